@@ -1,0 +1,36 @@
+//! Where audit records go.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Size;
+
+/// Where the audit records go: one line of JSON for each exchange, allowed or denied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// The folder for segments (`audit-<time>-<number>.jsonl`). It must exist and be writable.
+    /// Default: none, records go to standard output.
+    pub folder: Option<PathBuf>,
+    /// A segment that reaches this size is closed and a new one begun.
+    pub segment_max: Size,
+    /// Segments beyond this many are removed, the oldest first. 0 keeps all.
+    pub segments_kept: u32,
+    /// Memory for records that wait to be written. When it is full, records of reads are dropped
+    /// and counted (`stagedoor_audit_records_lost_total`), and actions are refused with 503
+    /// `audit_unavailable`.
+    pub buffer_max: Size,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            segment_max: Size::mebibytes(64),
+            segments_kept: 0,
+            buffer_max: Size::mebibytes(8),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What one field cannot know about another. Collects everything, then judges.
+//!
+//! A problem stops the config from being used; a warning is printed and does not.
+
+mod delivery;
+mod identity;
+mod listeners;
+mod routes;
+mod upstreams;
+
+use crate::{Config, HeaderName, Located, Place, Problems, SHIPPED};
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) problems: Problems,
+    pub(crate) warnings: Problems,
+}
+
+impl Findings {
+    fn problem(&mut self, place: &Place, message: impl Into<String>) {
+        self.problems.add(place, message.into());
+    }
+
+    fn warning(&mut self, place: &Place, message: impl Into<String>) {
+        self.warnings.add(place, message.into());
+    }
+}
+
+/// Checks a whole config.
+pub(crate) fn check(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    listeners::check(config, &mut found);
+    identity::check(config, &mut found);
+    upstreams::check(config, &mut found);
+    presets(config, &mut found);
+    routes::check(config, &mut found);
+    delivery::check(config, &mut found);
+    headers(config, &mut found);
+    found
+}
+
+fn presets(config: &Config, found: &mut Findings) {
+    for used in &config.presets {
+        if !SHIPPED.iter().any(|(name, _)| *name == *used.preset) {
+            let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+            let hint = crate::de::suggestion(&used.preset, &names);
+            found.problem(&used.preset.place, format!("no preset `{}`; {hint}", *used.preset));
+        }
+    }
+    let uses: Vec<_> = config.presets_used().collect();
+    for (index, (used, preset)) in uses.iter().enumerate() {
+        used.check(preset, &mut found.problems);
+        let name = used.prefix_of_names();
+        if uses[..index].iter().any(|(other, _)| other.prefix_of_names() == name) {
+            found.problem(&used.place, format!("`{name}` is used twice; give one another `name`"));
+        }
+        if preset.at_root && used.prefix.is_some() {
+            found.problem(
+                &used.place,
+                format!("preset `{name}` must be at the root: its clients drop any path; remove `prefix`"),
+            );
+        }
+        if preset.at_root && used.hosts.is_empty() && used.listeners.is_empty() {
+            found.problem(
+                &used.place,
+                format!("preset `{name}` needs a host or a listener of its own; add `hosts` or `listeners`"),
+            );
+        }
+        let open_actions = preset.routes.iter().filter(|route| {
+            route.class == crate::Class::Action
+                && !route.public
+                && used.actions.is_open()
+                && used.routes.get(&route.name).is_none_or(|c| c.access.is_none())
+                && (route.state == crate::PresetState::Open && !used.close.iter().any(|n| **n == route.name)
+                    || used.open.iter().any(|n| **n == route.name))
+        });
+        let names: Vec<String> = open_actions.map(|route| format!("`{}`", route.name)).collect();
+        if !names.is_empty() && preset.authority == crate::Authority::None {
+            found.warning(
+                &used.place,
+                format!(
+                    "every caller of a workspace may use {} of `{name}`; name roles, groups or callers in `actions`",
+                    names.join(", ")
+                ),
+            );
+        }
+    }
+}
+
+fn headers(config: &Config, found: &mut Findings) {
+    let headers = &config.headers;
+    let ours = [&headers.workspace, &headers.caller, &headers.plugin, &headers.assertion];
+    for (index, name) in ours.iter().enumerate() {
+        if ours[..index].iter().any(|other| other.value == name.value) {
+            found.problem(&name.place, format!("header `{}` cannot say two things", name.value));
+        }
+        not_protected(name, found);
+    }
+    headers.remove.iter().for_each(|name| not_protected(name, found));
+}
+
+/// Headers that mean something to HTTP itself cannot be ours.
+fn not_protected(name: &Located<HeaderName>, found: &mut Findings) {
+    const PROTECTED: &[&str] = &[
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if PROTECTED.contains(&&*name.value) || name.starts_with(':') {
+        found.problem(&name.place, format!("header `{}` belongs to HTTP; take another", name.value));
+    }
+}

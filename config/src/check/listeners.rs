@@ -1,0 +1,40 @@
+//! Listeners: addresses, TLS, workspaces.
+
+use super::Findings;
+use crate::{ClientCertificate, Config, ListenerKind, Place};
+
+pub(super) fn check(config: &Config, found: &mut Findings) {
+    if config.listeners.is_empty() {
+        found.problem(&Place::default(), "`listeners` is empty; write at least one of kind `reverse`");
+    }
+    let all: Vec<_> = config.listeners.iter().collect();
+    for (index, (name, listener)) in all.iter().enumerate() {
+        let place = &listener.place;
+        if let Some((other, _)) = all[..index].iter().find(|(_, l)| l.address == listener.address) {
+            found.problem(place, format!("`{name}` and `{other}` have the same address"));
+        }
+        let loopback = listener.address.ip().is_loopback();
+        if listener.kind == ListenerKind::Admin && !loopback {
+            found.warning(place, format!("admin listener `{name}` is not on loopback; anyone who reaches it can reload"));
+        }
+        if listener.kind == ListenerKind::Reverse && listener.tls.is_none() && !loopback {
+            found.warning(place, format!("`{name}` takes tokens over plain TCP from other machines; add `tls`"));
+        }
+        if listener.kind == ListenerKind::Admin && listener.workspace.is_some() {
+            found.problem(place, format!("admin listener `{name}` has no workspace; remove it"));
+        }
+        if let Some(workspace) = &listener.workspace
+            && !config.workspaces.undeclared
+            && !config.workspaces.named.contains_key(&workspace.value)
+        {
+            found.problem(&workspace.place, format!("no workspace `{}` in `workspaces.named`", workspace.value));
+        }
+        let Some(tls) = &listener.tls else { continue };
+        if tls.certificates.is_empty() {
+            found.problem(&tls.place, "`certificates` is empty; write `- {cert: tls.crt, key: tls.key}`");
+        }
+        if tls.client_certificate == ClientCertificate::Required && tls.client_ca.is_none() {
+            found.problem(&tls.place, "`client_certificate: required` needs `client_ca`");
+        }
+    }
+}

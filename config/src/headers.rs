@@ -1,0 +1,46 @@
+//! The headers that tell an upstream who is calling.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{HeaderName, Located};
+
+/// The headers that tell an upstream who is calling. Stagedoor removes them from every request, in
+/// every spelling, and sets them from what it verified.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    /// The workspace. A client may also choose one by it.
+    pub workspace: Located<HeaderName>,
+    /// The caller.
+    pub caller: Located<HeaderName>,
+    /// The plugin.
+    pub plugin: Located<HeaderName>,
+    /// A signed statement of all of this: a JWT (ES256, 60 s, `aud` = the upstream's name) that an
+    /// upstream verifies with the keys at the admin listener's `/jwks`.
+    pub assertion: Located<HeaderName>,
+    /// Whose statement it is (`iss` of the assertion).
+    pub assertion_issuer: String,
+    /// PEM file of the EC P-256 key that signs assertions; replicas share it. Default: a new key
+    /// at each start.
+    pub assertion_key: Option<Located<std::path::PathBuf>>,
+    /// Further headers to remove from every request.
+    pub remove: Vec<Located<HeaderName>>,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        let name = |text: &str| {
+            Located::nowhere(text.parse::<HeaderName>().expect("a default header name is valid"))
+        };
+        Self {
+            workspace: name("x-orbit-workspace-id"),
+            caller: name("x-orbit-user-id"),
+            plugin: name("x-orbit-plugin-id"),
+            assertion: name("x-stagedoor-assertion"),
+            assertion_issuer: "stagedoor".to_owned(),
+            assertion_key: None,
+            remove: Vec::new(),
+        }
+    }
+}

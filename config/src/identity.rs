@@ -1,0 +1,245 @@
+//! Whose tokens are believed, and what in them says who is calling.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use crate::{Duration, Located, Name, Url};
+
+/// Who vouches for callers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// Issuers of tokens, by a name of your choice. A token is verified by the issuer whose
+    /// `issuer` equals its `iss`.
+    pub issuers: IndexMap<Name, Located<Issuer>>,
+    /// Callers that prove themselves by a client certificate instead of a token.
+    pub client_certificates: Vec<Located<CertificateCaller>>,
+}
+
+/// One issuer of tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// `oidc` for Keycloak, Auth0, Entra, Orbit and the like; `backstage` for the tokens of
+    /// Backstage itself (user, plugin and limited user tokens).
+    #[serde(default)]
+    pub kind: IssuerKind,
+    /// The exact `iss` of its tokens, for example `https://keycloak.example/realms/pcp`. Auth0's
+    /// ends with a slash. For Backstage: `<backend.baseUrl>/api/auth`.
+    pub issuer: String,
+    /// A token must be for one of these (`aud`). For `backstage`: the plugins whose plugin tokens
+    /// pass here; user tokens are always for `backstage`.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// If given, a token's `azp` (or `client_id`) must be one of these. Keycloak without an
+    /// audience mapper puts the client only there: then list it here and `audiences: [account]`.
+    #[serde(default)]
+    pub authorized_parties: Vec<String>,
+    /// If given, a token's `typ` header must be one of these, for example `[at+jwt]`, so that an
+    /// ID token does not pass for an access token.
+    #[serde(default)]
+    pub token_types: Vec<String>,
+    /// The algorithms its tokens may be signed with. HS256, HS384 and HS512 go with
+    /// `keys.secret_file` only, and then no other does.
+    #[serde(default = "rs256")]
+    pub algorithms: Vec<Algorithm>,
+    /// Where its keys are. Default: by discovery (`<issuer>/.well-known/openid-configuration`).
+    #[serde(default)]
+    pub keys: Keys,
+    /// Which claims say what.
+    #[serde(default)]
+    pub claims: Claims,
+    /// How far its clock may be from ours.
+    #[serde(default = "leeway")]
+    pub leeway: Duration,
+}
+
+/// What kind of tokens an issuer makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IssuerKind {
+    /// JWT access tokens as most OpenID providers make them.
+    #[default]
+    Oidc,
+    /// The three tokens of a Backstage backend.
+    Backstage,
+}
+
+/// A signature algorithm (RFC 7518, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names are those of RFC 7518")]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+    HS256,
+    HS384,
+    HS512,
+}
+
+impl Algorithm {
+    /// Whether it signs with a secret that both sides know.
+    pub fn is_hmac(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+}
+
+/// Where an issuer's keys are. At most one of `url`, `file`, `secret_file`, `backstage_url`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// The JWKS at this URL, without discovery.
+    pub url: Option<Located<Url>>,
+    /// A JWKS in this file; it is watched.
+    pub file: Option<Located<PathBuf>>,
+    /// A shared secret of at least 32 bytes in this file, for HS256, HS384 and HS512. A line end
+    /// after it is not part of it.
+    pub secret_file: Option<Located<PathBuf>>,
+    /// For `kind: backstage`: where its backend is reached from here, for example
+    /// `http://127.0.0.1:7007`. Keys and user info are fetched from there.
+    pub backstage_url: Option<Located<Url>>,
+    /// PEM file of CAs for `url`, `backstage_url` and discovery, instead of the system's.
+    pub ca: Option<Located<PathBuf>>,
+    /// How often the keys are fetched without a reason. An unknown key id fetches at once, but not
+    /// more often than every 10 s.
+    pub refresh: Duration,
+    /// How long the last good keys are used while the issuer is away. Then its tokens get 503
+    /// `keys_unavailable`.
+    pub age_max: Duration,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            url: None,
+            file: None,
+            secret_file: None,
+            backstage_url: None,
+            ca: None,
+            refresh: Duration::from_secs(300),
+            age_max: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Which claims of a token say what. A text names one claim, literally, dots and slashes
+/// included; a list is a path into nested objects, for example `[realm_access, roles]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Claims {
+    /// Who is calling.
+    pub subject: Claim,
+    /// A list of roles (or one text, split at spaces).
+    pub roles: Claim,
+    /// A list of groups.
+    pub groups: Claim,
+    /// A list of the workspaces the caller may act for.
+    pub workspaces: Claim,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        let named = |name: &str| Claim(vec![name.to_owned()]);
+        Self {
+            subject: named("sub"),
+            roles: named("roles"),
+            groups: named("groups"),
+            workspaces: named("workspaces"),
+        }
+    }
+}
+
+/// The place of a claim: its name, or a path into nested objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Claim(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Claim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Claim;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a claim's name or a path such as `[realm_access, roles]`")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Claim, E> {
+                if name.is_empty() {
+                    return Err(E::custom("a claim needs a name; write for example `groups`"));
+                }
+                Ok(Claim(vec![name.to_owned()]))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<Claim, A::Error> {
+                let mut path = Vec::new();
+                while let Some(step) = items.next_element::<String>()? {
+                    path.push(step);
+                }
+                if path.is_empty() || path.iter().any(String::is_empty) {
+                    return Err(A::Error::custom(
+                        "a claim's path needs names; write for example `[realm_access, roles]`",
+                    ));
+                }
+                Ok(Claim(path))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Claim {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Claim".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}
+            ]
+        })
+    }
+}
+
+/// A caller that proves itself by a client certificate from the listener's `client_ca`. The first
+/// entry that matches counts; a request that also carries a token is the token's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateCaller {
+    /// The certificate's URI SAN (for example a SPIFFE id), DNS SAN, email SAN or, if it has no
+    /// SAN, its common name. Compared whole.
+    pub name: String,
+    /// Who the caller then is, for example `service:ci`.
+    pub caller: String,
+    /// Roles it has.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Groups it is in.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Workspaces it may act for.
+    #[serde(default)]
+    pub workspaces: Vec<Name>,
+}
+
+fn rs256() -> Vec<Algorithm> {
+    vec![Algorithm::RS256]
+}
+
+fn leeway() -> Duration {
+    Duration::from_secs(30)
+}

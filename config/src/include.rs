@@ -1,0 +1,189 @@
+//! Several files as one tree.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Problems,
+    tree::{self, Key, Node, Value},
+};
+
+const FILES_MAX: usize = 1000;
+const DEPTH_MAX: usize = 8;
+const BYTES_MAX: usize = 16 << 20;
+
+/// Where files come from.
+pub(crate) trait Files {
+    /// The text of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The names of the files in a folder.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The files of this machine.
+pub(crate) struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+}
+
+/// A tree, with the files it was made from.
+pub(crate) struct Whole {
+    pub(crate) tree: Node,
+    /// Path and bytes, in the order they were read.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// Reads a file and all that it includes.
+pub(crate) fn read(
+    path: &Path,
+    files: &dyn Files,
+    variable: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Problems,
+) -> Option<Whole> {
+    let mut reading = Reading { files, variable, problems, read: Vec::new() };
+    let tree = reading.file(path, None, 0)?;
+    Some(Whole { tree, files: reading.read })
+}
+
+struct Reading<'a> {
+    files: &'a dyn Files,
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    problems: &'a mut Problems,
+    read: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Reading<'_> {
+    fn file(&mut self, path: &Path, included_at: Option<&crate::Place>, depth: usize) -> Option<Node> {
+        let shown = path.display().to_string();
+        let own = crate::Place { file: shown.as_str().into(), ..crate::Place::default() };
+        let place = included_at.unwrap_or(&own);
+        if self.read.iter().any(|(read, _)| read == path) {
+            self.problems.add(place, format!("`{shown}` is included already"));
+            return None;
+        }
+        if depth > DEPTH_MAX || self.read.len() >= FILES_MAX {
+            self.problems.add(place, format!("too many files are included, at `{shown}`"));
+            return None;
+        }
+        let bytes = match self.files.read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.problems.add(place, format!("cannot read `{shown}`: {}", cause(&error)));
+                return None;
+            }
+        };
+        let total: usize = self.read.iter().map(|(_, bytes)| bytes.len()).sum();
+        if total + bytes.len() > BYTES_MAX {
+            self.problems.add(place, format!("`{shown}` makes the config larger than 16 MiB"));
+            return None;
+        }
+        self.read.push((path.to_owned(), bytes.clone()));
+        let Ok(text) = String::from_utf8(bytes) else {
+            self.problems.add(&own, "the file is not UTF-8");
+            return None;
+        };
+        let mut tree = tree::parse(&shown, &text, self.problems)?;
+        crate::env::interpolate(&mut tree, self.variable, self.problems);
+        let Value::Map(entries) = &mut tree.value else {
+            self.problems.add(&tree.place, "a config is a map; begin with `version: stagedoor/v1`");
+            return None;
+        };
+        let include = entries.iter().position(|(key, _)| key.name == "include");
+        if let Some((_, include)) = include.map(|at| entries.remove(at)) {
+            for (path, place) in self.included(path, &include) {
+                let Some(part) = self.file(&path, Some(&place), depth + 1) else { continue };
+                merge(&mut tree, part, self.problems);
+            }
+        }
+        Some(tree)
+    }
+
+    /// The files that `include: [...]` names.
+    fn included(&mut self, from: &Path, include: &Node) -> Vec<(PathBuf, crate::Place)> {
+        let Value::List(items) = &include.value else {
+            self.problems.add(&include.place, "`include` is a list; write `include: [workspaces/*.yaml]`");
+            return Vec::new();
+        };
+        let folder = from.parent().unwrap_or(Path::new(""));
+        let mut found = Vec::new();
+        for item in items {
+            let Value::Text { text, .. } = &item.value else {
+                self.problems.add(&item.place, "`include` lists paths");
+                continue;
+            };
+            let path = folder.join(text);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some((before, after)) = name.split_once('*') else {
+                found.push((path, item.place.clone()));
+                continue;
+            };
+            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+            match self.files.list(&folder) {
+                Ok(mut names) => {
+                    names.retain(|name| {
+                        name.len() >= before.len() + after.len()
+                            && name.starts_with(before)
+                            && name.ends_with(after)
+                            && !name.starts_with('.')
+                    });
+                    names.sort();
+                    found.extend(names.iter().map(|name| (folder.join(name), item.place.clone())));
+                }
+                Err(error) => {
+                    let shown = folder.display();
+                    self.problems.add(&item.place, format!("cannot list `{shown}`: {}", cause(&error)));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Adds a file to what has been read: maps by key, lists one after the other. What both say is a
+/// problem, for neither is more right.
+fn merge(tree: &mut Node, part: Node, problems: &mut Problems) {
+    match (&mut tree.value, part.value) {
+        (Value::Map(entries), Value::Map(more)) => {
+            for (key, node) in more {
+                match entries.iter_mut().find(|(own, _)| own.name == key.name) {
+                    None => entries.push((key, node)),
+                    Some((own, existing)) => merge_entry(own, existing, &key, node, problems),
+                }
+            }
+        }
+        (_, Value::Map(_)) => {}
+        _ => problems.add(&part.place, "an included file is a map, as the config itself"),
+    }
+}
+
+fn merge_entry(own: &Key, existing: &mut Node, key: &Key, node: Node, problems: &mut Problems) {
+    match (&mut existing.value, &node.value) {
+        (Value::List(items), Value::List(more)) => items.extend(more.iter().cloned()),
+        (Value::Map(_), Value::Map(_)) => merge(existing, node, problems),
+        // Every file may say the version; they must say the same.
+        (Value::Text { text: a, .. }, Value::Text { text: b, .. })
+            if key.name == "version" && a == b => {}
+        _ => problems.add(&key.place, format!("`{}` is set already, at {}", key.name, own.place)),
+    }
+}
+
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}

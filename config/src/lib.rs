@@ -1,0 +1,187 @@
+//! What the operator wrote: YAML in, a valid [`Config`] out. Nothing here acts.
+//!
+//! A `Config` that exists is valid: the only ways to get one are [`load`] and [`parse`], and both
+//! report every problem they can find at once, each with its file, line and column.
+
+mod access;
+mod audit;
+mod breaker;
+mod check;
+mod de;
+mod duration;
+mod env;
+mod header_name;
+mod headers;
+mod identity;
+mod include;
+mod listeners;
+mod load;
+mod located;
+mod name;
+mod path_template;
+mod plugins;
+mod presets;
+mod problem;
+mod rate;
+mod rate_limit;
+mod routes;
+mod schema;
+mod size;
+mod timeouts;
+mod tree;
+mod upstreams;
+mod url;
+mod workspaces;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use access::{Access, Class};
+pub use audit::Audit;
+pub use breaker::{Breaker, IgnoredFailure};
+pub use duration::Duration;
+pub use header_name::HeaderName;
+pub use headers::Headers;
+pub use identity::{
+    Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
+};
+pub use listeners::{Certificate, ClientCertificate, Limits, Listener, ListenerKind, Tls};
+pub use load::{Loaded, load, parse};
+pub use located::{Located, Place};
+pub use name::Name;
+pub use path_template::{PathTemplate, Segment};
+pub use plugins::{Percent, Plugin};
+pub use presets::{Preset, PresetRoute, PresetState, PresetUse, RouteChanges, SHIPPED};
+pub use problem::{Problem, Problems};
+pub use rate::Rate;
+pub use rate_limit::{Limit, RateLimit};
+pub use routes::{
+    Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
+};
+pub use schema::{json_schema, markdown};
+pub use size::Size;
+pub use timeouts::Timeouts;
+pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
+pub use url::Url;
+pub use workspaces::{Choice, Workspace, Workspaces};
+
+/// All that the operator wrote, in one file or in several that it includes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format.
+    pub version: Version,
+    /// Where Stagedoor listens, by a name of your choice.
+    pub listeners: IndexMap<Name, Located<Listener>>,
+    /// Who vouches for callers.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Who may act for which workspace.
+    #[serde(default)]
+    pub workspaces: Workspaces,
+    /// Plugins that are not simply on.
+    #[serde(default)]
+    pub plugins: IndexMap<Name, Plugin>,
+    /// Where requests go, by a name of your choice.
+    #[serde(default)]
+    pub upstreams: IndexMap<Name, Located<Upstream>>,
+    /// Route tables we ship.
+    #[serde(default)]
+    pub presets: Vec<Located<PresetUse>>,
+    /// Routes of your own.
+    #[serde(default)]
+    pub routes: Vec<Located<Route>>,
+    /// How much each workspace, caller and client may ask for.
+    #[serde(default)]
+    pub rate_limit: RateLimit,
+    /// The headers that tell an upstream who is calling.
+    #[serde(default)]
+    pub headers: Headers,
+    /// Where audit records go.
+    #[serde(default)]
+    pub audit: Audit,
+    /// What stops and what is shown.
+    #[serde(default)]
+    pub process: Process,
+}
+
+/// The version of the config format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Version {
+    /// The only one so far.
+    #[serde(rename = "stagedoor/v1")]
+    V1,
+}
+
+/// How the process behaves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Threads that serve requests. Default: one per core.
+    pub threads: Option<std::num::NonZeroU16>,
+    /// After SIGTERM: how long readiness fails before connections are refused, so that a load
+    /// balancer notices.
+    pub drain_delay: Duration,
+    /// After that: how long exchanges under way may take to end. `terminationGracePeriodSeconds`
+    /// must be longer than both together.
+    pub drain_timeout: Duration,
+    /// Unix socket over which a new process takes over the listeners (`stagedoor run --upgrade`,
+    /// then SIGQUIT to the old one). Its folder must be private. Default: no such socket.
+    pub upgrade_socket: Option<std::path::PathBuf>,
+    /// Also serve the metrics under the names of the design documents
+    /// (`backstage_circuit_breaker_state`, `plugins_requests_total`, ...).
+    pub metric_aliases: bool,
+    /// Workspaces that metrics name, in the config's order; the rest are `other`.
+    pub metric_workspaces_max: u16,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            drain_delay: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(20),
+            upgrade_socket: None,
+            metric_aliases: true,
+            metric_workspaces_max: 100,
+        }
+    }
+}
+
+impl Config {
+    /// All routes: the operator's own, then those of the presets in use, each at its place.
+    pub fn all_routes(&self) -> Vec<Located<Route>> {
+        let mut all = self.routes.clone();
+        for (used, preset) in self.presets_used() {
+            let routes = used.routes(&preset);
+            all.extend(routes.into_iter().map(|route| Located {
+                value: route,
+                place: used.place.clone(),
+            }));
+        }
+        all
+    }
+
+    /// The presets in use, with what they stand for.
+    pub fn presets_used(&self) -> impl Iterator<Item = (&Located<PresetUse>, Preset)> {
+        self.presets.iter().filter_map(|used| Some((used, Preset::named(&used.preset)?)))
+    }
+
+    /// The breaker of an upstream, excusing what the presets on it excuse.
+    pub fn breaker(&self, upstream: &Name, written: &Upstream) -> Breaker {
+        self.presets_used()
+            .filter(|(used, _)| *used.upstream == *upstream)
+            .fold(written.breaker.clone(), |breaker, (_, preset)| {
+                breaker.ignoring(&preset.ignore_failures)
+            })
+    }
+}
+
+/// Reads a text that we ship ourselves.
+fn read_shipped<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {
+    let mut problems = Problems::default();
+    let tree = tree::parse(name, text, &mut problems);
+    tree.and_then(|tree| de::read(&tree, &mut problems))
+        .unwrap_or_else(|| panic!("a shipped preset is valid, but:\n{problems}"))
+}

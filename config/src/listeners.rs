@@ -1,0 +1,138 @@
+//! Where Stagedoor listens. The one part of the config that a reload cannot change.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, Located, Name, Size};
+
+/// An address Stagedoor listens on. A changed listener takes effect at the next start; a reload
+/// says so and applies the rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// What it does.
+    pub kind: ListenerKind,
+    /// IP address and port, for example `0.0.0.0:8443`, `[::]:8443` or `127.0.0.1:7008`.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// Serve TLS. Without it the listener speaks plain HTTP/1.1 and should be on loopback.
+    #[serde(default)]
+    pub tls: Option<Located<Tls>>,
+    /// Proxies in front of this listener, by address range. Only from them `X-Forwarded-For` and
+    /// `X-Forwarded-Proto` are believed; from anyone else they are replaced.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Every request on this listener is for this workspace, for a sidecar that serves one. The
+    /// caller must still be a member of it.
+    #[serde(default)]
+    pub workspace: Option<Located<Name>>,
+    /// Sizes, counts and times that one client may use up.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a listener does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerKind {
+    /// Takes requests and forwards those that pass along a route.
+    Reverse,
+    /// Health, metrics, state and reload, for operators. Keep it on loopback.
+    Admin,
+}
+
+/// The TLS side of a listener. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates, chosen by the name the client asks for (SNI). The first serves clients that
+    /// ask for none or for an unknown one. Files are watched: a changed pair is used for new
+    /// connections at once; a broken one keeps the old, and says which file and why.
+    pub certificates: Vec<Located<Certificate>>,
+    /// PEM file of CAs. Clients may then present a certificate from them.
+    #[serde(default)]
+    pub client_ca: Option<Located<PathBuf>>,
+    /// Whether clients must present a certificate from `client_ca`.
+    #[serde(default)]
+    pub client_certificate: ClientCertificate,
+    /// Offer HTTP/2.
+    #[serde(default = "yes")]
+    pub http2: bool,
+}
+
+/// A certificate and its key, as cert-manager lays them out: `tls.crt` and `tls.key`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// PEM file: the certificate first, then its chain.
+    pub cert: PathBuf,
+    /// PEM file: the private key (PKCS#8, PKCS#1 or SEC1, not encrypted).
+    pub key: PathBuf,
+}
+
+/// Whether clients must present a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// A client may present one; if it does it must be valid.
+    #[default]
+    Optional,
+    /// No connection without one.
+    Required,
+}
+
+/// Sizes, counts and times that one client may use up. Whoever exceeds one is cut off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once on this listener. More get 503 `connections_exhausted`.
+    pub connections_max: u32,
+    /// Connections at once from one client address. 0 means no such limit.
+    pub connections_per_client_max: u32,
+    /// Bytes of request line and headers together. More get 431 `head_too_large`. Backstage
+    /// itself takes tokens of up to 32 KiB.
+    pub head_max: Size,
+    /// Header lines in a request.
+    pub headers_max: u32,
+    /// Bytes of a request body. More get 413 `body_too_large`. A route may set its own.
+    pub body_max: Size,
+    /// From the first byte of a head to its last (and, for TLS and HTTP/2, to its first frame).
+    pub head_timeout: Duration,
+    /// Silence of a client within a request body. Then 408 `body_timeout`.
+    pub body_timeout: Duration,
+    /// A client that takes bytes of an answer slower than this is cut off: the longest one write
+    /// may stand still.
+    pub write_timeout: Duration,
+    /// Silence between requests on a connection that is kept alive.
+    pub keepalive_timeout: Duration,
+    /// Requests on one connection, then it is closed, so that load spreads after a scale-out.
+    pub keepalive_requests_max: u32,
+    /// HTTP/2 streams at once on one connection.
+    pub streams_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_client_max: 0,
+            head_max: Size::kibibytes(64),
+            headers_max: 100,
+            body_max: Size::mebibytes(10),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(60),
+            keepalive_requests_max: 10_000,
+            streams_max: 100,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}

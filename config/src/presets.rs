@@ -1,0 +1,297 @@
+//! The route tables we ship, and how an operator uses one.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Access, Authority, Breaker, Class, Detail, ErrorFormat, HostPattern, IgnoredFailure, Limit,
+    Located, Method, Name, PathTemplate, Problems, QueryRules, Route, RouteOptions, Size, Timeouts,
+    WorkspaceNeed, read_shipped,
+};
+
+/// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PresetUse {
+    /// Which: `argocd`, `azure-devops`, `backstage`, `dxcp`, `grafana`, `harbor`, `jenkins`,
+    /// `jira`, `kubernetes`, `pagerduty`, `sonarqube`, `spacelift` or `vault`.
+    pub preset: Located<String>,
+    /// The first part of its routes' names. Default: the preset's name. Needed when one preset is
+    /// used twice.
+    #[serde(default)]
+    pub name: Option<Name>,
+    /// The upstream its routes go to. For a plugin that is Backstage, which hosts it.
+    pub upstream: Located<Name>,
+    /// The listeners its routes are on. Default: all reverse listeners.
+    #[serde(default)]
+    pub listeners: Vec<Located<Name>>,
+    /// The hosts its routes are for. Default: any host.
+    #[serde(default)]
+    pub hosts: Vec<HostPattern>,
+    /// The path its routes are under. Default: the preset's own, for example `/api/argocd`.
+    #[serde(default)]
+    pub prefix: Option<Located<PathTemplate>>,
+    /// Routes to open that the preset leaves closed, by name. What the preset closes for good
+    /// cannot be opened.
+    #[serde(default)]
+    pub open: Vec<Located<Name>>,
+    /// Routes to close, by name.
+    #[serde(default)]
+    pub close: Vec<Located<Name>>,
+    /// Who may use its reads.
+    #[serde(default)]
+    pub reads: Access,
+    /// Who may use its actions.
+    #[serde(default)]
+    pub actions: Access,
+    /// What differs for single routes, by name.
+    #[serde(default)]
+    pub routes: IndexMap<Name, Located<RouteChanges>>,
+    /// How much its denials tell.
+    #[serde(default)]
+    pub detail: Option<Detail>,
+}
+
+/// What differs for one route of a preset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteChanges {
+    /// Who may use it, instead of `reads` or `actions`.
+    pub access: Option<Access>,
+    /// What each workspace may ask of it.
+    pub rate_limit: Option<Limit>,
+    /// Timeouts of its own; what is not given stays the preset's.
+    pub timeouts: Timeouts,
+    /// Bytes of a request body.
+    pub body_max: Option<Size>,
+    /// Values a query parameter may have, by parameter.
+    pub query_allow: IndexMap<String, Vec<String>>,
+}
+
+/// A route table we ship (`presets/<name>.yaml`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    /// What it covers, in a sentence or two.
+    pub about: String,
+    /// The plugin its routes belong to.
+    #[serde(default)]
+    pub plugin: Option<Name>,
+    /// The path its routes are under by default.
+    #[serde(default)]
+    pub prefix: Option<PathTemplate>,
+    /// What its upstream decides about; the upstream must say the same.
+    #[serde(default)]
+    pub authority: Authority,
+    /// Its upstream must have a listener or a host of its own, because its clients drop any path.
+    #[serde(default)]
+    pub at_root: bool,
+    /// How denials on its routes are written, unless a route says otherwise.
+    #[serde(default)]
+    pub errors: ErrorFormat,
+    /// Answers that are no failure of its upstream.
+    #[serde(default)]
+    pub ignore_failures: Vec<IgnoredFailure>,
+    /// Members removed from JSON answers of all its routes.
+    #[serde(default)]
+    pub redact: Vec<String>,
+    /// Its routes.
+    pub routes: Vec<PresetRoute>,
+}
+
+/// One route of a preset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in `Route` and `RouteOptions`")]
+pub struct PresetRoute {
+    pub name: Name,
+    pub methods: Vec<Method>,
+    pub path: PathTemplate,
+    pub class: Class,
+    #[serde(default)]
+    pub state: PresetState,
+    #[serde(default)]
+    pub public: bool,
+    #[serde(default)]
+    pub workspace: WorkspaceNeed,
+    #[serde(default)]
+    pub cookie: bool,
+    #[serde(default)]
+    pub upgrade: bool,
+    #[serde(default)]
+    pub encoded_slashes: bool,
+    #[serde(default)]
+    pub query: QueryRules,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    #[serde(default)]
+    pub body_max: Option<Size>,
+    #[serde(default)]
+    pub errors: Option<ErrorFormat>,
+    /// The plugin it belongs to, instead of the preset's.
+    #[serde(default)]
+    pub plugin: Option<Name>,
+}
+
+/// Whether a preset's route is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PresetState {
+    /// Open, unless the operator closes it.
+    #[default]
+    Open,
+    /// Closed, unless the operator opens it.
+    OptIn,
+    /// Closed for good.
+    Closed,
+}
+
+macro_rules! shipped {
+    ($($name:literal),*) => {
+        /// The names of the presets we ship, with their texts.
+        pub const SHIPPED: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../presets/", $name, ".yaml")))),*];
+    };
+}
+
+shipped!(
+    "argocd",
+    "azure-devops",
+    "backstage",
+    "dxcp",
+    "grafana",
+    "harbor",
+    "jenkins",
+    "jira",
+    "kubernetes",
+    "pagerduty",
+    "sonarqube",
+    "spacelift",
+    "vault"
+);
+
+impl Preset {
+    /// The preset of this name, if we ship one.
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+        Some(read_shipped(name, text))
+    }
+}
+
+impl PresetUse {
+    /// The first part of its routes' names.
+    pub fn prefix_of_names(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.preset)
+    }
+
+    /// The routes it stands for, as if the operator had written them.
+    pub fn routes(&self, preset: &Preset) -> Vec<Route> {
+        preset.routes.iter().map(|route| self.route(preset, route)).collect()
+    }
+
+    fn route(&self, preset: &Preset, route: &PresetRoute) -> Route {
+        let listed = |names: &[Located<Name>]| names.iter().any(|name| **name == route.name);
+        let open = match route.state {
+            PresetState::Open => !listed(&self.close),
+            PresetState::OptIn => listed(&self.open) && !listed(&self.close),
+            PresetState::Closed => false,
+        };
+        let changes = self.routes.get(&route.name).map(|c| c.value.clone()).unwrap_or_default();
+        let by_class = match route.class {
+            Class::Action => &self.actions,
+            Class::Read | Class::Admin => &self.reads,
+        };
+        let mut query = route.query.clone();
+        for (parameter, values) in changes.query_allow {
+            query.remove.retain(|removed| *removed != parameter);
+            query.allow.insert(parameter, values);
+        }
+        let path = match self.prefix.as_deref().or(preset.prefix.as_ref()) {
+            Some(prefix) => route.path.under(prefix),
+            None => route.path.clone(),
+        };
+        let name = format!("{}.{}", self.prefix_of_names(), route.name);
+        Route {
+            name: Name::new(&name).unwrap_or_else(|_| route.name.clone()),
+            listeners: self.listeners.clone(),
+            hosts: self.hosts.clone(),
+            methods: route.methods.clone(),
+            path,
+            upstream: self.upstream.clone(),
+            plugin: route.plugin.clone().or_else(|| preset.plugin.clone()),
+            class: route.class,
+            options: RouteOptions {
+                closed: !open,
+                public: route.public,
+                workspace: route.workspace,
+                access: changes.access.unwrap_or_else(|| by_class.clone()),
+                cookie: route.cookie,
+                upgrade: route.upgrade,
+                encoded_slashes: route.encoded_slashes,
+                query,
+                redact: preset.redact.clone(),
+                rate_limit: changes.rate_limit,
+                timeouts: changes.timeouts.or(route.timeouts),
+                body_max: changes.body_max.or(route.body_max),
+                errors: Some(route.errors.unwrap_or(preset.errors)),
+                detail: self.detail,
+            },
+        }
+    }
+
+    /// What one preset cannot know about its use.
+    pub(crate) fn check(&self, preset: &Preset, problems: &mut Problems) {
+        let known = |name: &Name| preset.routes.iter().find(|route| route.name == *name);
+        for name in self.open.iter().chain(&self.close) {
+            if known(name).is_none() {
+                problems.add(
+                    &name.place,
+                    format!("preset `{}` has no route `{}`", *self.preset, **name),
+                );
+            }
+        }
+        for (name, changes) in &self.routes {
+            if known(name).is_none() {
+                problems.add(
+                    &changes.place,
+                    format!("preset `{}` has no route `{name}`", *self.preset),
+                );
+            }
+        }
+        for name in &self.open {
+            if known(name).is_some_and(|route| route.state == PresetState::Closed) {
+                problems.add(
+                    &name.place,
+                    format!(
+                        "`{}` of preset `{}` is closed for good and cannot be opened; remove it",
+                        **name, *self.preset
+                    ),
+                );
+            }
+        }
+    }
+}
+
+impl Timeouts {
+    /// These, with what they leave open taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            connect: self.connect.or(other.connect),
+            upstream: self.upstream.or(other.upstream),
+            whole: self.whole.or(other.whole),
+            stream_idle: self.stream_idle.or(other.stream_idle),
+            upgrade: self.upgrade.or(other.upgrade),
+        }
+    }
+}
+
+impl Breaker {
+    /// This breaker, excusing these answers too.
+    #[must_use]
+    pub fn ignoring(mut self, more: &[IgnoredFailure]) -> Self {
+        self.ignore.extend_from_slice(more);
+        self
+    }
+}

@@ -1,0 +1,201 @@
+//! Which request goes where, and what it must be to go there.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use indexmap::IndexMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use crate::{Access, Class, Limit, Located, Name, PathTemplate, Size, Timeouts};
+
+/// Which requests go where. A request that no route takes gets 403 `route_unknown`, never 404.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Its name, in records and metrics.
+    pub name: Name,
+    /// The listeners it is on. Default: all reverse listeners.
+    #[serde(default)]
+    pub listeners: Vec<Located<Name>>,
+    /// The hosts it is for: `portal.example.com`, or `*.example.com` for one label more. Default:
+    /// any host.
+    #[serde(default)]
+    pub hosts: Vec<HostPattern>,
+    /// The methods, for example `[GET, HEAD]`, or `[ANY]`.
+    pub methods: Vec<Method>,
+    /// The paths.
+    pub path: PathTemplate,
+    /// The upstream it goes to.
+    pub upstream: Located<Name>,
+    /// The Backstage plugin it belongs to. It can be switched off per workspace.
+    #[serde(default)]
+    pub plugin: Option<Name>,
+    /// What it does: `read`, `action` or `admin`. A POST may be a read.
+    pub class: Class,
+    /// What else holds for it.
+    #[serde(default)]
+    pub options: RouteOptions,
+}
+
+/// What else holds for a route.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteOptions {
+    /// Never passes: 403 `route_closed`. For a path that a wider route would let through.
+    pub closed: bool,
+    /// Passes without a token. Identity headers are removed all the same.
+    pub public: bool,
+    /// Whether the request must be for a workspace.
+    pub workspace: WorkspaceNeed,
+    /// Who may use it, besides being a member of the workspace.
+    pub access: Access,
+    /// Also take a Backstage limited user token from the cookie `backstage-auth`.
+    pub cookie: bool,
+    /// Let WebSocket upgrades through.
+    pub upgrade: bool,
+    /// Let `%2F` within a segment through, as Jenkins' folder jobs need it. It stays encoded.
+    pub encoded_slashes: bool,
+    /// What happens to query parameters.
+    pub query: QueryRules,
+    /// Members removed from JSON answers, at any depth.
+    pub redact: Vec<String>,
+    /// What each workspace may ask of this route.
+    pub rate_limit: Option<Limit>,
+    /// Timeouts of its own.
+    pub timeouts: Timeouts,
+    /// Bytes of a request body, instead of the listener's `body_max`.
+    pub body_max: Option<Size>,
+    /// How a denial is written.
+    pub errors: Option<ErrorFormat>,
+    /// How much a denial tells.
+    pub detail: Option<Detail>,
+}
+
+/// Whether a request must be for a workspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceNeed {
+    /// 400 `workspace_missing` without one.
+    #[default]
+    Required,
+    /// It is one if it can be told, else none; its limit is then the caller's own.
+    Optional,
+}
+
+/// What happens to query parameters, by name. A name also covers its array spellings (`org[]`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryRules {
+    /// Parameters that are removed.
+    pub remove: Vec<String>,
+    /// Parameters that may have only these values; with another the request gets 403
+    /// `query_refused`.
+    pub allow: IndexMap<String, Vec<String>>,
+}
+
+/// How a denial is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorFormat {
+    /// `application/problem+json` (RFC 9457).
+    #[default]
+    Problem,
+    /// The envelope that Backstage's clients read: `{"error":{"name","message"},"request","response"}`.
+    Backstage,
+    /// `{"error":"<text>"}`, as Spacelift's and Argo CD's frontends read it.
+    String,
+}
+
+/// How much a denial tells the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// The code and the request id.
+    #[default]
+    Code,
+    /// Also the sentence, and the rule with its file and line. For internal clients.
+    Full,
+}
+
+/// A method (RFC 9110 9), or any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names are those of RFC 9110 and RFC 5789")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+    Any,
+}
+
+/// `portal.example.com`, or `*.example.com` for exactly one label more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    /// The domain that the wildcard stands before, if it is one.
+    pub fn wildcard(&self) -> Option<&str> {
+        self.0.strip_prefix("*.")
+    }
+}
+
+impl std::ops::Deref for HostPattern {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = text.escape_debug();
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(format!("`{shown}` has capitals; write `{}`", text.to_ascii_lowercase()));
+        }
+        if text.parse::<std::net::IpAddr>().is_ok() {
+            return Ok(Self(text.to_owned()));
+        }
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if name.len() <= 253 && name.split('.').all(label) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{shown}` is not a host; write `portal.example.com` or `*.example.com`, without port"
+        ))
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for HostPattern {
+    fn schema_name() -> Cow<'static, str> {
+        "HostPattern".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^(\\*\\.)?[a-z0-9._:-]+$"})
+    }
+}

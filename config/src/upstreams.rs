@@ -1,0 +1,81 @@
+//! Where requests go.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Breaker, Duration, Located, Timeouts, Url};
+
+/// Where requests go: DXCP, Backstage, a plugin backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Scheme, host and port, for example `https://dxcp.delivery.svc:8443`. No path.
+    pub url: Located<Url>,
+    /// `delivery` for the control plane (DXCP): its answers are never stored, its actions never
+    /// retried, its admin surface cannot be opened.
+    #[serde(default)]
+    pub authority: Authority,
+    /// TLS towards it. The certificate is always verified, against the URL's host.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+    /// HTTP version. `auto` takes HTTP/2 where TLS offers it; `h2` also speaks it without TLS, as
+    /// gRPC backends want it.
+    #[serde(default)]
+    pub http: HttpVersion,
+    /// How long the parts of an exchange may take here, unless a route says otherwise.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// How long an unused connection is kept. Node closes its side after 5 s, so stay below that
+    /// unless the upstream's `keepAliveTimeout` is longer.
+    #[serde(default = "four_seconds")]
+    pub idle_timeout: Duration,
+    /// When it is left alone for a while.
+    #[serde(default)]
+    pub breaker: Breaker,
+    /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
+    /// client's, APIs their own.
+    #[serde(default)]
+    pub preserve_host: bool,
+}
+
+/// What an upstream decides about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Authority {
+    /// Nothing that Stagedoor must protect in a special way.
+    #[default]
+    None,
+    /// Delivery: it alone decides what is deployed.
+    Delivery,
+}
+
+/// TLS towards an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    /// PEM file of CAs that may sign its certificate, instead of the system's.
+    pub ca: Option<Located<PathBuf>>,
+    /// PEM file of the certificate Stagedoor presents (with `client_key`).
+    pub client_cert: Option<Located<PathBuf>>,
+    /// PEM file of its key.
+    pub client_key: Option<Located<PathBuf>>,
+}
+
+/// The HTTP version spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpVersion {
+    /// HTTP/2 if TLS and ALPN agree on it, else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    H1,
+    /// HTTP/2 only, over plain TCP too.
+    H2,
+}
+
+fn four_seconds() -> Duration {
+    Duration::from_secs(4)
+}

@@ -1,0 +1,339 @@
+//! The record of one exchange: one line of JSON, written the same way every time.
+//!
+//! Only what is named here gets in. Tokens, cookies, bodies and query values have no field.
+
+use std::{fmt::Write, net::IpAddr, time::Duration};
+
+use ring::digest::{SHA256, digest};
+
+use crate::{Denial, Exchange, Label, Now, Policy};
+
+/// What the machinery knows of an exchange beside [`Exchange`].
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// When its head was complete.
+    pub began: Now,
+    /// The request id that client and upstream see.
+    pub request_id: &'a str,
+    /// The trace it belongs to (W3C trace context), if the client named one.
+    pub trace_id: Option<&'a str>,
+    /// The listener.
+    pub listener: &'a str,
+    /// The address that connected to us.
+    pub peer: IpAddr,
+    /// The method.
+    pub method: &'a str,
+    /// The host, as it came.
+    pub host: Option<&'a [u8]>,
+    /// The path, as it came; recorded only if it has no normal form.
+    pub raw_path: &'a [u8],
+    /// The status that the client saw; 0 if it saw none.
+    pub status: u16,
+    /// The reason to say no, if that was so.
+    pub denial: Option<&'a Denial>,
+    /// The upstream's address, if it was asked.
+    pub upstream_address: Option<std::net::SocketAddr>,
+    /// How many times the upstream was asked.
+    pub attempts: u32,
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    pub bytes_out: u64,
+    /// From the head to the end.
+    pub took: Duration,
+    /// From asking the upstream to its answer's head.
+    pub upstream_took: Option<Duration>,
+    /// Whether the exchange went over to another protocol.
+    pub upgraded: bool,
+    /// Whether it ended before its answer was complete.
+    pub cut: bool,
+    /// The idempotency key, as it came.
+    pub idempotency_key: Option<&'a [u8]>,
+    /// What the control plane calls what it began (DXCP's deployment id).
+    pub control_id: Option<&'a str>,
+}
+
+/// Appends the record of an exchange to `out`, as one line.
+pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
+    let mut line = Line(out);
+    line.open();
+    line.time("time", facts.began.unix);
+    line.text("id", facts.request_id);
+    line.maybe("trace_id", facts.trace_id);
+    line.text("listener", facts.listener);
+    line.display("client", exchange.client.unwrap_or(facts.peer));
+    line.text("method", facts.method);
+    match facts.host.map(std::str::from_utf8) {
+        Some(Ok(host)) => line.foreign("host", host),
+        Some(Err(_)) => line.text("host", "?"),
+        None => {}
+    }
+    match &exchange.path {
+        Some(path) => line.foreign("path", path.as_str()),
+        None => line.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
+    }
+    if let Some(route) = &exchange.route {
+        line.text("route", &route.name);
+        line.text("rule", &route.place);
+        line.text("class", class(route.class));
+        line.maybe("plugin", route.plugin.as_deref());
+        line.text("upstream", &route.upstream);
+    }
+    line.maybe("workspace", exchange.workspace.as_ref().map(|w| &*w.name));
+    if let Some(caller) = &exchange.caller {
+        line.text("caller", &caller.subject);
+        line.maybe("on_behalf_of", caller.on_behalf_of.as_deref());
+        line.text("issuer", &caller.issuer);
+        line.text("proof", caller.proof.name());
+        line.list("roles", &caller.roles);
+        line.list("groups", &caller.groups);
+        line.list("workspaces", &caller.workspaces);
+    }
+    line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
+    line.text("code", facts.denial.map_or("ok", Denial::code));
+    line.number("status", facts.status);
+    if let Some(address) = facts.upstream_address {
+        line.display("upstream_address", address);
+    }
+    line.number("attempts", facts.attempts);
+    line.number("bytes_in", facts.bytes_in);
+    line.number("bytes_out", facts.bytes_out);
+    line.number("duration_us", facts.took.as_micros());
+    if let Some(took) = facts.upstream_took {
+        line.number("upstream_us", took.as_micros());
+    }
+    if facts.upgraded {
+        line.literal("upgraded", "true");
+    }
+    if facts.cut {
+        line.literal("cut", "true");
+    }
+    if let Some(key) = facts.idempotency_key {
+        line.text("idempotency_key_sha256", &fingerprint(key));
+    }
+    if let Some(id) = facts.control_id {
+        line.foreign("control_id", id);
+    }
+    line.text("config", &policy.digest);
+    line.close();
+}
+
+/// A head that never became a request.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// When it came.
+    pub at: Now,
+    /// The id that the client was told.
+    pub request_id: &'a str,
+    /// The listener.
+    pub listener: &'a str,
+    /// Who sent it.
+    pub peer: IpAddr,
+    /// The beginning of its request line.
+    pub request_line: &'a str,
+    /// Why it was refused.
+    pub code: &'a str,
+    /// The status that the client saw; 0 if it saw none.
+    pub status: u16,
+}
+
+/// Appends the record of a head that never became a request to `out`, as one line.
+pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) {
+    let mut line = Line(out);
+    line.open();
+    line.time("time", refused.at.unix);
+    line.text("id", refused.request_id);
+    line.text("listener", refused.listener);
+    line.display("client", refused.peer);
+    line.foreign("request_line", refused.request_line);
+    line.text("decision", "deny");
+    line.text("code", refused.code);
+    line.number("status", refused.status);
+    line.text("config", &policy.digest);
+    line.close();
+}
+
+/// How a class is written.
+pub fn class(class: config::Class) -> &'static str {
+    match class {
+        config::Class::Read => "read",
+        config::Class::Action => "action",
+        config::Class::Admin => "admin",
+    }
+}
+
+/// The first half of a SHA-256 in hex: enough to find a key that one knows, too little to learn one.
+fn fingerprint(key: &[u8]) -> String {
+    digest(&SHA256, key).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a string takes all that is written");
+        hex
+    })
+}
+
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn open(&mut self) {
+        self.0.push(b'{');
+    }
+
+    fn close(&mut self) {
+        self.0.extend_from_slice(b"}\n");
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b',');
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn literal(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.0.extend_from_slice(value.as_bytes());
+    }
+
+    fn number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.literal(name, itoa::Buffer::new().format(value));
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.quoted(value);
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+
+    /// A value that a stranger chose, cut to a bearable length.
+    fn foreign(&mut self, name: &str, value: &str) {
+        const BYTES_MAX: usize = 2048;
+        self.text(name, &value[..value.floor_char_boundary(BYTES_MAX)]);
+    }
+
+    fn display(&mut self, name: &str, value: impl std::fmt::Display) {
+        use std::io::Write;
+        self.name(name);
+        write!(self.0, "\"{value}\"").expect("memory takes all that is written");
+    }
+
+    fn list(&mut self, name: &str, values: &[Label]) {
+        if values.is_empty() {
+            return;
+        }
+        self.name(name);
+        self.0.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.0.push(b',');
+            }
+            self.quoted(value);
+        }
+        self.0.push(b']');
+    }
+
+    fn quoted(&mut self, value: &str) {
+        self.0.push(b'"');
+        let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+        if value.bytes().all(plain) {
+            self.0.extend_from_slice(value.as_bytes());
+        } else {
+            self.escaped(value);
+        }
+        self.0.push(b'"');
+    }
+
+    /// Everything that is not visible ASCII is escaped, so no name can turn a terminal's or a log
+    /// viewer's text around.
+    fn escaped(&mut self, value: &str) {
+        use std::io::Write;
+        for c in value.chars() {
+            match c {
+                '"' => self.0.extend_from_slice(b"\\\""),
+                '\\' => self.0.extend_from_slice(b"\\\\"),
+                ' '..='~' => self.0.push(c as u8),
+                _ => {
+                    let mut units = [0; 2];
+                    for unit in c.encode_utf16(&mut units) {
+                        write!(self.0, "\\u{unit:04x}").expect("memory takes all that is written");
+                    }
+                }
+            }
+        }
+    }
+
+    /// RFC 3339 in UTC, with microseconds.
+    fn time(&mut self, name: &str, unix: Duration) {
+        self.name(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(&rfc3339(unix));
+        self.0.push(b'"');
+    }
+}
+
+/// `2026-11-24T12:00:00.000000Z`.
+pub fn rfc3339(unix: Duration) -> [u8; 27] {
+    let seconds = unix.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut put = |at: usize, width: usize, mut value: u64| {
+        for digit in text[at..at + width].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(value % 10).expect("a digit");
+            value /= 10;
+        }
+    };
+    put(0, 4, year);
+    put(5, 2, month);
+    put(8, 2, day);
+    put(11, 2, seconds / 3600 % 24);
+    put(14, 2, seconds / 60 % 60);
+    put(17, 2, seconds % 60);
+    put(20, 6, unix.subsec_micros().into());
+    text
+}
+
+/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: eras of 400 years
+/// that begin in March, so that the leap day comes last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_reads_as_rfc_3339() {
+        let check = |unix: u64, expected: &str| {
+            assert_eq!(rfc3339(Duration::from_secs(unix)), expected.as_bytes());
+        };
+        check(0, "1970-01-01T00:00:00.000000Z");
+        check(951_782_400, "2000-02-29T00:00:00.000000Z");
+        check(1_795_521_599, "2026-11-24T11:59:59.000000Z");
+        check(4_107_542_399, "2100-02-28T23:59:59.000000Z");
+        check(4_107_542_400, "2100-03-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn no_name_can_break_out_of_its_quotes() {
+        let mut out = b"{".to_vec();
+        Line(&mut out).foreign("path", "a\"b\\c\n\u{202e}\u{1f600}");
+        out.push(b'}');
+        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(read["path"], "a\"b\\c\n\u{202e}\u{1f600}");
+        assert!(out.is_ascii());
+    }
+}

@@ -1,0 +1,351 @@
+//! Every reason to say no: a status, a stable code and a sentence. There are no others.
+
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+
+use crate::Label;
+
+/// A reason for us to say no. A code, once released, never changes its meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Denial {
+    /// The path can be read in two ways.
+    PathAmbiguous { why: &'static str },
+    /// The `Host` is missing or malformed.
+    HostInvalid,
+    /// No route on this listener is for this host.
+    HostUnknown { host: Label },
+    /// No route takes this request.
+    RouteUnknown,
+    /// A route takes it in order to refuse it.
+    RouteClosed { route: Label },
+    /// The route administers the system behind.
+    ClassAdmin { route: Label },
+    /// The route lets no WebSocket through.
+    UpgradeRefused { route: Label },
+    /// A query parameter has a value that is not allowed.
+    QueryRefused { parameter: Label },
+    /// No token and no client certificate that counts.
+    CallerMissing,
+    /// The request has more than one `Authorization`, or tokens in two places.
+    AuthorizationAmbiguous,
+    /// The token does not prove what it says.
+    Token(TokenFault),
+    /// The issuer's keys could not be fetched, or are too old.
+    KeysUnavailable { issuer: Label },
+    /// The caller's groups could not be asked for.
+    GroupsUnavailable { issuer: Label },
+    /// The request must be for a workspace, and says none.
+    WorkspaceMissing,
+    /// The request names two workspaces.
+    WorkspaceAmbiguous,
+    /// No such workspace is declared.
+    WorkspaceUnknown { workspace: Label },
+    /// The caller is not a member.
+    WorkspaceNotGranted { workspace: Label },
+    /// The plugin is off for the workspace.
+    PluginDisabled { plugin: Label, workspace: Label },
+    /// The caller has none of the roles, groups or names that the route asks for.
+    AccessDenied { route: Label },
+    /// Too many requests.
+    RateLimited { scope: &'static str, name: Label, retry_after: Duration },
+    /// An exchange with the same idempotency key is under way.
+    IdempotencyInFlight,
+    /// The idempotency key is too long, or there are two.
+    IdempotencyKeyInvalid,
+    /// The upstream is being left alone after failures.
+    BreakerOpen { upstream: Label, retry_after: Duration },
+    /// The action could not be put on record.
+    AuditUnavailable,
+    /// The body is larger than the route takes.
+    BodyTooLarge { bytes_max: u64 },
+    /// The client stopped sending its body.
+    BodyTimeout,
+    /// The body broke off or its framing is broken.
+    BodyMalformed,
+    /// Nothing listens at the upstream, or its name has no address.
+    UpstreamUnreachable { upstream: Label },
+    /// The TLS handshake with the upstream failed.
+    UpstreamTls { upstream: Label },
+    /// The upstream closed or reset the connection.
+    UpstreamReset { upstream: Label },
+    /// The upstream's answer is not HTTP.
+    UpstreamMalformed { upstream: Label },
+    /// The upstream's answer could not be read to remove what must not leave.
+    RedactionImpossible { upstream: Label },
+    /// No connection in time.
+    ConnectTimeout { upstream: Label },
+    /// No answer, or none further, in time.
+    UpstreamTimeout { upstream: Label },
+    /// The exchange as a whole took too long.
+    WholeTimeout { upstream: Label },
+    /// Stagedoor itself failed. Never expected; the log has the reason.
+    Internal,
+}
+
+/// What is wrong with a token (RFC 6750, RFC 7515, RFC 7519, RFC 8725).
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenFault {
+    /// Not three base64url parts with JSON objects, or a member twice, or a claim of a wrong type.
+    Malformed { why: &'static str },
+    /// Larger than any issuer's.
+    TooLarge,
+    /// `alg` is not among the issuer's.
+    AlgorithmRefused,
+    /// A header that would let the token choose its own key or rules (`crit`, `jku`, `jwk`, `x5u`,
+    /// `x5c`, `b64`).
+    HeaderRefused { header: &'static str },
+    /// `typ` is not among the issuer's.
+    TypeWrong,
+    /// No issuer is configured for it.
+    IssuerUnknown,
+    /// No `kid` where the issuer has several keys, or one it does not have.
+    KeyUnknown { issuer: Label },
+    /// The signature is not the key's.
+    SignatureWrong,
+    /// `aud` is missing or someone else's.
+    AudienceWrong,
+    /// `azp` is someone else's.
+    PartyWrong,
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// A claim that is needed is not there.
+    ClaimMissing { claim: &'static str },
+}
+
+/// What would let a decision come out differently, if it were fetched. The machinery fetches it at
+/// most once per request and asks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The keys of an issuer; for Backstage plugin tokens, those of one plugin.
+    Keys {
+        /// The issuer's name in the config.
+        issuer: Label,
+        /// The plugin whose keys are wanted, for `kind: backstage`.
+        plugin: Option<Label>,
+        /// The key id that is not known.
+        kid: Option<Label>,
+    },
+    /// The groups of the caller that the request's token names.
+    Groups {
+        /// The issuer's name in the config.
+        issuer: Label,
+        /// The caller.
+        subject: Label,
+    },
+}
+
+impl Denial {
+    /// The status the client sees.
+    pub fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// The stable code, for clients, records and metrics.
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// The table. There is no catch-all: a new denial does not compile without a row.
+    fn row(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::PathAmbiguous { .. } => (S::BAD_REQUEST, "path_ambiguous"),
+            Self::HostInvalid => (S::BAD_REQUEST, "host_invalid"),
+            Self::HostUnknown { .. } => (S::MISDIRECTED_REQUEST, "host_unknown"),
+            Self::RouteUnknown => (S::FORBIDDEN, "route_unknown"),
+            Self::RouteClosed { .. } => (S::FORBIDDEN, "route_closed"),
+            Self::ClassAdmin { .. } => (S::FORBIDDEN, "class_admin"),
+            Self::UpgradeRefused { .. } => (S::FORBIDDEN, "upgrade_refused"),
+            Self::QueryRefused { .. } => (S::FORBIDDEN, "query_refused"),
+            Self::CallerMissing => (S::UNAUTHORIZED, "caller_missing"),
+            Self::AuthorizationAmbiguous => (S::BAD_REQUEST, "authorization_ambiguous"),
+            Self::Token(fault) => (S::UNAUTHORIZED, fault.code()),
+            Self::KeysUnavailable { .. } => (S::SERVICE_UNAVAILABLE, "keys_unavailable"),
+            Self::GroupsUnavailable { .. } => (S::SERVICE_UNAVAILABLE, "groups_unavailable"),
+            Self::WorkspaceMissing => (S::BAD_REQUEST, "workspace_missing"),
+            Self::WorkspaceAmbiguous => (S::BAD_REQUEST, "workspace_ambiguous"),
+            Self::WorkspaceUnknown { .. } => (S::FORBIDDEN, "workspace_unknown"),
+            Self::WorkspaceNotGranted { .. } => (S::FORBIDDEN, "workspace_not_granted"),
+            Self::PluginDisabled { .. } => (S::FORBIDDEN, "plugin_disabled"),
+            Self::AccessDenied { .. } => (S::FORBIDDEN, "access_denied"),
+            Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::IdempotencyInFlight => (S::CONFLICT, "idempotency_in_flight"),
+            Self::IdempotencyKeyInvalid => (S::BAD_REQUEST, "idempotency_key_invalid"),
+            Self::BreakerOpen { .. } => (S::SERVICE_UNAVAILABLE, "breaker_open"),
+            Self::AuditUnavailable => (S::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
+            Self::BodyMalformed => (S::BAD_REQUEST, "body_malformed"),
+            Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable"),
+            Self::UpstreamTls { .. } => (S::BAD_GATEWAY, "upstream_tls"),
+            Self::UpstreamReset { .. } => (S::BAD_GATEWAY, "upstream_reset"),
+            Self::UpstreamMalformed { .. } => (S::BAD_GATEWAY, "upstream_malformed"),
+            Self::RedactionImpossible { .. } => (S::BAD_GATEWAY, "redaction_impossible"),
+            Self::ConnectTimeout { .. } => (S::GATEWAY_TIMEOUT, "connect_timeout"),
+            Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
+            Self::WholeTimeout { .. } => (S::GATEWAY_TIMEOUT, "whole_timeout"),
+            Self::Internal => (S::BAD_GATEWAY, "internal"),
+        }
+    }
+
+    /// How long the client should wait before it asks again, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::BreakerOpen { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            Self::IdempotencyInFlight => Some(Duration::from_secs(1)),
+            Self::KeysUnavailable { .. }
+            | Self::GroupsUnavailable { .. }
+            | Self::AuditUnavailable => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+
+    /// `WWW-Authenticate` (RFC 6750 3), where the client could try again with other credentials.
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::CallerMissing => Some("Bearer realm=\"stagedoor\""),
+            Self::AuthorizationAmbiguous => {
+                Some("Bearer realm=\"stagedoor\", error=\"invalid_request\"")
+            }
+            Self::Token(_) => Some("Bearer realm=\"stagedoor\", error=\"invalid_token\""),
+            _ => None,
+        }
+    }
+
+    /// Whether the upstream, not we, is the reason.
+    pub fn is_upstream_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamUnreachable { .. }
+                | Self::UpstreamTls { .. }
+                | Self::UpstreamReset { .. }
+                | Self::UpstreamMalformed { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::UpstreamTimeout { .. }
+                | Self::WholeTimeout { .. }
+        )
+    }
+}
+
+impl TokenFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "token_malformed",
+            Self::TooLarge => "token_too_large",
+            Self::AlgorithmRefused => "token_algorithm_refused",
+            Self::HeaderRefused { .. } => "token_header_refused",
+            Self::TypeWrong => "token_type_wrong",
+            Self::IssuerUnknown => "token_issuer_unknown",
+            Self::KeyUnknown { .. } => "token_key_unknown",
+            Self::SignatureWrong => "token_signature_wrong",
+            Self::AudienceWrong => "token_audience_wrong",
+            Self::PartyWrong => "token_party_wrong",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::ClaimMissing { .. } => "token_claim_missing",
+        }
+    }
+}
+
+/// The sentence, for the operator; a client sees it only where `detail: full`.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PathAmbiguous { why } => write!(f, "the path can be read in two ways: {why}"),
+            Self::HostInvalid => write!(f, "the host is missing or malformed"),
+            Self::HostUnknown { host } => write!(f, "no route is for host `{host}`"),
+            Self::RouteUnknown => write!(f, "no route takes this request"),
+            Self::RouteClosed { route } => write!(f, "route `{route}` is closed"),
+            Self::ClassAdmin { route } => {
+                write!(f, "route `{route}` is of class admin, which never passes")
+            }
+            Self::UpgradeRefused { route } => write!(f, "route `{route}` lets no upgrade through"),
+            Self::QueryRefused { parameter } => {
+                write!(f, "query parameter `{parameter}` has a value that is not allowed")
+            }
+            Self::CallerMissing => write!(f, "no token"),
+            Self::AuthorizationAmbiguous => write!(f, "more than one token"),
+            Self::Token(fault) => fault.fmt(f),
+            Self::KeysUnavailable { issuer } => write!(f, "no usable keys of issuer `{issuer}`"),
+            Self::GroupsUnavailable { issuer } => {
+                write!(f, "issuer `{issuer}` did not tell the caller's groups")
+            }
+            Self::WorkspaceMissing => write!(f, "the request is for no workspace"),
+            Self::WorkspaceAmbiguous => write!(f, "the request names two workspaces"),
+            Self::WorkspaceUnknown { workspace } => write!(f, "no workspace `{workspace}`"),
+            Self::WorkspaceNotGranted { workspace } => {
+                write!(f, "the caller is not a member of workspace `{workspace}`")
+            }
+            Self::PluginDisabled { plugin, workspace } => {
+                write!(f, "plugin `{plugin}` is off for workspace `{workspace}`")
+            }
+            Self::AccessDenied { route } => {
+                write!(f, "the caller has no role, group or name that route `{route}` asks for")
+            }
+            Self::RateLimited { scope, name, .. } => write!(f, "{scope} `{name}` is over its rate"),
+            Self::IdempotencyInFlight => {
+                write!(f, "a request with the same idempotency key is under way")
+            }
+            Self::IdempotencyKeyInvalid => {
+                write!(f, "the idempotency key is repeated or longer than 255 characters")
+            }
+            Self::BreakerOpen { upstream, .. } => {
+                write!(f, "upstream `{upstream}` is left alone after failures")
+            }
+            Self::AuditUnavailable => write!(f, "the action cannot be put on record"),
+            Self::BodyTooLarge { bytes_max } => write!(f, "the body has over {bytes_max} bytes"),
+            Self::BodyTimeout => write!(f, "the client stopped sending its body"),
+            Self::BodyMalformed => write!(f, "the body broke off or is malformed"),
+            Self::UpstreamUnreachable { upstream } => {
+                write!(f, "upstream `{upstream}` cannot be reached")
+            }
+            Self::UpstreamTls { upstream } => {
+                write!(f, "the TLS handshake with upstream `{upstream}` failed")
+            }
+            Self::UpstreamReset { upstream } => {
+                write!(f, "upstream `{upstream}` closed the connection")
+            }
+            Self::UpstreamMalformed { upstream } => {
+                write!(f, "upstream `{upstream}` does not answer in HTTP")
+            }
+            Self::RedactionImpossible { upstream } => {
+                write!(f, "the answer of upstream `{upstream}` cannot be read to be redacted")
+            }
+            Self::ConnectTimeout { upstream } => {
+                write!(f, "no connection to upstream `{upstream}` in time")
+            }
+            Self::UpstreamTimeout { upstream } => {
+                write!(f, "upstream `{upstream}` did not answer in time")
+            }
+            Self::WholeTimeout { upstream } => {
+                write!(f, "the exchange with upstream `{upstream}` took too long")
+            }
+            Self::Internal => write!(f, "something went wrong inside stagedoor"),
+        }
+    }
+}
+
+impl fmt::Display for TokenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { why } => write!(f, "the token is malformed: {why}"),
+            Self::TooLarge => write!(f, "the token is too large"),
+            Self::AlgorithmRefused => write!(f, "the token's algorithm is not its issuer's"),
+            Self::HeaderRefused { header } => write!(f, "the token has header `{header}`"),
+            Self::TypeWrong => write!(f, "the token is of a type its issuer's are not"),
+            Self::IssuerUnknown => write!(f, "no issuer is configured for the token"),
+            Self::KeyUnknown { issuer } => write!(f, "issuer `{issuer}` has no such key"),
+            Self::SignatureWrong => write!(f, "the token's signature is wrong"),
+            Self::AudienceWrong => write!(f, "the token is for another audience"),
+            Self::PartyWrong => write!(f, "the token was issued to another party"),
+            Self::Expired => write!(f, "the token has expired"),
+            Self::NotYetValid => write!(f, "the token is not valid yet"),
+            Self::ClaimMissing { claim } => write!(f, "the token has no claim `{claim}`"),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! One request and its answer, as far as we know it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+use crate::{
+    Label,
+    breaker::Permit,
+    denial::Lack,
+    headers::Edits,
+    identity::{Caller, ClientCertificate, Proof},
+    idempotency::Running,
+    normal_form::NormalPath,
+    rate_limit::Standing,
+    routes::Route,
+    workspaces::Workspace,
+};
+
+/// What of a request a decision is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The listener it came to, as [`crate::Policy`] numbers them.
+    pub listener: usize,
+    /// The address that connected to us.
+    pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The client certificate that was verified, if any.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, as they came.
+    pub target: &'a [u8],
+    /// `Host` or `:authority`, as it came.
+    pub host: Option<&'a [u8]>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+impl Head<'_> {
+    /// The path, as it came.
+    pub fn path(&self) -> &[u8] {
+        self.target.split(|b| *b == b'?').next().unwrap_or_default()
+    }
+
+    /// The query without its question mark, as it came.
+    pub fn query(&self) -> Option<&[u8]> {
+        let mark = self.target.iter().position(|b| *b == b'?')?;
+        Some(&self.target[mark + 1..])
+    }
+
+    /// Whether the client asks to go over to another protocol (RFC 9110 7.8).
+    pub fn is_upgrade(&self) -> bool {
+        self.headers.contains_key(http::header::UPGRADE)
+    }
+}
+
+/// What we have learned about one request. Filled in step by step; after a denial it holds all that
+/// was known until then.
+#[derive(Default)]
+pub struct Exchange {
+    /// The client's address, behind trusted proxies.
+    pub client: Option<IpAddr>,
+    /// The path in normal form.
+    pub path: Option<NormalPath>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
+    /// Who is calling.
+    pub caller: Option<Arc<Caller>>,
+    /// How the caller proved it.
+    pub proof: Option<Proof>,
+    /// The workspace it is for.
+    pub workspace: Option<Workspace>,
+    /// The tightest limit it counted against.
+    pub standing: Option<Standing>,
+    /// Its place among requests with the same idempotency key.
+    pub running: Option<Running>,
+    /// What would have let the decision come out differently, if it were fetched.
+    pub lack: Option<Lack>,
+    /// The breaker's leave; it takes the outcome.
+    pub permit: Option<Permit>,
+}
+
+/// A request that passed every check, and what is to be done with it.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Where it goes.
+    pub upstream: Label,
+    /// How its head is changed on the way.
+    pub edits: Edits,
+}

@@ -1,0 +1,38 @@
+//! Every decision Stagedoor makes. No socket, no task, no file, no Pingora.
+//!
+//! In reading order: [`reverse`] is the way through, the rest are its steps.
+
+pub mod reverse;
+
+pub mod denial;
+pub mod exchange;
+pub mod policy;
+pub mod state;
+
+pub mod normal_form;
+pub mod routes;
+pub mod client;
+pub mod identity;
+pub mod workspaces;
+pub mod plugins;
+pub mod access;
+pub mod query;
+pub mod rate_limit;
+pub mod idempotency;
+pub mod breaker;
+pub mod headers;
+pub mod assertion;
+pub mod redact;
+
+pub mod audit;
+pub mod explain;
+pub mod label;
+pub mod now;
+
+pub use denial::Denial;
+pub use exchange::{Admitted, Exchange, Head};
+pub use label::Label;
+pub use now::Now;
+pub use policy::Policy;
+pub use reverse::decide;
+pub use state::State;

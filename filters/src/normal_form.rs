@@ -1,0 +1,214 @@
+//! The one normal form of a path. What could be read in two ways is refused.
+//!
+//! Routes are matched on the normal form and upstreams are sent the normal form, so nobody behind
+//! us can read a path differently from how it was matched (RFC 3986 6.2.2).
+
+use std::borrow::Cow;
+
+use crate::Denial;
+
+/// A path in normal form: begins with `/`, unreserved characters unescaped, escapes in capitals,
+/// no empty or dot segments, no escaped slash unless it says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormalPath {
+    text: String,
+    changed: bool,
+    encoded_slash: bool,
+}
+
+impl NormalPath {
+    /// The normal form of `path` (without query), as it came in the request line.
+    ///
+    /// # Errors
+    /// [`Denial::PathAmbiguous`] for a path that some server could read in another way: an escaped
+    /// backslash or NUL, a dot segment in any spelling, an empty segment, a path parameter (`;`),
+    /// an escaped percent sign, bytes that are not ASCII.
+    pub fn of(path: &[u8]) -> Result<Self, Denial> {
+        let refuse = |why| Err(Denial::PathAmbiguous { why });
+        if path.first() != Some(&b'/') {
+            return refuse("it does not begin with a slash");
+        }
+        let mut text = String::with_capacity(path.len());
+        let mut encoded_slash = false;
+        let mut rest = path;
+        while let [byte, after @ ..] = rest {
+            rest = after;
+            match byte {
+                b'%' => {
+                    let Some(byte) = escaped(after) else {
+                        return refuse("a percent sign is not followed by two hex digits");
+                    };
+                    rest = &after[2..];
+                    match byte {
+                        b'/' => {
+                            encoded_slash = true;
+                            text.push_str("%2F");
+                        }
+                        b'\\' => return refuse("an escaped backslash"),
+                        b'%' => return refuse("an escaped percent sign"),
+                        b';' => return refuse("an escaped semicolon"),
+                        0..=0x1f | 0x7f => return refuse("an escaped control character"),
+                        b if is_unreserved(b) => text.push(char::from(b)),
+                        b => {
+                            text.push('%');
+                            text.push(hex(b >> 4));
+                            text.push(hex(b & 15));
+                        }
+                    }
+                }
+                b'\\' => return refuse("a backslash"),
+                b';' => return refuse("a semicolon"),
+                b if is_unreserved(*b) || b"/!$&'()*+,=:@".contains(b) => text.push(char::from(*b)),
+                _ => return refuse("a character that a path cannot have"),
+            }
+        }
+        for segment in segments_with_last(&text) {
+            match segment {
+                (".", _) | ("..", _) => return refuse("a dot segment"),
+                ("", false) => return refuse("an empty segment"),
+                _ => {}
+            }
+            // `..%2F` is a dot segment to whoever decodes the slash first.
+            if encoded_slash && segment.0.split("%2F").any(|part| matches!(part, "." | ".." | "")) {
+                return refuse("a dot segment beside an escaped slash");
+            }
+        }
+        let changed = text.as_bytes() != path;
+        Ok(Self { text, changed, encoded_slash })
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the path came in another form.
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether a segment holds an escaped slash, which only some routes take.
+    pub fn has_encoded_slash(&self) -> bool {
+        self.encoded_slash
+    }
+
+    /// The segments, without the empty one after a trailing slash.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        segments(&self.text)
+    }
+}
+
+/// The segments of a path in normal form. A trailing slash counts as an empty last segment; the
+/// root has none.
+pub(crate) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let inner = &path[1..];
+    let count = if inner.is_empty() { 0 } else { usize::MAX };
+    inner.split('/').take(count)
+}
+
+fn segments_with_last(path: &str) -> impl Iterator<Item = (&str, bool)> {
+    let end = path.len();
+    let mut at = 0;
+    segments(path).map(move |segment| {
+        at += 1 + segment.len();
+        (segment, at == end)
+    })
+}
+
+/// The percent-decoded form of one query or path component; what does not decode stays.
+pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Cow<'_, str> {
+    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, escaped(after)) {
+            (b'%', Some(decoded)) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            (b'+', _) if plus_is_space => bytes.push(b' '),
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn escaped(after: &[u8]) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some(digit(*after.first()?)? << 4 | digit(*after.get(1)?)?)
+}
+
+fn hex(nibble: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(nibble)])
+}
+
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-._~".contains(&b)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normal(path: &str) -> Option<String> {
+        NormalPath::of(path.as_bytes()).ok().map(|p| p.text)
+    }
+
+    #[test]
+    fn a_path_has_one_normal_form() {
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(normal(path).as_deref(), expected, "{path}");
+        };
+        check("/", Some("/"));
+        check("/v1/services", Some("/v1/services"));
+        check("/v1/%61dmin", Some("/v1/admin"));
+        check("/a%3ab", Some("/a%3Ab"));
+        check("/a/", Some("/a/"));
+        check("/a%20b", Some("/a%20b"));
+        check("/a%2fb", Some("/a%2Fb"));
+        check("/caf%C3%A9", Some("/caf%C3%A9"));
+        check("", None);
+        check("a", None);
+        check("*", None);
+        check("//a", None);
+        check("/a//b", None);
+        check("/a/../b", None);
+        check("/a/%2e%2E/b", None);
+        check("/a/.%2e", None);
+        check("/a/..", None);
+        check("/./a", None);
+        check("/a/..%2fb", None);
+        check("/a\\b", None);
+        check("/a%5cb", None);
+        check("/a%00", None);
+        check("/a%2561", None);
+        check("/a%zz", None);
+        check("/a%2", None);
+        check("/a;b=c", None);
+        check("/a%3bb", None);
+        check("/caf\u{e9}", None);
+        check("/a b", None);
+        check("/a\"b", None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_of_a_normal_form_is_itself(path in "/[a-z%0-9A-F./;~-]{0,24}") {
+            if let Ok(first) = NormalPath::of(path.as_bytes()) {
+                let again = NormalPath::of(first.as_str().as_bytes()).unwrap();
+                prop_assert_eq!(again.as_str(), first.as_str());
+                prop_assert!(!again.changed());
+            }
+        }
+
+        #[test]
+        fn whatever_comes_nothing_panics(path in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = NormalPath::of(&path);
+        }
+    }
+}

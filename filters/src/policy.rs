@@ -1,0 +1,127 @@
+//! What the config means: every filter, made ready. It never changes; a reload makes another.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::{
+    Label,
+    breaker,
+    headers::Headers,
+    identity::Identity,
+    plugins::Plugins,
+    query::Query,
+    rate_limit::RateLimits,
+    routes::{Route, Routes},
+    workspaces::Workspaces,
+};
+
+/// What the config means.
+pub struct Policy {
+    /// SHA-256 of the texts it was made from, in hex: any decision can be traced to them.
+    pub digest: Label,
+    /// The listeners, in the config's order.
+    pub listeners: Vec<Listener>,
+    /// Which route takes a request.
+    pub routes: Routes,
+    /// Who is calling.
+    pub identity: Identity,
+    /// For which workspace.
+    pub workspaces: Workspaces,
+    /// Whether the plugin is on.
+    pub plugins: Plugins,
+    /// How much.
+    pub rate_limits: RateLimits,
+    /// What the upstream is told.
+    pub headers: Headers,
+}
+
+/// What decisions need to know of a listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: Label,
+    /// The proxies in front of it.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of a request body, where a route says nothing.
+    pub body_max: u64,
+}
+
+impl Policy {
+    /// Cannot fail: a config that exists is valid. `digest` is that of its texts.
+    pub fn new(written: &config::Config, digest: &str) -> Self {
+        let names: Vec<&str> = written.listeners.keys().map(|name| &**name).collect();
+        Self {
+            digest: Label::lossy(digest),
+            listeners: written.listeners.iter().map(|(name, l)| listener(name, l)).collect(),
+            routes: Routes::new(&names, routes(written)),
+            identity: Identity::new(&written.identity),
+            workspaces: Workspaces::new(written),
+            plugins: Plugins::new(written),
+            rate_limits: RateLimits::new(written),
+            headers: Headers::new(&written.headers),
+        }
+    }
+
+    /// The number of the listener of this name, as [`crate::Head::listener`] wants it.
+    pub fn listener(&self, name: &str) -> Option<usize> {
+        self.listeners.iter().position(|listener| *listener.name == *name)
+    }
+}
+
+fn listener(name: &config::Name, written: &config::Listener) -> Listener {
+    Listener {
+        name: name.into(),
+        trusted_proxies: written.trusted_proxies.clone(),
+        body_max: written.limits.body_max.bytes(),
+    }
+}
+
+fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
+    let all = written.all_routes();
+    // Where several plugins share an upstream, each has a breaker of its own.
+    let mut plugins: HashMap<config::Name, Vec<Option<config::Name>>> = HashMap::new();
+    for route in &all {
+        let of_upstream = plugins.entry(route.upstream.value.clone()).or_default();
+        if !of_upstream.contains(&route.plugin) {
+            of_upstream.push(route.plugin.clone());
+        }
+    }
+    let breakers: HashMap<&config::Name, Arc<config::Breaker>> = written
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name, Arc::new(written.breaker(name, upstream))))
+        .collect();
+    all.iter()
+        .enumerate()
+        .map(|(index, located)| {
+            let route = &located.value;
+            let upstream = &written.upstreams[&route.upstream.value];
+            let shared = plugins[&route.upstream.value].len() > 1;
+            let label = Label::from(&route.upstream.value);
+            let plugin = route.plugin.as_ref().map(Label::from);
+            let run = Route {
+                name: (&route.name).into(),
+                index,
+                place: located.place.to_string().into(),
+                template: route.path.to_string().into(),
+                breaker: breaker::Key {
+                    upstream: label.clone(),
+                    plugin: plugin.clone().filter(|_| shared),
+                },
+                breaker_rules: Arc::clone(&breakers[&route.upstream.value]),
+                upstream: label,
+                plugin,
+                class: route.class,
+                query: Query::from(&route.options.query),
+                workspace_segment: route.path.segments.iter().position(
+                    |s| matches!(s, config::Segment::Parameter(name) if name == "workspace"),
+                ),
+                delivery: upstream.authority == config::Authority::Delivery,
+                timeouts: route.options.timeouts.or(upstream.timeouts).into(),
+                options: route.options.clone(),
+            };
+            (Arc::new(run), route.clone())
+        })
+        .collect()
+}

@@ -1,0 +1,303 @@
+//! How much each workspace, plugin, route, caller and client may ask for (GCRA).
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::StateInformationMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+use moka::sync::Cache;
+
+use crate::{Denial, Label, Now, client, identity::Caller, routes::Route, workspaces::Workspace};
+
+/// The limits of a policy.
+#[derive(Debug)]
+pub struct RateLimits {
+    each_workspace: config::Limit,
+    each_caller: Option<config::Limit>,
+    each_client: config::Limit,
+    each_plugin: HashMap<String, config::Limit>,
+}
+
+/// What has been asked for. Bounded: the longest unused limiter is forgotten first. Callers and
+/// workspaces are verified names; clients are strangers, so they cannot push the others out.
+pub struct Limiters {
+    verified: Cache<u64, Arc<Limiter>>,
+    strangers: Cache<u64, Arc<Limiter>>,
+    hasher: RandomState,
+}
+
+/// Where a request stands in one of its limits, for the `RateLimit` headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which limit: `workspace`, `caller`, `plugin`, `route` or `client`.
+    pub scope: &'static str,
+    /// Requests in `window` at most.
+    pub quota: u32,
+    /// The time that `quota` is for.
+    pub window: Duration,
+    /// Requests that would pass right now.
+    pub remaining: u32,
+    /// Until everything has been given back.
+    pub reset: Duration,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Given, StateInformationMiddleware>;
+
+const VERIFIED_MAX: u64 = 100_000;
+const STRANGERS_MAX: u64 = 50_000;
+/// A limiter that nobody used for so long is full again, whatever its rate.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+impl RateLimits {
+    /// From what the operator wrote.
+    pub fn new(written: &config::Config) -> Self {
+        let limits = &written.rate_limit;
+        let plugins = written.plugins.iter();
+        Self {
+            each_workspace: limits.each_workspace,
+            each_caller: limits.each_caller,
+            each_client: limits.each_client,
+            each_plugin: plugins
+                .filter_map(|(name, plugin)| Some((name.to_string(), plugin.rate_limit?)))
+                .collect(),
+        }
+    }
+
+    /// Counts a request of a known caller against every limit it falls under, the narrowest first,
+    /// so that what a narrow limit refuses is not charged to the workspace. Answers with the
+    /// tightest.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn take(
+        &self,
+        limiters: &Limiters,
+        route: &Route,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        now: Now,
+    ) -> Result<Standing, Denial> {
+        let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
+        let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
+        let plugin = route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
+        let scope = if workspace.is_some() { "workspace" } else { "caller" };
+
+        let mut tightest: Option<Standing> = None;
+        let mut count = |scope, limit: config::Limit, name: &Label, key: u64| {
+            let limiter = limiters.verified(key, limit, now);
+            let standing = check(&limiter, scope, limit, name, now)?;
+            if tightest.is_none_or(|t| standing.remaining <= t.remaining) {
+                tightest = Some(standing);
+            }
+            Ok(())
+        };
+        if let Some(limit) = self.each_caller {
+            let key = limiters.key(&("caller", &caller.issuer, &caller.subject));
+            count("caller", limit, &caller.subject, key)?;
+        }
+        if let Some(limit) = route.options.rate_limit {
+            count("route", limit, who, limiters.key(&("route", &route.name, scope, who)))?;
+        }
+        if let Some((name, limit)) = plugin {
+            count("plugin", *limit, who, limiters.key(&("plugin", name, scope, who)))?;
+        }
+        let limit = own.unwrap_or(self.each_workspace);
+        count(scope, limit, who, limiters.key(&("workspace", scope, who)))?;
+        Ok(tightest.expect("every request counts against at least its workspace's limit"))
+    }
+
+    /// Counts a request of a client that has not said who it is, or not truly.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn take_stranger(
+        &self,
+        limiters: &Limiters,
+        client: IpAddr,
+        now: Now,
+    ) -> Result<Standing, Denial> {
+        let limit = self.each_client;
+        let key = limiters.key(&(client::network(client), limit.rate.count, limit.burst()));
+        let limiter = limiters
+            .strangers
+            .get(&key)
+            .unwrap_or_else(|| limiters.strangers.get_with(key, || Arc::new(new(limit, now))));
+        let standing = at(now, || limiter.check());
+        match standing {
+            Ok(state) => Ok(stand("client", limit, state.remaining_burst_capacity())),
+            Err(until) => Err(Denial::RateLimited {
+                scope: "client",
+                name: Label::lossy(&client.to_string()),
+                retry_after: until.wait_time_from(now.elapsed),
+            }),
+        }
+    }
+}
+
+impl Default for Limiters {
+    fn default() -> Self {
+        let cache = |max| Cache::builder().max_capacity(max).time_to_idle(FORGOTTEN_AFTER).build();
+        Self {
+            verified: cache(VERIFIED_MAX),
+            strangers: cache(STRANGERS_MAX),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Limiters {
+    /// How many limiters are kept: of verified names, and of strangers.
+    pub fn len(&self) -> (u64, u64) {
+        self.verified.run_pending_tasks();
+        self.strangers.run_pending_tasks();
+        (self.verified.entry_count(), self.strangers.entry_count())
+    }
+
+    /// Whether nobody has asked for anything yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    /// A key for a name. Keyed with a random seed, so nobody can make two names share one.
+    fn key(&self, name: &impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    fn verified(&self, name: u64, limit: config::Limit, now: Now) -> Arc<Limiter> {
+        // A changed limit is a new limiter: a reload counts at once.
+        let key = self.key(&(name, limit.rate.count, limit.rate.per, limit.burst()));
+        self.verified
+            .get(&key)
+            .unwrap_or_else(|| self.verified.get_with(key, || Arc::new(new(limit, now))))
+    }
+}
+
+fn check(
+    limiter: &Limiter,
+    scope: &'static str,
+    limit: config::Limit,
+    name: &Label,
+    now: Now,
+) -> Result<Standing, Denial> {
+    match at(now, || limiter.check()) {
+        Ok(state) => Ok(stand(scope, limit, state.remaining_burst_capacity())),
+        Err(until) => Err(Denial::RateLimited {
+            scope,
+            name: name.clone(),
+            retry_after: until.wait_time_from(now.elapsed),
+        }),
+    }
+}
+
+fn stand(scope: &'static str, limit: config::Limit, remaining: u32) -> Standing {
+    let missing = limit.burst().get().saturating_sub(remaining);
+    Standing {
+        scope,
+        quota: limit.rate.count.get(),
+        window: limit.rate.per,
+        remaining,
+        reset: limit.rate.interval() * missing,
+    }
+}
+
+fn new(limit: config::Limit, now: Now) -> Limiter {
+    let quota = Quota::with_period(limit.rate.interval())
+        .expect("a rate is at most one per nanosecond")
+        .allow_burst(limit.burst());
+    at(now, || RateLimiter::direct_with_clock(quota, Given).with_middleware())
+}
+
+/// governor asks a clock; ours says the moment the decision is made for.
+#[derive(Clone, Copy, Debug)]
+struct Given;
+
+thread_local! {
+    static MOMENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+fn at<T>(now: Now, run: impl FnOnce() -> T) -> T {
+    MOMENT.set(now.elapsed);
+    run()
+}
+
+impl Clock for Given {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        MOMENT.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(rate: &str, burst: u32) -> RateLimits {
+        let limit = config::Limit {
+            rate: rate.parse().unwrap(),
+            burst: std::num::NonZeroU32::new(burst),
+        };
+        RateLimits {
+            each_workspace: limit,
+            each_caller: None,
+            each_client: limit,
+            each_plugin: HashMap::new(),
+        }
+    }
+
+    fn after(ms: u64) -> Now {
+        Now::default().plus(Duration::from_millis(ms))
+    }
+
+    const ADA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn a_client_gets_its_burst_then_waits_one_interval() {
+        let (limits, limiters) = (limits("2/s", 2), Limiters::default());
+        let take = |ms| limits.take_stranger(&limiters, ADA, after(ms));
+
+        assert_eq!(take(0).unwrap().remaining, 1);
+        assert_eq!(take(0).unwrap().remaining, 0);
+        let denied = take(100).unwrap_err();
+        assert_eq!(denied.retry_after(), Some(Duration::from_millis(400)));
+        assert!(take(500).is_ok());
+    }
+
+    #[test]
+    fn strangers_are_forgotten_before_memory_runs_out() {
+        let (limits, limiters) = (limits("1/s", 1), Limiters::default());
+        for n in 0..STRANGERS_MAX as u32 * 2 {
+            let client = IpAddr::V4(std::net::Ipv4Addr::from_bits(n));
+            let _ = limits.take_stranger(&limiters, client, after(0));
+        }
+        assert!(limiters.len().1 <= STRANGERS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_passes_than_burst_and_rate_allow(
+            gaps in proptest::collection::vec(0u64..300, 1..200),
+            burst in 1u32..20,
+        ) {
+            let (limits, limiters) = (limits("10/s", burst), Limiters::default());
+            let (mut elapsed, mut passed) = (0, 0u64);
+            for gap in gaps {
+                elapsed += gap;
+                passed += u64::from(limits.take_stranger(&limiters, ADA, after(elapsed)).is_ok());
+            }
+            prop_assert!(passed <= u64::from(burst) + elapsed / 100);
+        }
+    }
+}

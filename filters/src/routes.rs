@@ -1,0 +1,246 @@
+//! Which route takes a request: the most exact one, whatever the order they were written in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::Method;
+
+use crate::{Denial, Head, Label, breaker, normal_form::NormalPath, query::Query};
+
+/// A route as it is run.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, in records and metrics.
+    pub name: Label,
+    /// Its number in the policy, for metrics.
+    pub index: usize,
+    /// Where the operator wrote it, as `file:line:column`.
+    pub place: Arc<str>,
+    /// The path template, as text.
+    pub template: Arc<str>,
+    /// The upstream it goes to.
+    pub upstream: Label,
+    /// The plugin it belongs to.
+    pub plugin: Option<Label>,
+    /// What it does.
+    pub class: config::Class,
+    /// What else holds for it.
+    pub options: config::RouteOptions,
+    /// Its query rules, ready to use.
+    pub query: Query,
+    /// The segment that holds `{workspace}`.
+    pub workspace_segment: Option<usize>,
+    /// The breaker it stands behind.
+    pub breaker: breaker::Key,
+    /// When that breaker opens.
+    pub breaker_rules: Arc<config::Breaker>,
+    /// Whether its upstream decides about delivery.
+    pub delivery: bool,
+    /// Its timeouts, with those of its upstream and the defaults filled in.
+    pub timeouts: Timeouts,
+}
+
+/// How long each part of an exchange may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `config::Timeouts`")]
+pub struct Timeouts {
+    pub connect: std::time::Duration,
+    pub upstream: std::time::Duration,
+    pub whole: std::time::Duration,
+    pub stream_idle: std::time::Duration,
+    pub upgrade: std::time::Duration,
+}
+
+impl From<config::Timeouts> for Timeouts {
+    fn from(written: config::Timeouts) -> Self {
+        let or = |given: Option<config::Duration>, seconds| {
+            given.map_or(std::time::Duration::from_secs(seconds), Into::into)
+        };
+        Self {
+            connect: or(written.connect, 2),
+            upstream: or(written.upstream, 10),
+            whole: or(written.whole, 15),
+            stream_idle: or(written.stream_idle, 600),
+            upgrade: or(written.upgrade, 10),
+        }
+    }
+}
+
+/// All routes of a policy, ready to be found.
+#[derive(Debug, Default)]
+pub struct Routes {
+    all: Vec<Arc<Route>>,
+    /// By listener number.
+    listeners: Vec<Hosts>,
+}
+
+/// The routes of one listener, by host.
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: HashMap<Box<str>, Node>,
+    /// By the domain after `*.`.
+    wildcard: HashMap<Box<str>, Node>,
+    any: Option<Node>,
+}
+
+/// One segment further into a path.
+#[derive(Debug, Default)]
+struct Node {
+    text: HashMap<Box<str>, Node>,
+    parameter: Option<Box<Node>>,
+    ends: Methods,
+    open_ended: Methods,
+}
+
+#[derive(Debug, Default)]
+struct Methods(Vec<(config::Method, usize)>);
+
+impl Routes {
+    /// Puts `routes` where they are found. `listeners` are the names of the listeners, in order;
+    /// `written` says for each route what the operator wrote.
+    pub fn new(listeners: &[&str], routes: Vec<(Arc<Route>, config::Route)>) -> Self {
+        let mut this = Self {
+            all: Vec::with_capacity(routes.len()),
+            listeners: listeners.iter().map(|_| Hosts::default()).collect(),
+        };
+        for (index, (route, written)) in routes.into_iter().enumerate() {
+            for (listener, hosts) in listeners.iter().zip(&mut this.listeners) {
+                let on = written.listeners.is_empty()
+                    || written.listeners.iter().any(|name| &*name.value == *listener);
+                if on {
+                    hosts.put(&written, index);
+                }
+            }
+            this.all.push(route);
+        }
+        this
+    }
+
+    /// All routes, in order.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.all
+    }
+
+    /// The route that takes a request for `host` (see [`host`]) and `path`.
+    ///
+    /// # Errors
+    /// [`Denial::HostUnknown`] if nothing here is for this host, else [`Denial::RouteUnknown`].
+    pub fn find(
+        &self,
+        listener: usize,
+        host: &str,
+        method: &Method,
+        path: &NormalPath,
+    ) -> Result<Arc<Route>, Denial> {
+        let hosts = self.listeners.get(listener).ok_or(Denial::RouteUnknown)?;
+        let exact = hosts.exact.get(host);
+        let wildcard = host
+            .split_once('.')
+            .and_then(|(_, domain)| hosts.wildcard.get(domain));
+        let tables = [exact, wildcard, hosts.any.as_ref()];
+        if tables.iter().all(Option::is_none) {
+            return Err(Denial::HostUnknown { host: Label::lossy(host) });
+        }
+        let segments: smallvec::SmallVec<[&str; 16]> = path.segments().collect();
+        let index = tables.into_iter().flatten().find_map(|node| node.find(method, &segments));
+        index.map(|index| Arc::clone(&self.all[index])).ok_or(Denial::RouteUnknown)
+    }
+}
+
+/// The host of a request in normal form: lower case, without port and closing dot.
+///
+/// # Errors
+/// [`Denial::HostInvalid`] if there is none or it is malformed.
+pub fn host(head: &Head<'_>) -> Result<smallvec::SmallVec<[u8; 64]>, Denial> {
+    let given = head.host.filter(|host| !host.is_empty()).ok_or(Denial::HostInvalid)?;
+    let (name, port) = match given {
+        [b'[', rest @ ..] => {
+            let end = rest.iter().position(|b| *b == b']').ok_or(Denial::HostInvalid)?;
+            (&rest[..end], &rest[end + 1..])
+        }
+        _ => match given.iter().position(|b| *b == b':') {
+            Some(colon) => given.split_at(colon),
+            None => (given, &[][..]),
+        },
+    };
+    let port_fits = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let name_fits = (1..=253).contains(&name.len())
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(b));
+    if !port_fits || !name_fits {
+        return Err(Denial::HostInvalid);
+    }
+    Ok(name.iter().map(u8::to_ascii_lowercase).collect())
+}
+
+impl Hosts {
+    fn put(&mut self, written: &config::Route, index: usize) {
+        if written.hosts.is_empty() {
+            self.any.get_or_insert_default().put(written, index);
+        }
+        for host in &written.hosts {
+            let node = match host.wildcard() {
+                Some(domain) => self.wildcard.entry(domain.into()).or_default(),
+                None => self.exact.entry((**host).into()).or_default(),
+            };
+            node.put(written, index);
+        }
+    }
+}
+
+impl Node {
+    fn put(&mut self, written: &config::Route, index: usize) {
+        let mut node = self;
+        for segment in &written.path.segments {
+            node = match segment {
+                config::Segment::Text(text) => {
+                    node.text.entry(text.as_str().into()).or_default()
+                }
+                config::Segment::Parameter(_) => node.parameter.get_or_insert_default(),
+            };
+        }
+        let methods =
+            if written.path.open_ended { &mut node.open_ended } else { &mut node.ends };
+        methods.0.extend(written.methods.iter().map(|method| (*method, index)));
+    }
+
+    /// Text before parameter before open end, from left to right; back one step where that leads
+    /// nowhere.
+    fn find(&self, method: &Method, segments: &[&str]) -> Option<usize> {
+        let deeper = match segments {
+            [] => self.ends.find(method),
+            [segment, rest @ ..] => self
+                .text
+                .get(*segment)
+                .and_then(|node| node.find(method, rest))
+                .or_else(|| {
+                    let node = self.parameter.as_deref().filter(|_| !segment.is_empty())?;
+                    node.find(method, rest)
+                }),
+        };
+        deeper.or_else(|| self.open_ended.find(method))
+    }
+}
+
+impl Methods {
+    fn find(&self, method: &Method) -> Option<usize> {
+        let named = |wanted| self.0.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
+        known(method).and_then(named).or_else(|| named(config::Method::Any))
+    }
+}
+
+fn known(method: &Method) -> Option<config::Method> {
+    Some(match *method {
+        Method::GET => config::Method::Get,
+        Method::HEAD => config::Method::Head,
+        Method::POST => config::Method::Post,
+        Method::PUT => config::Method::Put,
+        Method::PATCH => config::Method::Patch,
+        Method::DELETE => config::Method::Delete,
+        Method::OPTIONS => config::Method::Options,
+        _ => return None,
+    })
+}
