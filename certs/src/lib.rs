@@ -1,0 +1,21 @@
+//! Certificates and keys: read from files, chosen by name, swapped when they change.
+
+mod client;
+pub mod dev;
+mod load;
+mod store;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::{ClientCertificates, Names, names_of};
+pub use load::{Facts, LoadError, Pair, ca_certificates, client_pair, ec_key_pkcs8, pair, roots};
+pub use store::{Certificates, Store};
+
+/// The cryptography of this process: ring. Installs it, so that nobody installs another.
+pub fn provider() -> Arc<CryptoProvider> {
+    // An error says that one is installed already: ours, for nobody else installs one first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Arc::clone(CryptoProvider::get_default().expect("just installed"))
+}

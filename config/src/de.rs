@@ -21,32 +21,23 @@ const MISTAKES_MAX: usize = 100;
 pub(crate) fn read<T: DeserializeOwned>(tree: &Node, problems: &mut Problems) -> Option<T> {
     let before = problems.len();
     let mut rest = tree.clone();
-    let mut cut: Vec<Vec<String>> = Vec::new();
     for _ in 0..MISTAKES_MAX {
-        match T::deserialize(Reader { node: &rest }) {
+        let mistake = match T::deserialize(Reader { node: &rest }) {
             Ok(value) if problems.len() == before => return Some(value),
             Ok(_) => return None,
-            Err(mistake) => {
-                let mut path = mistake.path;
-                path.reverse();
-                // What is missing because we cut it has been reported.
-                let ours = mistake.missing.is_some_and(|missing| {
-                    let mut full = path.clone();
-                    full.push(missing.to_owned());
-                    cut.contains(&full)
-                });
-                if !ours {
-                    let place = mistake.place.unwrap_or_else(|| rest.place.clone());
-                    problems.add(&place, mistake.message.replace("{path}", &shown(&path)));
-                }
-                if let Some(unknown) = mistake.unknown {
-                    path.push(unknown);
-                }
-                if path.is_empty() || !remove(&mut rest, &path) {
-                    return None;
-                }
-                cut.push(path);
-            }
+            Err(mistake) => mistake,
+        };
+        let mut path = mistake.path;
+        path.reverse();
+        // What is missing because it was cut has been reported.
+        if !mistake.missing.is_some_and(|name| is_cut(&rest, &path, name)) {
+            let place = mistake.place.unwrap_or_else(|| rest.place.clone());
+            problems.add(&place, mistake.message.replace("{path}", &shown(&path)));
+        }
+        path.extend(mistake.unknown);
+        match find(&mut rest, &path) {
+            Some(node) if !path.is_empty() => node.value = Value::Cut,
+            _ => return None,
         }
     }
     None
@@ -80,32 +71,45 @@ fn shown(path: &[String]) -> String {
     if shown.is_empty() { "the top level".to_owned() } else { format!("`{shown}`") }
 }
 
-fn remove(node: &mut Node, path: &[String]) -> bool {
-    let [step, rest @ ..] = path else { return false };
-    match &mut node.value {
-        Value::Map(entries) => {
-            let Some(at) = entries.iter().position(|(key, _)| key.name == *step) else {
-                return false;
-            };
-            if rest.is_empty() {
-                entries.remove(at);
-                return true;
-            }
-            remove(&mut entries[at].1, rest)
-        }
+fn find<'a>(node: &'a mut Node, path: &[String]) -> Option<&'a mut Node> {
+    let [step, rest @ ..] = path else { return Some(node) };
+    let next = match &mut node.value {
+        // Of two keys of the same name the last is meant, for the first has been cut.
+        Value::Map(entries) => entries
+            .iter_mut()
+            .find(|(key, node)| key.name == *step && !matches!(node.value, Value::Cut))
+            .map(|(_, node)| node),
         Value::List(items) => {
-            let number = step.trim_matches(['[', ']']).parse::<usize>().ok();
-            let Some(item) = number.and_then(|n| items.get_mut(n)) else { return false };
-            if rest.is_empty() {
-                // Not removed, or the numbers of those after it would no longer be theirs.
-                let harmless = !matches!(item.value, Value::Null);
-                item.value = Value::Null;
-                return harmless;
-            }
-            remove(item, rest)
+            let number = step.trim_matches(['[', ']']).parse::<usize>().ok()?;
+            items.get_mut(number)
         }
-        _ => false,
+        _ => None,
+    };
+    find(next?, rest)
+}
+
+fn is_cut(tree: &Node, path: &[String], name: &str) -> bool {
+    let mut node = tree;
+    for step in path {
+        let next = match &node.value {
+            Value::Map(entries) => entries.iter().find(|(key, _)| key.name == *step),
+            Value::List(items) => {
+                let number = step.trim_matches(['[', ']']).parse::<usize>().ok();
+                match number.and_then(|n| items.get(n)) {
+                    Some(item) => {
+                        node = item;
+                        continue;
+                    }
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        let Some((_, next)) = next else { return false };
+        node = next;
     }
+    let Value::Map(entries) = &node.value else { return false };
+    entries.iter().any(|(key, node)| key.name == name && matches!(node.value, Value::Cut))
 }
 
 #[derive(Debug)]
@@ -225,7 +229,7 @@ impl<'de> Reader<'de> {
 
     fn visit<V: Visitor<'de>>(self, value: &'de Value, visitor: V) -> Result<V::Value, Mistake> {
         match value {
-            Value::Null => visitor.visit_unit(),
+            Value::Null | Value::Cut => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
                 (Ok(value), _) => visitor.visit_u64(value),
@@ -369,9 +373,14 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Mistake> {
-        let Some(node) = self.items.get(self.next) else { return Ok(None) };
-        let step = format!("[{}]", self.next);
-        self.next += 1;
+        let (node, step) = loop {
+            let Some(node) = self.items.get(self.next) else { return Ok(None) };
+            let step = format!("[{}]", self.next);
+            self.next += 1;
+            if !matches!(node.value, Value::Cut) {
+                break (node, step);
+            }
+        };
         let item = seed.deserialize(Reader { node });
         item.map(Some).map_err(|mistake| mistake.at(&node.place).within(step))
     }
@@ -389,6 +398,9 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Mistake> {
+        while let Some((_, Node { value: Value::Cut, .. })) = self.entries.get(self.next) {
+            self.next += 1;
+        }
         let Some((key, _)) = self.entries.get(self.next) else { return Ok(None) };
         let text: StrDeserializer<'_, Mistake> = StrDeserializer::new(&key.name);
         seed.deserialize(text).map(Some).map_err(|mut mistake| {

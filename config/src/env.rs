@@ -18,7 +18,10 @@ pub(crate) fn interpolate(
                     *text = new;
                     *loose = true;
                 }
-                Err(message) => problems.add(&node.place, message),
+                Err(message) => {
+                    problems.add(&node.place, message);
+                    node.value = Value::Cut;
+                }
             }
         }
         Value::List(items) => items.iter_mut().for_each(|i| interpolate(i, variable, problems)),

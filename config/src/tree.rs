@@ -28,6 +28,8 @@ pub(crate) enum Value {
     },
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
+    /// Something wrong that has been reported; as if it were not there, but not missing either.
+    Cut,
 }
 
 /// A key and its place.

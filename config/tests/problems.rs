@@ -34,7 +34,7 @@ fn a_mistake_is_told_with_its_place_and_its_correction() {
     check("rate_limits: {}\n", &["s.yaml:6:1: unknown key `rate_limits` in the top level; did you mean `rate_limit`?"]);
     check(
         "rate_limit: {each_workspace: {rate: 50 per second}}\n",
-        &["s.yaml:6:38: `50 per second` is not a rate; write `50/s`, `200/m` or `1000/h`"],
+        &["s.yaml:6:37: `50 per second` is not a rate; write `50/s`, `200/m` or `1000/h`"],
     );
     check(
         "process: {drain_timeout: 10}\n",
@@ -50,7 +50,7 @@ fn a_mistake_is_told_with_its_place_and_its_correction() {
     );
     check("headers: {workspace: authorization}\n", &["s.yaml:6:22: header `authorization` belongs to HTTP; take another"]);
     check("plugins: {argocd: {enabled_percent: 101}}\n", &["s.yaml:6:37: `101` is not a percentage; write 0 to 100"]);
-    check("presets:\n- {preset: argo, upstream: portal}\n", &["s.yaml:7:12: no preset `argo`; there is `argocd`, `azure-devops`, `backstage`, `dxcp`, `grafana`, `harbor`, `jenkins`, `jira`, `kubernetes`, `pagerduty`, `sonarqube`, `spacelift`, `vault`"]);
+    check("presets:\n- {preset: argo, upstream: portal}\n", &["s.yaml:7:12: no preset `argo`; did you mean `argocd`?"]);
 }
 
 #[test]
@@ -66,14 +66,19 @@ fn all_mistakes_are_told_at_once() {
   methods: [GET]
   path: /b
   upstream: portal
+  class: read
+- name: d
+  methods: [GET]
+  path: /d
+  upstream: portal
 process: {drain_delay: soon}
 ",
         &[
             "s.yaml:8:13: `routes[0].methods[0]` cannot be `GTE`; did you mean `GET`?",
             "s.yaml:9:9: `v1` does not begin with `/`; write for example `/v1/services/{service}` or `/api/catalog/**`",
-            "s.yaml:12:3: `class` is missing in `routes[1]`",
             "s.yaml:12:9: `b c` is not a name; use 1 to 64 of `a-z A-Z 0-9 . _ -`, a letter or digit first",
-            "s.yaml:16:24: `soon` is not a duration; write `10s`, `500ms` or `2m`",
+            "s.yaml:17:3: `class` is missing in `routes[2]`",
+            "s.yaml:21:24: `soon` is not a duration; write `10s`, `500ms` or `2m`",
         ],
     );
 }
@@ -81,7 +86,7 @@ process: {drain_delay: soon}
 #[test]
 fn what_one_field_cannot_know_about_another_is_checked() {
     let route = |more: &str| format!("- {{name: a, methods: [GET], path: /a, upstream: portal, class: read{more}}}\n");
-    check(&format!("routes:\n{}", route("").replace("portal", "prtal")), &["s.yaml:7:50: no upstream `prtal`; did you mean `portal`?"]);
+    check(&format!("routes:\n{}", route("").replace("portal", "prtal")), &["s.yaml:7:49: no upstream `prtal`; did you mean `portal`?"]);
     check(
         &format!("routes:\n{}{}", route(""), route("").replace("name: a", "name: b")),
         &["s.yaml:8:3: route `b` takes the same requests as `a`, at s.yaml:7:3"],
@@ -123,7 +128,7 @@ fn delivery_keeps_its_authority() {
 #[test]
 fn yaml_itself_can_be_broken() {
     for (rest, place) in [
-        ("routes: [\n", "s.yaml:7"),
+        ("routes: [\n", "s.yaml:6:9"),
         ("a: 'b\n", "s.yaml:"),
         ("process: {}\nprocess: {}\n", "s.yaml:7:1"),
         ("process:\n\tthreads: 1\n", "s.yaml:7"),
@@ -169,7 +174,7 @@ fn a_config_may_include_others_and_a_mistake_names_the_right_file() {
     write("more/b.yaml", "workspaces: {named: {web: {}, payments: {group: [b]}}}\n");
     assert_eq!(
         load(folder.path(), &[]).unwrap_err(),
-        ["more/b.yaml:1:43: unknown key `group` in `workspaces.named.payments`; did you mean `groups`?"],
+        ["more/b.yaml:1:42: unknown key `group` in `workspaces.named.payments`; did you mean `groups`?"],
     );
     write("more/b.yaml", "workspaces: {named: {payments: {groups: [b]}}, undeclared: true}\n");
     write("more/c.yaml", "workspaces: {undeclared: false}\n");
@@ -195,7 +200,6 @@ fn variables_are_replaced_in_values() {
     assert_eq!(
         load(folder.path(), &[]).unwrap_err(),
         [
-            "s.yaml:6:20: `process.threads` is the text `${N}`, expected a whole number",
             "s.yaml:6:20: `${N}` is not set; set it, or write `${N:-default}`",
             "s.yaml:7:17: a single `$` means nothing; write `${VAR}`, or `$$` for a dollar",
         ],

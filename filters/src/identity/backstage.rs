@@ -1,0 +1,183 @@
+//! The three tokens of a Backstage backend: user, plugin and limited user.
+
+use std::sync::Arc;
+
+use config::IssuerKind;
+
+use super::{
+    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims,
+    keys::Key,
+    token::Token,
+    tokens::Entry,
+};
+use crate::{
+    Denial, Label, Now,
+    denial::{Lack, TokenFault},
+};
+
+/// Which of the three a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    User,
+    Plugin,
+    LimitedUser,
+}
+
+impl Kind {
+    pub(super) fn of(token: &Token<'_>) -> Option<Self> {
+        let kinds = [
+            ("vnd.backstage.user", Self::User),
+            ("vnd.backstage.plugin", Self::Plugin),
+            ("vnd.backstage.limited-user", Self::LimitedUser),
+        ];
+        kinds.into_iter().find(|(name, _)| token.is_type(name)).map(|(_, kind)| kind)
+    }
+}
+
+impl Identity {
+    pub(super) fn backstage(
+        &self,
+        token: &Token<'_>,
+        kind: Kind,
+        proof: Proof,
+        keys: &Keys,
+        tokens: &Tokens,
+        now: Now,
+    ) -> Result<Entry, Refusal> {
+        // Backstage takes a limited user token from its cookie only, and nothing else there.
+        if (kind == Kind::LimitedUser) != (proof == Proof::Cookie) {
+            return Err(TokenFault::TypeWrong.into());
+        }
+        let issuer = self.backstage_issuer(token, kind)?;
+        issuer.algorithm(token)?;
+        let (caller, signed_by) = match kind {
+            Kind::Plugin => issuer.plugin(token, keys, tokens, now)?,
+            Kind::User | Kind::LimitedUser => issuer.user(token, kind, proof, keys, tokens, now)?,
+        };
+        Ok(Entry::new(caller, signed_by, self.version, &issuer.written.leeway))
+    }
+
+    /// Only user tokens say who issued them; the others are those of the one Backstage there is.
+    fn backstage_issuer(&self, token: &Token<'_>, kind: Kind) -> Result<&Issuer, Refusal> {
+        let mut all = self.issuers.iter().filter(|i| i.written.kind == IssuerKind::Backstage);
+        let found = match kind {
+            Kind::User => {
+                let iss = token.claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
+                all.find(|issuer| *iss == *issuer.written.issuer)
+            }
+            Kind::Plugin | Kind::LimitedUser => all.next().filter(|_| all.next().is_none()),
+        };
+        found.ok_or_else(|| TokenFault::IssuerUnknown.into())
+    }
+}
+
+impl Issuer {
+    fn user(
+        &self,
+        token: &Token<'_>,
+        kind: Kind,
+        proof: Proof,
+        keys: &Keys,
+        tokens: &Tokens,
+        now: Now,
+    ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
+        let source = Source { issuer: self.name.clone(), plugin: None };
+        let key = self.verified(token, &source, keys, now)?;
+        let expires = claims::times(&token.claims, &self.written.leeway, now)?;
+        if kind == Kind::User {
+            claims::audience(&token.claims, |aud| aud == "backstage")?;
+        }
+        let subject = claims::subject(&token.claims, &self.written.claims.subject)?;
+        let groups = match token.claims.get("ent") {
+            Some(_) => {
+                let at = config::Claim(vec!["ent".to_owned()]);
+                claims::list(&token.claims, &at, "groups")?
+            }
+            None => match (tokens.groups(&self.name, &subject, now), kind) {
+                (Some(groups), _) => groups,
+                // A cookie cannot ask who it belongs to; what it opens asks for no group.
+                (None, Kind::LimitedUser) => Vec::new(),
+                (None, _) => {
+                    return Err(Refusal {
+                        denial: Denial::GroupsUnavailable { issuer: self.name.clone() },
+                        lack: Some(Lack::Groups { issuer: self.name.clone(), subject }),
+                        suspect: false,
+                    });
+                }
+            },
+        };
+        let caller = Caller {
+            subject,
+            kind: CallerKind::User,
+            proof,
+            issuer: self.name.clone(),
+            on_behalf_of: None,
+            roles: Vec::new(),
+            groups,
+            workspaces: Vec::new(),
+            expires,
+            id: tokens.next_id(),
+        };
+        Ok((caller, vec![key]))
+    }
+
+    fn plugin(
+        &self,
+        token: &Token<'_>,
+        keys: &Keys,
+        tokens: &Tokens,
+        now: Now,
+    ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
+        let id = claims::subject(&token.claims, &config::Claim(vec!["sub".to_owned()]))?;
+        // It becomes part of the address of its keys.
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !id.bytes().all(plain) || id.len() > 64 {
+            return Err(TokenFault::Malformed { why: "the subject is not a plugin id" }.into());
+        }
+        let source = Source { issuer: self.name.clone(), plugin: Some(id.clone()) };
+        let mut signed_by = vec![self.verified(token, &source, keys, now)?];
+        let expires = claims::times(&token.claims, &self.written.leeway, now)?;
+        claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
+        let on_behalf_of = match token.claims.get("obo") {
+            None => None,
+            Some(obo) => {
+                let (user, key) = self.obo(obo, keys, now)?;
+                signed_by.push(key);
+                Some(user)
+            }
+        };
+        let groups = on_behalf_of.as_ref().and_then(|user| tokens.groups(&self.name, user, now));
+        let caller = Caller {
+            subject: Label::lossy(&format!("plugin:{id}")),
+            kind: CallerKind::Service,
+            proof: Proof::Token,
+            issuer: self.name.clone(),
+            on_behalf_of,
+            roles: Vec::new(),
+            groups: groups.unwrap_or_default(),
+            workspaces: Vec::new(),
+            expires,
+            id: tokens.next_id(),
+        };
+        Ok((caller, signed_by))
+    }
+
+    /// The user a plugin acts for: a limited user token within the plugin's.
+    fn obo(
+        &self,
+        obo: &serde_json::Value,
+        keys: &Keys,
+        now: Now,
+    ) -> Result<(Label, Arc<Key>), Refusal> {
+        let text = obo.as_str().ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
+        let token = Token::read(text)?;
+        if Kind::of(&token) != Some(Kind::LimitedUser) {
+            return Err(TokenFault::TypeWrong.into());
+        }
+        self.algorithm(&token)?;
+        let source = Source { issuer: self.name.clone(), plugin: None };
+        let key = self.verified(&token, &source, keys, now)?;
+        claims::times(&token.claims, &self.written.leeway, now)?;
+        Ok((claims::subject(&token.claims, &self.written.claims.subject)?, key))
+    }
+}

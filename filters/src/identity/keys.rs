@@ -1,0 +1,353 @@
+//! The keys that issuers sign with.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+use config::Algorithm;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+
+use crate::{Label, Now};
+
+/// The keys of all issuers. Replaced from outside, whole sets at a time.
+#[derive(Default)]
+pub struct Keys(ArcSwap<HashMap<Source, Arc<Held>>>);
+
+/// Whose keys: an issuer's, by its name in the config; or for Backstage, those of one plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// The issuer's name in the config.
+    pub issuer: Label,
+    /// The Backstage plugin.
+    pub plugin: Option<Label>,
+}
+
+/// A set of keys, and when it came.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) keys: Vec<Arc<Key>>,
+    fetched: Now,
+}
+
+/// One issuer's keys.
+#[derive(Debug)]
+pub struct KeySet(Vec<Arc<Key>>);
+
+/// One key, for one family of algorithms. A public key can never be used as a secret.
+pub(super) struct Key {
+    pub(super) id: Option<String>,
+    algorithm: Option<Algorithm>,
+    kind: Kind,
+    pub(super) decoding: DecodingKey,
+    /// The key's own bytes, to tell whether another set still has it.
+    material: Vec<u8>,
+    withdrawn: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rsa,
+    P256,
+    P384,
+    P521,
+    Ed25519,
+    Secret,
+}
+
+/// What an operator may know of a key.
+#[derive(Clone, Debug)]
+pub struct KeyFacts {
+    /// Whose it is.
+    pub source: Source,
+    /// Its id.
+    pub id: Option<String>,
+    /// What it is for.
+    pub kind: &'static str,
+    /// When it was fetched last.
+    pub fetched: Now,
+}
+
+const KEYS_MAX: usize = 100;
+const BYTES_MAX: usize = 512 << 10;
+const SECRET_MIN: usize = 32;
+/// More sources than this are not kept: plugins are named by strangers' tokens.
+const SOURCES_MAX: usize = 1000;
+
+impl Keys {
+    /// Puts a set in the place of the last. Tokens verified by a key that is not in it any more
+    /// are no longer believed.
+    pub fn replace(&self, source: &Source, set: KeySet, now: Now) {
+        let last = self.of(source);
+        self.0.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            let mut keys = set.0.clone();
+            if let Some(last) = all.get(source) {
+                for key in &mut keys {
+                    let same = last.keys.iter().find(|old| old.is_same(key));
+                    if let Some(same) = same {
+                        *key = Arc::clone(same);
+                    }
+                }
+            }
+            if all.len() < SOURCES_MAX || all.contains_key(source) {
+                all.insert(source.clone(), Arc::new(Held { keys, fetched: now }));
+            }
+            all
+        });
+        let current = self.of(source);
+        for key in last.iter().flat_map(|held| &held.keys) {
+            let stays = current.iter().flat_map(|held| &held.keys).any(|new| Arc::ptr_eq(new, key));
+            key.withdrawn.store(!stays, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets the keys of issuers that are not configured any more.
+    pub fn keep(&self, configured: impl Fn(&Source) -> bool) {
+        self.0.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.retain(|source, held| {
+                let keep = configured(source);
+                if !keep {
+                    held.keys.iter().for_each(|key| key.withdrawn.store(true, Ordering::Relaxed));
+                }
+                keep
+            });
+            all
+        });
+    }
+
+    /// How old the keys of a source are; `None` if there are none.
+    pub fn age(&self, source: &Source, now: Now) -> Option<Duration> {
+        let all = self.0.load();
+        Some(now.elapsed.saturating_sub(all.get(source)?.fetched.elapsed))
+    }
+
+    /// All keys, for an operator.
+    pub fn describe(&self) -> Vec<KeyFacts> {
+        let all = self.0.load();
+        let facts = all.iter().flat_map(|(source, held)| {
+            held.keys.iter().map(|key| KeyFacts {
+                source: source.clone(),
+                id: key.id.clone(),
+                kind: key.kind.name(),
+                fetched: held.fetched,
+            })
+        });
+        let mut facts: Vec<_> = facts.collect();
+        facts.sort_by(|a, b| (&a.source, &a.id).cmp(&(&b.source, &b.id)));
+        facts
+    }
+
+    /// The sources whose keys are held.
+    pub fn sources(&self) -> Vec<Source> {
+        self.0.load().keys().cloned().collect()
+    }
+
+    pub(super) fn of(&self, source: &Source) -> Option<Arc<Held>> {
+        self.0.load().get(source).cloned()
+    }
+}
+
+impl Held {
+    pub(super) fn age(&self, now: Now) -> Duration {
+        now.elapsed.saturating_sub(self.fetched.elapsed)
+    }
+}
+
+impl KeySet {
+    /// The usable keys of a JWKS (RFC 7517). Keys for encryption, of unknown kinds and too weak
+    /// ones are left out.
+    ///
+    /// # Errors
+    /// Why the text is no JWKS.
+    pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
+        if text.len() > BYTES_MAX {
+            return Err(format!("the JWKS is larger than {BYTES_MAX} bytes"));
+        }
+        let set: Jwks = serde_json::from_slice(text).map_err(|_| "not a JWKS".to_owned())?;
+        if set.keys.len() > KEYS_MAX {
+            return Err(format!("the JWKS has over {KEYS_MAX} keys"));
+        }
+        Ok(Self(set.keys.iter().filter_map(Key::from_jwk).map(Arc::new).collect()))
+    }
+
+    /// A shared secret, for HMAC.
+    ///
+    /// # Errors
+    /// If it has less than 32 bytes.
+    pub fn from_secret(secret: &[u8]) -> Result<Self, String> {
+        if secret.len() < SECRET_MIN {
+            return Err(format!(
+                "the secret has {} bytes; it needs at least {SECRET_MIN}",
+                secret.len()
+            ));
+        }
+        Ok(Self(vec![Arc::new(Key {
+            id: None,
+            algorithm: None,
+            kind: Kind::Secret,
+            decoding: DecodingKey::from_secret(secret),
+            material: secret.to_vec(),
+            withdrawn: AtomicBool::new(false),
+        })]))
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Deserialize)]
+struct Jwks {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    r#use: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+impl Key {
+    fn from_jwk(jwk: &serde_json::Value) -> Option<Self> {
+        let jwk = Jwk::deserialize(jwk).ok()?;
+        let for_signatures = jwk.r#use.as_deref().is_none_or(|usage| usage == "sig")
+            && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+        if !for_signatures {
+            return None;
+        }
+        let bytes = |part: &Option<String>| BASE64URL.decode(part.as_deref()?).ok();
+        let (kind, decoding, material) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", None) => {
+                let (n, e) = (bytes(&jwk.n)?, bytes(&jwk.e)?);
+                let modulus = n.iter().position(|b| *b != 0).map_or(&[][..], |at| &n[at..]);
+                // ring refuses below 2048 bits too, but only when it is asked.
+                if modulus.len() < 256 {
+                    return None;
+                }
+                (Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, &e), [&n[..], &e].concat())
+            }
+            ("EC", Some(curve)) => {
+                let (kind, width) = match curve {
+                    "P-256" => (Kind::P256, 32),
+                    "P-384" => (Kind::P384, 48),
+                    "P-521" => (Kind::P521, 66),
+                    _ => return None,
+                };
+                let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
+                if x.len() != width || y.len() != width {
+                    return None;
+                }
+                let point = [&[4][..], &x, &y].concat();
+                (kind, DecodingKey::from_ec_der(&point), point)
+            }
+            ("OKP", Some("Ed25519")) => {
+                let x = bytes(&jwk.x)?;
+                if x.len() != 32 {
+                    return None;
+                }
+                (Kind::Ed25519, DecodingKey::from_ed_der(&x), x)
+            }
+            // "oct" above all: a secret that everybody can fetch is none.
+            _ => return None,
+        };
+        let algorithm = match jwk.alg {
+            // A key for an algorithm we do not know is none of ours.
+            Some(name) => Some(algorithm(&name)?),
+            None => None,
+        };
+        let withdrawn = AtomicBool::new(false);
+        Some(Self { id: jwk.kid, algorithm, kind, decoding, material, withdrawn })
+    }
+
+    /// Whether it may verify this algorithm.
+    pub(super) fn fits(&self, wanted: Algorithm) -> bool {
+        use Algorithm as A;
+        let kind = match wanted {
+            A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512 => Kind::Rsa,
+            A::ES256 => Kind::P256,
+            A::ES384 => Kind::P384,
+            A::ES512 => Kind::P521,
+            A::EdDSA => Kind::Ed25519,
+            A::HS256 | A::HS384 | A::HS512 => Kind::Secret,
+        };
+        self.kind == kind && self.algorithm.is_none_or(|own| own == wanted)
+    }
+
+    /// Whether its issuer has taken it back.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.material
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.id == other.id
+            && self.algorithm == other.algorithm
+            && self.material == other.material
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rsa => "RSA",
+            Self::P256 => "EC P-256",
+            Self::P384 => "EC P-384",
+            Self::P521 => "EC P-521",
+            Self::Ed25519 => "Ed25519",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// The algorithm of this name (RFC 7518), if we know it. `none` is not one.
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "PS384" => Algorithm::PS384,
+        "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "ES512" => Algorithm::ES512,
+        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        _ => return None,
+    })
+}

@@ -1,0 +1,67 @@
+//! A JWT taken apart, strictly (RFC 7515, RFC 8725), before anything in it is believed.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+use config::Algorithm;
+use serde_json::{Map, Value};
+
+use super::{json, keys};
+use crate::denial::TokenFault;
+
+/// A JWT whose signature is yet to be verified.
+pub(super) struct Token<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: Option<String>,
+    kind: Option<String>,
+    pub(super) claims: Map<String, Value>,
+    /// What is signed.
+    pub(super) message: &'a [u8],
+    /// The signature, in base64url.
+    pub(super) signature: &'a str,
+}
+
+/// Headers by which a token would choose its own key or rules.
+const REFUSED: &[&str] = &["crit", "jku", "jwk", "x5u", "x5c", "b64"];
+
+impl<'a> Token<'a> {
+    pub(super) fn read(text: &'a str) -> Result<Self, TokenFault> {
+        let malformed = |why| TokenFault::Malformed { why };
+        let parts = text.rsplit_once('.').and_then(|(message, signature)| {
+            let (header, claims) = message.split_once('.')?;
+            (!claims.contains('.')).then_some((message, header, claims, signature))
+        });
+        let (message, header, claims, signature) =
+            parts.ok_or(malformed("it does not have three parts"))?;
+        let decoded = |part: &str| {
+            BASE64URL.decode(part).map_err(|_| malformed("a part is not base64url"))
+        };
+        // The text is what is remembered as verified: there must be one spelling only.
+        decoded(signature)?;
+        let header = json::object(&decoded(header)?).map_err(malformed)?;
+        if let Some(header) = REFUSED.iter().find(|name| header.contains_key(**name)) {
+            return Err(TokenFault::HeaderRefused { header });
+        }
+        let text_of = |name: &str| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(malformed("a header is not a text")),
+        };
+        let algorithm = text_of("alg")?.ok_or(malformed("it has no `alg`"))?;
+        Ok(Self {
+            algorithm: keys::algorithm(&algorithm).ok_or(TokenFault::AlgorithmRefused)?,
+            key_id: text_of("kid")?,
+            kind: text_of("typ")?,
+            claims: json::object(&decoded(claims)?).map_err(malformed)?,
+            message: message.as_bytes(),
+            signature,
+        })
+    }
+
+    /// Whether `typ` is this (RFC 7515 4.1.9: `application/` may be left out).
+    pub(super) fn is_type(&self, wanted: &str) -> bool {
+        let Some(kind) = &self.kind else { return false };
+        let kind = kind.to_ascii_lowercase();
+        let wanted = wanted.to_ascii_lowercase();
+        kind.strip_prefix("application/").unwrap_or(&kind)
+            == wanted.strip_prefix("application/").unwrap_or(&wanted)
+    }
+}

@@ -1,0 +1,123 @@
+//! Tokens that were verified, so that each is verified once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use ring::digest::{SHA256, digest};
+
+use super::{Caller, Proof, keys::Key};
+use crate::{Label, Now};
+
+/// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens
+/// themselves are not kept: they are known by their SHA-256.
+pub struct Tokens {
+    verified: Cache<TokenKey, Arc<Entry>>,
+    groups: Cache<(Label, Label), (Duration, Arc<[Label]>)>,
+    next: AtomicU64,
+}
+
+const TOKENS_MAX: u64 = 10_000;
+
+pub(super) type TokenKey = [u8; 32];
+
+/// A verified token.
+pub(super) struct Entry {
+    pub(super) caller: Arc<Caller>,
+    signed_by: Vec<Arc<Key>>,
+    version: u64,
+    /// In seconds since 1970.
+    until: u64,
+}
+
+/// How a token is known again. One that is good in a cookie is not good as a bearer.
+pub(super) fn key(token: &str, proof: Proof) -> TokenKey {
+    let hash = digest(&SHA256, token.as_bytes());
+    let mut key: TokenKey = hash.as_ref().try_into().expect("a SHA-256 has 32 bytes");
+    key[0] ^= proof as u8;
+    key
+}
+
+impl Entry {
+    pub(super) fn new(
+        caller: Caller,
+        signed_by: Vec<Arc<Key>>,
+        version: u64,
+        leeway: &Duration,
+    ) -> Self {
+        let until = caller.expires.saturating_add(leeway.as_secs());
+        Self { caller: Arc::new(caller), signed_by, version, until }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            verified: Cache::builder()
+                .max_capacity(TOKENS_MAX)
+                .time_to_idle(Duration::from_secs(3600))
+                .build(),
+            groups: Cache::builder()
+                .max_capacity(TOKENS_MAX)
+                .time_to_live(Duration::from_secs(3600))
+                .build(),
+            next: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Tokens {
+    /// Notes a caller's groups for some time.
+    pub fn set_groups(
+        &self,
+        issuer: &Label,
+        subject: &Label,
+        groups: &[Label],
+        now: Now,
+        valid_for: Duration,
+    ) {
+        let until = now.elapsed + valid_for;
+        self.groups.insert((issuer.clone(), subject.clone()), (until, groups.into()));
+    }
+
+    /// How many verified tokens are kept.
+    pub fn len(&self) -> u64 {
+        self.verified.run_pending_tasks();
+        self.verified.entry_count()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn groups(&self, issuer: &Label, subject: &Label, now: Now) -> Option<Vec<Label>> {
+        let (until, groups) = self.groups.get(&(issuer.clone(), subject.clone()))?;
+        (now.elapsed < until).then(|| groups.to_vec())
+    }
+
+    pub(super) fn get(&self, key: &TokenKey, version: u64, now: Now) -> Option<Arc<Caller>> {
+        let entry = self.verified.get(key)?;
+        let good = entry.version == version
+            && now.unix_seconds() < entry.until
+            && !entry.signed_by.iter().any(|key| key.is_withdrawn());
+        if good {
+            return Some(Arc::clone(&entry.caller));
+        }
+        self.verified.invalidate(key);
+        None
+    }
+
+    pub(super) fn put(&self, key: TokenKey, entry: Entry) {
+        self.verified.insert(key, Arc::new(entry));
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
