@@ -50,37 +50,28 @@ impl Reader<'_> {
         if self.peek() == Some(b'}') {
             return self.byte(b'}');
         }
-        let mut first = true;
+        let mut any_kept = false;
         loop {
             let before = self.kept.len();
-            let cut_before = self.cut;
+            if any_kept {
+                self.kept.push(b',');
+            }
             self.space();
             let name = self.string()?;
             self.space();
             self.byte(b':')?;
             self.value(depth + 1)?;
-            if self.names.iter().any(|cut| *cut == name) {
+            if self.names.contains(&name) {
                 self.kept.truncate(before);
                 self.cut = true;
             } else {
-                first = false;
-                self.cut |= cut_before;
+                any_kept = true;
             }
             self.space();
             match self.peek().ok_or(NotJson)? {
-                b',' => {
-                    // A comma only between members that stay.
-                    self.at += 1;
-                    if !first {
-                        self.kept.push(b',');
-                    }
-                }
-                b'}' => {
-                    if self.kept.last() == Some(&b',') {
-                        self.kept.pop();
-                    }
-                    return self.byte(b'}');
-                }
+                // Written before the next member, if that stays.
+                b',' => self.at += 1,
+                b'}' => return self.byte(b'}'),
                 _ => return Err(NotJson),
             }
         }
