@@ -66,6 +66,9 @@ pub struct Exchange {
     pub path: Option<NormalPath>,
     /// The route.
     pub route: Option<Arc<Route>>,
+    /// A caller to suppose instead of asking who it is: `explain` and scenario pages set it,
+    /// nothing that serves requests does.
+    pub supposed: Option<Arc<Caller>>,
     /// Who is calling.
     pub caller: Option<Arc<Caller>>,
     /// How the caller proved it.

@@ -1,1 +1,130 @@
+//! A request as text, and a decision as text. The command line and the scenario pages share it.
 
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::{Denial, Exchange, Head};
+
+/// A request that was read from text.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// The headers, `host` among them.
+    pub headers: HeaderMap,
+}
+
+impl Request {
+    /// Reads a head as HTTP/1.1 writes it: a request line and headers.
+    ///
+    /// # Errors
+    /// Which line cannot be read.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let mut lines = text.trim().lines();
+        let first = lines.next().unwrap_or_default();
+        let mut parts = first.split_whitespace();
+        let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
+            return Err(format!("`{first}` is not a request line; write `GET /path HTTP/1.1`"));
+        };
+        let mut request = Self {
+            method: method.parse().map_err(|_| format!("`{method}` is not a method"))?,
+            target: target.to_owned(),
+            headers: HeaderMap::new(),
+        };
+        for line in lines.take_while(|line| !line.trim().is_empty()) {
+            request.header(line)?;
+        }
+        Ok(request)
+    }
+
+    /// Adds a header, written as `name: value`.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn header(&mut self, line: &str) -> Result<(), String> {
+        let wrong = || format!("`{line}` is not a header; write `name: value`");
+        let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+        self.headers.append(name, value);
+        Ok(())
+    }
+
+    /// The head that a decision is made from.
+    pub fn head(&self, listener: usize, peer: std::net::IpAddr, tls: bool) -> Head<'_> {
+        Head {
+            listener,
+            peer,
+            tls,
+            certificate: None,
+            method: &self.method,
+            target: self.target.as_bytes(),
+            host: self.headers.get("host").map(HeaderValue::as_bytes),
+            headers: &self.headers,
+        }
+    }
+}
+
+/// A decision in one line, as the scenario pages have it.
+pub fn verdict(exchange: &Exchange, denial: Option<&Denial>) -> String {
+    match denial {
+        Some(denial) => {
+            format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code())
+        }
+        None => {
+            let route = exchange.route.as_ref().expect("an admitted request has a route");
+            format!("allow {} to {}", route.name, route.upstream)
+        }
+    }
+}
+
+/// Every step of a decision with what it found, and where the operator wrote it.
+pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
+    let mut out = String::new();
+    let mut step = |name: &str, found: Option<String>| {
+        if let Some(found) = found {
+            let _ = writeln!(out, "{name:<12} {found}");
+        }
+    };
+    step("client", exchange.client.map(|client| client.to_string()));
+    step("path", exchange.path.as_ref().map(|path| path.as_str().to_owned()));
+    step(
+        "route",
+        exchange.route.as_ref().map(|route| {
+            format!("{} ({}), at {}", route.name, route.template, route.place)
+        }),
+    );
+    step("class", exchange.route.as_ref().map(|r| crate::audit::class(r.class).to_owned()));
+    step("plugin", exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string));
+    step(
+        "caller",
+        exchange.caller.as_ref().map(|caller| {
+            let list = |name: &str, labels: &[crate::Label]| match labels {
+                [] => String::new(),
+                labels => format!(", {name} {labels:?}"),
+            };
+            format!(
+                "{} by {} ({}){}{}{}",
+                caller.subject,
+                caller.issuer,
+                caller.proof.name(),
+                list("roles", &caller.roles),
+                list("groups", &caller.groups),
+                list("workspaces", &caller.workspaces),
+            )
+        }),
+    );
+    step("workspace", exchange.workspace.as_ref().map(|workspace| workspace.name.to_string()));
+    step(
+        "rate limit",
+        exchange.standing.map(|s| {
+            format!("{}: {} of {} per {} s, {} left at once", s.scope, 1, s.quota, s.window.as_secs(), s.remaining)
+        }),
+    );
+    step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
+    step("verdict", Some(verdict(exchange, denial)));
+    out
+}

@@ -67,6 +67,8 @@ pub enum Proof {
     WebSocketProtocol,
     /// A client certificate.
     ClientCertificate,
+    /// Nothing: a caller that `explain` supposes.
+    Supposed,
 }
 
 /// A client certificate that our CA signed.
@@ -123,6 +125,24 @@ pub struct Refusal {
     pub suspect: bool,
 }
 
+impl Caller {
+    /// Somebody that nobody vouches for, to try a policy with.
+    pub fn supposed(subject: Label) -> Self {
+        Self {
+            subject,
+            kind: CallerKind::User,
+            proof: Proof::Supposed,
+            issuer: Label::lossy("supposed"),
+            on_behalf_of: None,
+            roles: Vec::new(),
+            groups: Vec::new(),
+            workspaces: Vec::new(),
+            expires: u64::MAX,
+            id: u64::MAX,
+        }
+    }
+}
+
 impl Proof {
     /// Its name in records.
     pub fn name(self) -> &'static str {
@@ -131,6 +151,7 @@ impl Proof {
             Self::Cookie => "cookie",
             Self::WebSocketProtocol => "websocket_protocol",
             Self::ClientCertificate => "client_certificate",
+            Self::Supposed => "supposed",
         }
     }
 }
@@ -275,7 +296,7 @@ impl Identity {
             workspaces: entry.workspaces.iter().map(Label::from).collect(),
             expires: u64::MAX,
             // Numbers of tokens begin at 0; those of certificates end at the largest.
-            id: u64::MAX - index as u64,
+            id: u64::MAX - 1 - index as u64,
         }))
     }
 }

@@ -48,7 +48,10 @@ pub fn decide(
             upgrade: head.is_upgrade(),
             certificate: head.certificate,
         };
-        let known = policy.identity.authenticate(&asked, &state.keys, &state.tokens, now);
+        let known = match exchange.supposed.take() {
+            Some(supposed) => Ok(supposed),
+            None => policy.identity.authenticate(&asked, &state.keys, &state.tokens, now),
+        };
         let known = known.map_err(|refusal| {
             exchange.lack = refusal.lack;
             // Whoever keeps trying tokens that do not verify is held to the share of a stranger.

@@ -1,0 +1,19 @@
+//! The binary `stagedoor`: the only crate that does anything.
+
+pub mod admin;
+pub mod answer;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod dial;
+pub mod front;
+pub mod jwks;
+pub mod live;
+pub mod metrics;
+pub mod reload;
+pub mod reverse;
+pub mod serve;
+pub mod stop;
+pub mod tls;
+pub mod upgrade;
+pub mod upstreams;

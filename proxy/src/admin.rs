@@ -1,0 +1,196 @@
+//! The admin listener: health, metrics, state and reload. For operators, on loopback.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use filters::breaker::Position;
+use http::{Method, Response, StatusCode, header};
+use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use serde_json::{Value, json};
+
+use crate::{clock, live::Stage};
+
+/// Answers operators.
+pub struct Admin(pub Arc<Stage>);
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let stage = &self.0;
+        let read = method == Method::GET || method == Method::HEAD;
+        match path.as_str() {
+            "/livez" if read => text(StatusCode::OK, "ok\n"),
+            "/readyz" if read => ready(stage),
+            "/metrics" if read => metrics(stage),
+            "/config" if read => json(StatusCode::OK, &config(stage)),
+            "/state" if read => json(StatusCode::OK, &state(stage)),
+            "/jwks" if read => jwks(stage),
+            "/reload" if method == Method::POST => {
+                // A page in a browser may post anywhere; it cannot leave out its origin.
+                if head.headers.contains_key(header::ORIGIN) {
+                    return text(StatusCode::FORBIDDEN, "not from a browser\n");
+                }
+                let result = stage.reload().await;
+                let status =
+                    if result.successful { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+                json(status, &serde_json::to_value(&result).expect("a result is JSON"))
+            }
+            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/reload" => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "another method\n")
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there is /livez /readyz /metrics /config /state /jwks, and POST /reload\n",
+            ),
+        }
+    }
+}
+
+fn ready(stage: &Stage) -> Response<Vec<u8>> {
+    if stage.drain.is_draining() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    text(StatusCode::OK, "ok\n")
+}
+
+fn metrics(stage: &Stage) -> Response<Vec<u8>> {
+    for (key, position) in stage.state.breakers.positions(clock::now()) {
+        stage.metrics.breaker(&key, position);
+    }
+    let body = stage.metrics.text(stage.drain.under_way(), &stage.audit);
+    answer(StatusCode::OK, "text/plain; version=0.0.4", body)
+}
+
+fn jwks(stage: &Stage) -> Response<Vec<u8>> {
+    let body = stage.state.assertions.jwks().into_bytes();
+    let mut answer = answer(StatusCode::OK, "application/jwk-set+json", body);
+    let cached = "public, max-age=60".parse().expect("a valid header");
+    answer.headers_mut().insert(header::CACHE_CONTROL, cached);
+    answer
+}
+
+/// The config as loaded: it holds no secret, only paths to them.
+fn config(stage: &Stage) -> Value {
+    let live = stage.live.load();
+    json!({
+        "digest": live.policy.digest.as_str(),
+        "files": live.loaded.files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        "warnings": live.loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "config": live.loaded.config,
+    })
+}
+
+fn state(stage: &Stage) -> Value {
+    let now = clock::now();
+    let live = stage.live.load();
+    let breakers: Vec<Value> = stage
+        .state
+        .breakers
+        .positions(now)
+        .into_iter()
+        .map(|(key, position)| {
+            let position = match position {
+                Position::Closed => "closed",
+                Position::Open => "open",
+                Position::HalfOpen => "half_open",
+            };
+            json!({
+                "upstream": key.upstream.as_str(),
+                "plugin": key.plugin.as_deref(),
+                "position": position,
+            })
+        })
+        .collect();
+    let keys: Vec<Value> = stage
+        .state
+        .keys
+        .describe()
+        .into_iter()
+        .map(|key| {
+            json!({
+                "issuer": key.source.issuer.as_str(),
+                "plugin": key.source.plugin.as_deref(),
+                "kid": key.id,
+                "kind": key.kind,
+                "age_seconds": now.elapsed.saturating_sub(key.fetched.elapsed).as_secs(),
+            })
+        })
+        .collect();
+    let certificates: Vec<Value> = stage
+        .certificates
+        .iter()
+        .flat_map(|served| {
+            let store = served.certificates.current();
+            let facts: Vec<Value> = store
+                .facts()
+                .iter()
+                .map(|facts| {
+                    json!({
+                        "listener": served.listener,
+                        "file": facts.file,
+                        "subject": facts.subject,
+                        "issuer": facts.issuer,
+                        "names": facts.names,
+                        "serial": facts.serial,
+                        "not_before": facts.not_before,
+                        "not_after": facts.not_after,
+                    })
+                })
+                .collect();
+            facts
+        })
+        .collect();
+    let (verified, strangers) = stage.state.limiters.len();
+    let upstreams: Vec<Value> = live
+        .loaded
+        .config
+        .upstreams
+        .keys()
+        .map(|name| {
+            let addresses = live.upstreams.get(&name.into()).map_or(0, crate::upstreams::Upstream::len);
+            json!({"name": name, "addresses": addresses})
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "config": live.policy.digest.as_str(),
+        "last_reload": *stage.last_reload.lock(),
+        "draining": stage.drain.is_draining(),
+        "requests_in_flight": stage.drain.under_way(),
+        "breakers": breakers,
+        "limiters": {"verified": verified, "strangers": strangers},
+        "tokens_verified": stage.state.tokens.len(),
+        "idempotency_keys_in_flight": stage.state.in_flight.len(),
+        "keys": keys,
+        "certificates": certificates,
+        "upstreams": upstreams,
+        "audit": {
+            "works": stage.state.recording.works(),
+            "records_lost": stage.audit.lost(),
+            "bytes_written": stage.audit.written(),
+        },
+    })
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
+    let mut body = serde_json::to_vec_pretty(value).expect("a value is JSON");
+    body.push(b'\n');
+    answer(status, "application/json", body)
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Vec<u8>> {
+    answer(status, "text/plain; charset=utf-8", text.as_bytes().to_vec())
+}
+
+fn answer(status: StatusCode, kind: &str, body: Vec<u8>) -> Response<Vec<u8>> {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, kind)
+        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CACHE_CONTROL, "no-store")
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .body(body)
+        .expect("the headers are valid")
+}

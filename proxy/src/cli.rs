@@ -1,0 +1,77 @@
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use.
+
+mod check;
+mod explain;
+mod schema;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// A governed edge proxy and sidecar for Backstage.
+#[derive(Parser)]
+#[command(name = "stagedoor", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a config until told to stop (SIGTERM drains, SIGHUP reloads, SIGQUIT hands over).
+    Run {
+        /// The config file.
+        #[arg(short, long, env = "STAGEDOOR_CONFIG")]
+        config: PathBuf,
+        /// Take the listeners over from a running process.
+        #[arg(long)]
+        upgrade: bool,
+    },
+    /// Tell everything that is wrong with a config.
+    Check(check::Check),
+    /// Tell what would happen to a request, step by step, and why.
+    Explain(explain::Explain),
+    /// Print the schema of the config, or its manual.
+    Schema(schema::Schema),
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Run { config, upgrade } => {
+            log_to_stderr();
+            match crate::serve::run(&config, upgrade) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    ExitCode::from(1)
+                }
+            }
+        }
+        Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Schema(schema) => schema.run(),
+    }
+}
+
+/// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would.
+fn log_to_stderr() {
+    // Every bad client would be an error of Pingora's; ours are the records.
+    let quiet = "info,pingora_core=off,pingora_proxy=off,pingora_pool=off,hickory_resolver=off,hickory_proto=off,hickory_net=off";
+    let filter = EnvFilter::try_from_env("STAGEDOOR_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    // If somebody has set a log up already, theirs stays.
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .try_init();
+}

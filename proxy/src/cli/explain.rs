@@ -1,0 +1,133 @@
+//! `stagedoor explain`: what would happen to a request, by the same function that decides.
+
+use std::{io::Read, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use filters::{Exchange, Label, Policy, State, assertion::Assertions, explain};
+
+use crate::{clock, dial::Dial, jwks::Fetcher, metrics::Metrics, reload};
+
+/// Tell what would happen to a request, step by step. Exit code 1 if it would be denied.
+#[derive(Args)]
+pub(super) struct Explain {
+    /// The config file.
+    #[arg(short, long, env = "STAGEDOOR_CONFIG", required_unless_present = "preset")]
+    config: Option<PathBuf>,
+    /// Print the routes of a preset instead.
+    #[arg(long)]
+    preset: Option<String>,
+    /// The listener it comes to. Default: the first reverse listener.
+    #[arg(long)]
+    listener: Option<String>,
+    /// The method.
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: String,
+    /// Path and query. Without it a whole head is read from standard input.
+    #[arg(short, long)]
+    path: Option<String>,
+    /// A header, as `name: value`. May stand several times.
+    #[arg(short = 'H', long)]
+    header: Vec<String>,
+    /// Suppose this caller, instead of verifying a token: `subject`.
+    #[arg(long = "as")]
+    suppose: Option<String>,
+    /// The groups of the supposed caller.
+    #[arg(long, requires = "suppose")]
+    group: Vec<String>,
+    /// The roles of the supposed caller.
+    #[arg(long, requires = "suppose")]
+    role: Vec<String>,
+    /// The workspaces that the supposed caller's token names.
+    #[arg(long, requires = "suppose")]
+    workspace: Vec<String>,
+    /// The client's address.
+    #[arg(long, default_value = "127.0.0.1")]
+    client: std::net::IpAddr,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> ExitCode {
+        match self.explained() {
+            Ok(code) => code,
+            Err(message) => {
+                eprintln!("{message}");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn explained(self) -> Result<ExitCode, String> {
+        if let Some(name) = &self.preset {
+            let text = config::SHIPPED.iter().find(|(shipped, _)| shipped == name);
+            let (_, text) = text.ok_or_else(|| format!("no preset `{name}`"))?;
+            print!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let path = self.config.as_ref().expect("clap asks for it");
+        let loaded = reload::load(path).map_err(|problems| problems.to_string())?;
+        let policy = Policy::new(&loaded.config, &reload::digest(&loaded));
+        let first = || {
+            let kinds = loaded.config.listeners.values().map(|listener| listener.kind);
+            kinds.into_iter().position(|kind| kind == config::ListenerKind::Reverse)
+        };
+        let listener = match &self.listener {
+            Some(name) => policy.listener(name).ok_or_else(|| format!("no listener `{name}`"))?,
+            None => first().ok_or("there is no reverse listener")?,
+        };
+        let request = self.request()?;
+        let tls = loaded.config.listeners[listener].tls.is_some();
+        let head = request.head(listener, self.client, tls);
+
+        certs::provider();
+        filters::identity::install_crypto();
+        let state = std::sync::Arc::new(State::new(Assertions::with_new_key()));
+        let now = clock::now();
+        let mut exchange = Exchange::default();
+        let mut decided = match &self.suppose {
+            Some(subject) => {
+                let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
+                let mut caller = filters::identity::Caller::supposed(Label::lossy(subject));
+                caller.groups = labels(&self.group);
+                caller.roles = labels(&self.role);
+                caller.workspaces = labels(&self.workspace);
+                exchange.supposed = Some(caller.into());
+                filters::decide(&policy, &state, &head, now, &mut exchange)
+            }
+            None => filters::decide(&policy, &state, &head, now, &mut exchange),
+        };
+        if let Some(lack) = exchange.lack.take() {
+            // As the running proxy would: fetch what is lacking, once, and ask again.
+            let metrics = std::sync::Arc::new(Metrics::new(&loaded.config));
+            let fetcher = Fetcher::new(Dial::default(), std::sync::Arc::clone(&state), metrics);
+            let authorization = request.headers.get("authorization").and_then(|v| v.to_str().ok());
+            let token = authorization.and_then(|text| text.split_once(' ')).map(|(_, token)| token);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            if runtime.block_on(fetcher.fetch(&loaded.config, &lack, token)) {
+                exchange = Exchange::default();
+                decided = filters::decide(&policy, &state, &head, now, &mut exchange);
+            }
+        }
+        let denial = decided.err();
+        print!("{}", explain::steps(&exchange, denial.as_ref()));
+        Ok(ExitCode::from(u8::from(denial.is_some())))
+    }
+
+    fn request(&self) -> Result<explain::Request, String> {
+        let mut request = match &self.path {
+            Some(path) => explain::Request::read(&format!("{} {path} HTTP/1.1", self.method))?,
+            None => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map_err(|error| error.to_string())?;
+                explain::Request::read(&text)?
+            }
+        };
+        for header in &self.header {
+            request.header(header)?;
+        }
+        if !request.headers.contains_key("host") {
+            request.header("host: localhost")?;
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,334 @@
+//! Every connection begins here, before Pingora: how many there may be, how long and how large a
+//! head may be, and whether it can be read in one way only.
+
+mod guard;
+mod head;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
+    protocols::{ALPN, Stream, http::ServerSession},
+    server::ShutdownWatch,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+
+pub use head::HeadRefusal;
+
+/// Sizes, counts and times for a listener's connections.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "as in `config::Limits`")]
+pub struct Limits {
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    pub head_max: usize,
+    pub headers_max: usize,
+    pub head_timeout: Duration,
+    pub keepalive_timeout: Duration,
+    pub keepalive_requests_max: u32,
+}
+
+impl From<&config::Limits> for Limits {
+    fn from(written: &config::Limits) -> Self {
+        let bytes = |size: config::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+        Self {
+            connections_max: written.connections_max as usize,
+            connections_per_client_max: written.connections_per_client_max as usize,
+            head_max: bytes(written.head_max),
+            headers_max: written.headers_max as usize,
+            head_timeout: *written.head_timeout,
+            keepalive_timeout: *written.keepalive_timeout,
+            keepalive_requests_max: written.keepalive_requests_max,
+        }
+    }
+}
+
+/// Is told of every head that never became a request, and says what the client reads.
+pub trait Refusals: Send + Sync {
+    /// Puts it on record; answers with the request id.
+    fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
+}
+
+/// Whether the process is stopping, and how much is still under way. Shared by all fronts.
+#[derive(Default)]
+pub struct Drain {
+    draining: AtomicBool,
+    exchanges: AtomicUsize,
+    changed: Notify,
+}
+
+impl Drain {
+    /// No more requests on connections that are kept alive.
+    pub fn begin(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether the process is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many exchanges are under way.
+    pub fn under_way(&self) -> usize {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// Counts an exchange until what it returns is dropped.
+    pub fn exchange(self: &Arc<Self>) -> UnderWay {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+}
+
+/// An exchange that is under way.
+pub struct UnderWay(Arc<Drain>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.exchanges.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The front of one listener.
+pub struct Front<A> {
+    app: Arc<A>,
+    limits: Limits,
+    connections: Arc<Connections>,
+    drain: Arc<Drain>,
+    refusals: Arc<dyn Refusals>,
+}
+
+/// How many connections there are, and from whom.
+#[derive(Default)]
+struct Connections {
+    all: AtomicUsize,
+    /// Only kept where there is a limit per client; as large as there are connections.
+    clients: Mutex<HashMap<u128, usize>>,
+}
+
+/// A connection's place; given up when it is dropped.
+struct Place {
+    connections: Arc<Connections>,
+    client: Option<u128>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.all.fetch_sub(1, Ordering::Relaxed);
+        let Some(client) = self.client else { return };
+        let mut clients = self.connections.clients.lock();
+        if let Some(count) = clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&client);
+            }
+        }
+    }
+}
+
+impl<A> Front<A> {
+    /// In front of `app`.
+    pub fn new(
+        app: Arc<A>,
+        limits: Limits,
+        drain: Arc<Drain>,
+        refusals: Arc<dyn Refusals>,
+    ) -> Self {
+        Self { app, limits, connections: Arc::default(), drain, refusals }
+    }
+
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        let before = self.connections.all.fetch_add(1, Ordering::Relaxed);
+        let mut place = Place { connections: Arc::clone(&self.connections), client: None };
+        if before >= self.limits.connections_max {
+            return None;
+        }
+        let per_client_max = self.limits.connections_per_client_max;
+        if per_client_max > 0 {
+            let client = filters::client::network(peer);
+            let mut clients = self.connections.clients.lock();
+            let count = clients.entry(client).or_default();
+            if *count >= per_client_max {
+                return None;
+            }
+            *count += 1;
+            place.client = Some(client);
+        }
+        Some(place)
+    }
+
+    /// Reads one head into `buffer`; `None` if the client is gone or idle.
+    async fn head(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut BytesMut,
+        first: bool,
+        shutdown: &ShutdownWatch,
+    ) -> Result<Option<()>, HeadRefusal> {
+        // On a new connection the first byte must come as fast as the rest of the head.
+        let patience =
+            if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
+        if buffer.is_empty() {
+            let mut shutdown = shutdown.clone();
+            let drained = self.drain.changed.notified();
+            if !first && (self.drain.is_draining() || *shutdown.borrow()) {
+                return Ok(None);
+            }
+            tokio::select! {
+                read = timeout(patience, stream.read_buf(buffer)) => match read {
+                    Ok(Ok(1..)) => {}
+                    Err(_) if first => return Err(HeadRefusal::Timeout),
+                    _ => return Ok(None),
+                },
+                () = drained, if !first => return Ok(None),
+                _ = shutdown.changed(), if !first => return Ok(None),
+            }
+        }
+        let deadline = Instant::now() + self.limits.head_timeout;
+        let mut looked_at = 0;
+        loop {
+            if let Some(end) = head::end(buffer, looked_at) {
+                if end > self.limits.head_max {
+                    return Err(HeadRefusal::TooLarge);
+                }
+                return head::check(&buffer[..end], self.limits.headers_max).map(Some);
+            }
+            if buffer.len() > self.limits.head_max {
+                return Err(HeadRefusal::TooLarge);
+            }
+            looked_at = buffer.len();
+            match timeout_at(deadline, stream.read_buf(buffer)).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Ok(None),
+                Err(_) => return Err(HeadRefusal::Timeout),
+            }
+        }
+    }
+
+    async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
+        let (status, code, sentence) = refusal.row();
+        // A client that says nothing is told nothing.
+        let answered = refusal != HeadRefusal::Timeout || !head.is_empty();
+        let id = self.refusals.refused(refusal, peer, head, answered);
+        if !answered {
+            return;
+        }
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": sentence,
+            "status": status,
+            "code": code,
+            "request_id": id,
+        })
+        .to_string();
+        let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+        let answer = format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: application/problem+json\r\n\
+             Content-Length: {}\r\nX-Request-Id: {id}\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n{body}",
+            reason.unwrap_or_default(),
+            body.len(),
+        );
+        let write = async {
+            stream.write_all(answer.as_bytes()).await?;
+            stream.flush().await?;
+            stream.shutdown().await?;
+            // Closing with bytes unread would reset the connection before the answer is read.
+            let mut rest = [0; 4096];
+            for _ in 0..64 {
+                if stream.read(&mut rest).await? == 0 {
+                    break;
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        let _ = timeout(Duration::from_secs(1), write).await;
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
+    async fn http1(
+        &self,
+        mut stream: Stream,
+        peer: IpAddr,
+        shutdown: &ShutdownWatch,
+    ) -> Option<()> {
+        let mut persistent: Option<HttpPersistentSettings> = None;
+        let mut buffer = BytesMut::with_capacity(4096);
+        for request in 0..self.limits.keepalive_requests_max {
+            let first = request == 0;
+            match self.head(&mut stream, &mut buffer, first, shutdown).await {
+                Ok(head) => head?,
+                Err(refusal) => {
+                    self.refuse(stream, refusal, peer, &buffer).await;
+                    return None;
+                }
+            }
+            let last = self.drain.is_draining()
+                || *shutdown.borrow()
+                || request + 1 == self.limits.keepalive_requests_max;
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(persistent) = persistent.take() {
+                persistent.apply_to_session(&mut session);
+            }
+            session.set_keepalive(if last { None } else { Some(60) });
+            session.set_pipelined_prefix(std::mem::take(&mut buffer));
+            let reused = self.app.process_new_http(session, shutdown).await?;
+            let (back, settings) = reused.consume();
+            stream = back;
+            persistent = settings;
+            buffer.reserve(4096);
+        }
+        None
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let peer = stream
+            .get_socket_digest()
+            .and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
+            .map_or(IpAddr::from([0, 0, 0, 0]), |addr: SocketAddr| addr.ip());
+        let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+        let Some(_place) = self.place(peer) else {
+            if is_http2 {
+                self.refusals.refused(HeadRefusal::ConnectionsExhausted, peer, b"", false);
+            } else {
+                self.refuse(stream, HeadRefusal::ConnectionsExhausted, peer, b"").await;
+            }
+            return None;
+        };
+        if is_http2 {
+            let stream = guard::Guard::new(stream, self.limits.head_timeout);
+            ServerApp::process_new(&self.app, Box::new(stream), shutdown).await;
+        } else {
+            self.http1(stream, peer, shutdown).await;
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.app.http_cleanup().await;
+    }
+}

@@ -1,0 +1,269 @@
+//! Fetches signing keys and groups: one flight at a time for each source, and not too often.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use config::{Issuer, IssuerKind};
+use filters::{
+    Label, State,
+    denial::Lack,
+    identity::{KeySet, Source},
+};
+use parking_lot::Mutex;
+
+use crate::{clock, dial::Dial, metrics::Metrics};
+
+/// Fetches what a decision lacked.
+pub struct Fetcher {
+    dial: Dial,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+    flights: Mutex<HashMap<Source, Arc<Flight>>>,
+    groups_flights: tokio::sync::Semaphore,
+}
+
+/// The flights to one source.
+#[derive(Default)]
+struct Flight {
+    /// Held while one is under way; whoever waits finds fresh keys after it.
+    under_way: tokio::sync::Mutex<()>,
+    last: Mutex<Option<Duration>>,
+}
+
+/// A source is not asked again before this, whatever tokens come.
+const PAUSE: Duration = Duration::from_secs(10);
+/// A request does not wait longer than this.
+const PATIENCE: Duration = Duration::from_secs(3);
+const BYTES_MAX: usize = 512 << 10;
+/// Plugins are named by strangers' tokens.
+const FLIGHTS_MAX: usize = 1000;
+
+impl Fetcher {
+    /// Into this state.
+    pub fn new(dial: Dial, state: Arc<State>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            dial,
+            state,
+            metrics,
+            flights: Mutex::default(),
+            groups_flights: tokio::sync::Semaphore::new(32),
+        }
+    }
+
+    /// Fetches what a decision lacked; answers whether asking again makes sense.
+    pub async fn fetch(&self, config: &config::Config, lack: &Lack, token: Option<&str>) -> bool {
+        match lack {
+            Lack::Keys { issuer, plugin, .. } => {
+                let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
+                let source = Source { issuer: issuer.clone(), plugin: plugin.clone() };
+                self.keys(written, &source, false).await
+            }
+            Lack::Groups { issuer, subject } => {
+                let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
+                self.groups(written, issuer, subject, token).await
+            }
+        }
+    }
+
+    /// Fetches the keys of all issuers that are due. For a background task.
+    pub async fn refresh(&self, config: &config::Config) {
+        for (name, issuer) in &config.identity.issuers {
+            let issuer_name = Label::from(name);
+            let mut sources = vec![Source { issuer: issuer_name.clone(), plugin: None }];
+            sources.extend(self.state.keys.sources().into_iter().filter(|source| {
+                source.issuer == issuer_name && source.plugin.is_some()
+            }));
+            for source in sources {
+                let age = self.state.keys.age(&source, clock::now());
+                if age.is_none_or(|age| age >= *issuer.keys.refresh) {
+                    self.keys(issuer, &source, false).await;
+                }
+            }
+        }
+    }
+
+    /// Reads keys and secrets from files again. They cost nothing and have no pause.
+    pub async fn reread(&self, config: &config::Config) {
+        for (name, issuer) in &config.identity.issuers {
+            if issuer.keys.file.is_some() || issuer.keys.secret_file.is_some() {
+                let source = Source { issuer: name.into(), plugin: None };
+                self.keys(issuer, &source, true).await;
+            }
+        }
+    }
+
+    async fn keys(&self, issuer: &Issuer, source: &Source, at_once: bool) -> bool {
+        let flight = {
+            let mut flights = self.flights.lock();
+            if flights.len() >= FLIGHTS_MAX && !flights.contains_key(source) {
+                return false;
+            }
+            Arc::clone(flights.entry(source.clone()).or_default())
+        };
+        let asked = clock::now();
+        let _only = flight.under_way.lock().await;
+        if let Some(last) = *flight.last.lock() {
+            // Somebody fetched while we waited: their keys are ours.
+            if last >= asked.elapsed {
+                return true;
+            }
+            if !at_once && asked.elapsed.saturating_sub(last) < PAUSE {
+                return false;
+            }
+        }
+        let result = self.key_set(issuer, source).await;
+        let now = clock::now();
+        *flight.last.lock() = Some(now.elapsed);
+        self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
+        match result {
+            Ok(set) => {
+                self.state.keys.replace(source, set, now);
+                true
+            }
+            Err(cause) => {
+                let plugin = source.plugin.as_deref().unwrap_or_default();
+                tracing::warn!(issuer = %source.issuer, plugin, cause, "keys could not be fetched, keeping the last");
+                false
+            }
+        }
+    }
+
+    async fn key_set(&self, issuer: &Issuer, source: &Source) -> Result<KeySet, String> {
+        let keys = &issuer.keys;
+        if let Some(file) = &keys.secret_file {
+            let secret = read(&file.value)?;
+            let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+            return KeySet::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret));
+        }
+        if let Some(file) = &keys.file {
+            return KeySet::from_jwks(&read(&file.value)?);
+        }
+        let client = self.client(issuer)?;
+        let url = match (issuer.kind, &keys.url, &keys.backstage_url) {
+            (IssuerKind::Backstage, _, Some(base)) => match &source.plugin {
+                Some(plugin) => format!("{}/api/{plugin}/.backstage/auth/v1/jwks.json", base.value),
+                None => format!("{}/api/auth/.well-known/jwks.json", base.value),
+            },
+            (_, Some(url), _) => url.value.to_string(),
+            _ => self.discovered(&client, &issuer.issuer).await?,
+        };
+        let text = get(&client, &url, None).await?;
+        let set = KeySet::from_jwks(&text)?;
+        // A Backstage plugin has none until it has signed something.
+        if set.is_empty() && source.plugin.is_none() {
+            return Err(format!("`{url}` has no usable key"));
+        }
+        Ok(set)
+    }
+
+    /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the one that was asked.
+    async fn discovered(&self, client: &reqwest::Client, issuer: &str) -> Result<String, String> {
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let text = get(client, &url, None).await?;
+        let document: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|_| format!("`{url}` does not answer in JSON"))?;
+        if document["issuer"] != issuer {
+            return Err(format!("`{url}` is of another issuer than `{issuer}`"));
+        }
+        document["jwks_uri"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("`{url}` names no `jwks_uri`"))
+    }
+
+    /// Backstage's user info: what the token itself leaves out.
+    async fn groups(
+        &self,
+        written: &Issuer,
+        issuer: &Label,
+        subject: &Label,
+        token: Option<&str>,
+    ) -> bool {
+        let (Some(base), Some(token)) = (&written.keys.backstage_url, token) else { return false };
+        let Ok(_place) = self.groups_flights.acquire().await else { return false };
+        let answer = async {
+            let client = self.client(written)?;
+            let url = format!("{}/api/auth/v1/userinfo", base.value);
+            let text = get(&client, &url, Some(token)).await?;
+            let info: serde_json::Value =
+                serde_json::from_slice(&text).map_err(|_| "user info is not JSON".to_owned())?;
+            let claims = &info["claims"];
+            let named = claims["sub"].as_str().is_some_and(|sub| sub == subject.as_str());
+            let groups = claims["ent"].as_array().filter(|_| named);
+            let groups = groups.ok_or("user info does not tell this caller's groups")?;
+            let labels = groups.iter().map(|group| Label::new(group.as_str()?));
+            labels.collect::<Option<Vec<_>>>().ok_or("user info has an odd group".to_owned())
+        };
+        match answer.await {
+            Ok(groups) => {
+                let hour = Duration::from_secs(3600);
+                self.state.tokens.set_groups(issuer, subject, &groups, clock::now(), hour);
+                true
+            }
+            Err(cause) => {
+                tracing::warn!(%issuer, cause, "the caller's groups could not be fetched");
+                false
+            }
+        }
+    }
+
+    fn client(&self, issuer: &Issuer) -> Result<reqwest::Client, String> {
+        let roots = match &issuer.keys.ca {
+            Some(file) => certs::roots(&file.value).map_err(|error| error.to_string())?,
+            None => system_roots(),
+        };
+        let tls = rustls::ClientConfig::builder_with_provider(certs::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        reqwest::Client::builder()
+            .use_preconfigured_tls(tls)
+            .dns_resolver(Arc::new(self.dial.clone()))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(PATIENCE)
+            .timeout(PATIENCE)
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
+}
+
+fn system_roots() -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// The body of a 200, up to a limit.
+async fn get(client: &reqwest::Client, url: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
+    let mut request = client.get(url).header("accept", "application/json");
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let mut answer = request.send().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
+        format!("cannot get `{url}`{cause}")
+    })?;
+    if answer.status() != 200 {
+        return Err(format!("`{url}` answers {}", answer.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|_| format!("`{url}` broke off"))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > BYTES_MAX {
+            return Err(format!("`{url}` answers with over {BYTES_MAX} bytes"));
+        }
+    }
+    Ok(body)
+}

@@ -1,0 +1,280 @@
+//! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
+
+use std::{
+    collections::HashMap,
+    time::Duration,
+};
+
+use filters::{Exchange, Label, Policy, breaker::Position};
+use parking_lot::RwLock;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    upstream_durations: HistogramVec,
+    denials: IntCounterVec,
+    workspaces: IntCounterVec,
+    breaker: IntGaugeVec,
+    /// Handles that were looked up before, so that a request looks up one map and not five.
+    handles: RwLock<HashMap<(usize, u16), Handles>>,
+    in_flight: IntGauge,
+    audit_lost: IntGauge,
+    audit_bytes: IntGauge,
+    reload_success: IntGauge,
+    reload_time: IntGauge,
+    keys_fetches: IntCounterVec,
+    certificate_end: IntGaugeVec,
+    aliases: Option<Aliases>,
+    named: Vec<Label>,
+}
+
+/// The names of the design documents.
+struct Aliases {
+    breaker: IntGaugeVec,
+    failures: IntCounter,
+    duration: Histogram,
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    limited: IntCounter,
+}
+
+#[derive(Clone)]
+struct Handles {
+    requests: IntCounter,
+    duration: Histogram,
+    upstream: Histogram,
+}
+
+/// What of an exchange is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// The status the client saw; 0 if none.
+    pub status: u16,
+    /// The denial's code, if it was denied.
+    pub code: Option<&'static str>,
+    /// Whether the upstream is the reason for that.
+    pub upstream_failed: bool,
+    /// The method.
+    pub method: &'a str,
+    /// The whole exchange.
+    pub took: Duration,
+    /// The upstream's part.
+    pub upstream_took: Option<Duration>,
+}
+
+const BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+impl Metrics {
+    /// For this config. Workspaces beyond the cap count as `other`.
+    pub fn new(config: &config::Config) -> Self {
+        let registry = Registry::new();
+        let keep = Keep(&registry);
+        let aliases = config.process.metric_aliases.then(|| Aliases {
+            breaker: keep.gauges("backstage_circuit_breaker_state", "As stagedoor_breaker_state (0 closed, 1 open, 2 half-open)", &["service"]),
+            failures: keep.counter("backstage_request_failures_total", "Exchanges whose upstream failed"),
+            duration: keep.histogram("backstage_request_duration_seconds", "Time until the upstream answered"),
+            requests: keep.counters("plugins_requests_total", "Exchanges on routes of a plugin", &["method", "status", "workspace_id"]),
+            errors: keep.counters("plugins_errors_total", "Denials on routes of a plugin", &["type", "plugin_id"]),
+            limited: keep.counter("plugins_rate_limit_exceeded_total", "Requests over a rate"),
+        });
+        let info = keep.gauges("stagedoor_build_info", "The version that runs", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            requests: keep.counters("stagedoor_requests_total", "Exchanges by route, method class and status", &["route", "class", "status"]),
+            durations: keep.histograms("stagedoor_request_duration_seconds", "Time from the head to the end of an exchange", &["route"]),
+            upstream_durations: keep.histograms("stagedoor_upstream_duration_seconds", "Time until the upstream's answer began", &["route"]),
+            denials: keep.counters("stagedoor_denials_total", "Requests that were denied, by code", &["code"]),
+            workspaces: keep.counters("stagedoor_workspace_requests_total", "Exchanges by workspace; those beyond the cap are `other`", &["workspace", "decision"]),
+            breaker: keep.gauges("stagedoor_breaker_state", "0 closed, 1 open, 2 half-open", &["upstream", "plugin"]),
+            in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
+            audit_lost: keep.gauge("stagedoor_audit_records_lost_total", "Audit records that could not be kept"),
+            audit_bytes: keep.gauge("stagedoor_audit_bytes_total", "Bytes of audit records written"),
+            reload_success: keep.gauge("stagedoor_config_last_reload_successful", "1 if the last reload was taken over"),
+            reload_time: keep.gauge("stagedoor_config_last_reload_success_timestamp_seconds", "When a config was taken over last"),
+            keys_fetches: keep.counters("stagedoor_keys_fetches_total", "Fetches of an issuer's keys", &["issuer", "result"]),
+            certificate_end: keep.gauges("stagedoor_certificate_not_after_seconds", "When a certificate ends", &["listener", "name"]),
+            handles: RwLock::default(),
+            aliases,
+            named: config.workspaces.named.keys().take(config.process.metric_workspaces_max.into()).map(Label::from).collect(),
+            registry,
+        }
+    }
+
+    /// Counts an exchange.
+    pub fn exchange(&self, exchange: &Exchange, counted: &Counted<'_>) {
+        let handles = self.handles(exchange, counted.status);
+        handles.requests.inc();
+        handles.duration.observe(counted.took.as_secs_f64());
+        if let Some(took) = counted.upstream_took {
+            handles.upstream.observe(took.as_secs_f64());
+        }
+        if let Some(code) = counted.code {
+            self.denials.with_label_values(&[code]).inc();
+        }
+        let workspace = exchange.workspace.as_ref().map(|workspace| {
+            let index = workspace.declared.as_ref().map(|declared| declared.index);
+            index.and_then(|index| self.named.get(index)).map_or("other", |name| name.as_str())
+        });
+        if let Some(workspace) = workspace {
+            let decision = if counted.code.is_some() { "deny" } else { "allow" };
+            self.workspaces.with_label_values(&[workspace, decision]).inc();
+        }
+        if let Some(aliases) = &self.aliases {
+            aliases.exchange(exchange, counted, workspace);
+        }
+    }
+
+    /// Counts a head that never became a request.
+    pub fn refused(&self, code: &'static str) {
+        self.denials.with_label_values(&[code]).inc();
+    }
+
+    /// Notes what a breaker does.
+    pub fn breaker(&self, key: &filters::breaker::Key, position: Position) {
+        let value = match position {
+            Position::Closed => 0,
+            Position::Open => 1,
+            Position::HalfOpen => 2,
+        };
+        let plugin = key.plugin.as_deref().unwrap_or_default();
+        self.breaker.with_label_values(&[&*key.upstream, plugin]).set(value);
+        if let Some(aliases) = &self.aliases {
+            aliases.breaker.with_label_values(&[&*key.upstream]).set(value);
+        }
+    }
+
+    /// Counts a fetch of an issuer's keys.
+    pub fn keys_fetched(&self, issuer: &str, went_well: Result<(), ()>) {
+        let result = if went_well.is_ok() { "ok" } else { "error" };
+        self.keys_fetches.with_label_values(&[issuer, result]).inc();
+    }
+
+    /// Notes when a certificate ends.
+    pub fn certificate(&self, listener: &str, name: &str, not_after: i64) {
+        self.certificate_end.with_label_values(&[listener, name]).set(not_after);
+    }
+
+    /// Notes how a reload went.
+    pub fn reloaded(&self, went_well: bool, unix_seconds: u64) {
+        self.reload_success.set(i64::from(went_well));
+        if went_well {
+            self.reload_time.set(unix_seconds.cast_signed());
+        }
+    }
+
+    /// Forgets handles: a reload numbers routes anew.
+    pub fn forget_routes(&self) {
+        self.handles.write().clear();
+    }
+
+    /// All of it, in Prometheus' text format.
+    pub fn text(&self, in_flight: usize, audit: &crate::audit::Audit) -> Vec<u8> {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.in_flight.set(signed(in_flight as u64));
+        self.audit_lost.set(signed(audit.lost()));
+        self.audit_bytes.set(signed(audit.written()));
+        let mut out = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .expect("memory takes all that is written");
+        out
+    }
+
+    fn handles(&self, exchange: &Exchange, status: u16) -> Handles {
+        let key = (exchange.route.as_ref().map_or(usize::MAX, |route| route.index), status);
+        if let Some(handles) = self.handles.read().get(&key) {
+            return handles.clone();
+        }
+        let route = exchange.route.as_ref().map_or("none", |route| route.name.as_str());
+        let class = exchange.route.as_ref().map_or("none", |r| filters::audit::class(r.class));
+        let status = itoa(status);
+        let handles = Handles {
+            requests: self.requests.with_label_values(&[route, class, &status]),
+            duration: self.durations.with_label_values(&[route]),
+            upstream: self.upstream_durations.with_label_values(&[route]),
+        };
+        self.handles.write().insert(key, handles.clone());
+        handles
+    }
+}
+
+impl Aliases {
+    fn exchange(&self, exchange: &Exchange, counted: &Counted<'_>, workspace: Option<&str>) {
+        if counted.upstream_failed {
+            self.failures.inc();
+        }
+        if let Some(took) = counted.upstream_took {
+            self.duration.observe(took.as_secs_f64());
+        }
+        if counted.code == Some("rate_limited") {
+            self.limited.inc();
+        }
+        let plugin = exchange.route.as_ref().and_then(|route| route.plugin.as_ref());
+        let Some(plugin) = plugin else { return };
+        let method = match counted.method {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
+            _ => "_OTHER",
+        };
+        let status = itoa(counted.status);
+        let workspace = workspace.unwrap_or_default();
+        self.requests.with_label_values(&[method, &*status, workspace]).inc();
+        if let Some(code) = counted.code {
+            self.errors.with_label_values(&[code, plugin.as_str()]).inc();
+        }
+    }
+}
+
+fn itoa(status: u16) -> String {
+    // A status is one of at most 600: whatever else an upstream says is not a label.
+    if (100..600).contains(&status) { status.to_string() } else { "0".to_owned() }
+}
+
+/// Makes metrics and registers them.
+struct Keep<'a>(&'a Registry);
+
+impl Keep<'_> {
+    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
+        self.0.register(Box::new(collector.clone())).expect("each name is registered once");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.keep(IntCounter::new(name, help).expect("the name is valid"))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.keep(IntGauge::new(name, help).expect("the name is valid"))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid"))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.keep(Histogram::with_opts(opts).expect("the name is valid"))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.keep(HistogramVec::new(opts, labels).expect("the name is valid"))
+    }
+}
+
+/// Breakers of a policy begin closed, and are shown so before anything happened to them.
+pub fn show_breakers(metrics: &Metrics, policy: &Policy) {
+    for route in policy.routes.all() {
+        metrics.breaker(&route.breaker, Position::Closed);
+    }
+}

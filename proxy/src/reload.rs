@@ -1,0 +1,245 @@
+//! Files changed, SIGHUP, an admin's call: config → policy → swap, or keep and say why.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use filters::Policy;
+use ring::digest::{Context, SHA256};
+
+use crate::{
+    clock,
+    live::{Live, ReloadResult, Stage},
+    metrics, tls,
+    upstreams::Upstreams,
+};
+
+/// How often files are looked at. Kubernetes swaps symlinks and editors rename: looking is surer
+/// than being told.
+const PACE: Duration = Duration::from_secs(2);
+
+/// Loads a config file with the environment of this process.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
+    config::load(path, &|name| std::env::var(name).ok())
+}
+
+/// SHA-256 of all files of a config, in hex.
+pub fn digest(loaded: &config::Loaded) -> String {
+    let mut context = Context::new(&SHA256);
+    for (path, bytes) in &loaded.files {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes()));
+        context.update(bytes);
+    }
+    let digest = context.finish();
+    digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes a config ready to run.
+///
+/// # Errors
+/// Every file it names that cannot be used.
+pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
+    let upstreams = Upstreams::new(&loaded.config)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
+    Ok(Live { policy, upstreams, loaded })
+}
+
+impl Stage {
+    /// Reads everything again: the config, its certificates, keys and secrets. Whole or not at all.
+    pub async fn reload(&self) -> ReloadResult {
+        let result = self.try_reload().await;
+        let now = clock::now().unix_seconds();
+        let digest = self.live.load().policy.digest.to_string();
+        let result = match result {
+            Ok(messages) => ReloadResult { successful: true, time: now, digest, messages },
+            Err(messages) => ReloadResult { successful: false, time: now, digest, messages },
+        };
+        if result.successful {
+            tracing::info!(policy = %result.digest, messages = ?result.messages, "policy in force");
+        } else {
+            tracing::error!(policy = %result.digest, problems = ?result.messages, "config has problems, keeping the policy in force");
+        }
+        self.metrics.reloaded(result.successful, now);
+        self.last_reload.lock().clone_from(&result);
+        result
+    }
+
+    async fn try_reload(&self) -> Result<Vec<String>, Vec<String>> {
+        let loaded = load(&self.path)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let mut messages: Vec<String> =
+            loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        let last = self.live.load_full();
+        messages.extend(needs_restart(&last.loaded.config, &loaded.config));
+        // Decisions number listeners as the process opened them.
+        let mut loaded = loaded;
+        loaded.config.listeners = keep_listeners(&last.loaded.config, &loaded.config);
+        let live = Arc::new(make(loaded)?);
+        live.upstreams.resolve(&self.dial).await;
+        messages.extend(self.certificates(&live.loaded.config));
+        self.fetcher.reread(&live.loaded.config).await;
+        let config = &live.loaded.config;
+        self.state.keys.keep(|source| config.identity.issuers.contains_key(&*source.issuer));
+        let routes = live.policy.routes.all();
+        self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
+        self.metrics.forget_routes();
+        metrics::show_breakers(&self.metrics, &live.policy);
+        for (key, position) in self.state.breakers.positions(clock::now()) {
+            self.metrics.breaker(&key, position);
+        }
+        self.live.store(live);
+        Ok(messages)
+    }
+
+    /// Swaps certificates; a broken one keeps the old, and says which file and why.
+    fn certificates(&self, config: &config::Config) -> Vec<String> {
+        let mut messages = Vec::new();
+        for served in &self.certificates {
+            let listener = config.listeners.get(served.listener.as_str());
+            let Some(written) = listener.and_then(|listener| listener.tls.as_ref()) else { continue };
+            match tls::store(written) {
+                Ok(store) => {
+                    self.note_certificates(&served.listener, &store);
+                    served.certificates.swap(store);
+                }
+                Err(error) => {
+                    tracing::error!(listener = served.listener, %error, "keeping the old certificate");
+                    messages.push(format!("{error}; the old certificate is kept"));
+                }
+            }
+            let (Some(clients), Some(ca)) = (&served.clients, &written.client_ca) else { continue };
+            let swapped = certs::roots(ca)
+                .map_err(|error| error.to_string())
+                .and_then(|roots| clients.swap(roots).map_err(|error| error.to_string()));
+            if let Err(error) = swapped {
+                tracing::error!(listener = served.listener, error, "keeping the old client CA");
+                messages.push(format!("{error}; the old client CA is kept"));
+            }
+        }
+        messages
+    }
+
+    /// Tells metrics when certificates end.
+    pub fn note_certificates(&self, listener: &str, store: &certs::Store) {
+        for facts in store.facts() {
+            let name = facts.names.first().map_or("?", String::as_str);
+            self.metrics.certificate(listener, name, facts.not_after);
+        }
+    }
+
+    /// Looks at all files of the config until the process ends; reloads when one has changed.
+    pub async fn watch(self: &Arc<Self>) {
+        let mut seen = self.fingerprints();
+        loop {
+            tokio::time::sleep(PACE).await;
+            let now = self.fingerprints();
+            if now == seen {
+                continue;
+            }
+            // A change may come in several steps: wait until two looks agree.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let settled = self.fingerprints();
+            if settled == now {
+                seen = settled;
+                self.reload().await;
+                seen.extend(self.fingerprints());
+            }
+        }
+    }
+
+    fn fingerprints(&self) -> HashMap<PathBuf, Option<Vec<u8>>> {
+        let live = self.live.load();
+        let files = files(&live.loaded);
+        files
+            .into_iter()
+            .map(|path| {
+                let hash = std::fs::read(&path)
+                    .ok()
+                    .map(|bytes| ring::digest::digest(&SHA256, &bytes).as_ref().to_vec());
+                (path, hash)
+            })
+            .collect()
+    }
+}
+
+/// Every file a config was made from or names.
+fn files(loaded: &config::Loaded) -> Vec<PathBuf> {
+    let config = &loaded.config;
+    let mut files: Vec<PathBuf> = loaded.files.iter().map(|(path, _)| path.clone()).collect();
+    for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+        files.extend(tls.certificates.iter().flat_map(|p| [p.cert.clone(), p.key.clone()]));
+        files.extend(tls.client_ca.iter().map(|ca| ca.value.clone()));
+    }
+    for issuer in config.identity.issuers.values() {
+        let keys = &issuer.keys;
+        let named = [&keys.file, &keys.secret_file, &keys.ca];
+        files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
+    }
+    for upstream in config.upstreams.values() {
+        let tls = &upstream.tls;
+        let named = [&tls.ca, &tls.client_cert, &tls.client_key];
+        files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
+    }
+    files
+}
+
+/// What of a new config takes effect only at the next start.
+fn needs_restart(last: &config::Config, new: &config::Config) -> Vec<String> {
+    let mut messages = Vec::new();
+    let same_sockets = |a: &config::Listener, b: &config::Listener| {
+        a.address == b.address
+            && a.kind == b.kind
+            && a.tls.as_ref().map(|t| (t.http2, t.client_certificate, t.client_ca.is_some()))
+                == b.tls.as_ref().map(|t| (t.http2, t.client_certificate, t.client_ca.is_some()))
+            && a.limits == b.limits
+    };
+    for (name, listener) in &new.listeners {
+        match last.listeners.get(name) {
+            Some(old) if same_sockets(old, listener) => {}
+            Some(_) => messages.push(format!("listener `{name}` has changed: restart to apply that")),
+            None => messages.push(format!("listener `{name}` is new: restart to open it")),
+        }
+    }
+    for name in last.listeners.keys().filter(|name| !new.listeners.contains_key(*name)) {
+        messages.push(format!("listener `{name}` is gone: restart to close it"));
+    }
+    if last.audit != new.audit {
+        messages.push("`audit` has changed: restart to apply that".to_owned());
+    }
+    if last.process != new.process {
+        messages.push("`process` has changed: restart to apply that".to_owned());
+    }
+    if last.headers.assertion_key != new.headers.assertion_key {
+        messages.push("`headers.assertion_key` has changed: restart to apply that".to_owned());
+    }
+    messages
+}
+
+/// The listeners as the process opened them, with what can change of each.
+fn keep_listeners(
+    last: &config::Config,
+    new: &config::Config,
+) -> indexmap::IndexMap<config::Name, config::Located<config::Listener>> {
+    let mut kept = last.listeners.clone();
+    for (name, listener) in &mut kept {
+        let Some(changed) = new.listeners.get(name) else { continue };
+        let listener = &mut listener.value;
+        listener.trusted_proxies.clone_from(&changed.value.trusted_proxies);
+        listener.workspace.clone_from(&changed.value.workspace);
+        listener.limits.body_max = changed.limits.body_max;
+        if let (Some(own), Some(changed)) = (&mut listener.tls, &changed.value.tls) {
+            own.value.certificates.clone_from(&changed.value.certificates);
+            own.value.client_ca.clone_from(&changed.value.client_ca);
+        }
+    }
+    kept
+}
+

@@ -1,0 +1,634 @@
+//! Pingora's phases of a reverse exchange, each one call into `filters`. Nothing is decided here
+//! that `filters::decide` did not.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use filters::{
+    Denial, Exchange, Head, Now,
+    breaker::{self, Outcome},
+    headers::{Edits, forwarded_for},
+    identity::ClientCertificate,
+};
+use http::{HeaderName, HeaderValue, Method, Version, header};
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::Digest,
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use crate::{
+    answer, clock,
+    front::UnderWay,
+    live::{Live, Stage},
+    metrics::Counted,
+    tls::TlsFacts,
+    upstreams::Attempt,
+};
+
+/// One reverse listener.
+pub struct Reverse {
+    /// What every request needs.
+    pub stage: Arc<Stage>,
+    /// Its number in the config.
+    pub listener: usize,
+    /// Whether it serves TLS.
+    pub tls: bool,
+    /// Silence of a client within a request body.
+    pub body_timeout: Duration,
+    /// How long one write to a client may stand still.
+    pub write_timeout: Duration,
+}
+
+/// One exchange, from Pingora's side.
+pub struct Ctx {
+    live: Arc<Live>,
+    exchange: Exchange,
+    began: Now,
+    request_id: String,
+    denial: Option<Denial>,
+    edits: Edits,
+    attempts: u32,
+    upstream_asked: Option<Duration>,
+    upstream_took: Option<Duration>,
+    upstream_address: Option<SocketAddr>,
+    outcome: Option<Outcome>,
+    status: u16,
+    stream: bool,
+    upgrade: bool,
+    grpc: bool,
+    bytes_in: u64,
+    /// The answer so far, where it must be read whole to be redacted.
+    redacting: Option<BytesMut>,
+    control_id: Option<String>,
+    _under_way: UnderWay,
+}
+
+/// Answers larger than this are not redacted, so they do not leave.
+const REDACTED_BYTES_MAX: usize = 8 << 20;
+
+/// An error that says "the denial is in the context".
+const DENIED: ErrorType = ErrorType::Custom("denied");
+
+impl Ctx {
+    fn deny(&mut self, denial: Denial) -> Box<Error> {
+        self.denial = Some(denial);
+        Error::new(DENIED)
+    }
+
+    fn is_late(&self) -> bool {
+        let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
+        !self.stream
+            && !self.upgrade
+            && whole.is_some_and(|whole| clock::now().elapsed > self.began.elapsed + whole)
+    }
+
+    fn upstream(&self) -> filters::Label {
+        let route = self.exchange.route.as_ref();
+        route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
+    }
+
+    fn late(&mut self) -> Box<Error> {
+        self.outcome = Some(Outcome::Failure);
+        let upstream = self.upstream();
+        self.deny(Denial::WholeTimeout { upstream })
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Reverse {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx {
+            live: self.stage.live.load_full(),
+            exchange: Exchange::default(),
+            began: clock::now(),
+            request_id: String::new(),
+            denial: None,
+            edits: Edits::default(),
+            attempts: 0,
+            upstream_asked: None,
+            upstream_took: None,
+            upstream_address: None,
+            outcome: None,
+            status: 0,
+            stream: false,
+            upgrade: false,
+            grpc: false,
+            bytes_in: 0,
+            redacting: None,
+            control_id: None,
+            _under_way: self.stage.drain.exchange(),
+        }
+    }
+
+    /// No module is used, and the default one costs each request.
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let downstream = session.as_downstream_mut();
+        downstream.set_read_timeout(Some(self.body_timeout));
+        downstream.set_write_timeout(Some(self.write_timeout));
+        ctx.request_id = request_id(session.req_header());
+        let mut decided = self.decide(session, ctx);
+        if decided.is_err()
+            && let Some(lack) = ctx.exchange.lack.take()
+        {
+            let token = bearer(session.req_header()).map(str::to_owned);
+            let config = &ctx.live.loaded.config;
+            if self.stage.fetcher.fetch(config, &lack, token.as_deref()).await {
+                decided = self.decide(session, ctx);
+            }
+        }
+        let too_large = || {
+            let max = self.body_max(ctx);
+            let length = session.req_header().headers.get(header::CONTENT_LENGTH)?;
+            let length: u64 = length.to_str().ok()?.parse().ok()?;
+            (length > max).then_some(Denial::BodyTooLarge { bytes_max: max })
+        };
+        let denial = match decided {
+            Ok(edits) => match too_large() {
+                None => {
+                    ctx.edits = edits;
+                    self.note_kind(session, ctx);
+                    return Ok(false);
+                }
+                Some(denial) => denial,
+            },
+            Err(denial) => denial,
+        };
+        self.refuse(session, ctx, denial).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if ctx.is_late() {
+            return Err(ctx.late());
+        }
+        let route = Arc::clone(ctx.exchange.route.as_ref().expect("an admitted request has a route"));
+        let live = Arc::clone(&ctx.live);
+        let upstream = live.upstreams.get(&route.upstream).expect("a policy names known upstreams");
+        let attempt = Attempt {
+            timeouts: route.timeouts,
+            upgrade: ctx.upgrade,
+            stream: ctx.stream,
+            grpc: ctx.grpc,
+            nth: ctx.attempts as usize,
+        };
+        ctx.attempts += 1;
+        match upstream.peer(&attempt, &self.stage.dial).await {
+            Ok(peer) => {
+                ctx.upstream_asked = Some(clock::now().elapsed);
+                ctx.upstream_address = peer._address.as_inet().copied();
+                Ok(peer)
+            }
+            Err(error) => {
+                tracing::warn!(upstream = %route.upstream, %error);
+                ctx.outcome = Some(Outcome::Failure);
+                Err(ctx.deny(Denial::UpstreamUnreachable { upstream: route.upstream.clone() }))
+            }
+        }
+    }
+
+    /// Nothing was sent yet: another address of the upstream may be asked, whatever the request.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let upstream = ctx.live.upstreams.get(&ctx.upstream());
+        let others = upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.len().min(3));
+        error.set_retry(others && !ctx.is_late());
+        error
+    }
+
+    /// A connection that the upstream had closed while it was idle may be replaced for a read.
+    /// Nothing else is tried again: what an action did before it broke is not known.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let is_read = ctx.exchange.route.as_ref().is_some_and(|r| r.class == config::Class::Read);
+        let safe = matches!(session.req_header().method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_read && safe && !ctx.upgrade && ctx.attempts < 3 && !session.as_ref().retry_buffer_truncated() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let policy = &ctx.live.policy;
+        let came = session.req_header();
+        for name in policy.headers.strip(&request.headers) {
+            request.remove_header(&name);
+        }
+        for (name, value) in &ctx.edits.set {
+            request.insert_header(name.clone(), value.clone())?;
+        }
+        let head = head(self.listener, self.tls, session, came, None);
+        let trusted = &policy.listeners[self.listener].trusted_proxies;
+        let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
+        request.insert_header("x-forwarded-for", forwarded_for(&head, trusted))?;
+        let proto = came.headers.get("x-forwarded-proto").filter(|_| believed);
+        let https = HeaderValue::from_static(if self.tls { "https" } else { "http" });
+        request.insert_header("x-forwarded-proto", proto.cloned().unwrap_or(https))?;
+        let host = head.host.and_then(|host| HeaderValue::from_bytes(host).ok());
+        if let Some(host) = &host {
+            request.insert_header("x-forwarded-host", host.clone())?;
+        }
+        request.insert_header("x-request-id", ctx.request_id.as_str())?;
+        let upstream = ctx.live.upstreams.get(&ctx.upstream());
+        let upstream = upstream.expect("a policy names known upstreams");
+        match host.filter(|_| upstream.written.preserve_host) {
+            Some(host) => request.insert_header(header::HOST, host)?,
+            None => request.insert_header(header::HOST, upstream.host.clone())?,
+        }
+        if let Some(target) = &ctx.edits.target {
+            let uri = target.parse().map_err(|_| Error::new(DENIED))?;
+            request.set_uri(uri);
+        }
+        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
+        if !route.options.redact.is_empty() {
+            // What must be read must not be compressed, nor come in parts.
+            request.remove_header(&header::ACCEPT_ENCODING);
+            request.remove_header(&header::RANGE);
+        }
+        if ctx.grpc {
+            request.insert_header(header::TE, "trailers")?;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // Pingora ends a chunked body twice if its last, empty part is handed on.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        let Some(body) = body else { return Ok(()) };
+        ctx.bytes_in += body.len() as u64;
+        let max = self.body_max(ctx);
+        if ctx.bytes_in > max && !ctx.upgrade && !ctx.grpc {
+            return Err(ctx.deny(Denial::BodyTooLarge { bytes_max: max }));
+        }
+        if ctx.is_late() {
+            return Err(ctx.late());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(route) = ctx.exchange.route.clone() else { return Ok(()) };
+        let now = clock::now();
+        ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
+        let status = response.status.as_u16();
+        if status < 200 && status != 101 {
+            return Ok(());
+        }
+        ctx.status = status;
+        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
+        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        let is_json = content_type.is_some_and(is_json);
+        ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if status == 429 && !response.headers.contains_key(header::RETRY_AFTER) {
+            response.insert_header(header::RETRY_AFTER, "60")?;
+        }
+        if route.delivery {
+            response.insert_header(header::CACHE_CONTROL, "no-store")?;
+            response.remove_header(&header::ETAG);
+            response.remove_header(&header::EXPIRES);
+            response.remove_header(&header::AGE);
+        }
+        if !route.options.redact.is_empty() && is_json && status != 101 {
+            if response.headers.contains_key(header::CONTENT_ENCODING) {
+                return Err(ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() }));
+            }
+            let length = response.headers.get(header::CONTENT_LENGTH);
+            let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
+            ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
+            response.remove_header(&header::CONTENT_LENGTH);
+            response.remove_header(&header::TRAILER);
+            if response.version != Version::HTTP_2 {
+                response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            }
+        }
+        response.insert_header("x-request-id", ctx.request_id.as_str())?;
+        answer::limits(response, ctx.exchange.standing.as_ref(), None)?;
+        if self.stage.drain.is_draining() && !ctx.upgrade && response.version != Version::HTTP_2 {
+            response.insert_header(header::CONNECTION, "close")?;
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if ctx.is_late() {
+            return Err(ctx.late());
+        }
+        let Some(whole) = &mut ctx.redacting else { return Ok(None) };
+        if let Some(part) = body.take() {
+            whole.extend_from_slice(&part);
+        }
+        let fits = whole.len() <= REDACTED_BYTES_MAX;
+        if fits && !end_of_stream {
+            return Ok(None);
+        }
+        let whole = ctx.redacting.take().unwrap_or_default().freeze();
+        let route = ctx.exchange.route.clone().expect("an admitted request has a route");
+        // A HEAD has no body, and neither have some answers.
+        let redacted = if whole.is_empty() {
+            Ok(whole)
+        } else {
+            match filters::redact::redact(&whole, &route.options.redact) {
+                Ok(std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),
+                Ok(std::borrow::Cow::Owned(kept)) => Ok(kept.into()),
+                Err(_) => Err(()),
+            }
+        };
+        match redacted {
+            Ok(kept) if fits => {
+                if route.class == config::Class::Action {
+                    ctx.control_id = control_id(&kept);
+                }
+                *body = Some(kept);
+                Ok(None)
+            }
+            _ => Err(ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })),
+        }
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let denial = match ctx.denial.take() {
+            Some(denial) => Some(denial),
+            None => self.denial_of(error, ctx),
+        };
+        let begun = session.as_ref().response_written().is_some();
+        let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
+        if let Some(denial) = denial {
+            tracing::debug!(%error, code = denial.code(), "exchange failed");
+            if !begun {
+                ctx.status = status;
+                session.as_downstream_mut().set_keepalive(None);
+                let _ = answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await;
+            }
+            ctx.denial = Some(denial);
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// The record and the denial's code say it; Pingora's own line would say it once more.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let now = clock::now();
+        let outcome = match (&ctx.denial, ctx.outcome) {
+            (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
+            (_, outcome) => outcome,
+        };
+        let moved = filters::reverse::report(&mut ctx.exchange, outcome, now);
+        if let Some(moved) = moved {
+            let plugin = moved.key.plugin.as_deref().unwrap_or_default();
+            tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
+            self.stage.metrics.breaker(&moved.key, moved.to);
+        }
+        let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
+        let took = now.elapsed.saturating_sub(ctx.began.elapsed);
+        let method = session.req_header().method.as_str();
+        let counted = Counted {
+            status,
+            code: ctx.denial.as_ref().map(Denial::code),
+            upstream_failed: outcome == Some(Outcome::Failure),
+            method,
+            took,
+            upstream_took: ctx.upstream_took,
+        };
+        self.stage.metrics.exchange(&ctx.exchange, &counted);
+        let came = session.req_header();
+        let head = head(self.listener, self.tls, session, came, None);
+        let facts = filters::audit::Facts {
+            began: ctx.began,
+            request_id: &ctx.request_id,
+            trace_id: trace_id(came),
+            listener: &ctx.live.policy.listeners[self.listener].name,
+            peer: head.peer,
+            method,
+            host: head.host,
+            raw_path: head.path(),
+            status,
+            denial: ctx.denial.as_ref(),
+            upstream_address: ctx.upstream_address,
+            attempts: ctx.attempts,
+            bytes_in: ctx.bytes_in,
+            bytes_out: session.as_ref().body_bytes_sent() as u64,
+            took,
+            upstream_took: ctx.upstream_took,
+            upgraded: status == 101,
+            cut: error.is_some() && ctx.denial.is_none(),
+            idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
+            control_id: ctx.control_id.as_deref(),
+        };
+        self.stage.audit.record(|out| {
+            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
+        });
+    }
+}
+
+impl Reverse {
+    fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<Edits, Denial> {
+        ctx.exchange = Exchange::default();
+        let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
+        let head = head(self.listener, self.tls, session, session.req_header(), certificate);
+        let policy = &ctx.live.policy;
+        let admitted =
+            filters::decide(policy, &self.stage.state, &head, ctx.began, &mut ctx.exchange)?;
+        Ok(admitted.edits)
+    }
+
+    async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
+        ctx.status = denial.status().as_u16();
+        // A body that nobody will read is not waited for.
+        let unread = !session.as_downstream_mut().is_body_empty();
+        if unread {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        ctx.denial = Some(denial.clone());
+        answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await
+    }
+
+    fn body_max(&self, ctx: &Ctx) -> u64 {
+        let own = ctx.exchange.route.as_ref().and_then(|route| route.options.body_max);
+        own.map_or(ctx.live.policy.listeners[self.listener].body_max, config::Size::bytes)
+    }
+
+    /// What kind of exchange it is, as far as its head says.
+    fn note_kind(&self, session: &mut Session, ctx: &mut Ctx) {
+        let request = session.req_header();
+        let begins = |name: HeaderName, text: &str| {
+            request.headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text.as_bytes()))
+        };
+        ctx.upgrade = session.as_ref().is_upgrade_req();
+        ctx.grpc = begins(header::CONTENT_TYPE, "application/grpc")
+            && !begins(header::CONTENT_TYPE, "application/grpc-web");
+        ctx.stream = ctx.grpc || begins(header::ACCEPT, "text/event-stream");
+        if ctx.upgrade || ctx.grpc {
+            let idle = ctx.exchange.route.as_ref().map(|route| route.timeouts.stream_idle);
+            session.as_downstream_mut().set_read_timeout(idle);
+        }
+    }
+
+    /// What an error of Pingora's means. `None` if the client went away: nobody was denied.
+    fn denial_of(&self, error: &Error, ctx: &Ctx) -> Option<Denial> {
+        use ErrorType as E;
+        let upstream = ctx.upstream();
+        if error.esource() == &ErrorSource::Downstream {
+            return match error.etype() {
+                E::ReadTimedout => Some(Denial::BodyTimeout),
+                E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 => {
+                    Some(Denial::BodyMalformed)
+                }
+                _ => None,
+            };
+        }
+        Some(match error.etype() {
+            E::ConnectTimedout | E::TLSHandshakeTimedout => Denial::ConnectTimeout { upstream },
+            E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
+                Denial::UpstreamUnreachable { upstream }
+            }
+            E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
+                Denial::UpstreamTls { upstream }
+            }
+            E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
+            E::ReadError | E::WriteError | E::ConnectionClosed => {
+                Denial::UpstreamReset { upstream }
+            }
+            E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade => {
+                Denial::UpstreamMalformed { upstream }
+            }
+            _ => {
+                tracing::error!(%error, "unexpected");
+                Denial::Internal
+            }
+        })
+    }
+}
+
+fn head<'a>(
+    listener: usize,
+    tls: bool,
+    session: &Session,
+    request: &'a RequestHeader,
+    certificate: Option<&'a ClientCertificate>,
+) -> Head<'a> {
+    let peer = session.client_addr().and_then(|addr| addr.as_inet());
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    Head {
+        listener,
+        peer: peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip),
+        tls,
+        certificate,
+        method: &request.method,
+        target: request.raw_path(),
+        host: authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)),
+        headers: &request.headers,
+    }
+}
+
+fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
+    digest?.ssl_digest.as_ref()?.extension.get::<TlsFacts>()
+}
+
+/// The client's `X-Request-Id` if it can be shown safely, else one of ours.
+fn request_id(request: &RequestHeader) -> String {
+    let mut given = request.headers.get_all("x-request-id").iter();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+    match (given.next(), given.next()) {
+        (Some(id), None) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
+            String::from_utf8_lossy(id.as_bytes()).into_owned()
+        }
+        _ => new_request_id(),
+    }
+}
+
+/// Never the same twice: when the process began, which process, and a count.
+pub(crate) fn new_request_id() -> String {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    static BEGAN: LazyLock<u64> = LazyLock::new(|| {
+        let unix = clock::now().unix.as_micros() as u64;
+        unix << 16 ^ u64::from(std::process::id())
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}{:012x}", *BEGAN, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The trace id of a valid `traceparent` (W3C Trace Context).
+fn trace_id(request: &RequestHeader) -> Option<&str> {
+    let text = request.headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (version.len() == 2 && version != "ff" && trace.len() == 32 && hex(trace)
+        && trace.bytes().any(|b| b != b'0'))
+    .then_some(trace)
+}
+
+fn bearer(request: &RequestHeader) -> Option<&str> {
+    let text = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// What the control plane calls what it began.
+fn control_id(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Began {
+        id: String,
+    }
+    serde_json::from_slice::<Began>(body).ok().map(|began| began.id)
+}

@@ -1,0 +1,270 @@
+//! The wiring, all of it: listeners, services, background tasks.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use config::ListenerKind;
+use filters::{State, assertion::Assertions};
+use parking_lot::Mutex;
+use pingora::{
+    apps::HttpServerOptions,
+    protocols::http::v2::server::default_h2_options,
+    proxy::HttpProxy,
+    server::{RunArgs, Server, ShutdownWatch, configuration::{Opt, ServerConf}},
+    services::{background::{BackgroundService, background_service}, listening::Service},
+};
+
+use crate::{
+    admin::Admin,
+    audit::Audit,
+    clock,
+    dial::Dial,
+    front::{Front, HeadRefusal, Limits, Refusals},
+    jwks::Fetcher,
+    live::{ReloadResult, Stage},
+    metrics::{Metrics, show_breakers},
+    reload,
+    reverse::{Reverse, new_request_id},
+    stop::Stop,
+    tls,
+};
+
+/// Serves a config until the process is told to stop.
+///
+/// # Errors
+/// What is wrong with the config or with what it names, before anything listens.
+pub fn run(path: &Path, upgrade: bool) -> Result<()> {
+    let stage = prepare(path)?;
+    let (server, stage) = server(stage, upgrade)?;
+    server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
+    stage.audit.stop();
+    Ok(())
+}
+
+/// Everything but the listeners.
+///
+/// # Errors
+/// What is wrong with the config or with what it names.
+pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
+    certs::provider();
+    filters::identity::install_crypto();
+    let loaded = reload::load(path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    for warning in loaded.warnings.iter() {
+        tracing::warn!("{warning}");
+    }
+    let assertions = match &loaded.config.headers.assertion_key {
+        None => Assertions::with_new_key(),
+        Some(file) => Assertions::with_key(&certs::ec_key_pkcs8(file)?).map_err(|_| {
+            anyhow::anyhow!("cannot use `{}`: it is no EC P-256 key", file.value.display())
+        })?,
+    };
+    let state = Arc::new(State::new(assertions));
+    let metrics = Arc::new(Metrics::new(&loaded.config));
+    let dial = Dial::default();
+    let mut certificates = Vec::new();
+    for (name, listener) in &loaded.config.listeners {
+        if let Some(written) = &listener.tls {
+            certificates.push(tls::certificates(name, written)?);
+        }
+    }
+    let audit = Audit::start(&loaded.config.audit, Arc::clone(&state)).with_context(|| {
+        let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
+        format!("cannot write audit records to `{}`", folder.display())
+    })?;
+    let live = reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+    show_breakers(&metrics, &live.policy);
+    let now = clock::now().unix_seconds();
+    metrics.reloaded(true, now);
+    let first = ReloadResult {
+        successful: true,
+        time: now,
+        digest: live.policy.digest.to_string(),
+        messages: Vec::new(),
+    };
+    let stage = Arc::new(Stage {
+        live: ArcSwap::from_pointee(live),
+        fetcher: Fetcher::new(dial.clone(), Arc::clone(&state), Arc::clone(&metrics)),
+        state,
+        audit,
+        metrics,
+        dial,
+        drain: Arc::default(),
+        path: path.to_owned(),
+        last_reload: Mutex::new(first),
+        certificates,
+    });
+    for served in &stage.certificates {
+        stage.note_certificates(&served.listener, &served.certificates.current());
+    }
+    Ok(stage)
+}
+
+/// A server with all listeners of a config.
+///
+/// # Errors
+/// If an address cannot be listened on.
+pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> {
+    let config = stage.live.load().loaded.config.clone();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let conf = ServerConf {
+        threads: config.process.threads.map_or(cores, |threads| usize::from(threads.get())),
+        work_stealing: true,
+        upgrade_sock: config
+            .process
+            .upgrade_socket
+            .as_ref()
+            .map_or_else(|| "/nonexistent/stagedoor".to_owned(), |p| p.display().to_string()),
+        // We have drained by then; this lets GOAWAY frames go out.
+        grace_period_seconds: Some(1),
+        graceful_shutdown_timeout_seconds: Some(1),
+        max_retries: 3,
+        upstream_keepalive_pool_size: 1024,
+        ..ServerConf::default()
+    };
+    if !upgrade {
+        // Pingora would try for half a minute and then go on without the listener.
+        for (name, listener) in &config.listeners {
+            if let Err(error) = std::net::TcpListener::bind(listener.address) {
+                bail!("listener `{name}` cannot listen on {}: {error}", listener.address);
+            }
+        }
+    }
+    let opt = Opt { upgrade, ..Opt::default() };
+    let mut server = Server::new_with_opt_and_conf(Some(opt), conf);
+    server.bootstrap();
+    let conf = Arc::clone(&server.configuration);
+    for (index, (name, listener)) in config.listeners.iter().enumerate() {
+        match listener.kind {
+            ListenerKind::Reverse => {
+                let service = reverse(&stage, index, name, listener, &conf)?;
+                server.add_service(service);
+            }
+            ListenerKind::Admin => {
+                let mut service = Service::new(name.to_string(), Admin(Arc::clone(&stage)));
+                service.threads = Some(1);
+                listen(&mut service, &stage, name, listener)?;
+                server.add_service(service);
+            }
+        }
+    }
+    server.add_service(background_service("background", Background(Arc::clone(&stage))));
+    Ok((server, stage))
+}
+
+fn reverse(
+    stage: &Arc<Stage>,
+    index: usize,
+    name: &config::Name,
+    listener: &config::Listener,
+    conf: &Arc<ServerConf>,
+) -> Result<Service<Front<HttpProxy<Reverse>>>> {
+    let reverse = Reverse {
+        stage: Arc::clone(stage),
+        listener: index,
+        tls: listener.tls.is_some(),
+        body_timeout: *listener.limits.body_timeout,
+        write_timeout: *listener.limits.write_timeout,
+    };
+    let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
+    let mut h2 = default_h2_options();
+    h2.max_concurrent_streams(listener.limits.streams_max);
+    h2.max_header_list_size(u32::try_from(listener.limits.head_max.bytes()).unwrap_or(u32::MAX));
+    proxy.h2_options = Some(h2);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(*listener.limits.keepalive_timeout);
+    // Only so that our own answer is the one; the front lets no HTTP/1 CONNECT through.
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
+    proxy.handle_init_modules();
+    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    let limits = Limits::from(&listener.limits);
+    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals));
+    let mut service = Service::new(name.to_string(), front);
+    listen(&mut service, stage, name, listener)?;
+    Ok(service)
+}
+
+fn listen<A>(
+    service: &mut Service<A>,
+    stage: &Stage,
+    name: &config::Name,
+    listener: &config::Listener,
+) -> Result<()> {
+    let address = listener.address.to_string();
+    let Some(written) = &listener.tls else {
+        service.add_tcp(&address);
+        return Ok(());
+    };
+    let served = stage.certificates.iter().find(|served| served.listener == **name);
+    let served = served.expect("every TLS listener's certificates were read");
+    let settings = tls::settings(written, served)
+        .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
+    service.add_tls_with_settings(&address, None, settings);
+    Ok(())
+}
+
+/// Puts heads that never became a request on record.
+struct Record {
+    stage: Arc<Stage>,
+    listener: String,
+}
+
+impl Refusals for Record {
+    fn refused(
+        &self,
+        refusal: HeadRefusal,
+        peer: std::net::IpAddr,
+        head: &[u8],
+        answered: bool,
+    ) -> String {
+        let (status, code, _) = refusal.row();
+        let id = new_request_id();
+        let line = head.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
+        // A query may hold what must not be kept.
+        let line = line.split(|b| *b == b'?').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(&line[..line.len().min(256)]);
+        let live = self.stage.live.load();
+        self.stage.metrics.refused(code);
+        self.stage.audit.record(|out| {
+            let refused = filters::audit::Refused {
+                at: clock::now(),
+                request_id: &id,
+                listener: &self.listener,
+                peer,
+                request_line: &line,
+                code,
+                status: if answered { status } else { 0 },
+            };
+            filters::audit::write_refused(out, &live.policy, &refused);
+        });
+        id
+    }
+}
+
+/// Keys, names and files, while the process runs.
+struct Background(Arc<Stage>);
+
+const LOOK: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl BackgroundService for Background {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let stage = &self.0;
+        let refresh = async {
+            loop {
+                let live = stage.live.load_full();
+                stage.fetcher.refresh(&live.loaded.config).await;
+                live.upstreams.resolve(&stage.dial).await;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = stage.watch() => {}
+            () = refresh => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
