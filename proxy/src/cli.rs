@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use.
 
 mod check;
+mod demo;
 mod explain;
 mod schema;
 
@@ -34,6 +35,8 @@ enum Command {
     Explain(explain::Explain),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
+    /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
+    Demo(demo::Demo),
 }
 
 /// Runs what the command line asks for.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Demo(demo) => demo.run(),
     }
 }
 

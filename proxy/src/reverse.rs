@@ -325,6 +325,8 @@ impl ProxyHttp for Reverse {
         if status == 429 && !response.headers.contains_key(header::RETRY_AFTER) {
             response.insert_header(header::RETRY_AFTER, "60")?;
         }
+        // Pingora speaks of its own connection; the upstream's is none of the client's.
+        response.remove_header("keep-alive");
         if route.delivery {
             response.insert_header(header::CACHE_CONTROL, "no-store")?;
             response.remove_header(&header::ETAG);
