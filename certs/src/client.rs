@@ -57,8 +57,7 @@ fn verifier(
     roots: RootCertStore,
     required: bool,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-    let builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::provider());
     if required { builder.build() } else { builder.allow_unauthenticated().build() }
 }
 

@@ -100,10 +100,10 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
 pub fn pair(cert_file: &Path, key_file: &Path) -> Result<Pair, LoadError> {
     let chain = chain(cert_file)?;
     let facts = facts(cert_file, &chain[0])?;
-    let signing = crate::provider()
-        .key_provider
-        .load_private_key(key(key_file)?)
-        .map_err(|_| wrong(key_file, "its kind of key is not supported; use RSA, ECDSA or Ed25519"))?;
+    let signing =
+        crate::provider().key_provider.load_private_key(key(key_file)?).map_err(|_| {
+            wrong(key_file, "its kind of key is not supported; use RSA, ECDSA or Ed25519")
+        })?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
@@ -119,7 +119,10 @@ pub fn pair(cert_file: &Path, key_file: &Path) -> Result<Pair, LoadError> {
 ///
 /// # Errors
 /// As [`pair`].
-pub fn client_pair(cert_file: &Path, key_file: &Path) -> Result<(Vec<Vec<u8>>, Vec<u8>), LoadError> {
+pub fn client_pair(
+    cert_file: &Path,
+    key_file: &Path,
+) -> Result<(Vec<Vec<u8>>, Vec<u8>), LoadError> {
     pair(cert_file, key_file)?;
     let chain = chain(cert_file)?.into_iter().map(|cert| cert.to_vec()).collect();
     match key(key_file)? {
@@ -138,7 +141,10 @@ pub fn client_pair(cert_file: &Path, key_file: &Path) -> Result<(Vec<Vec<u8>>, V
 pub fn ec_key_pkcs8(file: &Path) -> Result<Vec<u8>, LoadError> {
     match key(file)? {
         PrivateKeyDer::Pkcs8(key) => Ok(key.secret_pkcs8_der().to_vec()),
-        _ => Err(wrong(file, "the key must be PKCS#8; convert it with `openssl pkcs8 -topk8 -nodes`")),
+        _ => Err(wrong(
+            file,
+            "the key must be PKCS#8; convert it with `openssl pkcs8 -topk8 -nodes`",
+        )),
     }
 }
 
@@ -158,7 +164,9 @@ pub fn ca_certificates(file: &Path) -> Result<Vec<Vec<u8>>, LoadError> {
 pub fn roots(file: &Path) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
     for cert in chain(file)? {
-        roots.add(cert).map_err(|error| wrong(file, format!("a certificate is unusable: {error}")))?;
+        roots
+            .add(cert)
+            .map_err(|error| wrong(file, format!("a certificate is unusable: {error}")))?;
     }
     Ok(roots)
 }
@@ -168,16 +176,17 @@ fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<Facts, LoadError> {
         .map_err(|_| wrong(file, "a certificate in it is not valid X.509"))?;
     let names = cert.subject_alternative_name().ok().flatten().map(|names| {
         let names = names.value.general_names.iter();
-        names.filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress([a, b, c, d]) => Some(format!("{a}.{b}.{c}.{d}")),
-            GeneralName::IPAddress(v6) => {
-                let bytes: [u8; 16] = (*v6).try_into().ok()?;
-                Some(std::net::Ipv6Addr::from(bytes).to_string())
-            }
-            _ => None,
-        })
-        .collect()
+        names
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress([a, b, c, d]) => Some(format!("{a}.{b}.{c}.{d}")),
+                GeneralName::IPAddress(v6) => {
+                    let bytes: [u8; 16] = (*v6).try_into().ok()?;
+                    Some(std::net::Ipv6Addr::from(bytes).to_string())
+                }
+                _ => None,
+            })
+            .collect()
     });
     Ok(Facts {
         file: file.to_owned(),

@@ -72,7 +72,8 @@ fn presets(config: &Config, found: &mut Findings) {
                 && !route.public
                 && used.actions.is_open()
                 && used.routes.get(&route.name).is_none_or(|c| c.access.is_none())
-                && (route.state == crate::PresetState::Open && !used.close.iter().any(|n| **n == route.name)
+                && (route.state == crate::PresetState::Open
+                    && !used.close.iter().any(|n| **n == route.name)
                     || used.open.iter().any(|n| **n == route.name))
         });
         let names: Vec<String> = open_actions.map(|route| format!("`{}`", route.name)).collect();
@@ -121,6 +122,7 @@ fn not_protected(name: &Located<HeaderName>, found: &mut Findings) {
         "upgrade",
     ];
     if PROTECTED.contains(&&*name.value) || name.starts_with(':') {
-        found.problem(&name.place, format!("header `{}` belongs to HTTP; take another", name.value));
+        found
+            .problem(&name.place, format!("header `{}` belongs to HTTP; take another", name.value));
     }
 }

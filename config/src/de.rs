@@ -172,8 +172,14 @@ impl serde::de::Error for Mistake {
             "a boolean" => "`true` or `false`",
             "a map" => "a map; write `key: value` lines",
             text if text.starts_with("struct ") => "a map; write `key: value` lines",
-            text if text.starts_with("u8") || text.starts_with("u16") || text.starts_with("u32")
-                || text.starts_with("u64") || text.contains("nonzero") => "a whole number",
+            text if text.starts_with("u8")
+                || text.starts_with("u16")
+                || text.starts_with("u32")
+                || text.starts_with("u64")
+                || text.contains("nonzero") =>
+            {
+                "a whole number"
+            }
             text => text,
         };
         Self::custom(format!("{{path}} is {found}, expected {wanted}"))
@@ -197,10 +203,7 @@ impl serde::de::Error for Mistake {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self {
-            missing: Some(field),
-            ..Self::custom(format!("`{field}` is missing in {{path}}"))
-        }
+        Self { missing: Some(field), ..Self::custom(format!("`{field}` is missing in {{path}}")) }
     }
 
     fn duplicate_field(field: &'static str) -> Self {

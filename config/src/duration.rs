@@ -40,7 +40,8 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, String> {
         milliseconds(text).map(|ms| Self(time::Duration::from_millis(ms))).ok_or_else(|| {
             let shown = text.escape_debug();
-            let digits = !text.is_empty() && text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit());
+            let digits =
+                !text.is_empty() && text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit());
             let hint = if digits { format!("{text}s") } else { "10s".to_owned() };
             format!("`{shown}` is not a duration; write `{hint}`, `500ms` or `2m`")
         })
@@ -82,7 +83,9 @@ impl fmt::Display for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(crate::size::Written::<Self>::default()).map_err(D::Error::custom)
+        deserializer
+            .deserialize_any(crate::size::Written::<Self>::default())
+            .map_err(D::Error::custom)
     }
 }
 
@@ -124,7 +127,10 @@ mod tests {
         check("1d", 86_400_000, "1d");
         check("0s", 0, "0s");
         for wrong in ["", "10", "s", "-1s", "1.5s", "1 s", "1w", "99999999999d", "1s1"] {
-            assert!(wrong.parse::<Duration>().unwrap_err().contains("is not a duration"), "{wrong}");
+            assert!(
+                wrong.parse::<Duration>().unwrap_err().contains("is not a duration"),
+                "{wrong}"
+            );
         }
         assert!("10".parse::<Duration>().unwrap_err().contains("`10s`"));
     }

@@ -12,18 +12,16 @@ pub(crate) fn interpolate(
     problems: &mut Problems,
 ) {
     match &mut node.value {
-        Value::Text { text, loose } if text.contains('$') => {
-            match replaced(text, variable) {
-                Ok(new) => {
-                    *text = new;
-                    *loose = true;
-                }
-                Err(message) => {
-                    problems.add(&node.place, message);
-                    node.value = Value::Cut;
-                }
+        Value::Text { text, loose } if text.contains('$') => match replaced(text, variable) {
+            Ok(new) => {
+                *text = new;
+                *loose = true;
             }
-        }
+            Err(message) => {
+                problems.add(&node.place, message);
+                node.value = Value::Cut;
+            }
+        },
         Value::List(items) => items.iter_mut().for_each(|i| interpolate(i, variable, problems)),
         Value::Map(entries) => {
             entries.iter_mut().for_each(|(_, value)| interpolate(value, variable, problems));
@@ -32,10 +30,7 @@ pub(crate) fn interpolate(
     }
 }
 
-fn replaced(
-    text: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, String> {
+fn replaced(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut new = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -47,7 +42,9 @@ fn replaced(
             continue;
         }
         let Some(after) = rest.strip_prefix('{') else {
-            return Err("a single `$` means nothing; write `${VAR}`, or `$$` for a dollar".to_owned());
+            return Err(
+                "a single `$` means nothing; write `${VAR}`, or `$$` for a dollar".to_owned()
+            );
         };
         let Some((inner, after)) = after.split_once('}') else {
             return Err("`${` without its `}`; write `${VAR}`".to_owned());
@@ -59,7 +56,10 @@ fn replaced(
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if name.is_empty() || !name.bytes().all(plain) {
-            return Err(format!("`${{{}}}` names no variable; write `${{VAR}}`", inner.escape_debug()));
+            return Err(format!(
+                "`${{{}}}` names no variable; write `${{VAR}}`",
+                inner.escape_debug()
+            ));
         }
         match variable(name).filter(|value| !(value.is_empty() && default.is_some())) {
             Some(value) => new.push_str(&value),

@@ -66,7 +66,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn file(&mut self, path: &Path, included_at: Option<&crate::Place>, depth: usize) -> Option<Node> {
+    fn file(
+        &mut self,
+        path: &Path,
+        included_at: Option<&crate::Place>,
+        depth: usize,
+    ) -> Option<Node> {
         let shown = path.display().to_string();
         let own = crate::Place { file: shown.as_str().into(), ..crate::Place::default() };
         let place = included_at.unwrap_or(&own);
@@ -114,7 +119,8 @@ impl Reading<'_> {
     /// The files that `include: [...]` names.
     fn included(&mut self, from: &Path, include: &Node) -> Vec<(PathBuf, crate::Place)> {
         let Value::List(items) = &include.value else {
-            self.problems.add(&include.place, "`include` is a list; write `include: [workspaces/*.yaml]`");
+            self.problems
+                .add(&include.place, "`include` is a list; write `include: [workspaces/*.yaml]`");
             return Vec::new();
         };
         let folder = from.parent().unwrap_or(Path::new(""));
@@ -144,7 +150,8 @@ impl Reading<'_> {
                 }
                 Err(error) => {
                     let shown = folder.display();
-                    self.problems.add(&item.place, format!("cannot list `{shown}`: {}", cause(&error)));
+                    self.problems
+                        .add(&item.place, format!("cannot list `{shown}`: {}", cause(&error)));
                 }
             }
         }

@@ -155,10 +155,9 @@ impl Config {
         let mut all = self.routes.clone();
         for (used, preset) in self.presets_used() {
             let routes = used.routes(&preset);
-            all.extend(routes.into_iter().map(|route| Located {
-                value: route,
-                place: used.place.clone(),
-            }));
+            all.extend(
+                routes.into_iter().map(|route| Located { value: route, place: used.place.clone() }),
+            );
         }
         all
     }

@@ -60,7 +60,12 @@ fn section(out: &mut String, name: &str, schema: &Value) {
     }
     let choices = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
     for choice in choices.into_iter().flatten().filter(|choice| choice["const"].is_string()) {
-        let _ = writeln!(out, "\n- `{}`: {}", choice["const"].as_str().unwrap_or_default(), one_line(&choice["description"]));
+        let _ = writeln!(
+            out,
+            "\n- `{}`: {}",
+            choice["const"].as_str().unwrap_or_default(),
+            one_line(&choice["description"])
+        );
     }
 }
 
@@ -68,7 +73,8 @@ fn kind(schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str().and_then(|r| r.rsplit('/').next()) {
         return format!("[{name}](#{})", name.to_ascii_lowercase());
     }
-    let inner = schema["anyOf"].as_array().or(schema["allOf"].as_array()).or(schema["oneOf"].as_array());
+    let inner =
+        schema["anyOf"].as_array().or(schema["allOf"].as_array()).or(schema["oneOf"].as_array());
     if let Some(kinds) = inner {
         let kinds: Vec<String> = kinds.iter().map(kind).filter(|k| k != "null").collect();
         return kinds.join(" or ");
@@ -76,7 +82,8 @@ fn kind(schema: &Value) -> String {
     if schema["additionalProperties"].is_object() {
         return format!("map of {}", kind(&schema["additionalProperties"]));
     }
-    if let Some((_, value)) = schema["patternProperties"].as_object().and_then(|p| p.iter().next()) {
+    if let Some((_, value)) = schema["patternProperties"].as_object().and_then(|p| p.iter().next())
+    {
         return format!("map of {}", kind(value));
     }
     match &schema["type"] {
@@ -86,7 +93,8 @@ fn kind(schema: &Value) -> String {
             None => name.clone(),
         },
         Value::Array(names) => {
-            let names: Vec<&str> = names.iter().filter_map(Value::as_str).filter(|n| *n != "null").collect();
+            let names: Vec<&str> =
+                names.iter().filter_map(Value::as_str).filter(|n| *n != "null").collect();
             match (names.as_slice(), schema["examples"][0].as_str()) {
                 (["array"], _) => format!("list of {}", kind(&schema["items"])),
                 (_, Some(example)) => format!("`{example}`"),

@@ -65,7 +65,13 @@ impl FromStr for Url {
             },
         };
         let port = match port.strip_prefix(':').map(str::parse::<u16>) {
-            None if port.is_empty() => if tls { 443 } else { 80 },
+            None if port.is_empty() => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(Ok(port)) if port > 0 => port,
             _ => return wrong("has no valid port; write 1 to 65535"),
         };

@@ -31,7 +31,10 @@ fn a_small_config_is_valid() {
 
 #[test]
 fn a_mistake_is_told_with_its_place_and_its_correction() {
-    check("rate_limits: {}\n", &["s.yaml:6:1: unknown key `rate_limits` in the top level; did you mean `rate_limit`?"]);
+    check(
+        "rate_limits: {}\n",
+        &["s.yaml:6:1: unknown key `rate_limits` in the top level; did you mean `rate_limit`?"],
+    );
     check(
         "rate_limit: {each_workspace: {rate: 50 per second}}\n",
         &["s.yaml:6:37: `50 per second` is not a rate; write `50/s`, `200/m` or `1000/h`"],
@@ -40,17 +43,40 @@ fn a_mistake_is_told_with_its_place_and_its_correction() {
         "process: {drain_timeout: 10}\n",
         &["s.yaml:6:26: `10` is not a duration; write `10s`, `500ms` or `2m`"],
     );
-    check("audit: {segment_max: 5kb}\n", &["s.yaml:6:22: `5kb` is not a size; write `64KiB`, `10MiB` or `1GiB`"]);
-    check("process: {threads: many}\n", &["s.yaml:6:20: `process.threads` is the text `many`, expected a whole number"]);
-    check("process: {metric_aliases: yes}\n", &["s.yaml:6:27: `process.metric_aliases` is the text `yes`, expected `true` or `false`"]);
-    check("routes: {}\n", &["s.yaml:6:9: `routes` is a map, expected a list; write `[...]` or lines that begin with `-`"]);
+    check(
+        "audit: {segment_max: 5kb}\n",
+        &["s.yaml:6:22: `5kb` is not a size; write `64KiB`, `10MiB` or `1GiB`"],
+    );
+    check(
+        "process: {threads: many}\n",
+        &["s.yaml:6:20: `process.threads` is the text `many`, expected a whole number"],
+    );
+    check(
+        "process: {metric_aliases: yes}\n",
+        &["s.yaml:6:27: `process.metric_aliases` is the text `yes`, expected `true` or `false`"],
+    );
+    check(
+        "routes: {}\n",
+        &[
+            "s.yaml:6:9: `routes` is a map, expected a list; write `[...]` or lines that begin with `-`",
+        ],
+    );
     check(
         "headers: {workspace: 'x workspace'}\n",
         &["s.yaml:6:22: `x workspace` is not a header name; write for example `x-workspace`"],
     );
-    check("headers: {workspace: authorization}\n", &["s.yaml:6:22: header `authorization` belongs to HTTP; take another"]);
-    check("plugins: {argocd: {enabled_percent: 101}}\n", &["s.yaml:6:37: `101` is not a percentage; write 0 to 100"]);
-    check("presets:\n- {preset: argo, upstream: portal}\n", &["s.yaml:7:12: no preset `argo`; did you mean `argocd`?"]);
+    check(
+        "headers: {workspace: authorization}\n",
+        &["s.yaml:6:22: header `authorization` belongs to HTTP; take another"],
+    );
+    check(
+        "plugins: {argocd: {enabled_percent: 101}}\n",
+        &["s.yaml:6:37: `101` is not a percentage; write 0 to 100"],
+    );
+    check(
+        "presets:\n- {preset: argo, upstream: portal}\n",
+        &["s.yaml:7:12: no preset `argo`; did you mean `argocd`?"],
+    );
 }
 
 #[test]
@@ -85,19 +111,28 @@ process: {drain_delay: soon}
 
 #[test]
 fn what_one_field_cannot_know_about_another_is_checked() {
-    let route = |more: &str| format!("- {{name: a, methods: [GET], path: /a, upstream: portal, class: read{more}}}\n");
-    check(&format!("routes:\n{}", route("").replace("portal", "prtal")), &["s.yaml:7:49: no upstream `prtal`; did you mean `portal`?"]);
+    let route = |more: &str| {
+        format!("- {{name: a, methods: [GET], path: /a, upstream: portal, class: read{more}}}\n")
+    };
+    check(
+        &format!("routes:\n{}", route("").replace("portal", "prtal")),
+        &["s.yaml:7:49: no upstream `prtal`; did you mean `portal`?"],
+    );
     check(
         &format!("routes:\n{}{}", route(""), route("").replace("name: a", "name: b")),
         &["s.yaml:8:3: route `b` takes the same requests as `a`, at s.yaml:7:3"],
     );
     check(
         &format!("routes:\n{}", route(", options: {public: true, access: {roles: [x]}}")),
-        &["s.yaml:7:3: route `a` is public: nobody is asked who they are; remove `access` or `public`"],
+        &[
+            "s.yaml:7:3: route `a` is public: nobody is asked who they are; remove `access` or `public`",
+        ],
     );
     check(
         "identity: {issuers: {x: {issuer: 'https://x', audiences: [a], algorithms: [HS256]}}}\n",
-        &["s.yaml:6:25: `x` allows HMAC without `keys.secret_file`: a public key would be its secret"],
+        &[
+            "s.yaml:6:25: `x` allows HMAC without `keys.secret_file`: a public key would be its secret",
+        ],
     );
     check(
         "identity: {issuers: {x: {issuer: 'https://x'}}}\n",
@@ -113,7 +148,9 @@ fn delivery_keeps_its_authority() {
     check(&config("{name: a, methods: [GET], path: /v1/health, upstream: dxcp, class: read}"), &[]);
     check(
         &config("{name: a, methods: [ANY], path: /v1/**, upstream: dxcp, class: read}"),
-        &["s.yaml:8:3: route `a` would open `/v1/environments` of the control plane, which is closed for good; narrow its path or methods"],
+        &[
+            "s.yaml:8:3: route `a` would open `/v1/environments` of the control plane, which is closed for good; narrow its path or methods",
+        ],
     );
     check(
         "presets:\n- {preset: dxcp, upstream: portal, listeners: [edge]}\n",
@@ -121,7 +158,9 @@ fn delivery_keeps_its_authority() {
     );
     check(
         "  dxcp: {url: http://127.0.0.1:8000, authority: delivery}\npresets:\n- {preset: dxcp, upstream: dxcp}\n",
-        &["s.yaml:8:3: preset `dxcp` needs a host or a listener of its own; add `hosts` or `listeners`"],
+        &[
+            "s.yaml:8:3: preset `dxcp` needs a host or a listener of its own; add `hosts` or `listeners`",
+        ],
     );
 }
 
@@ -145,7 +184,10 @@ fn a_small_text_cannot_become_a_large_one() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let before = level - 1;
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{before}"); 10].join(", ")));
+        bomb.push_str(&format!(
+            "a{level}: &a{level} [{}]\n",
+            vec![format!("*a{before}"); 10].join(", ")
+        ));
     }
     assert_eq!(problems(&bomb).len(), 1);
 }
@@ -174,7 +216,9 @@ fn a_config_may_include_others_and_a_mistake_names_the_right_file() {
     write("more/b.yaml", "workspaces: {named: {web: {}, payments: {group: [b]}}}\n");
     assert_eq!(
         load(folder.path(), &[]).unwrap_err(),
-        ["more/b.yaml:1:42: unknown key `group` in `workspaces.named.payments`; did you mean `groups`?"],
+        [
+            "more/b.yaml:1:42: unknown key `group` in `workspaces.named.payments`; did you mean `groups`?"
+        ],
     );
     write("more/b.yaml", "workspaces: {named: {payments: {groups: [b]}}, undeclared: true}\n");
     write("more/c.yaml", "workspaces: {undeclared: false}\n");
@@ -183,15 +227,22 @@ fn a_config_may_include_others_and_a_mistake_names_the_right_file() {
         ["more/c.yaml:1:14: `undeclared` is set already, at more/b.yaml:1:48"],
     );
     write("s.yaml", &format!("{HEAD}include: [gone.yaml]\n"));
-    assert_eq!(load(folder.path(), &[]).unwrap_err(), ["s.yaml:6:11: cannot read `gone.yaml`: no such file"]);
+    assert_eq!(
+        load(folder.path(), &[]).unwrap_err(),
+        ["s.yaml:6:11: cannot read `gone.yaml`: no such file"]
+    );
     write("s.yaml", &format!("{HEAD}include: [s.yaml]\n"));
-    assert_eq!(load(folder.path(), &[]).unwrap_err(), ["s.yaml:6:11: `s.yaml` is included already"]);
+    assert_eq!(
+        load(folder.path(), &[]).unwrap_err(),
+        ["s.yaml:6:11: `s.yaml` is included already"]
+    );
 }
 
 #[test]
 fn variables_are_replaced_in_values() {
     let folder = tempfile::tempdir().unwrap();
-    let write = |text: &str| fs::write(folder.path().join("s.yaml"), format!("{HEAD}{text}")).unwrap();
+    let write =
+        |text: &str| fs::write(folder.path().join("s.yaml"), format!("{HEAD}{text}")).unwrap();
     write("process: {threads: '${N}', upgrade_socket: '/run/$$/${D:-x}'}\n");
     let config = load(folder.path(), &[("N", "3")]).unwrap().config;
     assert_eq!(config.process.threads.map(|n| n.get()), Some(3));

@@ -131,10 +131,8 @@ impl Assertions {
         say("plugin", statement.plugin);
         let part = |json: &serde_json::Value| BASE64URL.encode(json.to_string());
         let message = format!("{}.{}", part(&header), part(&claims));
-        let signature = self
-            .key
-            .sign(&self.random, message.as_bytes())
-            .expect("the system has random numbers");
+        let signature =
+            self.key.sign(&self.random, message.as_bytes()).expect("the system has random numbers");
         let token = format!("{message}.{}", BASE64URL.encode(signature.as_ref()));
         HeaderValue::from_str(&token).expect("base64url can stand in a header")
     }

@@ -233,8 +233,8 @@ impl Circuit {
     fn is_sick(&self, rules: &config::Breaker, now: Duration) -> bool {
         let oldest = (tick(rules, now) + 1).saturating_sub(SLOTS as u64);
         let recent = self.slots.iter().filter(|slot| slot.tick >= oldest);
-        let (requests, failures) =
-            recent.fold((0u64, 0u64), |(r, f), s| (r + u64::from(s.requests), f + u64::from(s.failures)));
+        let (requests, failures) = recent
+            .fold((0u64, 0u64), |(r, f), s| (r + u64::from(s.requests), f + u64::from(s.failures)));
         requests >= u64::from(rules.requests_min)
             && failures > 0
             && failures * 100 >= requests * u64::from(rules.failure_percent)

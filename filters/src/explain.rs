@@ -93,12 +93,16 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     step("path", exchange.path.as_ref().map(|path| path.as_str().to_owned()));
     step(
         "route",
-        exchange.route.as_ref().map(|route| {
-            format!("{} ({}), at {}", route.name, route.template, route.place)
-        }),
+        exchange
+            .route
+            .as_ref()
+            .map(|route| format!("{} ({}), at {}", route.name, route.template, route.place)),
     );
     step("class", exchange.route.as_ref().map(|r| crate::audit::class(r.class).to_owned()));
-    step("plugin", exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string));
+    step(
+        "plugin",
+        exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string),
+    );
     step(
         "caller",
         exchange.caller.as_ref().map(|caller| {
@@ -121,7 +125,14 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     step(
         "rate limit",
         exchange.standing.map(|s| {
-            format!("{}: {} of {} per {} s, {} left at once", s.scope, 1, s.quota, s.window.as_secs(), s.remaining)
+            format!(
+                "{}: {} of {} per {} s, {} left at once",
+                s.scope,
+                1,
+                s.quota,
+                s.window.as_secs(),
+                s.remaining
+            )
         }),
     );
     step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));

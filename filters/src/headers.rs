@@ -4,7 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::{
-    Head, Label, Now, assertion::{Assertions, Statement}, identity::Caller, routes::Route,
+    Head, Label, Now,
+    assertion::{Assertions, Statement},
+    identity::Caller,
+    routes::Route,
     workspaces::Workspace,
 };
 

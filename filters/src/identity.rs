@@ -14,7 +14,10 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Label, Now, denial::{Lack, TokenFault}};
+use crate::{
+    Denial, Label, Now,
+    denial::{Lack, TokenFault},
+};
 
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_label_never_breaks_a_line_or_a_header() {
-        let check = |text: &str, fits: bool| assert_eq!(Label::new(text).is_some(), fits, "{text:?}");
+        let check =
+            |text: &str, fits: bool| assert_eq!(Label::new(text).is_some(), fits, "{text:?}");
         check("user:default/ada", true);
         check("two words", true);
         check("", false);

@@ -117,7 +117,8 @@ fn segments_with_last(path: &str) -> impl Iterator<Item = (&str, bool)> {
 
 /// The percent-decoded form of one query or path component; what does not decode stays.
 pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Cow<'_, str> {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    let escaped_space = plus_is_space && text.contains('+');
+    if !escaped_space && !text.contains('%') {
         return Cow::Borrowed(text);
     }
     let mut bytes = Vec::with_capacity(text.len());

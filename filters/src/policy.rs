@@ -5,8 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    Label,
-    breaker,
+    Label, breaker,
     headers::Headers,
     identity::Identity,
     plugins::Plugins,

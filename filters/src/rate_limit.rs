@@ -89,7 +89,8 @@ impl RateLimits {
     ) -> Result<Standing, Denial> {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        let plugin = route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
+        let plugin =
+            route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
 
         let mut tightest: Option<Standing> = None;
@@ -245,10 +246,8 @@ mod tests {
     use super::*;
 
     fn limits(rate: &str, burst: u32) -> RateLimits {
-        let limit = config::Limit {
-            rate: rate.parse().unwrap(),
-            burst: std::num::NonZeroU32::new(burst),
-        };
+        let limit =
+            config::Limit { rate: rate.parse().unwrap(), burst: std::num::NonZeroU32::new(burst) };
         RateLimits {
             each_workspace: limit,
             each_caller: None,

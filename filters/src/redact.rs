@@ -11,7 +11,8 @@ pub struct NotJson;
 /// # Errors
 /// [`NotJson`] if it cannot be read to the end: what cannot be read cannot be vouched for.
 pub fn redact<'a>(json: &'a [u8], names: &[String]) -> Result<Cow<'a, [u8]>, NotJson> {
-    let mut reader = Reader { json, at: 0, names, kept: Vec::with_capacity(json.len()), cut: false };
+    let mut reader =
+        Reader { json, at: 0, names, kept: Vec::with_capacity(json.len()), cut: false };
     reader.value(0)?;
     reader.space();
     if reader.at != json.len() {
@@ -175,7 +176,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_passed_on() {
-        for broken in ["", "{", "{\"a\":1", "{\"a\":1}x", "[1,]", "{,}", "nul", "{\"a\" 1}", "{\"a\":01}", "\"\n\""] {
+        for broken in [
+            "",
+            "{",
+            "{\"a\":1",
+            "{\"a\":1}x",
+            "[1,]",
+            "{,}",
+            "nul",
+            "{\"a\" 1}",
+            "{\"a\":01}",
+            "\"\n\"",
+        ] {
             assert_eq!(cut(broken), Err(NotJson), "{broken}");
         }
         assert_eq!(cut(&"[".repeat(500)), Err(NotJson));

@@ -4,8 +4,10 @@
 //! charged before they are known. A new filter is one more line here.
 
 use crate::{
-    Admitted, Denial, Exchange, Head, Now, Policy, State,
-    access, breaker::Outcome, breaker::Transition, client,
+    Admitted, Denial, Exchange, Head, Now, Policy, State, access,
+    breaker::Outcome,
+    breaker::Transition,
+    client,
     identity::Asked,
     normal_form::NormalPath,
     routes::{self, Route},
@@ -25,9 +27,11 @@ pub fn decide(
     exchange: &mut Exchange,
 ) -> Result<Admitted, Denial> {
     let listener = &policy.listeners[head.listener];
-    let client = *exchange
-        .client
-        .insert(client::address(head.peer, head.headers, &listener.trusted_proxies));
+    let client = *exchange.client.insert(client::address(
+        head.peer,
+        head.headers,
+        &listener.trusted_proxies,
+    ));
     let host = routes::host(head)?;
     let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
     let path = exchange.path.insert(NormalPath::of(head.path())?);
@@ -110,4 +114,3 @@ fn target(head: &Head<'_>, path: &NormalPath, query: Option<String>) -> Option<S
     }
     Some(target)
 }
-

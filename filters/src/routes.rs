@@ -133,9 +133,7 @@ impl Routes {
     ) -> Result<Arc<Route>, Denial> {
         let hosts = self.listeners.get(listener).ok_or(Denial::RouteUnknown)?;
         let exact = hosts.exact.get(host);
-        let wildcard = host
-            .split_once('.')
-            .and_then(|(_, domain)| hosts.wildcard.get(domain));
+        let wildcard = host.split_once('.').and_then(|(_, domain)| hosts.wildcard.get(domain));
         let tables = [exact, wildcard, hosts.any.as_ref()];
         if tables.iter().all(Option::is_none) {
             return Err(Denial::HostUnknown { host: Label::lossy(host) });
@@ -196,14 +194,11 @@ impl Node {
         let mut node = self;
         for segment in &written.path.segments {
             node = match segment {
-                config::Segment::Text(text) => {
-                    node.text.entry(text.as_str().into()).or_default()
-                }
+                config::Segment::Text(text) => node.text.entry(text.as_str().into()).or_default(),
                 config::Segment::Parameter(_) => node.parameter.get_or_insert_default(),
             };
         }
-        let methods =
-            if written.path.open_ended { &mut node.open_ended } else { &mut node.ends };
+        let methods = if written.path.open_ended { &mut node.open_ended } else { &mut node.ends };
         methods.0.extend(written.methods.iter().map(|method| (*method, index)));
     }
 
@@ -212,14 +207,12 @@ impl Node {
     fn find(&self, method: &Method, segments: &[&str]) -> Option<usize> {
         let deeper = match segments {
             [] => self.ends.find(method),
-            [segment, rest @ ..] => self
-                .text
-                .get(*segment)
-                .and_then(|node| node.find(method, rest))
-                .or_else(|| {
+            [segment, rest @ ..] => {
+                self.text.get(*segment).and_then(|node| node.find(method, rest)).or_else(|| {
                     let node = self.parameter.as_deref().filter(|_| !segment.is_empty())?;
                     node.find(method, rest)
-                }),
+                })
+            }
         };
         deeper.or_else(|| self.open_ended.find(method))
     }

@@ -6,8 +6,8 @@ use crate::{
     Denial,
     assertion::Assertions,
     breaker::Breakers,
-    identity::{Keys, Tokens},
     idempotency::InFlight,
+    identity::{Keys, Tokens},
     rate_limit::Limiters,
 };
 

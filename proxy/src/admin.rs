@@ -33,8 +33,11 @@ impl ServeHttp for Admin {
                     return text(StatusCode::FORBIDDEN, "not from a browser\n");
                 }
                 let result = stage.reload().await;
-                let status =
-                    if result.successful { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+                let status = if result.successful {
+                    StatusCode::OK
+                } else {
+                    StatusCode::UNPROCESSABLE_ENTITY
+                };
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
             "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/reload" => {
@@ -149,7 +152,8 @@ fn state(stage: &Stage) -> Value {
         .upstreams
         .keys()
         .map(|name| {
-            let addresses = live.upstreams.get(&name.into()).map_or(0, crate::upstreams::Upstream::len);
+            let addresses =
+                live.upstreams.get(&name.into()).map_or(0, crate::upstreams::Upstream::len);
             json!({"name": name, "addresses": addresses})
         })
         .collect();

@@ -32,7 +32,7 @@ enum Command {
     /// Tell everything that is wrong with a config.
     Check(check::Check),
     /// Tell what would happen to a request, step by step, and why.
-    Explain(explain::Explain),
+    Explain(Box<explain::Explain>),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.

@@ -182,8 +182,7 @@ impl<A> Front<A> {
         shutdown: &ShutdownWatch,
     ) -> Result<Option<()>, HeadRefusal> {
         // On a new connection the first byte must come as fast as the rest of the head.
-        let patience =
-            if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
+        let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
         if buffer.is_empty() {
             let mut shutdown = shutdown.clone();
             let drained = self.drain.changed.notified();

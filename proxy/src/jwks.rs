@@ -1,11 +1,6 @@
 //! Fetches signing keys and groups: one flight at a time for each source, and not too often.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use config::{Issuer, IssuerKind};
 use filters::{
@@ -74,9 +69,13 @@ impl Fetcher {
         for (name, issuer) in &config.identity.issuers {
             let issuer_name = Label::from(name);
             let mut sources = vec![Source { issuer: issuer_name.clone(), plugin: None }];
-            sources.extend(self.state.keys.sources().into_iter().filter(|source| {
-                source.issuer == issuer_name && source.plugin.is_some()
-            }));
+            sources.extend(
+                self.state
+                    .keys
+                    .sources()
+                    .into_iter()
+                    .filter(|source| source.issuer == issuer_name && source.plugin.is_some()),
+            );
             for source in sources {
                 let age = self.state.keys.age(&source, clock::now());
                 if age.is_none_or(|age| age >= *issuer.keys.refresh) {
@@ -164,8 +163,8 @@ impl Fetcher {
     async fn discovered(&self, client: &reqwest::Client, issuer: &str) -> Result<String, String> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let text = get(client, &url, None).await?;
-        let document: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|_| format!("`{url}` does not answer in JSON"))?;
+        let document: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|_| format!("`{url}` does not answer in JSON"))?;
         if document["issuer"] != issuer {
             return Err(format!("`{url}` is of another issuer than `{issuer}`"));
         }

@@ -1,9 +1,6 @@
 //! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
 
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use filters::{Exchange, Label, Policy, breaker::Position};
 use parking_lot::RwLock;
@@ -77,32 +74,96 @@ impl Metrics {
         let registry = Registry::new();
         let keep = Keep(&registry);
         let aliases = config.process.metric_aliases.then(|| Aliases {
-            breaker: keep.gauges("backstage_circuit_breaker_state", "As stagedoor_breaker_state (0 closed, 1 open, 2 half-open)", &["service"]),
-            failures: keep.counter("backstage_request_failures_total", "Exchanges whose upstream failed"),
-            duration: keep.histogram("backstage_request_duration_seconds", "Time until the upstream answered"),
-            requests: keep.counters("plugins_requests_total", "Exchanges on routes of a plugin", &["method", "status", "workspace_id"]),
-            errors: keep.counters("plugins_errors_total", "Denials on routes of a plugin", &["type", "plugin_id"]),
+            breaker: keep.gauges(
+                "backstage_circuit_breaker_state",
+                "As stagedoor_breaker_state (0 closed, 1 open, 2 half-open)",
+                &["service"],
+            ),
+            failures: keep
+                .counter("backstage_request_failures_total", "Exchanges whose upstream failed"),
+            duration: keep.histogram(
+                "backstage_request_duration_seconds",
+                "Time until the upstream answered",
+            ),
+            requests: keep.counters(
+                "plugins_requests_total",
+                "Exchanges on routes of a plugin",
+                &["method", "status", "workspace_id"],
+            ),
+            errors: keep.counters(
+                "plugins_errors_total",
+                "Denials on routes of a plugin",
+                &["type", "plugin_id"],
+            ),
             limited: keep.counter("plugins_rate_limit_exceeded_total", "Requests over a rate"),
         });
         let info = keep.gauges("stagedoor_build_info", "The version that runs", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            requests: keep.counters("stagedoor_requests_total", "Exchanges by route, method class and status", &["route", "class", "status"]),
-            durations: keep.histograms("stagedoor_request_duration_seconds", "Time from the head to the end of an exchange", &["route"]),
-            upstream_durations: keep.histograms("stagedoor_upstream_duration_seconds", "Time until the upstream's answer began", &["route"]),
-            denials: keep.counters("stagedoor_denials_total", "Requests that were denied, by code", &["code"]),
-            workspaces: keep.counters("stagedoor_workspace_requests_total", "Exchanges by workspace; those beyond the cap are `other`", &["workspace", "decision"]),
-            breaker: keep.gauges("stagedoor_breaker_state", "0 closed, 1 open, 2 half-open", &["upstream", "plugin"]),
+            requests: keep.counters(
+                "stagedoor_requests_total",
+                "Exchanges by route, method class and status",
+                &["route", "class", "status"],
+            ),
+            durations: keep.histograms(
+                "stagedoor_request_duration_seconds",
+                "Time from the head to the end of an exchange",
+                &["route"],
+            ),
+            upstream_durations: keep.histograms(
+                "stagedoor_upstream_duration_seconds",
+                "Time until the upstream's answer began",
+                &["route"],
+            ),
+            denials: keep.counters(
+                "stagedoor_denials_total",
+                "Requests that were denied, by code",
+                &["code"],
+            ),
+            workspaces: keep.counters(
+                "stagedoor_workspace_requests_total",
+                "Exchanges by workspace; those beyond the cap are `other`",
+                &["workspace", "decision"],
+            ),
+            breaker: keep.gauges(
+                "stagedoor_breaker_state",
+                "0 closed, 1 open, 2 half-open",
+                &["upstream", "plugin"],
+            ),
             in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
-            audit_lost: keep.gauge("stagedoor_audit_records_lost_total", "Audit records that could not be kept"),
-            audit_bytes: keep.gauge("stagedoor_audit_bytes_total", "Bytes of audit records written"),
-            reload_success: keep.gauge("stagedoor_config_last_reload_successful", "1 if the last reload was taken over"),
-            reload_time: keep.gauge("stagedoor_config_last_reload_success_timestamp_seconds", "When a config was taken over last"),
-            keys_fetches: keep.counters("stagedoor_keys_fetches_total", "Fetches of an issuer's keys", &["issuer", "result"]),
-            certificate_end: keep.gauges("stagedoor_certificate_not_after_seconds", "When a certificate ends", &["listener", "name"]),
+            audit_lost: keep.gauge(
+                "stagedoor_audit_records_lost_total",
+                "Audit records that could not be kept",
+            ),
+            audit_bytes: keep
+                .gauge("stagedoor_audit_bytes_total", "Bytes of audit records written"),
+            reload_success: keep.gauge(
+                "stagedoor_config_last_reload_successful",
+                "1 if the last reload was taken over",
+            ),
+            reload_time: keep.gauge(
+                "stagedoor_config_last_reload_success_timestamp_seconds",
+                "When a config was taken over last",
+            ),
+            keys_fetches: keep.counters(
+                "stagedoor_keys_fetches_total",
+                "Fetches of an issuer's keys",
+                &["issuer", "result"],
+            ),
+            certificate_end: keep.gauges(
+                "stagedoor_certificate_not_after_seconds",
+                "When a certificate ends",
+                &["listener", "name"],
+            ),
             handles: RwLock::default(),
             aliases,
-            named: config.workspaces.named.keys().take(config.process.metric_workspaces_max.into()).map(Label::from).collect(),
+            named: config
+                .workspaces
+                .named
+                .keys()
+                .take(config.process.metric_workspaces_max.into())
+                .map(Label::from)
+                .collect(),
             registry,
         }
     }

@@ -104,7 +104,9 @@ impl Stage {
         let mut messages = Vec::new();
         for served in &self.certificates {
             let listener = config.listeners.get(served.listener.as_str());
-            let Some(written) = listener.and_then(|listener| listener.tls.as_ref()) else { continue };
+            let Some(written) = listener.and_then(|listener| listener.tls.as_ref()) else {
+                continue;
+            };
             match tls::store(written) {
                 Ok(store) => {
                     self.note_certificates(&served.listener, &store);
@@ -204,7 +206,9 @@ fn needs_restart(last: &config::Config, new: &config::Config) -> Vec<String> {
     for (name, listener) in &new.listeners {
         match last.listeners.get(name) {
             Some(old) if same_sockets(old, listener) => {}
-            Some(_) => messages.push(format!("listener `{name}` has changed: restart to apply that")),
+            Some(_) => {
+                messages.push(format!("listener `{name}` has changed: restart to apply that"))
+            }
             None => messages.push(format!("listener `{name}` is new: restart to open it")),
         }
     }
@@ -242,4 +246,3 @@ fn keep_listeners(
     }
     kept
 }
-

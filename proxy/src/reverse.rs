@@ -173,7 +173,8 @@ impl ProxyHttp for Reverse {
         if ctx.is_late() {
             return Err(ctx.late());
         }
-        let route = Arc::clone(ctx.exchange.route.as_ref().expect("an admitted request has a route"));
+        let route =
+            Arc::clone(ctx.exchange.route.as_ref().expect("an admitted request has a route"));
         let live = Arc::clone(&ctx.live);
         let upstream = live.upstreams.get(&route.upstream).expect("a policy names known upstreams");
         let attempt = Attempt {
@@ -207,7 +208,8 @@ impl ProxyHttp for Reverse {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
-        let others = upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.len().min(3));
+        let others =
+            upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.len().min(3));
         error.set_retry(others && !ctx.is_late());
         error
     }
@@ -223,8 +225,14 @@ impl ProxyHttp for Reverse {
         client_reused: bool,
     ) -> Box<Error> {
         let is_read = ctx.exchange.route.as_ref().is_some_and(|r| r.class == config::Class::Read);
-        let safe = matches!(session.req_header().method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if is_read && safe && !ctx.upgrade && ctx.attempts < 3 && !session.as_ref().retry_buffer_truncated() {
+        let safe =
+            matches!(session.req_header().method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_read
+            && safe
+            && !ctx.upgrade
+            && ctx.attempts < 3
+            && !session.as_ref().retry_buffer_truncated()
+        {
             error.retry.decide_reuse(client_reused);
         } else {
             error.set_retry(false);
@@ -335,7 +343,9 @@ impl ProxyHttp for Reverse {
         }
         if !route.options.redact.is_empty() && is_json && status != 101 {
             if response.headers.contains_key(header::CONTENT_ENCODING) {
-                return Err(ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() }));
+                return Err(
+                    ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
+                );
             }
             let length = response.headers.get(header::CONTENT_LENGTH);
             let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
@@ -396,7 +406,12 @@ impl ProxyHttp for Reverse {
         }
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
         let denial = match ctx.denial.take() {
             Some(denial) => Some(denial),
             None => self.denial_of(error, ctx),
@@ -610,7 +625,10 @@ fn trace_id(request: &RequestHeader) -> Option<&str> {
     let mut parts = text.split('-');
     let (version, trace) = (parts.next()?, parts.next()?);
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (version.len() == 2 && version != "ff" && trace.len() == 32 && hex(trace)
+    (version.len() == 2
+        && version != "ff"
+        && trace.len() == 32
+        && hex(trace)
         && trace.bytes().any(|b| b != b'0'))
     .then_some(trace)
 }

@@ -12,8 +12,14 @@ use pingora::{
     apps::HttpServerOptions,
     protocols::http::v2::server::default_h2_options,
     proxy::HttpProxy,
-    server::{RunArgs, Server, ShutdownWatch, configuration::{Opt, ServerConf}},
-    services::{background::{BackgroundService, background_service}, listening::Service},
+    server::{
+        RunArgs, Server, ShutdownWatch,
+        configuration::{Opt, ServerConf},
+    },
+    services::{
+        background::{BackgroundService, background_service},
+        listening::Service,
+    },
 };
 
 use crate::{
@@ -73,7 +79,8 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
         format!("cannot write audit records to `{}`", folder.display())
     })?;
-    let live = reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+    let live =
+        reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     show_breakers(&metrics, &live.policy);
     let now = clock::now().unix_seconds();
     metrics.reloaded(true, now);
@@ -267,4 +274,3 @@ impl BackgroundService for Background {
         }
     }
 }
-

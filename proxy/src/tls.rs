@@ -76,7 +76,10 @@ struct Note;
 
 #[async_trait]
 impl TlsAccept for Note {
-    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+    async fn handshake_complete_callback(
+        &self,
+        tls: &TlsRef,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
         let certificate = tls.peer_certificate_der().map(|der| {
             let names = certs::names_of(der);
             let labels = |texts: Vec<String>| texts.iter().filter_map(|t| Label::new(t)).collect();

@@ -163,8 +163,7 @@ impl Upstream {
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.write_timeout = Some(timeouts.upstream);
-        let silence =
-            if attempt.stream { timeouts.stream_idle } else { timeouts.upstream };
+        let silence = if attempt.stream { timeouts.stream_idle } else { timeouts.upstream };
         options.read_timeout = Some(silence);
         if attempt.grpc {
             options.set_http_version(2, 2);

@@ -16,17 +16,17 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             );
         }
     }
-    let delivers = |name: &str| {
-        config.upstreams.get(name).is_some_and(|u| u.authority == Authority::Delivery)
-    };
+    let delivers =
+        |name: &str| config.upstreams.get(name).is_some_and(|u| u.authority == Authority::Delivery);
     let dxcp = Preset::named("dxcp").expect("the preset `dxcp` is shipped");
     for route in config.routes.iter().filter(|route| delivers(&route.upstream.value)) {
         if route.options.closed {
             continue;
         }
-        let opened = dxcp.routes.iter().filter(|row| row.state == PresetState::Closed).find(|row| {
-            methods_meet(&row.methods, &route.methods) && overlap(&row.path, &route.path)
-        });
+        let opened =
+            dxcp.routes.iter().filter(|row| row.state == PresetState::Closed).find(|row| {
+                methods_meet(&row.methods, &route.methods) && overlap(&row.path, &route.path)
+            });
         if let Some(row) = opened {
             found.problem(
                 &route.place,
@@ -53,8 +53,7 @@ fn overlap(a: &PathTemplate, b: &PathTemplate) -> bool {
     let reaches = |long: &PathTemplate, short: &PathTemplate| {
         long.segments.len() == short.segments.len() || short.open_ended
     };
-    common
-        && if a.segments.len() >= b.segments.len() { reaches(a, b) } else { reaches(b, a) }
+    common && if a.segments.len() >= b.segments.len() { reaches(a, b) } else { reaches(b, a) }
 }
 
 #[cfg(test)]

@@ -18,12 +18,18 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     if let Some(caller) = config.identity.client_certificates.first()
         && !certificates_asked
     {
-        found.problem(&caller.place, "no listener asks for client certificates; set `tls.client_ca` on one");
+        found.problem(
+            &caller.place,
+            "no listener asks for client certificates; set `tls.client_ca` on one",
+        );
     }
     for caller in &config.identity.client_certificates {
         for workspace in &caller.workspaces {
             if !config.workspaces.undeclared && !config.workspaces.named.contains_key(workspace) {
-                found.problem(&caller.place, format!("no workspace `{workspace}` in `workspaces.named`"));
+                found.problem(
+                    &caller.place,
+                    format!("no workspace `{workspace}` in `workspaces.named`"),
+                );
             }
         }
     }
@@ -43,7 +49,10 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
         found.problem(place, format!("`{name}` has keys at {}; keep one", given.join(" and ")));
     }
     if issuer.algorithms.is_empty() {
-        found.problem(place, format!("`{name}` has no algorithm; write for example `algorithms: [RS256]`"));
+        found.problem(
+            place,
+            format!("`{name}` has no algorithm; write for example `algorithms: [RS256]`"),
+        );
     }
     let hmac = issuer.algorithms.iter().filter(|algorithm| algorithm.is_hmac()).count();
     match (keys.secret_file.is_some(), hmac) {
@@ -53,7 +62,9 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
         ),
         (false, 1..) => found.problem(
             place,
-            format!("`{name}` allows HMAC without `keys.secret_file`: a public key would be its secret"),
+            format!(
+                "`{name}` allows HMAC without `keys.secret_file`: a public key would be its secret"
+            ),
         ),
         _ => {}
     }
@@ -62,14 +73,22 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
             if issuer.audiences.is_empty() {
                 found.problem(
                     place,
-                    format!("`{name}` has no `audiences`: tokens made for others would pass; list ours"),
+                    format!(
+                        "`{name}` has no `audiences`: tokens made for others would pass; list ours"
+                    ),
                 );
             }
             if keys.backstage_url.is_some() {
-                found.problem(place, format!("`{name}` has `backstage_url` but is not `kind: backstage`"));
+                found.problem(
+                    place,
+                    format!("`{name}` has `backstage_url` but is not `kind: backstage`"),
+                );
             }
             let discovery = given.is_empty();
-            if discovery && !issuer.issuer.starts_with("https://") && !issuer.issuer.starts_with("http://") {
+            if discovery
+                && !issuer.issuer.starts_with("https://")
+                && !issuer.issuer.starts_with("http://")
+            {
                 found.problem(
                     place,
                     format!("`{}` is no address to discover keys at; set `keys.url`, `file` or `secret_file`", issuer.issuer),

@@ -5,7 +5,10 @@ use crate::{ClientCertificate, Config, ListenerKind, Place};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     if config.listeners.is_empty() {
-        found.problem(&Place::default(), "`listeners` is empty; write at least one of kind `reverse`");
+        found.problem(
+            &Place::default(),
+            "`listeners` is empty; write at least one of kind `reverse`",
+        );
     }
     let all: Vec<_> = config.listeners.iter().collect();
     for (index, (name, listener)) in all.iter().enumerate() {
@@ -15,10 +18,18 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
         let loopback = listener.address.ip().is_loopback();
         if listener.kind == ListenerKind::Admin && !loopback {
-            found.warning(place, format!("admin listener `{name}` is not on loopback; anyone who reaches it can reload"));
+            found.warning(
+                place,
+                format!(
+                    "admin listener `{name}` is not on loopback; anyone who reaches it can reload"
+                ),
+            );
         }
         if listener.kind == ListenerKind::Reverse && listener.tls.is_none() && !loopback {
-            found.warning(place, format!("`{name}` takes tokens over plain TCP from other machines; add `tls`"));
+            found.warning(
+                place,
+                format!("`{name}` takes tokens over plain TCP from other machines; add `tls`"),
+            );
         }
         if listener.kind == ListenerKind::Admin && listener.workspace.is_some() {
             found.problem(place, format!("admin listener `{name}` has no workspace; remove it"));
@@ -27,11 +38,17 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             && !config.workspaces.undeclared
             && !config.workspaces.named.contains_key(&workspace.value)
         {
-            found.problem(&workspace.place, format!("no workspace `{}` in `workspaces.named`", workspace.value));
+            found.problem(
+                &workspace.place,
+                format!("no workspace `{}` in `workspaces.named`", workspace.value),
+            );
         }
         let Some(tls) = &listener.tls else { continue };
         if tls.certificates.is_empty() {
-            found.problem(&tls.place, "`certificates` is empty; write `- {cert: tls.crt, key: tls.key}`");
+            found.problem(
+                &tls.place,
+                "`certificates` is empty; write `- {cert: tls.crt, key: tls.key}`",
+            );
         }
         if tls.client_certificate == ClientCertificate::Required && tls.client_ca.is_none() {
             found.problem(&tls.place, "`client_certificate: required` needs `client_ca`");

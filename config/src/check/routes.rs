@@ -11,23 +11,41 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     for route in &routes {
         references(config, route, found);
         if let Some(first) = names.insert(route.name.to_string(), route.place.clone()) {
-            found.problem(&route.place, format!("route `{}` exists already, at {first}", route.name));
+            found.problem(
+                &route.place,
+                format!("route `{}` exists already, at {first}", route.name),
+            );
         }
         if route.methods.is_empty() {
-            found.problem(&route.place, format!("route `{}` has no methods; write `[GET, HEAD]` or `[ANY]`", route.name));
+            found.problem(
+                &route.place,
+                format!("route `{}` has no methods; write `[GET, HEAD]` or `[ANY]`", route.name),
+            );
         }
         let options = &route.options;
         if options.public && !options.access.is_open() {
             found.problem(&route.place, format!("route `{}` is public: nobody is asked who they are; remove `access` or `public`", route.name));
         }
         if options.public && options.cookie {
-            found.problem(&route.place, format!("route `{}` is public and needs no `cookie`", route.name));
+            found.problem(
+                &route.place,
+                format!("route `{}` is public and needs no `cookie`", route.name),
+            );
         }
-        if let Some(both) = options.query.remove.iter().find(|name| options.query.allow.contains_key(*name)) {
-            found.problem(&route.place, format!("query parameter `{both}` is both removed and allowed"));
+        if let Some(both) =
+            options.query.remove.iter().find(|name| options.query.allow.contains_key(*name))
+        {
+            found.problem(
+                &route.place,
+                format!("query parameter `{both}` is both removed and allowed"),
+            );
         }
-        if options.upgrade && !route.methods.iter().any(|m| matches!(m, Method::Get | Method::Any)) {
-            found.problem(&route.place, format!("route `{}` upgrades, but an upgrade is a GET", route.name));
+        if options.upgrade && !route.methods.iter().any(|m| matches!(m, Method::Get | Method::Any))
+        {
+            found.problem(
+                &route.place,
+                format!("route `{}` upgrades, but an upgrade is a GET", route.name),
+            );
         }
     }
     same_requests(&routes, found);
@@ -74,7 +92,10 @@ fn same_requests(routes: &[Located<Route>], found: &mut Findings) {
                     if name != *route.name {
                         found.problem(
                             &route.place,
-                            format!("route `{}` takes the same requests as `{name}`, at {place}", route.name),
+                            format!(
+                                "route `{}` takes the same requests as `{name}`, at {place}",
+                                route.name
+                            ),
                         );
                     }
                     break 'route;

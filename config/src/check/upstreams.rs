@@ -21,7 +21,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.problem(place, format!("`{name}` needs both `client_cert` and `client_key`"));
         }
         if !upstream.url.tls && (tls.ca.is_some() || tls.client_cert.is_some()) {
-            found.problem(place, format!("`{name}` has `tls` but its url is `http://`; write `https://`"));
+            found.problem(
+                place,
+                format!("`{name}` has `tls` but its url is `http://`; write `https://`"),
+            );
         }
         let breaker = &upstream.breaker;
         if !(1..=100).contains(&breaker.failure_percent) {
@@ -37,7 +40,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             if !(500..=599).contains(&ignored.status) {
                 found.problem(
                     place,
-                    format!("`{name}`: `{}` is no failure anyway; `ignore` takes 500 to 599", ignored.status),
+                    format!(
+                        "`{name}`: `{}` is no failure anyway; `ignore` takes 500 to 599",
+                        ignored.status
+                    ),
                 );
             }
         }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use config::IssuerKind;
 
 use super::{
-    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims,
-    keys::Key,
-    token::Token,
-    tokens::Entry,
+    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims, keys::Key,
+    token::Token, tokens::Entry,
 };
 use crate::{
     Denial, Label, Now,
@@ -62,7 +60,8 @@ impl Identity {
         let mut all = self.issuers.iter().filter(|i| i.written.kind == IssuerKind::Backstage);
         let found = match kind {
             Kind::User => {
-                let iss = token.claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
+                let iss =
+                    token.claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
                 all.find(|issuer| *iss == *issuer.written.issuer)
             }
             Kind::Plugin | Kind::LimitedUser => all.next().filter(|_| all.next().is_none()),

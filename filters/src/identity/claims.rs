@@ -47,10 +47,7 @@ fn time(claims: &Claims, name: &str) -> Result<Option<f64>, TokenFault> {
 }
 
 /// Checks that `aud` is there and names one that is `ours`.
-pub(super) fn audience(
-    claims: &Claims,
-    ours: impl Fn(&str) -> bool,
-) -> Result<(), TokenFault> {
+pub(super) fn audience(claims: &Claims, ours: impl Fn(&str) -> bool) -> Result<(), TokenFault> {
     let wrong_type = TokenFault::Malformed { why: "`aud` is neither a text nor a list of texts" };
     let fits = match claims.get("aud") {
         None => false,
@@ -86,9 +83,9 @@ pub(super) fn subject(claims: &Claims, at: &Claim) -> Result<Label, TokenFault> 
 /// A person, or a program: client credentials make the client itself the subject (RFC 9068 2.2).
 pub(super) fn kind(claims: &Claims) -> CallerKind {
     let subject = claims.get("sub");
-    let is_client = ["client_id", "azp"].iter().any(|name| {
-        claims.get(*name).is_some_and(|client| Some(client) == subject)
-    });
+    let is_client = ["client_id", "azp"]
+        .iter()
+        .any(|name| claims.get(*name).is_some_and(|client| Some(client) == subject));
     let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
     let service_account = text("preferred_username").starts_with("service-account-");
     let auth0 = text("gty") == "client-credentials";

@@ -1,12 +1,12 @@
 //! Signatures, by the ring that rustls brings; jsonwebtoken asks us for them.
 
+use config::Algorithm;
 use jsonwebtoken::{
     Algorithm as Jwt, DecodingKey, DecodingKeyKind,
     crypto::{CryptoProvider, JwtVerifier, KeyUtils},
     errors::{ErrorKind, Result},
     signature::{Error as SignatureError, Verifier},
 };
-use config::Algorithm;
 use ring::{
     hmac,
     signature::{
@@ -69,7 +69,11 @@ impl JwtVerifier for Ring {
 }
 
 impl Verifier<Vec<u8>> for Ring {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), SignatureError> {
+    fn verify(
+        &self,
+        message: &[u8],
+        signature: &Vec<u8>,
+    ) -> std::result::Result<(), SignatureError> {
         self.check(message, signature).map_err(|_| SignatureError::new())
     }
 }

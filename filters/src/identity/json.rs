@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn an_object_that_can_be_read_in_two_ways_is_refused() {
-        let check = |text: &str, fits: bool| assert_eq!(object(text.as_bytes()).is_ok(), fits, "{text}");
+        let check =
+            |text: &str, fits: bool| assert_eq!(object(text.as_bytes()).is_ok(), fits, "{text}");
         check(r#"{"a":1,"b":{"a":[{}]}}"#, true);
         check(r#"{"a":1,"a":1}"#, false);
         check(r#"{"a":{"b":1,"b":2}}"#, false);

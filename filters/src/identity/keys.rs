@@ -247,7 +247,11 @@ impl Key {
                 if modulus.len() < 256 {
                     return None;
                 }
-                (Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, &e), [&n[..], &e].concat())
+                (
+                    Kind::Rsa,
+                    DecodingKey::from_rsa_raw_components(modulus, &e),
+                    [&n[..], &e].concat(),
+                )
             }
             ("EC", Some(curve)) => {
                 let (kind, width) = match curve {
@@ -315,7 +319,10 @@ impl Key {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 

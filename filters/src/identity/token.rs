@@ -31,9 +31,8 @@ impl<'a> Token<'a> {
         });
         let (message, header, claims, signature) =
             parts.ok_or(malformed("it does not have three parts"))?;
-        let decoded = |part: &str| {
-            BASE64URL.decode(part).map_err(|_| malformed("a part is not base64url"))
-        };
+        let decoded =
+            |part: &str| BASE64URL.decode(part).map_err(|_| malformed("a part is not base64url"));
         // The text is what is remembered as verified: there must be one spelling only.
         decoded(signature)?;
         let header = json::object(&decoded(header)?).map_err(malformed)?;

@@ -18,9 +18,12 @@ use crate::{Label, Now};
 /// themselves are not kept: they are known by their SHA-256.
 pub struct Tokens {
     verified: Cache<TokenKey, Arc<Entry>>,
-    groups: Cache<(Label, Label), (Duration, Arc<[Label]>)>,
+    groups: Cache<(Label, Label), Groups>,
     next: AtomicU64,
 }
+
+/// A caller's groups, and until when (since the start) they are believed.
+type Groups = (Duration, Arc<[Label]>);
 
 const TOKENS_MAX: u64 = 10_000;
 

@@ -46,7 +46,9 @@ impl Check {
         match self.format {
             Format::Text => {
                 problems.iter().for_each(|problem| println!("{problem}"));
-                warnings.iter().for_each(|warning| println!("{}: warning: {}", warning.place, warning.message));
+                warnings.iter().for_each(|warning| {
+                    println!("{}: warning: {}", warning.place, warning.message)
+                });
                 if problems.is_empty() {
                     println!("{}: valid", self.config.display());
                 }

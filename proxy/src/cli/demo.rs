@@ -79,7 +79,7 @@ impl Demo {
             service.add_tcp(&format!("127.0.0.1:{}", port(n)));
             server.add_service(service);
         };
-        add("issuer", 2, App::Issuer(issuer));
+        add("issuer", 2, App::Issuer(Box::new(issuer)));
         add("dxcp", 3, App::Dxcp);
         add("portal", 4, App::Portal);
         server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
@@ -97,28 +97,76 @@ fn print_commands(demo: &Demo, folder: &Path, issuer: &Issuer) {
     println!("\nA token for ada, who deploys for workspace payments:\n\nADA={ada}\n");
     println!("A token for bo, of workspace web:\n\nBO={bo}\n");
     let show = |title: &str, expected: &str, arguments: &str| {
-        println!("# {title}\n# -> {expected}\ncurl -s -w ' [%{{http_code}}]\\n' --cacert {ca} {arguments}\n");
+        println!(
+            "# {title}\n# -> {expected}\ncurl -s -w ' [%{{http_code}}]\\n' --cacert {ca} {arguments}\n"
+        );
     };
     let dxcp = format!("https://dxcp.localhost:{edge}/v1");
     let portal = format!("https://portal.localhost:{edge}/api");
     let deploy = r#"-X POST -H 'Content-Type: application/json' -d '{"service":"pay","environment":"prod","version":"1.2.3","changeSummary":"demo"}'"#;
-    show("An allowed read. The engine's address is not in the answer", "200", &format!(r#"-H "Authorization: Bearer $ADA" "{dxcp}/services/pay/delivery-status?environment=prod""#));
-    show("A deploy: DXCP alone decides", "201", &format!(r#"-H "Authorization: Bearer $ADA" -H "Idempotency-Key: demo-$RANDOM" {deploy} {dxcp}/deployments"#));
+    show(
+        "An allowed read. The engine's address is not in the answer",
+        "200",
+        &format!(
+            r#"-H "Authorization: Bearer $ADA" "{dxcp}/services/pay/delivery-status?environment=prod""#
+        ),
+    );
+    show(
+        "A deploy: DXCP alone decides",
+        "201",
+        &format!(
+            r#"-H "Authorization: Bearer $ADA" -H "Idempotency-Key: demo-$RANDOM" {deploy} {dxcp}/deployments"#
+        ),
+    );
     show("No token", "401 caller_missing", &format!("{dxcp}/services"));
-    show("A spoofed identity: the upstream sees who is really calling", "200", &format!(r#"-H "Authorization: Bearer $ADA" -H "X-Orbit-User-Id: admin" -H "x_orbit_user_id: admin" {portal}/argocd/find/name/echo"#));
-    show("Somebody else's workspace", "403 workspace_not_granted", &format!(r#"-H "Authorization: Bearer $BO" -H "X-Orbit-Workspace-Id: payments" {dxcp}/services"#));
-    show("An action without the role", "403 access_denied", &format!(r#"-H "Authorization: Bearer $BO" -X POST {portal}/spacelift-io/stacks/pay-prod/trigger"#));
-    show("An admin path, disguised", "403 route_closed", &format!(r#"-H "Authorization: Bearer $ADA" {dxcp}/%61dmin/system/rate-limits"#));
-    show("A rate limit: the last of five in a row", "429 rate_limited", &format!(r#"-H "Authorization: Bearer $BO" "{portal}/argocd/find/name/x?n=[1-5]""#));
-    show("A broken circuit: after five failures the backend is left alone", "503 breaker_open", &format!(r#"-H "Authorization: Bearer $ADA" "{portal}/spacelift-io/stacks?fail=[1-6]""#));
+    show(
+        "A spoofed identity: the upstream sees who is really calling",
+        "200",
+        &format!(
+            r#"-H "Authorization: Bearer $ADA" -H "X-Orbit-User-Id: admin" -H "x_orbit_user_id: admin" {portal}/argocd/find/name/echo"#
+        ),
+    );
+    show(
+        "Somebody else's workspace",
+        "403 workspace_not_granted",
+        &format!(
+            r#"-H "Authorization: Bearer $BO" -H "X-Orbit-Workspace-Id: payments" {dxcp}/services"#
+        ),
+    );
+    show(
+        "An action without the role",
+        "403 access_denied",
+        &format!(
+            r#"-H "Authorization: Bearer $BO" -X POST {portal}/spacelift-io/stacks/pay-prod/trigger"#
+        ),
+    );
+    show(
+        "An admin path, disguised",
+        "403 route_closed",
+        &format!(r#"-H "Authorization: Bearer $ADA" {dxcp}/%61dmin/system/rate-limits"#),
+    );
+    show(
+        "A rate limit: the last of five in a row",
+        "429 rate_limited",
+        &format!(r#"-H "Authorization: Bearer $BO" "{portal}/argocd/find/name/x?n=[1-5]""#),
+    );
+    show(
+        "A broken circuit: after five failures the backend is left alone",
+        "503 breaker_open",
+        &format!(r#"-H "Authorization: Bearer $ADA" "{portal}/spacelift-io/stacks?fail=[1-6]""#),
+    );
     println!("# What was decided, and why\ncat {folder}/audit/*.jsonl\n");
     println!("# What the proxy knows of itself\ncurl -s http://127.0.0.1:{admin}/state\n");
-    println!("# Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n");
-    println!("The config is {folder}/stagedoor.yaml: change it, and the change is in force. Ctrl-C ends.");
+    println!(
+        "# Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n"
+    );
+    println!(
+        "The config is {folder}/stagedoor.yaml: change it, and the change is in force. Ctrl-C ends."
+    );
 }
 
 enum App {
-    Issuer(Issuer),
+    Issuer(Box<Issuer>),
     Dxcp,
     Portal,
 }

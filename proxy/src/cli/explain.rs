@@ -85,7 +85,8 @@ impl Explain {
         let mut exchange = Exchange::default();
         let mut decided = match &self.suppose {
             Some(subject) => {
-                let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
+                let labels =
+                    |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
                 let mut caller = filters::identity::Caller::supposed(Label::lossy(subject));
                 caller.groups = labels(&self.group);
                 caller.roles = labels(&self.role);

@@ -1,0 +1,29 @@
+# `make demo` runs it, `make test` tests it. Both install what is missing.
+
+.PHONY: demo test setup check real extra bench load clean
+
+demo: setup
+	cargo build --release -p proxy
+	./target/release/stagedoor demo
+
+test: setup
+	./scripts/test
+
+# cmake for zlib-ng, curl and PostgreSQL for the tests with real parts.
+setup:
+	./scripts/setup
+
+# Format and lints alone.
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# What needs Java or Go: Keycloak, h2spec.
+extra: setup
+	./scripts/extra
+
+bench: setup
+	cargo bench -p filters
+
+load: setup
+	./loadtests/run

@@ -1,0 +1,234 @@
+//! Runs the pages in `scenarios/`: each is the documentation of a filter and its test.
+//!
+//! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
+//! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
+//! sends the last request so often and says how each ended; `decision` is what must come out.
+//! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::HashMap, fs, net::IpAddr, sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+use filters::{
+    Exchange, Label, Now, Policy, State,
+    assertion::Assertions,
+    breaker::Outcome,
+    explain::{Request, verdict},
+    identity::{Caller, KeySet, Source, install_crypto},
+};
+use ring::hmac;
+
+/// What every page's config begins with.
+const BASE: &str = "version: stagedoor/v1
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:8080}
+identity:
+  issuers:
+    orbit:
+      issuer: orbit
+      audiences: [stagedoor]
+      authorized_parties: [portal]
+      token_types: [JWT]
+      algorithms: [HS256]
+      keys: {secret_file: secret}
+    idp:
+      issuer: https://idp.example
+      audiences: [stagedoor]
+      algorithms: [ES256]
+    away: {issuer: 'https://away.example', audiences: [stagedoor], algorithms: [ES256]}
+upstreams:
+  portal: {url: http://127.0.0.1:7007}
+  dxcp: {url: http://127.0.0.1:8000, authority: delivery}
+";
+const SECRET: &[u8] = b"a secret that only the pages know";
+const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"one","alg":"ES256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+/// The pages' present: 2026-11-24, noon.
+const NOON: u64 = 1_795_521_600;
+
+#[test]
+fn the_pages_say_what_happens() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let pages = tests::files(&tests::root().join("tests/scenarios"), ".md");
+    assert!(pages.len() > 8, "the pages are gone");
+    let mut wrong = Vec::new();
+    for path in pages {
+        let text = fs::read_to_string(&path).unwrap();
+        let new = Page::default().run(&text);
+        if new == text {
+            continue;
+        }
+        if update {
+            fs::write(&path, new).unwrap();
+            continue;
+        }
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for (line, (is, was)) in new.lines().zip(text.lines()).enumerate() {
+            if is != was {
+                wrong.push(format!("{name}:{}\n  says    {was}\n  happens {is}", line + 1));
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[derive(Default)]
+struct Page {
+    yaml: String,
+    tokens: HashMap<String, String>,
+    running: Option<(Policy, State)>,
+    elapsed: Duration,
+    last: Option<String>,
+    outcome: String,
+}
+
+impl Page {
+    /// The page with its decisions as they are.
+    fn run(mut self, text: &str) -> String {
+        let mut out = String::new();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            out.push_str(line);
+            out.push('\n');
+            let Some(kind) = line.strip_prefix("```") else { continue };
+            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            let block = block.join("\n");
+            if kind == "decision" {
+                out.push_str(&self.outcome);
+            } else {
+                self.block(kind, &block);
+                out.push_str(&block);
+            }
+            out.push_str("\n```\n");
+        }
+        out
+    }
+
+    fn block(&mut self, kind: &str, block: &str) {
+        match kind.split_whitespace().collect::<Vec<_>>()[..] {
+            ["yaml"] => {
+                self.yaml = format!("{block}\n");
+                self.running = None;
+            }
+            ["token", name] => _ = self.tokens.insert(name.to_owned(), token(block)),
+            ["http"] => self.request(block, None),
+            ["http", "after", time] => {
+                let time: config::Duration = time.parse().unwrap();
+                self.elapsed += *time;
+                self.request(block, None);
+            }
+            ["outcome", count, what] => {
+                let outcome = match what {
+                    "failure" => Outcome::Failure,
+                    _ => Outcome::Success,
+                };
+                let request = self.last.clone().expect("an outcome is of a request");
+                for _ in 0..count.parse().unwrap() {
+                    self.request(&request, Some(outcome));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn request(&mut self, text: &str, outcome: Option<Outcome>) {
+        self.last = Some(text.to_owned());
+        let mut text = text.to_owned();
+        for (name, token) in &self.tokens {
+            text = text.replace(&format!("${name}"), token);
+        }
+        let mut request = Request::read(&text).unwrap();
+        if !request.headers.contains_key("host") {
+            request.header("host: portal.example").unwrap();
+        }
+        let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
+        let mut exchange = Exchange { supposed: supposed(&mut request), ..Exchange::default() };
+        let (policy, state) = self.running.get_or_insert_with(|| running(&self.yaml));
+        let client: IpAddr = [192, 0, 2, 1].into();
+        if request.headers.remove("x-test-audit-fails").is_some() {
+            state.recording.set(false);
+        }
+        let kept = request.headers.remove("x-test-stays").is_some();
+        let decided =
+            filters::decide(policy, state, &request.head(0, client, true), now, &mut exchange);
+        self.outcome = verdict(&exchange, decided.as_ref().err());
+        if let Ok(admitted) = &decided {
+            if let Some(target) = &admitted.edits.target {
+                self.outcome += &format!("\nsends {target}");
+            }
+            for (name, value) in &admitted.edits.set {
+                if name != "x-stagedoor-assertion" {
+                    self.outcome += &format!("\nsets {name}: {}", value.to_str().unwrap());
+                }
+            }
+        }
+        filters::reverse::report(
+            &mut exchange,
+            outcome.or(Some(Outcome::Success)).filter(|_| !kept),
+            now,
+        );
+        if kept {
+            // An exchange that is still under way when the page ends.
+            std::mem::forget(exchange.running.take());
+        }
+    }
+}
+
+fn running(yaml: &str) -> (Policy, State) {
+    install_crypto();
+    // A page may say more of what the base says something of.
+    let (own, more): (String, String) = (BASE.to_owned(), yaml.to_owned());
+    let text = if let Some(upstreams) = more.strip_prefix("upstreams:\n") {
+        own + upstreams
+    } else {
+        own + &more
+    };
+    let loaded = config::parse("page.yaml", &text).unwrap_or_else(|p| panic!("{p}\n{text}"));
+    let policy = Policy::new(&loaded.config, "page");
+    let state = State::new(Assertions::with_new_key());
+    let keys = |issuer: &str, set: KeySet| {
+        let source = Source { issuer: Label::lossy(issuer), plugin: None };
+        state.keys.replace(&source, set, Now::default());
+    };
+    keys("orbit", KeySet::from_secret(SECRET).unwrap());
+    keys("idp", KeySet::from_jwks(JWKS.as_bytes()).unwrap());
+    (policy, state)
+}
+
+/// `authorization: Bearer ada@payments;roles=deployer;groups=dev` supposes a caller.
+fn supposed(request: &mut Request) -> Option<Arc<Caller>> {
+    let text = request.headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
+    let (subject, rest) = text.split_once('@')?;
+    let mut caller = Caller::supposed(Label::new(subject)?);
+    let labels = |list: &str| list.split(',').filter_map(Label::new).collect();
+    for (index, part) in rest.split(';').enumerate() {
+        match part.split_once('=') {
+            Some(("roles", list)) => caller.roles = labels(list),
+            Some(("groups", list)) => caller.groups = labels(list),
+            _ if index == 0 => caller.workspaces = labels(part),
+            _ => panic!("`{part}` says nothing of a caller"),
+        }
+    }
+    request.headers.remove("authorization");
+    Some(caller.into())
+}
+
+/// A JWT of the two JSON objects, signed with the pages' secret. `NOW+60` is a time.
+fn token(block: &str) -> String {
+    let (header, claims) = block.split_once('\n').expect("a token has a header and claims");
+    let part = |text: &str| {
+        let mut text = text.to_owned();
+        while let Some(at) = text.find("NOW") {
+            let rest = &text[at + 3..];
+            let length = 1 + rest[1..].bytes().take_while(u8::is_ascii_digit).count();
+            let offset: i64 = rest[..length].parse().unwrap();
+            let time = NOON.cast_signed() + offset;
+            text = format!("{}{time}{}", &text[..at], &rest[length..]);
+        }
+        BASE64URL.encode(text)
+    };
+    let message = format!("{}.{}", part(header), part(claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
+    format!("{message}.{}", BASE64URL.encode(tag.as_ref()))
+}

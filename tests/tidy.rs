@@ -1,0 +1,90 @@
+//! What the compiler cannot see: that pages, docs and code speak of the same things.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+fn text(folder: &str, ending: &str) -> String {
+    let files = tests::files(&tests::root().join(folder), ending);
+    assert!(!files.is_empty(), "{folder} has no {ending}");
+    files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// The texts in quotes that look like codes, in a file's table of denials.
+fn codes(file: &str) -> Vec<String> {
+    let text = fs::read_to_string(tests::root().join(file)).unwrap();
+    let table = text.split("mod tests").next().unwrap();
+    let quoted = table.split('"').skip(1).step_by(2);
+    let code = |text: &&str| {
+        text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let mut codes: Vec<String> = quoted.filter(code).map(str::to_owned).collect();
+    codes.sort();
+    codes.dedup();
+    codes
+}
+
+#[test]
+fn every_denial_has_a_page() {
+    let pages = text("tests/scenarios", ".md");
+    let mut codes = [codes("filters/src/denial.rs"), codes("proxy/src/front/head.rs")].concat();
+    codes.retain(|code| !["invalid_request", "invalid_token"].contains(&code.as_str()));
+    assert!(codes.len() > 45, "the tables of codes have moved: {codes:?}");
+    let missing: Vec<_> = codes.iter().filter(|code| !pages.contains(code.as_str())).collect();
+    assert!(missing.is_empty(), "no page tells of {missing:?}");
+}
+
+#[test]
+fn the_manual_and_the_schema_are_those_of_the_code() {
+    let check = |path: &str, made: String| {
+        let path = tests::root().join(path);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == made,
+            "{} is not up to date: UPDATE=1 cargo test -p tests",
+            path.display()
+        );
+    };
+    check("docs/config.md", config::markdown());
+    check("docs/config.schema.json", config::json_schema());
+}
+
+#[test]
+fn decisions_know_no_network_and_no_file() {
+    let manifest = fs::read_to_string(tests::root().join("filters/Cargo.toml")).unwrap();
+    for name in ["pingora", "tokio", "reqwest", "hickory-resolver"] {
+        assert!(!manifest.contains(name), "filters depends on {name}");
+    }
+    let code = text("filters/src", ".rs");
+    for word in ["std::fs", "std::env", "SystemTime::now", "Instant::now", "TcpStream"] {
+        assert!(!code.contains(word), "filters uses {word}");
+    }
+}
+
+#[test]
+fn only_explain_supposes_a_caller() {
+    let proxy = tests::files(&tests::root().join("proxy/src"), ".rs");
+    for path in proxy.iter().filter(|path| !path.ends_with("cli/explain.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(!text.contains("supposed"), "{} supposes a caller", path.display());
+    }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let metrics = fs::read_to_string(tests::root().join("proxy/src/metrics.rs")).unwrap();
+    let docs = fs::read_to_string(tests::root().join("docs/metrics.md")).unwrap_or_default();
+    let names = metrics.split('"').skip(1).step_by(2);
+    let names: Vec<&str> = names
+        .filter(|n| {
+            n.starts_with("stagedoor_") || n.starts_with("plugins_") || n.starts_with("backstage_")
+        })
+        .collect();
+    assert!(names.len() > 12);
+    for name in names {
+        assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not tell of {name}");
+    }
+}
