@@ -1,0 +1,51 @@
+'use strict';
+// The proxy, started from a config that a test writes.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { freePort, until } = require('./ports');
+const { start } = require('./process');
+
+exports.binary = process.env.STAGEDOOR_BIN
+  ?? path.join(__dirname, '../../../target/debug/stagedoor');
+
+/**
+ * Starts the proxy. `config(ports, folder)` answers the YAML without its admin listener and audit.
+ * Answers with ports, folder, `records()` and `stop()`.
+ */
+exports.stagedoor = async (config, { args = [], audit = true, env = {}, folder } = {}) => {
+  folder ??= fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-real-'));
+  const ports = { edge: await freePort(), tls: await freePort(), admin: await freePort() };
+  const file = path.join(folder, 'stagedoor.yaml');
+  fs.mkdirSync(path.join(folder, 'audit'), { recursive: true });
+  const write = (yaml) => fs.writeFileSync(file, [
+    'version: stagedoor/v1',
+    yaml.replace(/^listeners:$/m, `listeners:\n  admin: {kind: admin, address: 127.0.0.1:${ports.admin}}`),
+    audit ? `audit: {folder: ${folder}/audit}` : '',
+    /^process:/m.test(yaml) ? '' : 'process: {drain_delay: 0s, drain_timeout: 5s}',
+  ].join('\n'));
+  write(await config(ports, folder));
+  const program = start(exports.binary, ['run', '-c', file, ...args], { env: { ...process.env, ...env } });
+  const admin = (where, options) => fetch(`http://127.0.0.1:${ports.admin}${where}`, options);
+  await until('the proxy', async () => {
+    if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
+    return (await admin('/readyz')).ok;
+  }).catch((error) => { throw new Error(`${error.message}\n${program.output()}`); });
+  const records = () => fs.readdirSync(path.join(folder, 'audit')).sort()
+    .flatMap((name) => fs.readFileSync(path.join(folder, 'audit', name), 'utf8').trim().split('\n'))
+    .filter(Boolean).map((line) => JSON.parse(line));
+  return {
+    ...program,
+    ports, folder, file, write, admin, records,
+    url: `http://127.0.0.1:${ports.edge}`,
+    /** The first record that fits. */
+    record: (fits) => until('a record', async () => records().find(fits), 5000),
+    reload: async () => (await admin('/reload', { method: 'POST' })).json(),
+    stop: async (signal) => {
+      const code = await program.stop(signal);
+      if (!process.env.KEEP) fs.rmSync(folder, { recursive: true, force: true });
+      return code;
+    },
+  };
+};
