@@ -1,8 +1,11 @@
 //! Every connection begins here, before Pingora: how many there may be, how long and how large a
 //! head may be, and whether it can be read in one way only.
 
+mod chunks;
 mod guard;
 mod head;
+mod through;
+mod turns;
 
 use std::{
     collections::HashMap,
@@ -15,7 +18,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
@@ -28,7 +30,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub use head::HeadRefusal;
+use self::{guard::Guard, head::Body, through::Through, turns::Turns};
+
+pub use self::head::HeadRefusal;
 
 /// Sizes, counts and times for a listener's connections.
 #[derive(Clone, Debug)]
@@ -173,24 +177,24 @@ impl<A> Front<A> {
         Some(place)
     }
 
-    /// Reads one head into `buffer`; `None` if the client is gone or idle.
+    /// Reads on until the next head is whole: where it ends, and how its body does. `None` if the
+    /// client is gone or idle.
     async fn head(
         &self,
-        stream: &mut Stream,
-        buffer: &mut BytesMut,
+        connection: &mut Through<Turns>,
         first: bool,
         shutdown: &ShutdownWatch,
-    ) -> Result<Option<()>, HeadRefusal> {
+    ) -> Result<Option<(usize, Body)>, HeadRefusal> {
         // On a new connection the first byte must come as fast as the rest of the head.
         let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
-        if buffer.is_empty() {
+        if connection.reading.ahead.is_empty() {
             let mut shutdown = shutdown.clone();
             let drained = self.drain.changed.notified();
             if !first && (self.drain.is_draining() || *shutdown.borrow()) {
                 return Ok(None);
             }
             tokio::select! {
-                read = timeout(patience, stream.read_buf(buffer)) => match read {
+                read = timeout(patience, connection.more()) => match read {
                     Ok(Ok(1..)) => {}
                     Err(_) if first => return Err(HeadRefusal::Timeout),
                     _ => return Ok(None),
@@ -202,17 +206,19 @@ impl<A> Front<A> {
         let deadline = Instant::now() + self.limits.head_timeout;
         let mut looked_at = 0;
         loop {
-            if let Some(end) = head::end(buffer, looked_at) {
+            let came = &connection.reading.ahead;
+            if let Some(end) = head::end(came, looked_at)? {
                 if end > self.limits.head_max {
                     return Err(HeadRefusal::TooLarge);
                 }
-                return head::check(&buffer[..end], self.limits.headers_max).map(Some);
+                let body = head::check(&came[..end], self.limits.headers_max)?;
+                return Ok(Some((end, body)));
             }
-            if buffer.len() > self.limits.head_max {
+            if came.len() > self.limits.head_max {
                 return Err(HeadRefusal::TooLarge);
             }
-            looked_at = buffer.len();
-            match timeout_at(deadline, stream.read_buf(buffer)).await {
+            looked_at = came.len();
+            match timeout_at(deadline, connection.more()).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Ok(None),
                 Err(_) => return Err(HeadRefusal::Timeout),
@@ -264,35 +270,43 @@ impl<A> Front<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
     async fn http1(
         &self,
-        mut stream: Stream,
+        stream: Stream,
         peer: IpAddr,
         shutdown: &ShutdownWatch,
     ) -> Option<()> {
         let mut persistent: Option<HttpPersistentSettings> = None;
-        let mut buffer = BytesMut::with_capacity(4096);
+        let mut connection = Box::new(Through { inner: stream, reading: Turns::new() });
         for request in 0..self.limits.keepalive_requests_max {
-            let first = request == 0;
-            match self.head(&mut stream, &mut buffer, first, shutdown).await {
-                Ok(head) => head?,
+            let read = match self.head(&mut connection, request == 0, shutdown).await {
+                Ok(read) => {
+                    let (end, body) = read?;
+                    connection.begin(end, body)
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let begun = match read {
+                Ok(begun) => begun,
                 Err(refusal) => {
-                    self.refuse(stream, refusal, peer, &buffer).await;
+                    let Through { inner, reading } = *connection;
+                    self.refuse(inner, refusal, peer, &reading.ahead).await;
                     return None;
                 }
-            }
+            };
             let last = self.drain.is_draining()
                 || *shutdown.borrow()
                 || request + 1 == self.limits.keepalive_requests_max;
-            let mut session = ServerSession::new_http1(stream);
+            let mut session = ServerSession::new_http1(connection);
             if let Some(persistent) = persistent.take() {
                 persistent.apply_to_session(&mut session);
             }
-            session.set_keepalive(if last { None } else { Some(60) });
-            session.set_pipelined_prefix(std::mem::take(&mut buffer));
+            // Pingora reads the head once more and then does as the client asks; but it keeps no
+            // connection that may not be used again, and says so in the answer.
+            session.set_keepalive_reuses_remaining(last.then_some(0));
+            session.set_pipelined_prefix(begun);
             let reused = self.app.process_new_http(session, shutdown).await?;
             let (back, settings) = reused.consume();
-            stream = back;
+            connection = back.into_any().downcast().ok()?;
             persistent = settings;
-            buffer.reserve(4096);
         }
         None
     }
@@ -319,8 +333,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
             return None;
         };
         if is_http2 {
-            let stream = guard::Guard::new(stream, self.limits.head_timeout);
-            ServerApp::process_new(&self.app, Box::new(stream), shutdown).await;
+            let late = Arc::new(AtomicBool::new(false));
+            let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
+            let stream = Box::new(Through { inner: stream, reading });
+            ServerApp::process_new(&self.app, stream, shutdown).await;
+            if late.load(Ordering::Relaxed) {
+                self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
+            }
         } else {
             self.http1(stream, peer, shutdown).await;
         }

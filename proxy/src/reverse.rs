@@ -30,6 +30,7 @@ use crate::{
     live::{Live, Stage},
     metrics::Counted,
     tls::TlsFacts,
+    upgrade::Answered,
     upstreams::Attempt,
 };
 
@@ -63,6 +64,8 @@ pub struct Ctx {
     status: u16,
     stream: bool,
     upgrade: bool,
+    /// Whether an upgrade was answered.
+    answered: Answered,
     grpc: bool,
     bytes_in: u64,
     /// The answer so far, where it must be read whole to be redacted.
@@ -122,6 +125,7 @@ impl ProxyHttp for Reverse {
             status: 0,
             stream: false,
             upgrade: false,
+            answered: Answered::default(),
             grpc: false,
             bytes_in: 0,
             redacting: None,
@@ -179,7 +183,7 @@ impl ProxyHttp for Reverse {
         let upstream = live.upstreams.get(&route.upstream).expect("a policy names known upstreams");
         let attempt = Attempt {
             timeouts: route.timeouts,
-            upgrade: ctx.upgrade,
+            upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
             stream: ctx.stream,
             grpc: ctx.grpc,
             nth: ctx.attempts as usize,
@@ -325,6 +329,7 @@ impl ProxyHttp for Reverse {
             return Ok(());
         }
         ctx.status = status;
+        ctx.answered.note();
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
@@ -553,6 +558,10 @@ impl Reverse {
             E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
                 Denial::UpstreamTls { upstream }
             }
+            // Our own connection for upgrades says so in its own way.
+            E::ReadError if ctx.upgrade && !ctx.answered.is_noted() && is_timeout(error) => {
+                Denial::UpstreamTimeout { upstream }
+            }
             E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
             E::ReadError | E::WriteError | E::ConnectionClosed => {
                 Denial::UpstreamReset { upstream }
@@ -566,6 +575,11 @@ impl Reverse {
             }
         })
     }
+}
+
+fn is_timeout(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
 }
 
 fn head<'a>(

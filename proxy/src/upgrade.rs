@@ -3,16 +3,22 @@
 //! Pingora tears such a connection down if the upstream's 101 is read before it has noted the end
 //! of the (empty) request body. A connection that first says "not yet" to every read lets it note
 //! that in time.
+//!
+//! It also ends a handshake that the upstream never answers: Backstage leaves some so.
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use filters::routes::Timeouts;
 use pingora::{
     Error, ErrorType, Result,
     connectors::l4::Connect,
@@ -26,17 +32,40 @@ use pingora::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 
+/// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
+/// long as a stream may.
+#[derive(Clone, Debug, Default)]
+pub struct Answered(Arc<AtomicBool>);
+
+impl Answered {
+    /// Notes that it has.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Makes `peer` connect in the way that upgrades need.
-pub fn decorate(peer: &mut HttpPeer, connect_timeout: Duration) {
-    peer.options.custom_l4 = Some(Arc::new(Patiently { connect_timeout }));
+pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
+    peer.options.custom_l4 = Some(Arc::new(Patiently {
+        connect_timeout: timeouts.connect,
+        answer_timeout: timeouts.upgrade,
+        answered: answered.clone(),
+    }));
 }
 
 #[derive(Debug)]
 struct Patiently {
     connect_timeout: Duration,
+    answer_timeout: Duration,
+    answered: Answered,
 }
 
 #[async_trait]
@@ -57,7 +86,13 @@ impl Connect for Patiently {
         };
         // Small frames must not wait for each other.
         let _ = tcp.set_nodelay(true);
-        Ok(VirtualSocketStream::new(Box::new(Patient { tcp, asked: false })).into())
+        let patient = Patient {
+            tcp,
+            asked: false,
+            answered: self.answered.clone(),
+            patience: Some(Box::pin(sleep(self.answer_timeout))),
+        };
+        Ok(VirtualSocketStream::new(Box::new(patient)).into())
     }
 }
 
@@ -66,6 +101,18 @@ impl Connect for Patiently {
 struct Patient {
     tcp: TcpStream,
     asked: bool,
+    answered: Answered,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// Whether the upstream has had its time to answer.
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.answered.is_noted() {
+            self.patience = None;
+        }
+        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+    }
 }
 
 impl VirtualSocket for Patient {
@@ -88,6 +135,9 @@ impl AsyncRead for Patient {
         }
         let polled = Pin::new(&mut this.tcp).poll_read(cx, buf);
         this.asked = polled.is_pending();
+        if polled.is_pending() && this.is_overdue(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         polled
     }
 }

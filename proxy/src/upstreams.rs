@@ -19,7 +19,10 @@ use pingora::{
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 
-use crate::dial::{Dial, Unresolved};
+use crate::{
+    dial::{Dial, Unresolved},
+    upgrade::Answered,
+};
 
 /// All upstreams of a config.
 pub struct Upstreams(HashMap<Label, Upstream>);
@@ -36,12 +39,12 @@ pub struct Upstream {
 }
 
 /// What an attempt is made for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// Its timeouts.
     pub timeouts: Timeouts,
-    /// Whether it goes over to another protocol.
-    pub upgrade: bool,
+    /// If it goes over to another protocol: where the upstream's answer is noted.
+    pub upgrade: Option<Answered>,
     /// Whether it is a stream with its own idle timeout.
     pub stream: bool,
     /// Whether it is gRPC, which needs HTTP/2.
@@ -163,16 +166,17 @@ impl Upstream {
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.write_timeout = Some(timeouts.upstream);
-        let silence = if attempt.stream { timeouts.stream_idle } else { timeouts.upstream };
+        let is_stream = attempt.stream || attempt.upgrade.is_some();
+        let silence = if is_stream { timeouts.stream_idle } else { timeouts.upstream };
         options.read_timeout = Some(silence);
         if attempt.grpc {
             options.set_http_version(2, 2);
             peer.group_key ^= 1;
         }
-        if attempt.upgrade {
+        if let Some(answered) = &attempt.upgrade {
             options.set_http_version(1, 1);
             peer.group_key ^= 2;
-            crate::upgrade::decorate(&mut peer, timeouts.connect);
+            crate::upgrade::decorate(&mut peer, timeouts, answered);
         }
         Ok(peer)
     }

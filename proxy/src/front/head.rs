@@ -36,16 +36,45 @@ impl HeadRefusal {
     }
 }
 
-/// Where a head ends, if `bytes` hold all of it: after the first empty line.
-pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
-    // A part of the empty line may have come before.
-    let from = from.saturating_sub(3);
-    let at = memchr::memmem::find(&bytes[from..], b"\r\n\r\n")?;
-    Some(from + at + 4)
+/// How a request's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// So many bytes; none if the head does not speak of a body.
+    Length(u64),
+    /// As its chunks say.
+    Chunked,
+    /// None, and if the upstream agrees the connection is no longer HTTP.
+    Upgrade,
 }
 
-/// Checks a whole head, its empty line included.
-pub(super) fn check(head: &[u8], headers_max: usize) -> Result<(), HeadRefusal> {
+/// Where a head ends, if `bytes` hold all of it: after the first empty line. The bytes before
+/// `from` have been looked at.
+///
+/// # Errors
+/// If it cannot become a head, however much is still to come.
+pub(super) fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadRefusal> {
+    use HeadRefusal::Malformed;
+    // Such as TLS on a listener without it.
+    if bytes.first().is_some_and(|b| !is_token(*b)) {
+        return Err(Malformed("this does not begin like HTTP"));
+    }
+    for at in memchr::memchr_iter(b'\n', &bytes[from..]) {
+        let before = &bytes[..from + at];
+        if before.last() != Some(&b'\r') {
+            return Err(Malformed("a line does not end with CR LF"));
+        }
+        if before.ends_with(b"\r\n\r") {
+            return Ok(Some(before.len() + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Checks a whole head, its empty line included; says how the body after it is delimited.
+///
+/// # Errors
+/// Why nobody else may see this head.
+pub(super) fn check(head: &[u8], headers_max: usize) -> Result<Body, HeadRefusal> {
     let body = &head[..head.len() - 2];
     let mut lines = Lines(body);
     let version = request_line(lines.next().ok_or(HeadRefusal::Malformed("no request line"))??)?;
@@ -120,8 +149,9 @@ fn request_line(line: &[u8]) -> Result<Version, HeadRefusal> {
 struct Seen {
     hosts: usize,
     lengths: usize,
+    length: u64,
     codings: usize,
-    chunked: bool,
+    websocket: bool,
 }
 
 fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
@@ -149,16 +179,22 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
         14 if name.eq_ignore_ascii_case(b"content-length") => {
             seen.lengths += 1;
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            // Eighteen digits cannot overflow.
             if !digits || value.len() > 18 {
                 return Err(FramingAmbiguous("Content-Length is not a plain number"));
             }
+            let number = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
+            seen.length = value.iter().fold(0, number);
         }
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
             seen.codings += 1;
-            seen.chunked = value.eq_ignore_ascii_case(b"chunked");
-            if !seen.chunked {
+            if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(FramingAmbiguous("Transfer-Encoding is not `chunked`"));
             }
+        }
+        // Pingora forwards no other upgrade.
+        7 if name.eq_ignore_ascii_case(b"upgrade") => {
+            seen.websocket |= value.eq_ignore_ascii_case(b"websocket");
         }
         _ => {}
     }
@@ -166,7 +202,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
 }
 
 impl Seen {
-    fn judge(&self, version: Version) -> Result<(), HeadRefusal> {
+    fn judge(&self, version: Version) -> Result<Body, HeadRefusal> {
         use HeadRefusal::{FramingAmbiguous, Malformed};
         if self.lengths > 1 {
             return Err(FramingAmbiguous("Content-Length stands twice"));
@@ -183,7 +219,13 @@ impl Seen {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
             return Err(Malformed("there is not exactly one Host"));
         }
-        Ok(())
+        let body = if self.codings > 0 { Body::Chunked } else { Body::Length(self.length) };
+        match body {
+            _ if !self.websocket || version == Version::Http10 => Ok(body),
+            Body::Length(0) => Ok(Body::Upgrade),
+            // Where would the body end, and the other protocol begin?
+            _ => Err(FramingAmbiguous("an upgrade has a body")),
+        }
     }
 }
 
@@ -196,6 +238,10 @@ mod tests {
     use super::*;
 
     fn code(head: &str) -> Result<(), &'static str> {
+        body(head).map(drop)
+    }
+
+    fn body(head: &str) -> Result<Body, &'static str> {
         check(head.as_bytes(), 5).map_err(|refusal| refusal.row().1)
     }
 
@@ -276,12 +322,37 @@ mod tests {
     }
 
     #[test]
+    fn a_head_says_how_its_body_is_delimited() {
+        let check = |headers: &str, expected: Result<Body, &'static str>| {
+            let head = format!("POST / HTTP/1.1~Host: a~{headers}~").replace('~', "\r\n");
+            assert_eq!(body(&head), expected, "{head:?}");
+        };
+        check("", Ok(Body::Length(0)));
+        check("Content-Length: 007~", Ok(Body::Length(7)));
+        check("Content-Length: 999999999999999999~", Ok(Body::Length(999_999_999_999_999_999)));
+        check("Transfer-Encoding: chunked~", Ok(Body::Chunked));
+        check("Upgrade: WebSocket~", Ok(Body::Upgrade));
+        check("Upgrade: websocket~Content-Length: 0~", Ok(Body::Upgrade));
+        check("Upgrade: websocket~Content-Length: 1~", Err("framing_ambiguous"));
+        check("Upgrade: websocket~Transfer-Encoding: chunked~", Err("framing_ambiguous"));
+        // Java's client asks for this on every plain request.
+        check("Upgrade: h2c~Content-Length: 1~", Ok(Body::Length(1)));
+        assert_eq!(body("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n"), Ok(Body::Length(0)));
+    }
+
+    #[test]
     fn the_end_is_found_wherever_the_bytes_were_cut() {
-        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody";
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\n";
         for cut in 0..head.len() {
-            let known = end(&head[..cut], 0);
-            assert_eq!(known, (cut >= 27).then_some(27));
-            assert_eq!(end(head, cut.min(26)), Some(27));
+            assert_eq!(end(&head[..cut], 0), Ok((cut >= 27).then_some(27)));
+            assert_eq!(end(head, cut.min(26)), Ok(Some(27)));
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_a_head_is_not_waited_for() {
+        for begun in ["\x16\x03\x01\x02", "\r\n", " GET", "\0", "GET / HTTP/1.1\n", "GET /\r\nA: b\n"] {
+            assert!(end(begun.as_bytes(), 0).is_err(), "{begun:?}");
         }
     }
 }

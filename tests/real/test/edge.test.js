@@ -225,6 +225,21 @@ test('a WebSocket passes the same checks as any request', async () => {
   await door.record((r) => r.upgraded === true);
 });
 
+test('a WebSocket may be silent for longer than an answer may take', async () => {
+  const ws = new WebSocket(`ws://127.0.0.1:${door.ports.edge}/open/ws`);
+  await new Promise((resolve) => ws.once('open', resolve));
+  let closed = false;
+  ws.once('close', () => { closed = true; });
+  // The upstream's timeout is 1 s: two other exchanges run into it one after the other.
+  await get('/open/x?do=hang');
+  await get('/open/x?do=hang');
+  assert.equal(closed, false);
+  const echoed = new Promise((resolve) => ws.once('message', (data) => resolve(String(data))));
+  ws.send('still here');
+  assert.equal(await echoed, 'still here');
+  ws.close();
+});
+
 test('fast upgrades are not torn down', async () => {
   let failed = 0;
   const one = () => new Promise((resolve) => {

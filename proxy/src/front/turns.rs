@@ -1,0 +1,139 @@
+//! A connection whose requests take turns.
+//!
+//! Pingora gets to read one request and no byte more. Left alone it would take the beginning of
+//! the next one for an error of the first, or drop it; and it would read chunk sizes more
+//! generously than others do. What comes early is kept here until it is its turn.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use pingora::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use super::{
+    chunks::Chunks,
+    head::{Body, HeadRefusal},
+    through::{Reading, Through},
+};
+
+/// How far the request that has its turn still goes.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// What came and belongs to no request that had its turn.
+    pub(super) ahead: BytesMut,
+    rest: Rest,
+}
+
+/// What of a request's body is still to come.
+#[derive(Debug)]
+enum Rest {
+    Length(u64),
+    Chunked(Chunks),
+    /// A request to go over to another protocol: the connection is not ours to divide.
+    Everything,
+}
+
+/// More than this is left in the socket until its turn.
+const AHEAD_MAX: usize = 16 << 10;
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0) }
+    }
+
+    fn poll_ahead(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD_MAX {
+            let mut space = [0; 1024];
+            let mut space = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut *inner).poll_read(cx, &mut space))?;
+            if space.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(space.filled());
+        }
+        Poll::Pending
+    }
+}
+
+impl Through<Turns> {
+    /// Reads some more of what is ahead; how much.
+    pub(super) async fn more(&mut self) -> io::Result<usize> {
+        self.inner.read_buf(&mut self.reading.ahead).await
+    }
+
+    /// Gives the request its turn whose head ends at `end`: the head, and what came of its body.
+    pub(super) fn begin(&mut self, end: usize, body: Body) -> Result<BytesMut, HeadRefusal> {
+        let turns = &mut self.reading;
+        turns.rest = match body {
+            Body::Length(length) => Rest::Length(length),
+            Body::Chunked => Rest::Chunked(Chunks::default()),
+            Body::Upgrade => Rest::Everything,
+        };
+        let came = turns.rest.take(&turns.ahead[end..]).map_err(HeadRefusal::FramingAmbiguous)?;
+        let all = end + came;
+        if all == turns.ahead.len() {
+            let next = BytesMut::with_capacity(4096);
+            return Ok(std::mem::replace(&mut turns.ahead, next));
+        }
+        Ok(turns.ahead.split_to(all))
+    }
+}
+
+impl Reading for Turns {
+    fn poll_read(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_over() {
+            // Pingora only wants to know whether the client is still there.
+            return self.poll_ahead(inner, cx);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(inner).poll_read(cx, buf))?;
+        let came = &buf.filled()[before..];
+        match self.rest.take(came) {
+            Ok(ours) => {
+                self.ahead.extend_from_slice(&came[ours..]);
+                buf.set_filled(before + ours);
+                Poll::Ready(Ok(()))
+            }
+            Err(why) => {
+                buf.set_filled(before);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
+            }
+        }
+    }
+}
+
+impl Rest {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Length(length) => *length == 0,
+            Self::Chunked(chunks) => chunks.is_over(),
+            Self::Everything => false,
+        }
+    }
+
+    /// How many of `bytes` belong to the body.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        match self {
+            Self::Length(length) => {
+                let ours = bytes.len().min(usize::try_from(*length).unwrap_or(usize::MAX));
+                *length -= ours as u64;
+                Ok(ours)
+            }
+            Self::Chunked(chunks) => chunks.take(bytes),
+            Self::Everything => Ok(bytes.len()),
+        }
+    }
+}
