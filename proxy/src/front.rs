@@ -306,6 +306,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
             let reused = self.app.process_new_http(session, shutdown).await?;
             let (back, settings) = reused.consume();
             connection = back.into_any().downcast().ok()?;
+            if !connection.is_at_end() {
+                return None;
+            }
             persistent = settings;
         }
         None

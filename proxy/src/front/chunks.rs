@@ -64,7 +64,7 @@ impl Chunks {
         let is_text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
         self.at = match (&self.at, byte) {
             (&At::Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                // Fifteen digits are a petabyte, and cannot overflow.
+                // Fifteen digits are more than anybody sends, and cannot overflow.
                 if digits == 15 {
                     return Err("a chunk's size has too many digits");
                 }

@@ -69,6 +69,12 @@ impl Through<Turns> {
         self.inner.read_buf(&mut self.reading.ahead).await
     }
 
+    /// Whether the request that had its turn was read to its end. If not, what comes next is not
+    /// the next request.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.reading.rest, Rest::Everything) || self.reading.rest.is_over()
+    }
+
     /// Gives the request its turn whose head ends at `end`: the head, and what came of its body.
     pub(super) fn begin(&mut self, end: usize, body: Body) -> Result<BytesMut, HeadRefusal> {
         let turns = &mut self.reading;

@@ -3,6 +3,7 @@
 
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
+const net = require('node:net');
 const { after, before, test } = require('node:test');
 const WebSocket = require('ws');
 const { identity, orbit } = require('../rig/jwt');
@@ -10,7 +11,7 @@ const { stagedoor } = require('../rig/stagedoor');
 const { upstream, raw } = require('../rig/upstream');
 const { freePort, until } = require('../rig/ports');
 
-let up; let door; let ada;
+let up; let door; let ada; let eagerPort;
 const config = (dead) => (ports, folder) => `
 listeners:
   edge:
@@ -21,6 +22,7 @@ ${identity(folder)}
 workspaces: {named: {payments: {}, web: {}}}
 upstreams:
   up: {url: ${up.url}, timeouts: {upstream: 1s, whole: 2s, upgrade: 1s}, breaker: {requests_min: 1000000}}
+  eager: {url: "http://127.0.0.1:${eagerPort}"}
   dead: {url: "http://127.0.0.1:${dead}", breaker: {requests_min: 1000000}}
   dxcp: {url: ${up.url}, authority: delivery, breaker: {requests_min: 1000000}}
 rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 10000}}
@@ -30,11 +32,13 @@ routes:
 - {name: open, methods: [ANY], path: /open/**, upstream: up, class: read, options: {public: true, upgrade: true}}
 - {name: read, methods: [ANY], path: /read/**, upstream: up, class: read}
 - {name: act, methods: [ANY], path: /act/**, upstream: up, class: action}
+- {name: eager, methods: [GET], path: /eager, upstream: eager, class: read, options: {public: true, upgrade: true}}
 - {name: dead, methods: [ANY], path: /dead, upstream: dead, class: read, options: {public: true}}
 `;
 
 before(async () => {
   up = await upstream();
+  eagerPort = await freePort();
   door = await stagedoor(config(await freePort()));
   ada = { authorization: `Bearer ${orbit('ada', ['payments'])}` };
 });
@@ -122,7 +126,7 @@ test('a head that can be read in two ways is refused and on record', async () =>
 
 test('a CONNECT after a good request on the same connection is refused too', async () => {
   const good = 'GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n';
-  const socket = require('node:net').connect(door.ports.edge, '127.0.0.1');
+  const socket = net.connect(door.ports.edge, '127.0.0.1');
   let got = '';
   socket.on('data', (d) => { got += d; });
   socket.write(good);
@@ -240,16 +244,37 @@ test('a WebSocket may be silent for longer than an answer may take', async () =>
   ws.close();
 });
 
-test('fast upgrades are not torn down', async () => {
+test('an upgrade whose upstream answers at once is not torn down', async () => {
+  // It says 101 as soon as it is called, which is before the end of the request has been noted.
+  const eager = net.createServer((socket) => {
+    socket.setNoDelay(true);
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
+    let head = true;
+    socket.on('data', (data) => {
+      const end = head ? data.indexOf('\r\n\r\n') : -4;
+      if (end < 0 && head) return;
+      head = false;
+      if (data.length > end + 4) socket.write(data.subarray(end + 4));
+    });
+    socket.on('error', () => {});
+  });
+  await new Promise((resolve) => eager.listen(eagerPort, '127.0.0.1', resolve));
   let failed = 0;
   const one = () => new Promise((resolve) => {
-    const ws = new WebSocket(`ws://127.0.0.1:${door.ports.edge}/open/ws`);
-    ws.on('open', () => ws.send('x'));
-    ws.on('message', () => { ws.terminate(); resolve(); });
-    ws.on('close', (c) => { if (c !== 1006) failed += 1; resolve(); });
-    ws.on('error', () => { failed += 1; resolve(); });
+    const socket = net.connect(door.ports.edge, '127.0.0.1');
+    let got = '';
+    let sent = false;
+    socket.on('data', (data) => {
+      got += data;
+      if (!sent && got.includes('\r\n\r\n')) { sent = true; socket.write('ping'); }
+      if (got.endsWith('ping')) { socket.destroy(); resolve(); }
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => { if (!got.endsWith('ping')) { failed += 1; resolve(); } });
+    socket.write('GET /eager HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n');
   });
-  for (let n = 0; n < 40; n += 1) await Promise.all(Array.from({ length: 10 }, one));
+  for (let n = 0; n < 60; n += 1) await Promise.all(Array.from({ length: 10 }, one));
+  eager.close();
   assert.equal(failed, 0);
 });
 
