@@ -351,7 +351,9 @@ mod tests {
 
     #[test]
     fn what_cannot_become_a_head_is_not_waited_for() {
-        for begun in ["\x16\x03\x01\x02", "\r\n", " GET", "\0", "GET / HTTP/1.1\n", "GET /\r\nA: b\n"] {
+        for begun in
+            ["\x16\x03\x01\x02", "\r\n", " GET", "\0", "GET / HTTP/1.1\n", "GET /\r\nA: b\n"]
+        {
             assert!(end(begun.as_bytes(), 0).is_err(), "{begun:?}");
         }
     }

@@ -45,11 +45,7 @@ impl Turns {
         Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0) }
     }
 
-    fn poll_ahead(
-        &mut self,
-        inner: &mut Stream,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_ahead(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ahead.len() < AHEAD_MAX {
             let mut space = [0; 1024];
             let mut space = ReadBuf::new(&mut space);
