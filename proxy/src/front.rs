@@ -268,12 +268,7 @@ impl<A> Front<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
-    async fn http1(
-        &self,
-        stream: Stream,
-        peer: IpAddr,
-        shutdown: &ShutdownWatch,
-    ) -> Option<()> {
+    async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<()> {
         let mut persistent: Option<HttpPersistentSettings> = None;
         let mut connection = Box::new(Through { inner: stream, reading: Turns::new() });
         for request in 0..self.limits.keepalive_requests_max {

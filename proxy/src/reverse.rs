@@ -317,7 +317,7 @@ impl ProxyHttp for Reverse {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -363,8 +363,8 @@ impl ProxyHttp for Reverse {
         }
         response.insert_header("x-request-id", ctx.request_id.as_str())?;
         answer::limits(response, ctx.exchange.standing.as_ref(), None)?;
-        if self.stage.drain.is_draining() && !ctx.upgrade && response.version != Version::HTTP_2 {
-            response.insert_header(header::CONNECTION, "close")?;
+        if self.stage.drain.is_draining() && !ctx.upgrade {
+            session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
     }
@@ -419,7 +419,10 @@ impl ProxyHttp for Reverse {
     ) -> FailToProxy {
         let denial = match ctx.denial.take() {
             Some(denial) => Some(denial),
-            None => self.denial_of(error, ctx),
+            None => {
+                let body_done = session.as_downstream_mut().is_body_done();
+                self.denial_of(error, ctx, body_done)
+            }
         };
         let begun = session.as_ref().response_written().is_some();
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
@@ -527,7 +530,10 @@ impl Reverse {
         let begins = |name: HeaderName, text: &str| {
             request.headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text.as_bytes()))
         };
-        ctx.upgrade = session.as_ref().is_upgrade_req();
+        // Pingora takes any `Upgrade` for one, but hands on only WebSocket.
+        let websocket = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"websocket");
+        ctx.upgrade = session.as_ref().is_upgrade_req()
+            && request.headers.get(header::UPGRADE).is_some_and(websocket);
         ctx.grpc = begins(header::CONTENT_TYPE, "application/grpc")
             && !begins(header::CONTENT_TYPE, "application/grpc-web");
         ctx.stream = ctx.grpc || begins(header::ACCEPT, "text/event-stream");
@@ -538,13 +544,17 @@ impl Reverse {
     }
 
     /// What an error of Pingora's means. `None` if the client went away: nobody was denied.
-    fn denial_of(&self, error: &Error, ctx: &Ctx) -> Option<Denial> {
+    fn denial_of(&self, error: &Error, ctx: &Ctx, body_done: bool) -> Option<Denial> {
         use ErrorType as E;
         let upstream = ctx.upstream();
         if error.esource() == &ErrorSource::Downstream {
             return match error.etype() {
                 E::ReadTimedout => Some(Denial::BodyTimeout),
                 E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 => {
+                    Some(Denial::BodyMalformed)
+                }
+                // The front found the chunks broken.
+                E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
                     Some(Denial::BodyMalformed)
                 }
                 _ => None,
@@ -559,9 +569,15 @@ impl Reverse {
                 Denial::UpstreamTls { upstream }
             }
             // Our own connection for upgrades says so in its own way.
-            E::ReadError if ctx.upgrade && !ctx.answered.is_noted() && is_timeout(error) => {
+            E::ReadError
+                if ctx.upgrade
+                    && !ctx.answered.is_noted()
+                    && caused_by(error, std::io::ErrorKind::TimedOut) =>
+            {
                 Denial::UpstreamTimeout { upstream }
             }
+            // It waits for a client that stopped sending: no failure of its own.
+            E::ReadTimedout if !body_done && !ctx.upgrade => Denial::BodyTimeout,
             E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
             E::ReadError | E::WriteError | E::ConnectionClosed => {
                 Denial::UpstreamReset { upstream }
@@ -577,9 +593,9 @@ impl Reverse {
     }
 }
 
-fn is_timeout(error: &Error) -> bool {
+fn caused_by(error: &Error, kind: std::io::ErrorKind) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
+    cause.is_some_and(|cause| cause.kind() == kind)
 }
 
 fn head<'a>(

@@ -63,3 +63,42 @@ impl Reading for Guard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::timeout,
+    };
+
+    use super::{super::through::Through, *};
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// Sends `pieces`, each read before the next; whether the stream fails after them.
+    async fn fails_after(pieces: &[&[u8]]) -> bool {
+        let (mut client, server) = duplex(1024);
+        let late = Arc::new(AtomicBool::new(false));
+        let reading = Guard::new(SHORT, Arc::clone(&late));
+        let mut guarded = Through { inner: Box::new(server), reading };
+        for piece in pieces {
+            client.write_all(piece).await.unwrap();
+            guarded.read_exact(&mut vec![0; piece.len()]).await.unwrap();
+        }
+        let failed = timeout(SHORT * 5, guarded.read_u8()).await;
+        assert_eq!(failed.is_ok(), late.load(Ordering::Relaxed));
+        matches!(failed, Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    #[tokio::test]
+    async fn a_preface_may_come_in_pieces_and_silence_after_it_is_fine() {
+        assert!(!fails_after(&[&[b'x'; PREFACE]]).await);
+        assert!(!fails_after(&[b"x".as_slice(); PREFACE]).await);
+    }
+
+    #[tokio::test]
+    async fn a_preface_that_is_never_whole_ends_the_connection() {
+        assert!(fails_after(&[]).await);
+        assert!(fails_after(&[b"x".as_slice(); PREFACE - 1]).await);
+    }
+}

@@ -195,16 +195,16 @@ impl Upstream {
         .await
     }
 
-    /// Agrees to every upgrade as soon as it is asked, then sends everything back.
+    /// Agrees to an upgrade before it is asked, then sends everything back.
     pub(crate) async fn websocket() -> Arc<Self> {
         Self::serve(|_, tcp| async move {
             let mut client = Client { tcp };
-            if client.head().await.is_none() {
-                return;
-            }
             client
                 .send("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
                 .await;
+            if client.head().await.is_none() {
+                return;
+            }
             while let Some(byte) = client.byte().await {
                 client.send_bytes(&[byte]).await;
             }
@@ -243,6 +243,11 @@ impl Upstream {
 
     async fn exchange(&self, client: &mut Client) -> Option<()> {
         let head = client.head().await?;
+        if !head.contains(" HTTP/1.1\r\n") {
+            // What is left over from a request that ended twice.
+            self.requests.lock().push(head);
+            return None;
+        }
         let Some(body) = self.body(client, &head.to_lowercase()).await else {
             self.left.notify_one();
             return None;

@@ -17,7 +17,7 @@ exports.freePort = () => new Promise((resolve, reject) => {
 exports.until = async (what, check, ms = 30000) => {
   const deadline = Date.now() + ms;
   for (;;) {
-    const found = await check().catch(() => false);
+    const found = await check().catch((error) => { if (error.fatal) throw error; return false; });
     if (found) return found;
     if (Date.now() > deadline) throw new Error(`waited ${ms} ms for ${what}`);
     await new Promise((resolve) => setImmediate(resolve));

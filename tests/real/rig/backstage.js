@@ -1,0 +1,82 @@
+'use strict';
+// A real Backstage backend: sign-in as guest, catalog, permissions, proxy, events, signals.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { until } = require('./ports');
+const { start } = require('./process');
+
+const PLUGINS = [
+  '@backstage/plugin-auth-backend',
+  '@backstage/plugin-auth-backend-module-guest-provider',
+  '@backstage/plugin-catalog-backend',
+  '@backstage/plugin-permission-backend',
+  '@backstage/plugin-permission-backend-module-allow-all-policy',
+  '@backstage/plugin-proxy-backend',
+  '@backstage/plugin-events-backend',
+  '@backstage/plugin-signals-backend',
+];
+
+/**
+ * Starts Backstage on `port`. `baseUrl` is what its users see: the proxy's address.
+ * `endpoints` are those of its proxy plugin.
+ */
+exports.backstage = async ({ port, baseUrl, postgres, endpoints = '{}' }) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-backstage-'));
+  fs.writeFileSync(`${folder}/app-config.yaml`, `
+app: {title: Stage, baseUrl: "${baseUrl}"}
+organization: {name: Stage}
+backend:
+  baseUrl: "${baseUrl}"
+  listen: {host: 127.0.0.1, port: ${port}}
+  trustProxy: loopback
+  database: {client: pg, connection: {host: 127.0.0.1, port: ${postgres.port}, user: postgres}}
+  cors: {origin: "${baseUrl}"}
+auth:
+  environment: development
+  providers: {guest: {userEntityRef: "user:default/ada", dangerouslyAllowOutsideDevelopment: true}}
+catalog:
+  rules: [{allow: [Component, User, Group]}]
+  locations: [{type: file, target: ${folder}/catalog.yaml}]
+permission: {enabled: true}
+proxy: {endpoints: ${endpoints}}
+`);
+  fs.writeFileSync(`${folder}/catalog.yaml`, `
+apiVersion: backstage.io/v1alpha1
+kind: User
+metadata: {name: ada}
+spec: {memberOf: [payments-dev]}
+---
+apiVersion: backstage.io/v1alpha1
+kind: Group
+metadata: {name: payments-dev}
+spec: {type: team, children: []}
+---
+apiVersion: backstage.io/v1alpha1
+kind: Component
+metadata: {name: pay}
+spec: {type: service, lifecycle: production, owner: payments-dev}
+`);
+  fs.writeFileSync(`${folder}/package.json`, '{"name":"stage","private":true,"version":"0.0.0"}');
+  const modules = path.join(__dirname, '..');
+  fs.writeFileSync(`${folder}/backend.js`, `
+const load = require('node:module').createRequire(${JSON.stringify(`${modules}/package.json`)});
+const { createBackend } = load('@backstage/backend-defaults');
+const backend = createBackend();
+for (const name of ${JSON.stringify(PLUGINS)}) {
+  const plugin = load(name);
+  backend.add(plugin.default ?? plugin);
+}
+backend.start();
+`);
+  const program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
+    cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn' },
+  });
+  const url = `http://127.0.0.1:${port}`;
+  await until('Backstage', async () => {
+    if (!program.isRunning()) throw Object.assign(new Error('it has ended'), { fatal: true });
+    return (await fetch(`${url}/.backstage/health/v1/readiness`)).ok;
+  }, 45000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
+  return { ...program, url, folder, stop: async () => { await program.stop('SIGKILL'); fs.rmSync(folder, { recursive: true, force: true }); } };
+};
