@@ -88,3 +88,14 @@ fn every_metric_is_documented() {
         assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not tell of {name}");
     }
 }
+
+#[test]
+fn the_examples_are_valid() {
+    let examples = tests::files(&tests::root().join("examples"), ".yaml");
+    assert!(examples.len() >= 2);
+    for path in examples {
+        if let Err(problems) = config::load(&path, &|_| None) {
+            panic!("{problems}");
+        }
+    }
+}

@@ -72,14 +72,21 @@ pub trait Refusals: Send + Sync {
 #[derive(Default)]
 pub struct Drain {
     draining: AtomicBool,
+    closing: AtomicBool,
     exchanges: AtomicUsize,
     changed: Notify,
 }
 
 impl Drain {
-    /// No more requests on connections that are kept alive.
+    /// From now on every answer on a connection is its last.
     pub fn begin(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes connections that wait for another request. Not sooner than a load balancer has
+    /// noticed: a client must not find its connection closed just as it uses it.
+    pub fn close_idle(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
     }
 
@@ -190,7 +197,7 @@ impl<A> Front<A> {
         if connection.reading.ahead.is_empty() {
             let mut shutdown = shutdown.clone();
             let drained = self.drain.changed.notified();
-            if !first && (self.drain.is_draining() || *shutdown.borrow()) {
+            if !first && (self.drain.closing.load(Ordering::Relaxed) || *shutdown.borrow()) {
                 return Ok(None);
             }
             tokio::select! {

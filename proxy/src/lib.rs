@@ -11,6 +11,7 @@ pub mod jwks;
 pub mod live;
 pub mod metrics;
 pub mod reload;
+mod request;
 pub mod reverse;
 pub mod serve;
 pub mod stop;

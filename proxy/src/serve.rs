@@ -32,7 +32,8 @@ use crate::{
     live::{ReloadResult, Stage},
     metrics::{Metrics, show_breakers},
     reload,
-    reverse::{Reverse, new_request_id},
+    request::new_request_id,
+    reverse::Reverse,
     stop::Stop,
     tls,
 };

@@ -53,6 +53,7 @@ impl Stop {
         tracing::info!(delay = %process.drain_delay, timeout = %process.drain_timeout, "stopping");
         self.0.drain.begin();
         sleep(*process.drain_delay).await;
+        self.0.drain.close_idle();
         let deadline = Instant::now() + *process.drain_timeout;
         while self.0.drain.under_way() > 0 && Instant::now() < deadline {
             sleep(LOOK).await;

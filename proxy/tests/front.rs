@@ -117,6 +117,7 @@ async fn draining_closes_what_is_idle_and_says_close_to_the_rest() {
     idle.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
     stage.drain.begin();
+    stage.drain.close_idle();
     assert_eq!(idle.rest().await, "");
 
     let mut late = stage.client().await;

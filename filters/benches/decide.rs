@@ -1,0 +1,100 @@
+//! What a decision costs, with few routes and workspaces and with many. `cargo bench -p filters`.
+
+use std::{fmt::Write, net::IpAddr, time::Duration};
+
+use filters::{
+    Exchange, Label, Now, Policy, State,
+    assertion::Assertions,
+    explain::Request,
+    identity::{KeySet, Source, install_crypto},
+};
+
+fn main() {
+    divan::main();
+}
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+struct Rig {
+    policy: Policy,
+    state: State,
+    request: Request,
+}
+
+/// A config of `count` routes and `count` workspaces, and a request for one in their middle.
+fn rig(count: usize) -> Rig {
+    install_crypto();
+    let mut text = String::from(
+        "version: stagedoor/v1
+listeners: {edge: {kind: reverse, address: '127.0.0.1:1'}}
+identity: {issuers: {orbit: {issuer: orbit, audiences: [stagedoor], algorithms: [HS256], keys: {secret_file: s}}}}
+upstreams: {up: {url: 'http://127.0.0.1:1'}}
+rate_limit: {each_workspace: {rate: 1000000000/s, burst: 1000000000}}
+workspaces:
+  named:
+",
+    );
+    for n in 0..count {
+        let _ = writeln!(text, "    ws-{n}: {{groups: [group-{n}]}}");
+    }
+    text.push_str("routes:\n");
+    for n in 0..count {
+        let _ = writeln!(
+            text,
+            "- {{name: r{n}, hosts: [portal.example], methods: [GET], path: '/api/plugin-{n}/items/{{id}}', upstream: up, plugin: p{n}, class: read}}"
+        );
+    }
+    let loaded = config::parse("bench.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    let policy = Policy::new(&loaded.config, "bench");
+    let state = State::new(Assertions::with_new_key());
+    let source = Source { issuer: Label::lossy("orbit"), plugin: None };
+    let keys = KeySet::from_secret(SECRET).expect("it is long enough");
+    state.keys.replace(&source, keys, Now::default());
+    let middle = count / 2;
+    let claims = format!(
+        r#"{{"iss":"orbit","aud":"stagedoor","sub":"user:default/ada","exp":9999999999,"groups":["group-{middle}"],"pad":"{}"}}"#,
+        "x".repeat(600)
+    );
+    let token = token(&claims);
+    let text = format!(
+        "GET /api/plugin-{middle}/items/42?full=1 HTTP/1.1\nhost: portal.example\nauthorization: Bearer {token}\naccept: application/json\nuser-agent: bench\n"
+    );
+    Rig { policy, state, request: Request::read(&text).expect("a good request") }
+}
+
+fn token(claims: &str) -> String {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+    let part = |text: &str| BASE64URL.encode(text);
+    let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET);
+    let tag = ring::hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", BASE64URL.encode(tag.as_ref()))
+}
+
+/// A whole decision for a token that was seen before: what nearly every request costs.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn decide(bencher: divan::Bencher<'_, '_>, count: usize) {
+    let rig = rig(count);
+    let now = Now::default().plus(Duration::from_secs(1_800_000_000));
+    let client: IpAddr = [192, 0, 2, 1].into();
+    let head = rig.request.head(0, client, true);
+    bencher.bench(|| {
+        let mut exchange = Exchange::default();
+        let admitted = filters::decide(&rig.policy, &rig.state, &head, now, &mut exchange);
+        assert!(admitted.is_ok());
+        exchange
+    });
+}
+
+/// The same for a path that no route takes.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn refuse(bencher: divan::Bencher<'_, '_>, count: usize) {
+    let mut rig = rig(count);
+    rig.request.target = "/api/nothing/like/it".to_owned();
+    let client: IpAddr = [192, 0, 2, 1].into();
+    let head = rig.request.head(0, client, true);
+    bencher.bench(|| {
+        let mut exchange = Exchange::default();
+        filters::decide(&rig.policy, &rig.state, &head, Now::default(), &mut exchange).is_err()
+    });
+}

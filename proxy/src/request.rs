@@ -1,0 +1,104 @@
+//! What Pingora's session says of a request, in the words that decisions use.
+
+use std::net::{IpAddr, SocketAddr};
+
+use filters::{Head, identity::ClientCertificate};
+use http::{HeaderValue, header};
+use pingora::{Error, http::RequestHeader, protocols::Digest, proxy::Session};
+
+use crate::{clock, tls::TlsFacts};
+
+/// Whether an I/O error of this kind is at the root of an error.
+pub(crate) fn caused_by(error: &Error, kind: std::io::ErrorKind) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == kind)
+}
+
+/// The head that a decision is made from.
+pub(crate) fn head<'a>(
+    listener: usize,
+    tls: bool,
+    session: &Session,
+    request: &'a RequestHeader,
+    certificate: Option<&'a ClientCertificate>,
+) -> Head<'a> {
+    let peer = session.client_addr().and_then(|addr| addr.as_inet());
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    Head {
+        listener,
+        peer: peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip),
+        tls,
+        certificate,
+        method: &request.method,
+        target: request.raw_path(),
+        host: authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)),
+        headers: &request.headers,
+    }
+}
+
+/// What the TLS handshake told.
+pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
+    digest?.ssl_digest.as_ref()?.extension.get::<TlsFacts>()
+}
+
+/// The client's `X-Request-Id` if it can be shown safely, else one of ours.
+pub(crate) fn request_id(request: &RequestHeader) -> String {
+    let mut given = request.headers.get_all("x-request-id").iter();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+    match (given.next(), given.next()) {
+        (Some(id), None) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
+            String::from_utf8_lossy(id.as_bytes()).into_owned()
+        }
+        _ => new_request_id(),
+    }
+}
+
+/// Never the same twice: when the process began, which process, and a count.
+pub(crate) fn new_request_id() -> String {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    static BEGAN: LazyLock<u64> = LazyLock::new(|| {
+        let unix = clock::now().unix.as_micros() as u64;
+        unix << 16 ^ u64::from(std::process::id())
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}{:012x}", *BEGAN, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The trace id of a valid `traceparent` (W3C Trace Context).
+pub(crate) fn trace_id(request: &RequestHeader) -> Option<&str> {
+    let text = request.headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (version.len() == 2
+        && version != "ff"
+        && trace.len() == 32
+        && hex(trace)
+        && trace.bytes().any(|b| b != b'0'))
+    .then_some(trace)
+}
+
+/// The bearer token, to ask for its caller's groups with.
+pub(crate) fn bearer(request: &RequestHeader) -> Option<&str> {
+    let text = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// Whether a `Content-Type` is JSON.
+pub(crate) fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// What the control plane calls what it began.
+pub(crate) fn control_id(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Began {
+        id: String,
+    }
+    serde_json::from_slice::<Began>(body).ok().map(|began| began.id)
+}
