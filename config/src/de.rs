@@ -12,7 +12,10 @@ use crate::{
     Place, Problems,
     located::{self, MARK},
     tree::{Key, Node, Value},
+    words,
 };
+
+pub(crate) use crate::words::suggestion;
 
 /// More mistakes than this are not looked for.
 const MISTAKES_MAX: usize = 100;
@@ -22,17 +25,22 @@ pub(crate) fn read<T: DeserializeOwned>(tree: &Node, problems: &mut Problems) ->
     let before = problems.len();
     let mut rest = tree.clone();
     for _ in 0..MISTAKES_MAX {
-        let mistake = match T::deserialize(Reader { node: &rest }) {
+        let mut mistake = match T::deserialize(Reader { node: &rest }) {
             Ok(value) if problems.len() == before => return Some(value),
             Ok(_) => return None,
             Err(mistake) => mistake,
         };
-        let mut path = mistake.path;
+        let mut path = std::mem::take(&mut mistake.path);
         path.reverse();
-        // What is missing because it was cut has been reported.
-        if !mistake.missing.is_some_and(|name| is_cut(&rest, &path, name)) {
-            let place = mistake.place.unwrap_or_else(|| rest.place.clone());
-            problems.add(&place, mistake.message.replace("{path}", &shown(&path)));
+        let place = mistake.place.as_ref().unwrap_or(&rest.place);
+        match mistake.missing {
+            Some(first) => {
+                for name in all_missing(&rest, &path, first, mistake.structure) {
+                    problems.add(place, format!("`{name}` is missing in {}", shown(&path)));
+                }
+            }
+            None if mistake.follows_from_a_cut(&rest, &path) => {}
+            None => problems.add(place, mistake.message.about(&shown(&path))),
         }
         path.extend(mistake.unknown);
         match find(&mut rest, &path) {
@@ -43,30 +51,13 @@ pub(crate) fn read<T: DeserializeOwned>(tree: &Node, problems: &mut Problems) ->
     None
 }
 
-/// `did you mean ...`, or what there is.
-pub(crate) fn suggestion(given: &str, known: &[&str]) -> String {
-    let near = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(given, name), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len().max(given.len()) / 4)
-        .min_by_key(|(distance, _)| *distance);
-    if let Some((_, name)) = near {
-        return format!("did you mean `{name}`?");
-    }
-    if known.is_empty() {
-        return "there is none".to_owned();
-    }
-    let all: Vec<String> = known.iter().take(20).map(|name| format!("`{name}`")).collect();
-    format!("there is {}", all.join(", "))
-}
-
 fn shown(path: &[String]) -> String {
     let mut shown = String::new();
     for step in path {
         if !shown.is_empty() && !step.starts_with('[') {
             shown.push('.');
         }
-        shown.push_str(step);
+        shown.extend(step.escape_debug());
     }
     if shown.is_empty() { "the top level".to_owned() } else { format!("`{shown}`") }
 }
@@ -88,41 +79,61 @@ fn find<'a>(node: &'a mut Node, path: &[String]) -> Option<&'a mut Node> {
     find(next?, rest)
 }
 
-fn is_cut(tree: &Node, path: &[String], name: &str) -> bool {
-    let mut node = tree;
-    for step in path {
-        let next = match &node.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| key.name == *step),
-            Value::List(items) => {
-                let number = step.trim_matches(['[', ']']).parse::<usize>().ok();
-                match number.and_then(|n| items.get(n)) {
-                    Some(item) => {
-                        node = item;
-                        continue;
-                    }
-                    None => None,
-                }
-            }
-            _ => None,
-        };
-        let Some((_, next)) = next else { return false };
-        node = next;
-    }
-    let Value::Map(entries) = &node.value else { return false };
-    entries.iter().any(|(key, node)| key.name == name && matches!(node.value, Value::Cut))
+/// What a map lacks, without what was cut from it: that has been reported. serde tells only the
+/// first; the schema knows the others.
+fn all_missing(
+    tree: &Node,
+    path: &[String],
+    first: &'static str,
+    structure: Option<&'static str>,
+) -> Vec<String> {
+    let entries = match at(tree, path) {
+        Some(Node { value: Value::Map(entries), .. }) => entries.as_slice(),
+        _ => &[],
+    };
+    let mut names = vec![first.to_owned()];
+    let required = structure.map(crate::schema::required).unwrap_or_default();
+    names.extend(required.into_iter().filter(|name| name != first));
+    names.retain(|name| !entries.iter().any(|(key, _)| key.name == *name));
+    names
+}
+
+fn at<'a>(tree: &'a Node, path: &[String]) -> Option<&'a Node> {
+    path.iter().try_fold(tree, |node, step| match &node.value {
+        Value::Map(entries) => entries.iter().find(|(key, _)| key.name == *step).map(|e| &e.1),
+        Value::List(items) => items.get(step.trim_matches(['[', ']']).parse::<usize>().ok()?),
+        _ => None,
+    })
 }
 
 #[derive(Debug)]
 pub(crate) struct Mistake {
-    message: String,
+    message: Box<Message>,
     place: Option<Place>,
     /// From the inside out.
     path: Vec<String>,
     missing: Option<&'static str>,
+    /// The struct that `missing` is missing in.
+    structure: Option<&'static str>,
     unknown: Option<String>,
 }
 
 impl Mistake {
+    fn new(message: Message) -> Self {
+        Self {
+            message: Box::new(message),
+            place: None,
+            path: Vec::new(),
+            missing: None,
+            structure: None,
+            unknown: None,
+        }
+    }
+
+    fn about(before: impl Into<String>, after: impl Into<String>) -> Self {
+        Self::new(Message::About(before.into(), after.into()))
+    }
+
     fn at(mut self, place: &Place) -> Self {
         self.place.get_or_insert_with(|| place.clone());
         self
@@ -132,11 +143,48 @@ impl Mistake {
         self.path.push(step.into());
         self
     }
+
+    /// Whether a list or map was judged as a whole after something was cut from it.
+    fn follows_from_a_cut(&self, tree: &Node, path: &[String]) -> bool {
+        let cut = |node: &Node| matches!(node.value, Value::Cut);
+        let judged = self.unknown.is_none() && matches!(*self.message, Message::Plain(_));
+        judged
+            && match at(tree, path).map(|node| &node.value) {
+                Some(Value::List(items)) => items.iter().any(cut),
+                Some(Value::Map(entries)) => entries.iter().any(|(_, node)| cut(node)),
+                _ => false,
+            }
+    }
+
+    /// Notes the struct that was being read, if the mistake is its own and not of one inside it.
+    fn of(mut self, structure: &'static str) -> Self {
+        if self.path.is_empty() {
+            self.structure.get_or_insert(structure);
+        }
+        self
+    }
+}
+
+/// A sentence, most often about a path that is known only further out.
+#[derive(Debug)]
+enum Message {
+    Plain(String),
+    /// Before the path, after the path.
+    About(String, String),
+}
+
+impl Message {
+    fn about(&self, path: &str) -> String {
+        match self {
+            Self::Plain(message) => message.clone(),
+            Self::About(before, after) => format!("{before}{path}{after}"),
+        }
+    }
 }
 
 impl std::fmt::Display for Mistake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message.about("this"))
     }
 }
 
@@ -144,45 +192,16 @@ impl std::error::Error for Mistake {}
 
 impl serde::de::Error for Mistake {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self {
-            message: message.to_string(),
-            place: None,
-            path: Vec::new(),
-            missing: None,
-            unknown: None,
+        let message = message.to_string();
+        match words::of_others(&message) {
+            Some(words) => Self::about("", words),
+            None => Self::new(Message::Plain(message)),
         }
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let found = match found {
-            Unexpected::Str(text) => format!("the text `{}`", text.escape_debug()),
-            Unexpected::Seq => "a list".to_owned(),
-            Unexpected::Map => "a map".to_owned(),
-            Unexpected::Unit => "nothing".to_owned(),
-            Unexpected::Bool(value) => format!("`{value}`"),
-            Unexpected::Unsigned(n) => format!("the number `{n}`"),
-            Unexpected::Signed(n) => format!("the number `{n}`"),
-            Unexpected::Float(n) => format!("the number `{n}`"),
-            other => other.to_string(),
-        };
-        let wanted = expected.to_string();
-        let wanted = match wanted.as_str() {
-            "a string" => "a text; put it in quotes",
-            "a sequence" => "a list; write `[...]` or lines that begin with `-`",
-            "a boolean" => "`true` or `false`",
-            "a map" => "a map; write `key: value` lines",
-            text if text.starts_with("struct ") => "a map; write `key: value` lines",
-            text if text.starts_with("u8")
-                || text.starts_with("u16")
-                || text.starts_with("u32")
-                || text.starts_with("u64")
-                || text.contains("nonzero") =>
-            {
-                "a whole number"
-            }
-            text => text,
-        };
-        Self::custom(format!("{{path}} is {found}, expected {wanted}"))
+        let wanted = words::wanted(&expected.to_string(), found);
+        Self::about("", format!(" is {}, expected {wanted}", words::found(found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -190,24 +209,24 @@ impl serde::de::Error for Mistake {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let hint = suggestion(field, expected);
+        let (shown, hint) = (words::short(field), words::suggestion(field, expected));
         Self {
             unknown: Some(field.to_owned()),
-            ..Self::custom(format!("unknown key `{}` in {{path}}; {hint}", field.escape_debug()))
+            ..Self::about(format!("unknown key `{shown}` in "), format!("; {hint}"))
         }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let hint = suggestion(variant, expected);
-        Self::custom(format!("{{path}} cannot be `{}`; {hint}", variant.escape_debug()))
+        let (shown, hint) = (words::short(variant), words::suggestion(variant, expected));
+        Self::about("", format!(" cannot be `{shown}`; {hint}"))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { missing: Some(field), ..Self::custom(format!("`{field}` is missing in {{path}}")) }
+        Self { missing: Some(field), ..Self::about(format!("`{field}` is missing in "), "") }
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::custom(format!("`{field}` stands twice in {{path}}"))
+        Self::about(format!("`{field}` stands twice in "), "")
     }
 }
 
@@ -237,7 +256,7 @@ impl<'de> Reader<'de> {
             Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
                 (Ok(value), _) => visitor.visit_u64(value),
                 (_, Ok(value)) => visitor.visit_i64(value),
-                _ => Err(Mistake::custom(format!("{{path}}: `{value}` is too large a number"))),
+                _ => Err(Mistake::about("", format!(" is `{value}`, too large a number"))),
             },
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text { text, .. } => visitor.visit_borrowed_str(text),
@@ -272,8 +291,12 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u128 deserialize_i128);
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
-        match self.node.value {
+        match &self.node.value {
             Value::Null => visitor.visit_none(),
+            // `${X:-}`: nothing, where nothing is a choice.
+            Value::Text { text, loose: true } if matches!(text.as_str(), "" | "~" | "null") => {
+                visitor.visit_none()
+            }
             _ => visitor.visit_some(self),
         }
     }
@@ -292,11 +315,25 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     /// A key with nothing after it is an empty map: every setting of it may have a default.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
-        _fields: &'static [&'static str],
+        name: &'static str,
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Mistake> {
-        self.deserialize_map(visitor)
+        let found = match &self.node.value {
+            Value::Null | Value::Cut | Value::Map(_) => {
+                return self.deserialize_map(visitor).map_err(|mistake| mistake.of(name));
+            }
+            // serde would take a list for the fields in their order, which nobody means.
+            Value::List(_) => Unexpected::Seq,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Integer(value) => match i64::try_from(*value) {
+                Ok(value) => Unexpected::Signed(value),
+                Err(_) => Unexpected::Other("a number"),
+            },
+            Value::Float(value) => Unexpected::Float(*value),
+            Value::Text { text, .. } => Unexpected::Str(text),
+        };
+        self.placed(Err(Mistake::invalid_type(found, &words::Keys(fields))))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
@@ -321,7 +358,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     ) -> Result<V::Value, Mistake> {
         let Value::Text { text, .. } = &self.node.value else {
             let hint = suggestion("", variants);
-            return self.placed(Err(Mistake::custom(format!("{{path}} is one word; {hint}"))));
+            return self.placed(Err(Mistake::about("", format!(" is one word; {hint}"))));
         };
         self.placed(visitor.visit_enum(Variant(text)))
     }
@@ -350,17 +387,17 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
         Ok(())
     }
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, Mistake> {
-        Err(Mistake::custom("{path} is one word"))
+        Err(Mistake::about("", " is one word"))
     }
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Mistake> {
-        Err(Mistake::custom("{path} is one word"))
+        Err(Mistake::about("", " is one word"))
     }
     fn struct_variant<V: Visitor<'de>>(
         self,
         _: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, Mistake> {
-        Err(Mistake::custom("{path} is one word"))
+        Err(Mistake::about("", " is one word"))
     }
 }
 
@@ -418,5 +455,59 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         self.next += 1;
         let value = seed.deserialize(Reader { node });
         value.map_err(|mistake| mistake.at(&node.place).within(&key.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{Located, tree};
+
+    fn read_text<T: DeserializeOwned>(text: &str) -> Result<T, Vec<String>> {
+        let mut problems = Problems::default();
+        let read =
+            tree::parse("t", text, &mut problems).and_then(|tree| read(&tree, &mut problems));
+        read.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+    enum Tagged {
+        File { path: Located<String> },
+        Redis { address: String, database: Option<u8> },
+    }
+
+    #[test]
+    fn a_value_knows_its_place() {
+        let all: Vec<Located<String>> = read_text("- a\n-   b\n").unwrap();
+        let places: Vec<String> = all.iter().map(|item| item.place.to_string()).collect();
+        assert_eq!(places, ["t:1:3", "t:2:5"]);
+    }
+
+    #[test]
+    fn another_deserializer_gives_no_place() {
+        let _: Vec<Located<String>> = read_text("- a\n- b\n").unwrap();
+        let other: Located<String> = serde_json::from_str("\"a\"").unwrap();
+        assert_eq!(other.place, Place::default());
+    }
+
+    #[test]
+    fn a_mistake_behind_a_tag_is_told_at_the_nearest_known_place() {
+        let read: Vec<Tagged> = read_text("- {kind: file, path: /a}\n").unwrap();
+        assert_eq!(read, [Tagged::File { path: Located::nowhere("/a".to_owned()) }]);
+        assert_eq!(
+            read_text::<Vec<Tagged>>("- {kind: file}\n- {kind: fil}\n- {path: a}\n"),
+            Err(vec![
+                "t:1:3: `path` is missing in `[0]`".to_owned(),
+                "t:2:10: `[1].kind` cannot be `fil`; did you mean `file`?".to_owned(),
+                "t:3:3: `kind` is missing in `[2]`".to_owned(),
+            ])
+        );
+        assert_eq!(
+            read_text::<Vec<Tagged>>("- kind: redis\n  address: a\n  database: many\n"),
+            Err(vec!["t:1:3: `[0]` is the text `many`, expected a whole number".to_owned()])
+        );
     }
 }

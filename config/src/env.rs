@@ -61,6 +61,11 @@ fn replaced(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Str
                 inner.escape_debug()
             ));
         }
+        if default.is_some_and(|default| default.contains("${")) {
+            return Err(format!(
+                "the default of `${{{name}}}` holds a variable; a default is plain text"
+            ));
+        }
         match variable(name).filter(|value| !(value.is_empty() && default.is_some())) {
             Some(value) => new.push_str(&value),
             None => match default {

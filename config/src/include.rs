@@ -1,7 +1,7 @@
 //! Several files as one tree.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -27,7 +27,10 @@ pub(crate) struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        // No more than may be used, for a path can lead to an endless device.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
@@ -132,6 +135,12 @@ impl Reading<'_> {
             };
             let path = folder.join(text);
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let stars = |text: &str| text.matches('*').count();
+            if stars(text) > stars(name) || stars(name) > 1 {
+                let message = "`*` may stand once, in a file's name; write `folder/*.yaml`";
+                self.problems.add(&item.place, message);
+                continue;
+            }
             let Some((before, after)) = name.split_once('*') else {
                 found.push((path, item.place.clone()));
                 continue;
@@ -180,6 +189,8 @@ fn merge_entry(own: &Key, existing: &mut Node, key: &Key, node: Node, problems: 
     match (&mut existing.value, &node.value) {
         (Value::List(items), Value::List(more)) => items.extend(more.iter().cloned()),
         (Value::Map(_), Value::Map(_)) => merge(existing, node, problems),
+        // What was cut has been reported.
+        (Value::Cut, _) | (_, Value::Cut) => {}
         // Every file may say the version; they must say the same.
         (Value::Text { text: a, .. }, Value::Text { text: b, .. })
             if key.name == "version" && a == b => {}

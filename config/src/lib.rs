@@ -27,10 +27,12 @@ mod rate_limit;
 mod routes;
 mod schema;
 mod size;
+mod syntax;
 mod timeouts;
 mod tree;
 mod upstreams;
 mod url;
+mod words;
 mod workspaces;
 
 use indexmap::IndexMap;

@@ -34,7 +34,7 @@ thread_local! {
 }
 
 pub(crate) fn reading_at(place: &Place) {
-    HERE.with_borrow_mut(|here| here.clone_from(place));
+    HERE.set(place.clone());
 }
 
 impl<T> Located<T> {
@@ -93,7 +93,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
                 self,
                 inner: D,
             ) -> Result<Located<T>, D::Error> {
-                let place = HERE.with_borrow(Clone::clone);
+                // Taken, so that another deserializer, which sets none, does not get this one.
+                let place = HERE.take();
                 Ok(Located { value: T::deserialize(inner)?, place })
             }
         }

@@ -40,6 +40,15 @@ pub fn markdown() -> String {
     out
 }
 
+/// The keys that a struct of the config must have, by the struct's name.
+pub(crate) fn required(structure: &str) -> Vec<String> {
+    let schema = schemars::schema_for!(Config);
+    let root = schema.as_value();
+    let of = if structure == "Config" { root } else { &root["$defs"][structure] };
+    let names = of["required"].as_array().into_iter().flatten();
+    names.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+}
+
 fn section(out: &mut String, name: &str, schema: &Value) {
     let about = one_line(&schema["description"]);
     let _ = write!(out, "\n## {name}\n\n{about}\n");

@@ -3,9 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, de};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Error, Location, Spanned};
 
-use crate::{Place, Problems};
+use crate::{
+    Place, Problems,
+    syntax::{self, DEPTH_MAX},
+};
 
 /// A value and its place.
 #[derive(Clone, Debug)]
@@ -43,7 +46,9 @@ pub(crate) struct Key {
 pub(crate) fn parse(file: &str, text: &str, problems: &mut Problems) -> Option<Node> {
     let file: Arc<str> = file.into();
     let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX, flow_nesting_limit: DEPTH_MAX },
         strict_booleans: true,
+        reject_unsupported_tags: true,
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
@@ -55,20 +60,32 @@ pub(crate) fn parse(file: &str, text: &str, problems: &mut Problems) -> Option<N
             Some(node)
         }
         Err(error) => {
-            let at = error.location().unwrap_or(Location::UNKNOWN);
-            // The message would say the place again, in another form.
-            let message = error.without_snippet().to_string();
-            let message = message.split(" at line ").next().unwrap_or(&message);
-            let message = match text.lines().nth(at.line().saturating_sub(1) as usize) {
-                Some(line) if line.trim_start_matches(' ').starts_with('\t') => {
-                    "YAML is indented by spaces, and here is a tab".to_owned()
-                }
-                _ => message.trim_start_matches("error: ").to_owned(),
-            };
-            problems.add(&spot(&file, at), message);
+            let at = spot(&file, error.location().unwrap_or(Location::UNKNOWN));
+            // The parser often stumbles only over what a tab led to.
+            match tab_near(text, &at).filter(|_| matches!(error, Error::ExternalMessage { .. })) {
+                Some(tab) => problems.add(&tab, syntax::TAB),
+                None => problems.add(&at, syntax::sentence(&error)),
+            }
             None
         }
     }
+}
+
+/// A tab in the indentation of the line of a mistake, or of the one after it.
+fn tab_near(text: &str, at: &Place) -> Option<Place> {
+    let lines = text.lines().enumerate().skip(at.line.saturating_sub(1) as usize).take(2);
+    for (number, line) in lines {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        if line[indent..].starts_with('\t') {
+            let count = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
+            return Some(Place {
+                file: Arc::clone(&at.file),
+                line: count(number),
+                column: count(indent),
+            });
+        }
+    }
+    None
 }
 
 fn spot(file: &Arc<str>, at: Location) -> Place {

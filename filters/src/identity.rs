@@ -1,6 +1,8 @@
 //! Who is calling: a verified token, or a client certificate.
 
+mod asked;
 mod backstage;
+mod certificates;
 mod claims;
 mod crypto;
 mod json;
@@ -11,7 +13,6 @@ mod tokens;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
 use ring::digest::{SHA256, digest};
 
 use crate::{
@@ -19,10 +20,14 @@ use crate::{
     denial::{Lack, TokenFault},
 };
 
+pub use asked::Asked;
+pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
 pub use tokens::Tokens;
 
+use certificates::Certificates;
+use token::Jws;
 use tokens::Entry;
 
 /// Who is calling, as the IdP (or our CA) vouches.
@@ -74,26 +79,11 @@ pub enum Proof {
     Supposed,
 }
 
-/// A client certificate that our CA signed.
-#[derive(Clone, Debug, Default)]
-pub struct ClientCertificate {
-    /// The subject's common name.
-    pub common_name: Option<Label>,
-    /// DNS names.
-    pub dns: Vec<Label>,
-    /// URIs, for example a SPIFFE id.
-    pub uris: Vec<Label>,
-    /// Email addresses.
-    pub emails: Vec<Label>,
-    /// SHA-256 of the certificate, in hex.
-    pub fingerprint: Option<Label>,
-}
-
 /// Whose tokens are believed. Part of a policy.
 #[derive(Debug)]
 pub struct Identity {
     issuers: Vec<Issuer>,
-    certificates: Vec<config::CertificateCaller>,
+    certificates: Certificates,
     /// Tells verified tokens of another identity config apart.
     version: u64,
 }
@@ -104,19 +94,6 @@ struct Issuer {
     written: config::Issuer,
 }
 
-/// What of a request says who is calling.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The headers.
-    pub headers: &'a HeaderMap,
-    /// Whether the route takes Backstage's cookie.
-    pub cookie_allowed: bool,
-    /// Whether the client asks for an upgrade.
-    pub upgrade: bool,
-    /// The verified client certificate, if any.
-    pub certificate: Option<&'a ClientCertificate>,
-}
-
 /// Why nobody in particular is calling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
@@ -124,7 +101,8 @@ pub struct Refusal {
     pub denial: Denial,
     /// What would help, if it were fetched.
     pub lack: Option<Lack>,
-    /// Whether it looks like someone trying tokens.
+    /// Whether it looks like someone trying tokens: garbage, or a signature that is no one's. A
+    /// token that was good yesterday does not.
     pub suspect: bool,
 }
 
@@ -161,7 +139,13 @@ impl Proof {
 
 impl From<TokenFault> for Refusal {
     fn from(fault: TokenFault) -> Self {
-        Self { denial: Denial::Token(fault), lack: None, suspect: true }
+        use TokenFault as T;
+        // Each of these takes a genuine token, or costs nothing to find out.
+        let honest = matches!(
+            fault,
+            T::AudienceWrong | T::PartyWrong | T::Expired | T::NotYetValid | T::ClaimMissing { .. }
+        );
+        Self { denial: Denial::Token(fault), lack: None, suspect: !honest }
     }
 }
 
@@ -185,7 +169,7 @@ impl Identity {
             issuers: issuers
                 .map(|(name, issuer)| Issuer { name: name.into(), written: issuer.value.clone() })
                 .collect(),
-            certificates: written.client_certificates.iter().map(|c| c.value.clone()).collect(),
+            certificates: Certificates::new(&written.client_certificates),
             version: u64::from_be_bytes(version),
         }
     }
@@ -202,9 +186,9 @@ impl Identity {
         tokens: &Tokens,
         now: Now,
     ) -> Result<Arc<Caller>, Refusal> {
-        let (token, proof) = match find_token(asked)? {
-            Some(found) => found,
-            None => return self.by_certificate(asked),
+        let Some((token, proof)) = asked.token()? else {
+            let caller = asked.certificate.and_then(|shown| self.certificates.caller(shown));
+            return caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing));
         };
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLarge.into());
@@ -234,89 +218,54 @@ impl Identity {
         if proof == Proof::Cookie {
             return Err(TokenFault::TypeWrong.into());
         }
-        let iss = token.claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
+        let iss = claims::issuer(&token.claims)?;
         let issuer = self
             .issuers
             .iter()
-            .find(|i| i.written.kind == config::IssuerKind::Oidc && *iss == *i.written.issuer)
+            .find(|i| i.written.kind == config::IssuerKind::Oidc && i.written.issuer == iss)
             .ok_or(TokenFault::IssuerUnknown)?;
-        issuer.algorithm(&token)?;
+        issuer.algorithm(&token.jws)?;
         let rules = &issuer.written;
         let types = &rules.token_types;
-        if !types.is_empty() && !types.iter().any(|wanted| token.is_type(wanted)) {
+        if !types.is_empty() && !types.iter().any(|wanted| token.jws.is_type(wanted)) {
             return Err(TokenFault::TypeWrong.into());
         }
         let source = Source { issuer: issuer.name.clone(), plugin: None };
-        let key = issuer.verified(&token, &source, keys, now)?;
+        // Before the signature: old tokens are common, and so cost nothing.
         let expires = claims::times(&token.claims, &rules.leeway, now)?;
+        let key = issuer.verified(&token.jws, &source, keys, now)?;
         claims::audience(&token.claims, |aud| rules.audiences.iter().any(|own| own == aud))?;
         claims::party(&token.claims, &rules.authorized_parties)?;
         let subject = claims::subject(&token.claims, &rules.claims.subject)?;
         let kind = claims::kind(&token.claims);
-        let list = |claim, name| claims::list(&token.claims, claim, name);
+        let list = |claim| claims::list(&token.claims, claim);
         let caller = Caller {
             subject,
             kind,
             proof,
             issuer: issuer.name.clone(),
             on_behalf_of: None,
-            roles: list(&rules.claims.roles, "roles")?,
-            groups: list(&rules.claims.groups, "groups")?,
-            workspaces: list(&rules.claims.workspaces, "workspaces")?,
+            roles: list(&rules.claims.roles)?,
+            groups: list(&rules.claims.groups)?,
+            workspaces: list(&rules.claims.workspaces)?,
             expires,
             id: tokens.next_id(),
         };
         Ok(Entry::new(caller, vec![key], self.version, &rules.leeway))
     }
-
-    fn by_certificate(&self, asked: &Asked<'_>) -> Result<Arc<Caller>, Refusal> {
-        let missing = || Refusal::plain(Denial::CallerMissing);
-        let certificate = asked.certificate.ok_or_else(missing)?;
-        let named = |wanted: &str| {
-            let sans = [&certificate.uris, &certificate.dns, &certificate.emails];
-            let mut sans = sans.into_iter().flatten().peekable();
-            // A common name counts only where there is no other name (RFC 6125 6.4.4).
-            if sans.peek().is_none() {
-                return certificate.common_name.as_deref() == Some(wanted);
-            }
-            sans.any(|name| **name == *wanted)
-        };
-        let (index, entry) = self
-            .certificates
-            .iter()
-            .enumerate()
-            .find(|(_, entry)| named(&entry.name))
-            .ok_or_else(missing)?;
-        let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
-        Ok(Arc::new(Caller {
-            subject: Label::lossy(&entry.caller),
-            kind: CallerKind::Service,
-            proof: Proof::ClientCertificate,
-            issuer: Label::lossy("client-certificate"),
-            on_behalf_of: None,
-            roles: labels(&entry.roles),
-            groups: labels(&entry.groups),
-            workspaces: entry.workspaces.iter().map(Label::from).collect(),
-            expires: u64::MAX,
-            // Numbers of tokens begin at 0; those of certificates end at the largest.
-            id: u64::MAX - 1 - index as u64,
-        }))
-    }
 }
 
 impl Issuer {
-    /// The token's algorithm, if this issuer signs with it. Never taken from the token alone.
-    fn algorithm(&self, token: &token::Token<'_>) -> Result<(), Refusal> {
-        if self.written.algorithms.contains(&token.algorithm) {
-            return Ok(());
-        }
-        Err(TokenFault::AlgorithmRefused.into())
+    /// Checks that this issuer signs with the token's algorithm. Never taken from the token alone.
+    fn algorithm(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
+        let allowed = self.written.algorithms.contains(&jws.algorithm);
+        if allowed { Ok(()) } else { Err(TokenFault::AlgorithmRefused) }
     }
 
     /// The key that signed the token.
     fn verified(
         &self,
-        token: &token::Token<'_>,
+        jws: &Jws<'_>,
         source: &Source,
         keys: &Keys,
         now: Now,
@@ -325,7 +274,7 @@ impl Issuer {
             Some(Lack::Keys {
                 issuer: source.issuer.clone(),
                 plugin: source.plugin.clone(),
-                kid: token.key_id.as_deref().map(Label::lossy),
+                kid: jws.key_id.as_deref().map(Label::lossy),
             })
         };
         let held = keys.of(source).filter(|held| held.age(now) <= *self.written.keys.age_max);
@@ -333,70 +282,14 @@ impl Issuer {
             let denial = Denial::KeysUnavailable { issuer: self.name.clone() };
             return Err(Refusal { denial, lack: lack(), suspect: false });
         };
-        let fitting = held.keys.iter().filter(|key| key.fits(token.algorithm));
-        let mut named = fitting.filter(|key| match &token.key_id {
-            Some(wanted) => key.id.as_ref().is_none_or(|own| own == wanted),
-            None => true,
-        });
-        let key = named.next();
-        // Without a `kid` the choice must be none; trying keys one by one would be guessing.
-        let key = key.filter(|_| token.key_id.is_some() || named.next().is_none());
-        let Some(key) = key else {
+        let Some(key) = held.set.choose(jws.algorithm, jws.key_id.as_deref()) else {
             let denial = Denial::Token(TokenFault::KeyUnknown { issuer: self.name.clone() });
             return Err(Refusal { denial, lack: lack(), suspect: true });
         };
-        if !crypto::verify(token.algorithm, key, token.message, token.signature) {
+        if !crypto::verify(jws.algorithm, key, jws.message, jws.signature) {
             return Err(TokenFault::SignatureWrong.into());
         }
         Ok(Arc::clone(key))
-    }
-}
-
-/// The token of a request and where it stood.
-fn find_token<'a>(asked: &Asked<'a>) -> Result<Option<(&'a str, Proof)>, Refusal> {
-    let mut lines = asked.headers.get_all(header::AUTHORIZATION).iter();
-    if let Some(line) = lines.next() {
-        if lines.next().is_some() {
-            return Err(Refusal::plain(Denial::AuthorizationAmbiguous));
-        }
-        let malformed = TokenFault::Malformed { why: "the header is not `Bearer <token>`" };
-        let text = line.to_str().map_err(|_| malformed.clone())?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if scheme.eq_ignore_ascii_case("bearer") {
-            if token.is_empty() || token.contains([' ', ',', '\t']) {
-                return Err(malformed.into());
-            }
-            return Ok(Some((token, Proof::Token)));
-        }
-        // Another scheme is none of ours, and what it says is not looked at.
-        return Err(Refusal::plain(Denial::CallerMissing));
-    }
-    if asked.upgrade
-        && let Some(token) = in_protocols(asked.headers)
-    {
-        return Ok(Some((token, Proof::WebSocketProtocol)));
-    }
-    if asked.cookie_allowed
-        && let Some(token) = in_cookies(asked.headers)?
-    {
-        return Ok(Some((token, Proof::Cookie)));
-    }
-    Ok(None)
-}
-
-fn in_protocols(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let values = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    values.map(str::trim).find(|value| value.matches('.').count() == 2 && value.starts_with("ey"))
-}
-
-fn in_cookies(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let lines = headers.get_all(header::COOKIE).iter();
-    let pairs = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
-    let mut found = pairs.filter_map(|pair| pair.trim().strip_prefix("backstage-auth="));
-    match (found.next(), found.next()) {
-        (Some(_), Some(_)) => Err(Refusal::plain(Denial::AuthorizationAmbiguous)),
-        (token, _) => Ok(token),
     }
 }
 

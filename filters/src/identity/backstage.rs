@@ -28,7 +28,7 @@ impl Kind {
             ("vnd.backstage.plugin", Self::Plugin),
             ("vnd.backstage.limited-user", Self::LimitedUser),
         ];
-        kinds.into_iter().find(|(name, _)| token.is_type(name)).map(|(_, kind)| kind)
+        kinds.into_iter().find(|(name, _)| token.jws.is_type(name)).map(|(_, kind)| kind)
     }
 }
 
@@ -47,9 +47,9 @@ impl Identity {
             return Err(TokenFault::TypeWrong.into());
         }
         let issuer = self.backstage_issuer(token, kind)?;
-        issuer.algorithm(token)?;
+        issuer.algorithm(&token.jws)?;
         let (caller, signed_by) = match kind {
-            Kind::Plugin => issuer.plugin(token, keys, tokens, now)?,
+            Kind::Plugin => issuer.plugin(token, proof, keys, tokens, now)?,
             Kind::User | Kind::LimitedUser => issuer.user(token, kind, proof, keys, tokens, now)?,
         };
         Ok(Entry::new(caller, signed_by, self.version, &issuer.written.leeway))
@@ -60,9 +60,8 @@ impl Identity {
         let mut all = self.issuers.iter().filter(|i| i.written.kind == IssuerKind::Backstage);
         let found = match kind {
             Kind::User => {
-                let iss =
-                    token.claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
-                all.find(|issuer| *iss == *issuer.written.issuer)
+                let iss = claims::issuer(&token.claims)?;
+                all.find(|issuer| issuer.written.issuer == iss)
             }
             Kind::Plugin | Kind::LimitedUser => all.next().filter(|_| all.next().is_none()),
         };
@@ -81,8 +80,8 @@ impl Issuer {
         now: Now,
     ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
         let source = Source { issuer: self.name.clone(), plugin: None };
-        let key = self.verified(token, &source, keys, now)?;
         let expires = claims::times(&token.claims, &self.written.leeway, now)?;
+        let key = self.verified(&token.jws, &source, keys, now)?;
         if kind == Kind::User {
             claims::audience(&token.claims, |aud| aud == "backstage")?;
         }
@@ -90,7 +89,7 @@ impl Issuer {
         let groups = match token.claims.get("ent") {
             Some(_) => {
                 let at = config::Claim(vec!["ent".to_owned()]);
-                claims::list(&token.claims, &at, "groups")?
+                claims::list(&token.claims, &at)?
             }
             None => match (tokens.groups(&self.name, &subject, now), kind) {
                 (Some(groups), _) => groups,
@@ -123,25 +122,27 @@ impl Issuer {
     fn plugin(
         &self,
         token: &Token<'_>,
+        proof: Proof,
         keys: &Keys,
         tokens: &Tokens,
         now: Now,
     ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
         let id = claims::subject(&token.claims, &config::Claim(vec!["sub".to_owned()]))?;
         // It becomes part of the address of its keys.
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
         if !id.bytes().all(plain) || id.len() > 64 {
             return Err(TokenFault::Malformed { why: "the subject is not a plugin id" }.into());
         }
         let source = Source { issuer: self.name.clone(), plugin: Some(id.clone()) };
-        let mut signed_by = vec![self.verified(token, &source, keys, now)?];
-        let expires = claims::times(&token.claims, &self.written.leeway, now)?;
+        let mut expires = claims::times(&token.claims, &self.written.leeway, now)?;
+        let mut signed_by = vec![self.verified(&token.jws, &source, keys, now)?];
         claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
         let on_behalf_of = match token.claims.get("obo") {
             None => None,
             Some(obo) => {
-                let (user, key) = self.obo(obo, keys, now)?;
+                let (user, key, until) = self.obo(obo, keys, now)?;
                 signed_by.push(key);
+                expires = expires.min(until);
                 Some(user)
             }
         };
@@ -149,7 +150,7 @@ impl Issuer {
         let caller = Caller {
             subject: Label::lossy(&format!("plugin:{id}")),
             kind: CallerKind::Service,
-            proof: Proof::Token,
+            proof,
             issuer: self.name.clone(),
             on_behalf_of,
             roles: Vec::new(),
@@ -167,16 +168,17 @@ impl Issuer {
         obo: &serde_json::Value,
         keys: &Keys,
         now: Now,
-    ) -> Result<(Label, Arc<Key>), Refusal> {
+    ) -> Result<(Label, Arc<Key>, u64), Refusal> {
         let text = obo.as_str().ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
         let token = Token::read(text)?;
         if Kind::of(&token) != Some(Kind::LimitedUser) {
             return Err(TokenFault::TypeWrong.into());
         }
-        self.algorithm(&token)?;
+        self.algorithm(&token.jws)?;
+        let until = claims::times(&token.claims, &self.written.leeway, now)?;
         let source = Source { issuer: self.name.clone(), plugin: None };
-        let key = self.verified(&token, &source, keys, now)?;
-        claims::times(&token.claims, &self.written.leeway, now)?;
-        Ok((claims::subject(&token.claims, &self.written.claims.subject)?, key))
+        let key = self.verified(&token.jws, &source, keys, now)?;
+        let user = claims::subject(&token.claims, &self.written.claims.subject)?;
+        Ok((user, key, until))
     }
 }

@@ -33,12 +33,12 @@ pub struct Source {
 /// A set of keys, and when it came.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) keys: Vec<Arc<Key>>,
+    pub(super) set: KeySet,
     fetched: Now,
 }
 
 /// One issuer's keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeySet(Vec<Arc<Key>>);
 
 /// One key, for one family of algorithms. A public key can never be used as a secret.
@@ -85,27 +85,25 @@ impl Keys {
     /// Puts a set in the place of the last. Tokens verified by a key that is not in it any more
     /// are no longer believed.
     pub fn replace(&self, source: &Source, set: KeySet, now: Now) {
-        let last = self.of(source);
-        self.0.rcu(|all| {
+        let before = self.0.rcu(|all| {
             let mut all = HashMap::clone(all);
-            let mut keys = set.0.clone();
+            let mut set = set.clone();
             if let Some(last) = all.get(source) {
-                for key in &mut keys {
-                    let same = last.keys.iter().find(|old| old.is_same(key));
-                    if let Some(same) = same {
+                for key in &mut set.0 {
+                    if let Some(same) = last.set.0.iter().find(|old| old.is_same(key)) {
                         *key = Arc::clone(same);
                     }
                 }
             }
             if all.len() < SOURCES_MAX || all.contains_key(source) {
-                all.insert(source.clone(), Arc::new(Held { keys, fetched: now }));
+                all.insert(source.clone(), Arc::new(Held { set, fetched: now }));
             }
             all
         });
-        let current = self.of(source);
-        for key in last.iter().flat_map(|held| &held.keys) {
-            let stays = current.iter().flat_map(|held| &held.keys).any(|new| Arc::ptr_eq(new, key));
-            key.withdrawn.store(!stays, Ordering::Relaxed);
+        for key in before.get(source).iter().flat_map(|held| &held.set.0) {
+            if !set.0.iter().any(|new| new.is_same(key)) {
+                key.withdraw();
+            }
         }
     }
 
@@ -116,7 +114,7 @@ impl Keys {
             all.retain(|source, held| {
                 let keep = configured(source);
                 if !keep {
-                    held.keys.iter().for_each(|key| key.withdrawn.store(true, Ordering::Relaxed));
+                    held.set.0.iter().for_each(|key| key.withdraw());
                 }
                 keep
             });
@@ -134,7 +132,7 @@ impl Keys {
     pub fn describe(&self) -> Vec<KeyFacts> {
         let all = self.0.load();
         let facts = all.iter().flat_map(|(source, held)| {
-            held.keys.iter().map(|key| KeyFacts {
+            held.set.0.iter().map(|key| KeyFacts {
                 source: source.clone(),
                 id: key.id.clone(),
                 kind: key.kind.name(),
@@ -167,7 +165,7 @@ impl KeySet {
     /// ones are left out.
     ///
     /// # Errors
-    /// Why the text is no JWKS.
+    /// Why the text is no JWKS, or that it has two keys of one name.
     pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
         if text.len() > BYTES_MAX {
             return Err(format!("the JWKS is larger than {BYTES_MAX} bytes"));
@@ -176,7 +174,19 @@ impl KeySet {
         if set.keys.len() > KEYS_MAX {
             return Err(format!("the JWKS has over {KEYS_MAX} keys"));
         }
-        Ok(Self(set.keys.iter().filter_map(Key::from_jwk).map(Arc::new).collect()))
+        let mut keys: Vec<Arc<Key>> = Vec::new();
+        for key in set.keys.iter().filter_map(Key::from_jwk) {
+            if keys.iter().any(|other| other.is_same(&key)) {
+                continue;
+            }
+            if let Some(id) = &key.id
+                && keys.iter().any(|other| other.is_mistakable_for(&key))
+            {
+                return Err(format!("the JWKS has two keys `{}`", Label::lossy(id)));
+            }
+            keys.push(Arc::new(key));
+        }
+        Ok(Self(keys))
     }
 
     /// A shared secret, for HMAC.
@@ -198,6 +208,22 @@ impl KeySet {
             material: secret.to_vec(),
             withdrawn: AtomicBool::new(false),
         })]))
+    }
+
+    /// The one key for a token. Without a key id the choice must be none; trying keys one by one
+    /// would be guessing.
+    pub(super) fn choose(&self, algorithm: Algorithm, id: Option<&str>) -> Option<&Arc<Key>> {
+        let mut fitting = self.0.iter().filter(|key| key.fits(algorithm));
+        match id {
+            // A secret has no name, whatever a token may call it.
+            Some(id) => {
+                fitting.find(|key| key.kind == Kind::Secret || key.id.as_deref() == Some(id))
+            }
+            None => {
+                let key = fitting.next()?;
+                fitting.next().is_none().then_some(key)
+            }
+        }
     }
 
     /// How many keys it has.
@@ -287,7 +313,7 @@ impl Key {
     }
 
     /// Whether it may verify this algorithm.
-    pub(super) fn fits(&self, wanted: Algorithm) -> bool {
+    fn fits(&self, wanted: Algorithm) -> bool {
         use Algorithm as A;
         let kind = match wanted {
             A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512 => Kind::Rsa,
@@ -297,7 +323,15 @@ impl Key {
             A::EdDSA => Kind::Ed25519,
             A::HS256 | A::HS384 | A::HS512 => Kind::Secret,
         };
-        self.kind == kind && self.algorithm.is_none_or(|own| own == wanted)
+        // As long as what it makes (RFC 7518 3.2).
+        let length_min = match wanted {
+            A::HS384 => 48,
+            A::HS512 => 64,
+            _ => 0,
+        };
+        self.kind == kind
+            && self.algorithm.is_none_or(|own| own == wanted)
+            && self.material.len() >= length_min
     }
 
     /// Whether its issuer has taken it back.
@@ -307,6 +341,18 @@ impl Key {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.material
+    }
+
+    fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a token could mean either.
+    fn is_mistakable_for(&self, other: &Self) -> bool {
+        let algorithms = self.algorithm.zip(other.algorithm);
+        self.kind == other.kind
+            && self.id == other.id
+            && algorithms.is_none_or(|(own, others)| own == others)
     }
 
     fn is_same(&self, other: &Self) -> bool {

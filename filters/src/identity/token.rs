@@ -9,10 +9,16 @@ use crate::denial::TokenFault;
 
 /// A JWT whose signature is yet to be verified.
 pub(super) struct Token<'a> {
+    pub(super) jws: Jws<'a>,
+    pub(super) claims: Map<String, Value>,
+}
+
+/// A signed text, whatever it says.
+pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     kind: Option<String>,
-    pub(super) claims: Map<String, Value>,
+    payload: Vec<u8>,
     /// What is signed.
     pub(super) message: &'a [u8],
     /// The signature, in base64url.
@@ -24,12 +30,20 @@ const REFUSED: &[&str] = &["crit", "jku", "jwk", "x5u", "x5c", "b64"];
 
 impl<'a> Token<'a> {
     pub(super) fn read(text: &'a str) -> Result<Self, TokenFault> {
+        let jws = Jws::read(text)?;
+        let claims = json::object(&jws.payload).map_err(|why| TokenFault::Malformed { why })?;
+        Ok(Self { jws, claims })
+    }
+}
+
+impl<'a> Jws<'a> {
+    pub(super) fn read(text: &'a str) -> Result<Self, TokenFault> {
         let malformed = |why| TokenFault::Malformed { why };
         let parts = text.rsplit_once('.').and_then(|(message, signature)| {
-            let (header, claims) = message.split_once('.')?;
-            (!claims.contains('.')).then_some((message, header, claims, signature))
+            let (header, payload) = message.split_once('.')?;
+            (!payload.contains('.')).then_some((message, header, payload, signature))
         });
-        let (message, header, claims, signature) =
+        let (message, header, payload, signature) =
             parts.ok_or(malformed("it does not have three parts"))?;
         let decoded =
             |part: &str| BASE64URL.decode(part).map_err(|_| malformed("a part is not base64url"));
@@ -49,7 +63,7 @@ impl<'a> Token<'a> {
             algorithm: keys::algorithm(&algorithm).ok_or(TokenFault::AlgorithmRefused)?,
             key_id: text_of("kid")?,
             kind: text_of("typ")?,
-            claims: json::object(&decoded(claims)?).map_err(malformed)?,
+            payload: decoded(payload)?,
             message: message.as_bytes(),
             signature,
         })

@@ -1,5 +1,6 @@
 'use strict';
-// A real Backstage backend: sign-in as guest, catalog, permissions, proxy, events, signals.
+// A real Backstage backend: sign-in as guest or through a provider, catalog, permissions, proxy, events,
+// signals, and a plugin of ours that shows what Backstage's own services make.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -10,6 +11,7 @@ const { start } = require('./process');
 const PLUGINS = [
   '@backstage/plugin-auth-backend',
   '@backstage/plugin-auth-backend-module-guest-provider',
+  '@backstage/plugin-auth-backend-module-oidc-provider',
   '@backstage/plugin-catalog-backend',
   '@backstage/plugin-permission-backend',
   '@backstage/plugin-permission-backend-module-allow-all-policy',
@@ -18,12 +20,36 @@ const PLUGINS = [
   '@backstage/plugin-signals-backend',
 ];
 
+/** Three routes of its proxy plugin to `target`, one for each thing it can do with credentials. */
+exports.threeRoutes = (target) => {
+  const common = {
+    target, allowedMethods: ['GET', 'HEAD', 'POST', 'PUT', 'DELETE'],
+    allowedHeaders: ['Idempotency-Key', 'Idempotency-Replayed', 'X-Request-Id', 'Retry-After'],
+  };
+  return {
+    '/require': { ...common, credentials: 'require' },
+    '/forward': { ...common, credentials: 'forward' },
+    '/open': { ...common, credentials: 'dangerously-allow-unauthenticated', allowedHeaders: [...common.allowedHeaders, 'Authorization'] },
+  };
+};
+
 /**
- * Starts Backstage on `port`. `baseUrl` is what its users see: the proxy's address.
- * `endpoints` are those of its proxy plugin.
+ * Starts Backstage on `port`. `baseUrl` is what its users see: the proxy's address. `endpoints` are those
+ * of its proxy plugin. With `oidc`, from rig/oidc, people sign in there: it must allow the address
+ * `callback(baseUrl)`.
  */
-exports.backstage = async ({ port, baseUrl, postgres, endpoints = '{}' }) => {
+exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc }) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-backstage-'));
+  const providers = { guest: { userEntityRef: 'user:default/ada', dangerouslyAllowOutsideDevelopment: true } };
+  if (oidc) {
+    providers.oidc = {
+      development: {
+        metadataUrl: `${oidc.url}/.well-known/openid-configuration`, clientId: oidc.people.client_id, clientSecret: oidc.people.client_secret,
+        prompt: 'auto', additionalScopes: ['profile', 'email'],
+        signIn: { resolvers: [{ resolver: 'emailMatchingUserEntityProfileEmail' }] },
+      },
+    };
+  }
   fs.writeFileSync(`${folder}/app-config.yaml`, `
 app: {title: Stage, baseUrl: "${baseUrl}"}
 organization: {name: Stage}
@@ -35,18 +61,19 @@ backend:
   cors: {origin: "${baseUrl}"}
 auth:
   environment: development
-  providers: {guest: {userEntityRef: "user:default/ada", dangerouslyAllowOutsideDevelopment: true}}
+  session: {secret: stage}
+  providers: ${JSON.stringify(providers)}
 catalog:
   rules: [{allow: [Component, User, Group]}]
   locations: [{type: file, target: ${folder}/catalog.yaml}]
 permission: {enabled: true}
-proxy: {endpoints: ${endpoints}}
+proxy: {endpoints: ${typeof endpoints === 'string' ? endpoints : JSON.stringify(endpoints)}}
 `);
   fs.writeFileSync(`${folder}/catalog.yaml`, `
 apiVersion: backstage.io/v1alpha1
 kind: User
 metadata: {name: ada}
-spec: {memberOf: [payments-dev]}
+spec: {profile: {email: ada@example.com}, memberOf: [payments-dev]}
 ---
 apiVersion: backstage.io/v1alpha1
 kind: Group
@@ -55,7 +82,7 @@ spec: {type: team, children: []}
 ---
 apiVersion: backstage.io/v1alpha1
 kind: Component
-metadata: {name: pay}
+metadata: {name: pay, annotations: {dxcp.io/service: pay}}
 spec: {type: service, lifecycle: production, owner: payments-dev}
 `);
   fs.writeFileSync(`${folder}/package.json`, '{"name":"stage","private":true,"version":"0.0.0"}');
@@ -68,6 +95,7 @@ for (const name of ${JSON.stringify(PLUGINS)}) {
   const plugin = load(name);
   backend.add(plugin.default ?? plugin);
 }
+backend.add(load('./rig/stage-plugin.js'));
 backend.start();
 `);
   const program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
@@ -80,3 +108,6 @@ backend.start();
   }, 45000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
   return { ...program, url, folder, stop: async () => { await program.stop('SIGKILL'); fs.rmSync(folder, { recursive: true, force: true }); } };
 };
+
+/** Where its users come back to from the provider. */
+exports.callback = (baseUrl) => `${baseUrl}/api/auth/oidc/handler/frame`;

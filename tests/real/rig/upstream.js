@@ -22,6 +22,9 @@ exports.upstream = async (options = {}) => {
     const url = new URL(request.url, 'http://x');
     const what = url.searchParams.get('do');
     switch (what) {
+      case 'seen':
+        seen.pop();
+        return response.end(JSON.stringify(seen));
       case 'hang': return undefined;
       case 'reset': return request.socket.resetAndDestroy();
       case 'close': return request.socket.destroy();
@@ -29,6 +32,22 @@ exports.upstream = async (options = {}) => {
       case 'cut':
         response.writeHead(200, { 'content-length': '1000' });
         return response.write('eight by', () => request.socket.destroy());
+      case 'cut-chunk':
+        response.writeHead(200);
+        return response.write('eight by', () => request.socket.destroy());
+      case 'chunks':
+        response.writeHead(200, { 'content-type': 'text/plain' });
+        for (let i = 0; i < Number(url.searchParams.get('n')); i += 1) response.write(`${i}\n`);
+        return response.end();
+      case 'trailers':
+        response.writeHead(200, { trailer: 'x-trailer' });
+        response.write('body');
+        response.addTrailers({ 'x-trailer': 'yes' });
+        return response.end();
+      case 'slow': {
+        const timer = setTimeout(() => response.end('late'), Number(url.searchParams.get('ms')));
+        return request.socket.on('close', () => clearTimeout(timer));
+      }
       case 'status':
         response.writeHead(Number(url.searchParams.get('n')), { 'content-type': url.searchParams.get('type') ?? 'text/plain' });
         return response.end('{}');

@@ -7,14 +7,12 @@ const fs = require('node:fs');
 const http = require('node:http');
 const http2 = require('node:http2');
 const https = require('node:https');
-const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
-const grpc = require('@grpc/grpc-js');
-const loader = require('@grpc/proto-loader');
 const WebSocket = require('ws');
 const { authority } = require('../rig/certificates');
 const { identity, orbit } = require('../rig/jwt');
+const { caller, grpc, rpc: startRpc } = require('../rig/rpc');
 const { stagedoor } = require('../rig/stagedoor');
 const { upstream } = require('../rig/upstream');
 const { until } = require('../rig/ports');
@@ -40,7 +38,7 @@ before(async () => {
     response.end(JSON.stringify({ version: request.httpVersion, client: request.socket.getPeerCertificate?.()?.subject?.CN ?? request.stream?.session?.socket?.getPeerCertificate()?.subject?.CN }));
   });
   await new Promise((resolve) => secure.listen(0, resolve));
-  rpc = await grpcServer();
+  rpc = await startRpc();
   door = await stagedoor((ports, own) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
@@ -74,7 +72,7 @@ routes:
 process: {drain_delay: 0s, drain_timeout: 10s}`);
 });
 after(async () => {
-  await door?.stop(); await up?.stop(); secure?.close(); rpc?.server.forceShutdown();
+  await door?.stop(); await up?.stop(); secure?.close(); rpc?.stop();
   fs.rmSync(folder, { recursive: true, force: true });
 });
 
@@ -187,41 +185,13 @@ test('a client that says nothing after choosing HTTP/2 is cut off', async () => 
   assert.ok(Date.now() - begun < 8000);
 });
 
-const echo = () => grpc.loadPackageDefinition(loader.loadSync(path.join(__dirname, '../rig/echo.proto'))).echo.Echo;
-async function grpcServer() {
-  const server = new grpc.Server();
-  server.addService(echo().service, {
-    Unary: (call, done) => { const trailers = new grpc.Metadata(); trailers.set('x-trailer', 'yes'); done(null, { text: call.request.text }, trailers); },
-    Many: (call) => { for (const text of ['a', 'b', 'c']) call.write({ text }); call.end(); },
-    Both: (call) => { call.on('data', (m) => call.write(m)); call.on('end', () => call.end()); },
-    Fail: (call, done) => done({ code: grpc.status.PERMISSION_DENIED, details: 'no' }),
-  });
-  const port = await new Promise((resolve, reject) => server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (e, p) => (e ? reject(e) : resolve(p))));
-  return { server, port };
-}
-
 test('gRPC passes with its trailers: unary, streams, errors', async () => {
-  const client = new (echo())(`localhost:${door.ports.tls}`, grpc.credentials.createSsl(fs.readFileSync(ca.ca)));
-  const [answer, trailers] = await new Promise((resolve, reject) => {
-    let metadata;
-    const call = client.Unary({ text: 'hi' }, (error, value) => (error ? reject(error) : setImmediate(() => resolve([value, metadata]))));
-    call.on('status', (status) => { metadata = status.metadata; });
-  });
-  assert.equal(answer.text, 'hi');
-  assert.deepEqual(trailers.get('x-trailer'), ['yes']);
-  const many = [];
-  for await (const part of client.Many({ text: '' })) many.push(part.text);
-  assert.deepEqual(many, ['a', 'b', 'c']);
-  const both = client.Both();
-  const got = [];
-  const ended = new Promise((resolve) => both.on('end', resolve));
-  both.on('data', (m) => { got.push(m.text); if (got.length === 2) both.end(); });
-  both.write({ text: '1' }); both.write({ text: '2' });
-  await ended;
-  assert.deepEqual(got, ['1', '2']);
-  const error = await new Promise((resolve) => client.Fail({ text: '' }, resolve));
-  assert.equal(error.code, grpc.status.PERMISSION_DENIED);
-  client.close();
+  const call = caller(`localhost:${door.ports.tls}`, grpc.credentials.createSsl(fs.readFileSync(ca.ca)));
+  assert.deepEqual(await call.unary('hi'), { text: 'hi', trailers: { 'x-trailer': 'yes' } });
+  assert.deepEqual(await call.many(''), ['a', 'b', 'c']);
+  assert.deepEqual(await call.both(['1', '2']), ['1', '2']);
+  await assert.rejects(call.unary('', undefined, 'Fail'), { code: grpc.status.PERMISSION_DENIED, details: 'no' });
+  call.close();
 });
 
 test('curl agrees, over HTTP/1.1 and HTTP/2', async () => {

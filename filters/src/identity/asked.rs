@@ -1,0 +1,90 @@
+//! Where a request may carry a token.
+
+use http::{HeaderMap, header};
+
+use super::{ClientCertificate, Proof, Refusal};
+use crate::{Denial, denial::TokenFault};
+
+/// What of a request says who is calling. Not for printing: it holds tokens.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// Whether the route takes Backstage's cookie.
+    pub cookie_allowed: bool,
+    /// Whether the client asks for an upgrade.
+    pub upgrade: bool,
+    /// The verified client certificate, if any.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
+impl<'a> Asked<'a> {
+    /// The token and where it stood. The first place that has one counts.
+    pub(super) fn token(&self) -> Result<Option<(&'a str, Proof)>, Refusal> {
+        let bearer = in_authorization(self.headers)?;
+        let spoken = if self.upgrade { in_protocols(self.headers)? } else { None };
+        match (bearer, spoken) {
+            // Backstage's signals take the one, other upstreams the other.
+            (Some(bearer), Some(spoken)) if bearer != spoken => return Err(ambiguous()),
+            (Some(bearer), _) => return Ok(Some((bearer, Proof::Token))),
+            (None, Some(spoken)) => return Ok(Some((spoken, Proof::WebSocketProtocol))),
+            (None, None) => {}
+        }
+        if !self.cookie_allowed {
+            return Ok(None);
+        }
+        Ok(in_cookies(self.headers)?.map(|token| (token, Proof::Cookie)))
+    }
+}
+
+fn ambiguous() -> Refusal {
+    Refusal::plain(Denial::AuthorizationAmbiguous)
+}
+
+fn in_authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(ambiguous());
+    }
+    let malformed = TokenFault::Malformed { why: "the header is not `Bearer <token>`" };
+    let text = line.to_str().map_err(|_| malformed.clone())?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        // Another scheme is none of ours, and what it says is not looked at.
+        return Err(Refusal::plain(Denial::CallerMissing));
+    }
+    if token.is_empty() || token.contains([' ', ',', '\t']) {
+        return Err(malformed.into());
+    }
+    Ok(Some(token))
+}
+
+/// The value that looks like a JWT; others beside it are protocols.
+fn in_protocols(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let values = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let is_token = |value: &&str| value.matches('.').count() == 2 && value.starts_with("ey");
+    only(values.map(str::trim).filter(is_token))
+}
+
+/// Backstage's cookie. Read byte by byte: what else is in the line must not hide it from us, as it
+/// would not from Backstage.
+fn in_cookies(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    let values = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|b| *b == b'=')?;
+        (pair[..at].trim_ascii() == b"backstage-auth").then(|| pair[at + 1..].trim_ascii())
+    });
+    let Some(value) = only(values)? else { return Ok(None) };
+    let why = "the cookie is not ASCII";
+    Ok(Some(std::str::from_utf8(value).map_err(|_| TokenFault::Malformed { why })?))
+}
+
+fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Refusal> {
+    match (found.next(), found.next()) {
+        (Some(_), Some(_)) => Err(ambiguous()),
+        (found, _) => Ok(found),
+    }
+}

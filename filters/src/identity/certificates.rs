@@ -1,0 +1,75 @@
+//! Callers that prove themselves by a client certificate.
+
+use std::sync::Arc;
+
+use config::{CertificateCaller, Located};
+use ring::digest::{SHA256, digest};
+
+use super::{Caller, CallerKind, Proof};
+use crate::Label;
+
+/// A client certificate that our CA signed.
+#[derive(Clone, Debug, Default)]
+pub struct ClientCertificate {
+    /// The subject's common name.
+    pub common_name: Option<Label>,
+    /// DNS names.
+    pub dns: Vec<Label>,
+    /// URIs, for example a SPIFFE id.
+    pub uris: Vec<Label>,
+    /// Email addresses.
+    pub emails: Vec<Label>,
+    /// SHA-256 of the certificate, in hex.
+    pub fingerprint: Option<Label>,
+}
+
+/// The callers we know by certificate, in the order they are written.
+#[derive(Debug)]
+pub(super) struct Certificates(Vec<(String, Arc<Caller>)>);
+
+impl Certificates {
+    pub(super) fn new(written: &[Located<CertificateCaller>]) -> Self {
+        let named = |entry: &Located<CertificateCaller>| {
+            (entry.value.name.clone(), Arc::new(caller(&entry.value)))
+        };
+        Self(written.iter().map(named).collect())
+    }
+
+    /// The first that the certificate names.
+    pub(super) fn caller(&self, shown: &ClientCertificate) -> Option<Arc<Caller>> {
+        let (_, caller) = self.0.iter().find(|(name, _)| shown.names(name))?;
+        Some(Arc::clone(caller))
+    }
+}
+
+impl ClientCertificate {
+    fn names(&self, wanted: &str) -> bool {
+        let mut sans = [&self.uris, &self.dns, &self.emails].into_iter().flatten().peekable();
+        // A common name counts only where there is no other name (RFC 6125 6.4.4).
+        if sans.peek().is_none() {
+            return self.common_name.as_deref() == Some(wanted);
+        }
+        sans.any(|name| **name == *wanted)
+    }
+}
+
+fn caller(written: &CertificateCaller) -> Caller {
+    let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
+    // From what is written, so that after a reload nobody has the number of somebody else.
+    let text = serde_json::to_vec(written).expect("a config is data");
+    let hash = digest(&SHA256, &text);
+    let number = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
+    Caller {
+        subject: Label::lossy(&written.caller),
+        kind: CallerKind::Service,
+        proof: Proof::ClientCertificate,
+        issuer: Label::lossy("client-certificate"),
+        on_behalf_of: None,
+        roles: labels(&written.roles),
+        groups: labels(&written.groups),
+        workspaces: written.workspaces.iter().map(Label::from).collect(),
+        expires: u64::MAX,
+        // The upper half: those of tokens count up from 0.
+        id: u64::from_be_bytes(number) | 1 << 63,
+    }
+}

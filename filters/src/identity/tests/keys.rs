@@ -1,0 +1,262 @@
+//! Keys that come and go, and tokens that are remembered.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    signer::{SECRET, Signer, jwks},
+    stage::{NOW, Stage, identity, label, orbit, source, with},
+};
+use crate::{
+    Denial,
+    denial::{Lack, TokenFault as T},
+    identity::KeySet,
+};
+
+fn strict(signer: &Signer) -> String {
+    let claims =
+        json!({"iss": "https://strict.example", "aud": "a", "sub": "ada", "exp": NOW + 9000});
+    let header = json!({"alg": signer.algorithm, "typ": "at+jwt"});
+    signer.sign_as(&with(header, json!({"kid": signer.kid})), &claims)
+}
+
+fn set(keys: Value) -> Result<KeySet, String> {
+    KeySet::from_jwks(json!({"keys": keys}).to_string().as_bytes())
+}
+
+#[test]
+fn every_algorithm_verifies_what_its_key_signed() {
+    let stage = Stage::new();
+    for name in ["RS256", "PS512", "ES256", "ES384", "EdDSA"] {
+        let signer = Signer::new(name, "k");
+        stage.fetch("strict", None, jwks(&[&signer]));
+        stage.bearer(&strict(&signer)).unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+    }
+    for name in ["HS256", "HS384", "HS512"] {
+        stage.bearer(&Signer::new(name, "k").sign(&orbit())).unwrap();
+    }
+}
+
+#[test]
+fn a_new_key_is_believed_once_it_is_fetched() {
+    let stage = Stage::new();
+    let new = Signer::new("ES256", "new");
+    let refusal = stage.bearer(&strict(&new)).unwrap_err();
+    assert!(matches!(refusal.lack, Some(Lack::Keys { plugin: None, .. })));
+    stage.fetch("strict", None, jwks(&[&stage.es256, &new]));
+    stage.bearer(&strict(&new)).unwrap();
+    stage.bearer(&strict(&stage.es256)).unwrap();
+}
+
+#[test]
+fn a_withdrawn_key_takes_the_tokens_it_verified_with_it() {
+    let stage = Stage::new();
+    let token = strict(&stage.es256);
+    stage.bearer(&token).unwrap();
+    stage.fetch("strict", None, jwks(&[&stage.rs256]));
+    let refusal = stage.bearer(&token).unwrap_err();
+    assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));
+    // And brings them back if it returns.
+    stage.fetch("strict", None, jwks(&[&stage.rs256, &stage.es256]));
+    stage.bearer(&token).unwrap();
+}
+
+#[test]
+fn another_key_of_the_same_name_withdraws_the_first() {
+    let stage = Stage::new();
+    let token = strict(&stage.es256);
+    stage.bearer(&token).unwrap();
+    stage.fetch("strict", None, jwks(&[&Signer::new("ES256", "ec")]));
+    stage.refuses(&token, &T::SignatureWrong);
+}
+
+#[test]
+fn a_key_that_stays_keeps_its_tokens_remembered() {
+    let stage = Stage::new();
+    let token = strict(&stage.es256);
+    let first = stage.bearer(&token).unwrap();
+    stage.fetch("strict", None, jwks(&[&stage.es256, &Signer::new("ES256", "new")]));
+    assert!(Arc::ptr_eq(&first, &stage.bearer(&token).unwrap()));
+}
+
+#[test]
+fn an_issuer_that_is_dropped_takes_its_tokens_with_it() {
+    let stage = Stage::new();
+    let token = strict(&stage.es256);
+    stage.bearer(&token).unwrap();
+    stage.keys.keep(|source| &*source.issuer != "strict");
+    let refusal = stage.bearer(&token).unwrap_err();
+    assert_eq!(refusal.denial, Denial::KeysUnavailable { issuer: label("strict") });
+}
+
+#[test]
+fn keys_that_are_missing_or_too_old_are_asked_for() {
+    let mut stage = Stage::new();
+    stage.now = stage.now.plus(Duration::from_secs(3600));
+    stage.bearer(&strict(&stage.es256)).unwrap();
+    stage.now = stage.now.plus(Duration::from_secs(1));
+    let refusal = stage.bearer(&strict(&stage.rs256)).unwrap_err();
+    assert_eq!(refusal.denial, Denial::KeysUnavailable { issuer: label("strict") });
+    let (issuer, kid) = (label("strict"), Some(label("rsa")));
+    assert_eq!(refusal.lack, Some(Lack::Keys { issuer, plugin: None, kid }));
+    assert!(!refusal.suspect);
+    assert_eq!(stage.keys.age(&source("strict", None), stage.now), Some(Duration::from_secs(3601)));
+    assert_eq!(stage.keys.age(&source("nobody", None), stage.now), None);
+}
+
+#[test]
+fn without_a_key_id_there_must_be_only_one_key_that_fits() {
+    let mut stage = Stage::new();
+    stage.es256.kid = None;
+    let token = strict(&stage.es256);
+    // One EC key beside an RSA key is not a choice.
+    stage.bearer(&token).unwrap();
+    let other = Signer::new("ES256", "other");
+    stage.fetch("strict", None, jwks(&[&stage.es256, &other]));
+    let refusal = stage.bearer(&token).unwrap_err();
+    assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));
+    assert!(matches!(refusal.lack, Some(Lack::Keys { kid: None, .. })));
+}
+
+#[test]
+fn a_key_id_is_looked_up_exactly_beside_keys_without_one() {
+    let stage = Stage::new();
+    let mut nameless = Signer::new("ES256", "");
+    nameless.kid = None;
+    stage.fetch("strict", None, jwks(&[&nameless, &stage.es256]));
+    stage.bearer(&strict(&stage.es256)).unwrap();
+    let unknown = Signer::new("ES256", "EC");
+    assert!(matches!(
+        stage.bearer(&strict(&unknown)).unwrap_err().denial,
+        Denial::Token(T::KeyUnknown { .. })
+    ));
+}
+
+#[test]
+fn a_token_is_verified_once_until_it_ends() {
+    let mut stage = Stage::new();
+    let token = stage.hs256.sign(&orbit());
+    let first = stage.bearer(&token).unwrap();
+    assert!(Arc::ptr_eq(&first, &stage.bearer(&token).unwrap()));
+    stage.now = stage.now.plus(Duration::from_secs(630));
+    stage.refuses(&token, &T::Expired);
+    assert_eq!(stage.tokens.len(), 0);
+}
+
+#[test]
+fn a_remembered_token_is_judged_again_by_other_rules() {
+    let mut stage = Stage::new();
+    let token = stage.hs256.sign(&orbit());
+    let first = stage.bearer(&token).unwrap();
+    let written = "
+  orbit: {issuer: orbit, audiences: [AUD], algorithms: [HS256], keys: {secret_file: s}}
+";
+    stage.identity = identity(&written.replace("AUD", "stagedoor"));
+    let second = stage.bearer(&token).unwrap();
+    assert!(!Arc::ptr_eq(&first, &second) && first.id != second.id);
+    stage.identity = identity(&written.replace("AUD", "other"));
+    stage.refuses(&token, &T::AudienceWrong);
+}
+
+#[test]
+fn only_so_many_tokens_are_remembered() {
+    let stage = Stage::new();
+    for n in 0..10_500 {
+        stage.bearer(&stage.hs256.sign(&with(orbit(), json!({"jti": n})))).unwrap();
+    }
+    assert!(stage.tokens.len() <= 10_000, "{}", stage.tokens.len());
+}
+
+#[test]
+fn only_so_many_sources_of_keys_are_held() {
+    let stage = Stage::new();
+    for n in 0..1100 {
+        stage.fetch("backstage", Some(&format!("plugin-{n}")), jwks(&[]));
+    }
+    assert_eq!(stage.keys.sources().len(), 1000);
+    // Those that are there can still be renewed.
+    stage.fetch("strict", None, jwks(&[&Signer::new("ES256", "renewed")]));
+    assert!(stage.keys.describe().iter().any(|key| key.id.as_deref() == Some("renewed")));
+}
+
+#[test]
+fn a_jwks_is_taken_without_the_keys_that_are_of_no_use() {
+    let ec = Signer::new("ES256", "k").jwk();
+    let rsa = Signer::new("RS256", "k").jwk();
+    let check = |jwk: Value, kept: usize| {
+        let found = set(json!([jwk])).unwrap().len();
+        assert_eq!(found, kept, "{jwk}");
+    };
+    check(ec.clone(), 1);
+    check(rsa.clone(), 1);
+    check(with(ec.clone(), json!({"alg": "ES256", "use": "sig", "key_ops": ["verify"]})), 1);
+    check(with(ec.clone(), json!({"use": "enc"})), 0);
+    check(with(ec.clone(), json!({"key_ops": ["sign"]})), 0);
+    check(with(ec.clone(), json!({"key_ops": []})), 0);
+    check(with(ec.clone(), json!({"alg": "ECDH-ES"})), 0);
+    check(with(ec.clone(), json!({"crv": "secp256k1"})), 0);
+    check(with(ec.clone(), json!({"crv": "P-384"})), 0);
+    check(with(ec.clone(), json!({"crv": null})), 0);
+    check(with(ec.clone(), json!({"x": "AAAA"})), 0);
+    check(with(ec.clone(), json!({"y": 1})), 0);
+    check(with(ec, json!({"kty": "XX"})), 0);
+    check(with(rsa.clone(), json!({"alg": "RSA-OAEP", "use": "enc"})), 0);
+    check(with(rsa.clone(), json!({"n": null})), 0);
+    // 2040 bits, and 2040 that look like 2048.
+    check(with(rsa.clone(), json!({"n": "_".repeat(340)})), 0);
+    check(with(rsa, json!({"n": format!("AP{}", "_".repeat(339))})), 0);
+    check(
+        json!({"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "alg": "HS256"}),
+        0,
+    );
+    check(json!("key"), 0);
+}
+
+#[test]
+fn a_key_for_one_algorithm_verifies_no_other() {
+    let stage = Stage::new();
+    let jwk = with(stage.rs256.jwk(), json!({"alg": "RS256"}));
+    stage.fetch("strict", None, set(json!([jwk])).unwrap());
+    stage.bearer(&strict(&stage.rs256)).unwrap();
+    let ps = Signer::new("PS512", "rsa");
+    assert!(matches!(
+        stage.bearer(&strict(&ps)).unwrap_err().denial,
+        Denial::Token(T::KeyUnknown { .. })
+    ));
+}
+
+#[test]
+fn a_jwks_with_two_keys_of_one_name_is_refused() {
+    let (one, two) = (Signer::new("ES256", "k").jwk(), Signer::new("ES256", "k").jwk());
+    let rsa = Signer::new("RS256", "k").jwk();
+    assert_eq!(set(json!([one, two])).unwrap_err(), "the JWKS has two keys `k`");
+    // The same key twice, and a name shared by keys that no token could confuse, are harmless.
+    assert_eq!(set(json!([one, one])).unwrap().len(), 1);
+    assert_eq!(set(json!([one, rsa])).unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_no_jwks_or_too_large_is_refused() {
+    for text in ["", "[]", "{}", "null", r#"{"keys":{}}"#, r#"{"keys":[]"#, "<html>"] {
+        assert!(KeySet::from_jwks(text.as_bytes()).is_err(), "{text}");
+    }
+    assert!(KeySet::from_jwks(br#"{"keys":[],"more":1}"#).unwrap().is_empty());
+    assert!(set(json!(vec![json!({}); 100])).is_ok());
+    assert!(set(json!(vec![json!({}); 101])).is_err());
+    assert!(KeySet::from_jwks(&vec![b' '; (512 << 10) + 1]).is_err());
+}
+
+#[test]
+fn a_secret_is_as_long_as_what_it_makes() {
+    let stage = Stage::new();
+    assert!(KeySet::from_secret(&SECRET[..31]).is_err());
+    // It is not printed either.
+    let secret = KeySet::from_secret(&SECRET[..32]).unwrap();
+    assert!(!format!("{secret:?}").contains("97, 32"), "{secret:?}");
+    stage.fetch("orbit", None, secret);
+    let refusal = stage.bearer(&Signer::new("HS512", "any").sign(&orbit())).unwrap_err();
+    assert!(matches!(refusal.denial, Denial::Token(T::KeyUnknown { .. })));
+    // Another secret than the one that signed, for the algorithm it is long enough for.
+    stage.refuses(&stage.hs256.sign(&orbit()), &T::SignatureWrong);
+}

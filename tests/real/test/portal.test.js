@@ -1,0 +1,117 @@
+'use strict';
+// A real Backstage behind the proxy, as people and its plugins use it: sign-in at a real provider,
+// cookies, tokens on behalf of someone, and what a plugin sees of what was verified.
+
+const assert = require('node:assert/strict');
+const { after, before, test } = require('node:test');
+const { backstage, callback, threeRoutes } = require('../rig/backstage');
+const { browser } = require('../rig/browser');
+const { oidc } = require('../rig/oidc');
+const { freePort, until } = require('../rig/ports');
+const { postgres } = require('../rig/postgres');
+const { stagedoor } = require('../rig/stagedoor');
+const { read } = require('../rig/token');
+const { upstream } = require('../rig/upstream');
+
+let db; let idp; let portal; let door; let up;
+before(async () => {
+  const [base, port] = await Promise.all([postgres(), freePort()]);
+  db = base;
+  up = await upstream();
+  door = await stagedoor((ports) => `
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+identity:
+  issuers:
+    portal:
+      kind: backstage
+      issuer: http://127.0.0.1:${ports.edge}/api/auth
+      audiences: [catalog, stage]
+      algorithms: [ES256]
+      keys: {backstage_url: "http://127.0.0.1:${port}"}
+workspaces: {named: {payments: {groups: ["group:default/payments-dev"]}}}
+rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 1000/s, burst: 1000}}
+upstreams: {portal: {url: "http://127.0.0.1:${port}", preserve_host: true}}
+presets:
+- {preset: backstage, upstream: portal, listeners: [edge], detail: full}
+routes:
+- {name: stage, methods: [GET], path: /api/stage/**, upstream: portal, plugin: stage, class: read}
+- {name: proxied, methods: [GET, POST], path: /api/proxy/**, upstream: portal, plugin: proxied, class: read}`);
+  idp = await oidc({ callbacks: [callback(door.url)] });
+  portal = await backstage({ port, baseUrl: door.url, postgres: db, oidc: idp, endpoints: threeRoutes(up.url) });
+  // Groups are saved at sign-in, and before the catalog was read there are none.
+  await until('the catalog', async () => {
+    const { backstageIdentity: { token } } = await (await fetch(`${portal.url}/api/auth/guest/refresh`)).json();
+    const { claims } = await (await fetch(`${portal.url}/api/auth/v1/userinfo`, { headers: { authorization: `Bearer ${token}` } })).json();
+    return claims.ent.length > 1;
+  });
+  // The proxy was up first, asked for Backstage's keys in vain, and asks again after 10 s at the earliest.
+  await until('its keys', async () => (await get('/api/stage/echo', await guest())).ok, 15000);
+});
+after(async () => { await portal?.stop(); await door?.stop(); await idp?.stop(); await up?.stop(); await db?.stop(); });
+
+const get = (path, token, headers = {}) => fetch(`${door.url}${path}`, { headers: { ...(token ? { authorization: `Bearer ${token}` } : {}), ...headers } });
+const guest = async () => (await (await get('/api/auth/guest/refresh')).json()).backstageIdentity.token;
+
+test('people sign in at the provider through the proxy, and each cookie stays a line of its own', async () => {
+  const signIn = async (base) => {
+    const user = browser();
+    const { answer, seen } = await user.follow(`${base}/api/auth/oidc/start?env=development&scope=openid%20profile%20email`);
+    return { user, seen, page: await answer.text(), status: answer.status };
+  };
+  const { user, seen, page, status } = await signIn(door.url);
+  assert.equal(status, 200, `${seen.join('\n')}\n${page}`);
+  const [, text] = /decodeURIComponent\('([^']+)'\)/.exec(page) ?? [];
+  const { response, error } = JSON.parse(decodeURIComponent(text));
+  assert.equal(error, undefined);
+  assert.equal(read(response.backstageIdentity.token).claims.sub, 'user:default/ada');
+  const first = (await fetch(`${door.url}/api/auth/oidc/start?env=development&scope=openid`, { redirect: 'manual' })).headers.getSetCookie();
+  const direct = (await fetch(`${portal.url}/api/auth/oidc/start?env=development&scope=openid`, { redirect: 'manual' })).headers.getSetCookie();
+  const names = (lines) => lines.map((line) => line.split('=')[0]);
+  assert.deepEqual(names(first), names(direct));
+  assert.ok(first.length >= 2);
+  assert.ok([...user.jar.values()].some((cookie) => cookie.name === 'connect.sid'));
+});
+
+test('a plugin sees the caller, workspace and plugin that were verified, and no others', async () => {
+  const forged = { 'x-orbit-user-id': 'root', 'X_Orbit_Workspace_Id': 'billing', 'x-orbit-plugin-id': 'admin' };
+  const answer = await get('/api/stage/echo', await guest(), { ...forged, 'x-orbit-workspace-id': 'payments' });
+  const text = await answer.text();
+  assert.equal(answer.status, 200, text);
+  const { headers } = JSON.parse(text);
+  const lines = [];
+  for (let i = 0; i < headers.length; i += 2) if (/^x.orbit/i.test(headers[i])) lines.push([headers[i].toLowerCase(), headers[i + 1]]);
+  assert.deepEqual(Object.fromEntries(lines), { 'x-orbit-workspace-id': 'payments', 'x-orbit-user-id': 'user:default/ada', 'x-orbit-plugin-id': 'stage' });
+  assert.equal(lines.length, 3, 'each once');
+});
+
+test('a token that a plugin shows on behalf of a user passes where it is meant to, as that user', async () => {
+  const user = await guest();
+  const { token } = await (await get('/api/stage/token?target=catalog', user)).json();
+  const answer = await get('/api/catalog/entities?filter=kind=component', token);
+  assert.equal(answer.status, 200, await answer.text());
+  const record = await door.record((r) => r.route === 'backstage.catalog' && r.decision === 'allow');
+  assert.deepEqual([record.caller, record.on_behalf_of, record.groups], ['plugin:stage', 'user:default/ada', ['user:default/ada', 'group:default/payments-dev']]);
+  const foreign = await (await get('/api/stage/token?target=scaffolder', user)).json();
+  assert.equal((await (await get('/api/catalog/entities', foreign.token)).json()).error.code, 'token_audience_wrong');
+});
+
+test('a limited token is no bearer token, and its cookie opens nothing but what takes it', async () => {
+  const user = await guest();
+  const set = await get('/api/stage/cookie', user);
+  const cookies = set.headers.getSetCookie().filter((line) => line.startsWith('backstage-auth='));
+  assert.equal(cookies.length, 1);
+  const limited = cookies[0].slice('backstage-auth='.length).split(';')[0];
+  const bearer = await get('/api/catalog/entities', limited);
+  const cookie = await get('/api/catalog/entities', undefined, { cookie: `backstage-auth=${limited}` });
+  assert.deepEqual([bearer.status, (await bearer.json()).error.code], [401, 'token_type_wrong']);
+  assert.deepEqual([cookie.status, (await cookie.json()).error.code], [401, 'caller_missing']);
+});
+
+test('the proxy plugin hands on what its kind of route says, and none of our headers', async () => {
+  const user = await guest();
+  assert.equal((await get('/api/proxy/require/x', user, { 'idempotency-key': 'k', 'x-orbit-workspace-id': 'payments' })).status, 200);
+  const { headers } = up.last();
+  assert.deepEqual([headers.authorization, headers['idempotency-key'], headers['x-orbit-user-id']], [undefined, 'k', undefined]);
+  assert.ok(headers['x-request-id'], 'the id of the exchange arrives: it is allowed by name');
+});
