@@ -110,8 +110,8 @@ pub struct Keys {
     pub backstage_url: Option<Located<Url>>,
     /// PEM file of CAs for `url`, `backstage_url` and discovery, instead of the system's.
     pub ca: Option<Located<PathBuf>>,
-    /// How often the keys are fetched without a reason. An unknown key id fetches at once, but not
-    /// more often than every 10 s.
+    /// How often the keys are fetched without a reason. An unknown key id fetches at once: three
+    /// times in a row, then every 10 s. One that is not there is not looked for again for 30 s.
     pub refresh: Duration,
     /// How long the last good keys are used while the issuer is away. Then its tokens get 503
     /// `keys_unavailable`.

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use crate::Label;
+use crate::{Label, Secret};
 
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,8 +115,8 @@ pub enum TokenFault {
     ClaimMissing { claim: &'static str },
 }
 
-/// What would let a decision come out differently, if it were fetched. The machinery fetches it at
-/// most once per request and asks again.
+/// What would let a decision come out differently, if it were fetched. The machinery fetches it and
+/// asks again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// The keys of an issuer; for Backstage plugin tokens, those of one plugin.
@@ -128,12 +128,14 @@ pub enum Lack {
         /// The key id that is not known.
         kid: Option<Label>,
     },
-    /// The groups of the caller that the request's token names.
+    /// The groups of a user that its token does not name.
     Groups {
         /// The issuer's name in the config.
         issuer: Label,
-        /// The caller.
+        /// The user.
         subject: Label,
+        /// A token of theirs, to ask with.
+        token: Secret,
     },
 }
 

@@ -28,6 +28,7 @@ pub mod audit;
 pub mod explain;
 pub mod label;
 pub mod now;
+pub mod secret;
 
 pub use denial::Denial;
 pub use exchange::{Admitted, Exchange, Head};
@@ -35,4 +36,5 @@ pub use label::Label;
 pub use now::Now;
 pub use policy::Policy;
 pub use reverse::decide;
+pub use secret::Secret;
 pub use state::State;

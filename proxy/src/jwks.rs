@@ -1,13 +1,14 @@
 //! Fetches signing keys and groups: one flight at a time for each source, and not too often.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use config::{Issuer, IssuerKind};
 use filters::{
-    Label, State,
+    Label, Secret, State,
     denial::Lack,
     identity::{KeySet, Source},
 };
+use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::{clock, dial::Dial, metrics::Metrics};
@@ -17,7 +18,11 @@ pub struct Fetcher {
     dial: Dial,
     state: Arc<State>,
     metrics: Arc<Metrics>,
-    flights: Mutex<HashMap<Source, Arc<Flight>>>,
+    flights: Cache<Source, Arc<Flight>>,
+    /// Key ids that a source did not have when it was asked.
+    absent: Cache<(Source, Option<Label>), ()>,
+    /// For sources that have never had a key: strangers' tokens name plugins as they like.
+    unproven: Mutex<Allowance>,
     groups_flights: tokio::sync::Semaphore,
 }
 
@@ -26,16 +31,57 @@ pub struct Fetcher {
 struct Flight {
     /// Held while one is under way; whoever waits finds fresh keys after it.
     under_way: tokio::sync::Mutex<()>,
-    last: Mutex<Option<Duration>>,
+    progress: Mutex<Progress>,
 }
 
-/// A source is not asked again before this, whatever tokens come.
-const PAUSE: Duration = Duration::from_secs(10);
+/// How the flights to one source went so far.
+#[derive(Default)]
+struct Progress {
+    /// When the last one ended.
+    ended: Option<Duration>,
+    /// Why it failed, so that an outage is told once.
+    failing: Option<String>,
+    allowance: Allowance,
+}
+
+/// How many fetches tokens may still cause: some in a row, then one for each interval (GCRA).
+#[derive(Default)]
+struct Allowance {
+    whole_at: Duration,
+}
+
+/// Why keys are fetched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A token asks for them, whoever sent it.
+    Token,
+    /// It is time.
+    Time,
+}
+
+/// Fetches of one source that tokens may cause: so many in a row, then one for each interval.
+const OF_SOURCE: (u32, Duration) = (3, Duration::from_secs(10));
+/// The same for all sources together that never had a key.
+const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
+/// A key id that was not there is not looked for again before this.
+const ABSENT: Duration = Duration::from_secs(30);
 /// A request does not wait longer than this.
 const PATIENCE: Duration = Duration::from_secs(3);
 const BYTES_MAX: usize = 512 << 10;
-/// Plugins are named by strangers' tokens.
-const FLIGHTS_MAX: usize = 1000;
+/// Plugins and key ids are named by strangers' tokens.
+const FLIGHTS_MAX: u64 = 1000;
+const ABSENT_MAX: u64 = 10_000;
+
+impl Allowance {
+    fn take(&mut self, now: Duration, (in_a_row, interval): (u32, Duration)) -> bool {
+        let whole_at = self.whole_at.max(now) + interval;
+        let allowed = whole_at <= now + interval * in_a_row;
+        if allowed {
+            self.whole_at = whole_at;
+        }
+        allowed
+    }
+}
 
 impl Fetcher {
     /// Into this state.
@@ -44,20 +90,31 @@ impl Fetcher {
             dial,
             state,
             metrics,
-            flights: Mutex::default(),
+            flights: Cache::new(FLIGHTS_MAX),
+            absent: Cache::builder().max_capacity(ABSENT_MAX).time_to_live(ABSENT).build(),
+            unproven: Mutex::default(),
             groups_flights: tokio::sync::Semaphore::new(32),
         }
     }
 
     /// Fetches what a decision lacked; answers whether asking again makes sense.
-    pub async fn fetch(&self, config: &config::Config, lack: &Lack, token: Option<&str>) -> bool {
+    pub async fn fetch(&self, config: &config::Config, lack: &Lack) -> bool {
         match lack {
-            Lack::Keys { issuer, plugin, .. } => {
+            Lack::Keys { issuer, plugin, kid } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
                 let source = Source { issuer: issuer.clone(), plugin: plugin.clone() };
-                self.keys(written, &source, false).await
+                let wanted = (source, kid.clone());
+                if self.absent.contains_key(&wanted) {
+                    return false;
+                }
+                let fetched = self.keys(written, &wanted.0, Cause::Token).await;
+                if fetched {
+                    // If it is there now, nobody will ask for it again.
+                    self.absent.insert(wanted, ());
+                }
+                fetched
             }
-            Lack::Groups { issuer, subject } => {
+            Lack::Groups { issuer, subject, token } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
                 self.groups(written, issuer, subject, token).await
             }
@@ -79,56 +136,52 @@ impl Fetcher {
             for source in sources {
                 let age = self.state.keys.age(&source, clock::now());
                 if age.is_none_or(|age| age >= *issuer.keys.refresh) {
-                    self.keys(issuer, &source, false).await;
+                    self.keys(issuer, &source, Cause::Time).await;
                 }
             }
         }
     }
 
-    /// Reads keys and secrets from files again. They cost nothing and have no pause.
+    /// Reads keys and secrets from files again.
     pub async fn reread(&self, config: &config::Config) {
         for (name, issuer) in &config.identity.issuers {
             if issuer.keys.file.is_some() || issuer.keys.secret_file.is_some() {
                 let source = Source { issuer: name.into(), plugin: None };
-                self.keys(issuer, &source, true).await;
+                self.keys(issuer, &source, Cause::Time).await;
             }
         }
     }
 
-    async fn keys(&self, issuer: &Issuer, source: &Source, at_once: bool) -> bool {
-        let flight = {
-            let mut flights = self.flights.lock();
-            if flights.len() >= FLIGHTS_MAX && !flights.contains_key(source) {
-                return false;
-            }
-            Arc::clone(flights.entry(source.clone()).or_default())
-        };
+    async fn keys(&self, issuer: &Issuer, source: &Source, cause: Cause) -> bool {
+        let flight = self.flights.get_with_by_ref(source, Arc::default);
         let asked = clock::now();
         let _only = flight.under_way.lock().await;
-        if let Some(last) = *flight.last.lock() {
+        {
+            let progress = flight.progress.lock();
             // Somebody fetched while we waited: their keys are ours.
-            if last >= asked.elapsed {
-                return true;
+            if progress.ended.is_some_and(|ended| ended >= asked.elapsed) {
+                return progress.failing.is_none();
             }
-            if !at_once && asked.elapsed.saturating_sub(last) < PAUSE {
-                return false;
-            }
+        }
+        if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
+            return false;
         }
         let result = self.key_set(issuer, source).await;
         let now = clock::now();
-        *flight.last.lock() = Some(now.elapsed);
         self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
-        match result {
-            Ok(set) => {
-                self.state.keys.replace(source, set, now);
-                true
-            }
-            Err(cause) => {
-                let plugin = source.plugin.as_deref().unwrap_or_default();
-                tracing::warn!(issuer = %source.issuer, plugin, cause, "keys could not be fetched, keeping the last");
-                false
-            }
+        flight.progress.lock().note(source, now.elapsed, result.as_ref().err());
+        let Ok(set) = result else { return false };
+        self.state.keys.replace(source, set, now);
+        true
+    }
+
+    /// Whether a token may cause another fetch.
+    fn may_ask(&self, source: &Source, flight: &Flight, now: Duration) -> bool {
+        let proven = self.state.keys.age(source, clock::now()).is_some();
+        if !proven && !self.unproven.lock().take(now, OF_UNPROVEN) {
+            return false;
         }
+        flight.progress.lock().allowance.take(now, OF_SOURCE)
     }
 
     async fn key_set(&self, issuer: &Issuer, source: &Source) -> Result<KeySet, String> {
@@ -180,9 +233,9 @@ impl Fetcher {
         written: &Issuer,
         issuer: &Label,
         subject: &Label,
-        token: Option<&str>,
+        token: &Secret,
     ) -> bool {
-        let (Some(base), Some(token)) = (&written.keys.backstage_url, token) else { return false };
+        let Some(base) = &written.keys.backstage_url else { return false };
         let Ok(_place) = self.groups_flights.acquire().await else { return false };
         let answer = async {
             let client = self.client(written)?;
@@ -234,6 +287,24 @@ impl Fetcher {
     }
 }
 
+impl Progress {
+    /// Notes how a flight ended, and tells when that is news.
+    fn note(&mut self, source: &Source, now: Duration, failure: Option<&String>) {
+        self.ended = Some(now);
+        let plugin = source.plugin.as_deref().unwrap_or_default();
+        match failure {
+            Some(cause) if self.failing.as_ref() != Some(cause) => {
+                tracing::warn!(issuer = %source.issuer, plugin, cause, "keys could not be fetched, keeping the last");
+            }
+            None if self.failing.is_some() => {
+                tracing::info!(issuer = %source.issuer, plugin, "keys can be fetched again");
+            }
+            _ => {}
+        }
+        self.failing = failure.cloned();
+    }
+}
+
 fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
 }
@@ -245,10 +316,14 @@ fn system_roots() -> rustls::RootCertStore {
 }
 
 /// The body of a 200, up to a limit.
-async fn get(client: &reqwest::Client, url: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
+async fn get(
+    client: &reqwest::Client,
+    url: &str,
+    token: Option<&Secret>,
+) -> Result<Vec<u8>, String> {
     let mut request = client.get(url).header("accept", "application/json");
     if let Some(token) = token {
-        request = request.bearer_auth(token);
+        request = request.bearer_auth(token.expose());
     }
     let mut answer = request.send().await.map_err(|error| {
         let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
@@ -265,4 +340,19 @@ async fn get(client: &reqwest::Client, url: &str, token: Option<&str>) -> Result
         }
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_fetches_may_follow_each_other_and_then_one_for_each_interval() {
+        let mut allowance = Allowance::default();
+        let mut taken = |seconds: u64| {
+            let now = Duration::from_secs(seconds);
+            (0..5).filter(|_| allowance.take(now, (3, Duration::from_secs(10)))).count()
+        };
+        assert_eq!([taken(100), taken(109), taken(110), taken(125), taken(1000)], [3, 0, 1, 1, 3]);
+    }
 }

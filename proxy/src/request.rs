@@ -81,13 +81,6 @@ pub(crate) fn trace_id(request: &RequestHeader) -> Option<&str> {
     .then_some(trace)
 }
 
-/// The bearer token, to ask for its caller's groups with.
-pub(crate) fn bearer(request: &RequestHeader) -> Option<&str> {
-    let text = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = text.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
-}
-
 /// Whether a `Content-Type` is JSON.
 pub(crate) fn is_json(content_type: &str) -> bool {
     let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -23,7 +23,7 @@ use crate::{
     front::UnderWay,
     live::{Live, Stage},
     metrics::Counted,
-    request::{bearer, caused_by, control_id, facts_of, head, is_json, request_id, trace_id},
+    request::{caused_by, control_id, facts_of, head, is_json, request_id, trace_id},
     upgrade::Answered,
     upstreams::Attempt,
 };
@@ -70,6 +70,9 @@ pub struct Ctx {
 
 /// Answers larger than this are not redacted, so they do not leave.
 const REDACTED_BYTES_MAX: usize = 8 << 20;
+
+/// A plugin's token may lack the plugin's keys, the user's, and the user's groups.
+const LACKS_MAX: usize = 3;
 
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
@@ -137,14 +140,14 @@ impl ProxyHttp for Reverse {
         downstream.set_write_timeout(Some(self.write_timeout));
         ctx.request_id = request_id(session.req_header());
         let mut decided = self.decide(session, ctx);
-        if decided.is_err()
-            && let Some(lack) = ctx.exchange.lack.take()
-        {
-            let token = bearer(session.req_header()).map(str::to_owned);
-            let config = &ctx.live.loaded.config;
-            if self.stage.fetcher.fetch(config, &lack, token.as_deref()).await {
-                decided = self.decide(session, ctx);
+        for _ in 0..LACKS_MAX {
+            let Some(lack) = decided.as_ref().err().and_then(|_| ctx.exchange.lack.take()) else {
+                break;
+            };
+            if !self.stage.fetcher.fetch(&ctx.live.loaded.config, &lack).await {
+                break;
             }
+            decided = self.decide(session, ctx);
         }
         let too_large = || {
             let max = self.body_max(ctx);

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use config::IssuerKind;
 
 use super::{
-    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims, keys::Key,
-    token::Token, tokens::Entry,
+    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims,
+    keys::Key,
+    token::{Jws, Token},
+    tokens::Entry,
 };
 use crate::{
-    Denial, Label, Now,
+    Denial, Label, Now, Secret,
     denial::{Lack, TokenFault},
 };
 
@@ -91,18 +93,7 @@ impl Issuer {
                 let at = config::Claim(vec!["ent".to_owned()]);
                 claims::list(&token.claims, &at)?
             }
-            None => match (tokens.groups(&self.name, &subject, now), kind) {
-                (Some(groups), _) => groups,
-                // A cookie cannot ask who it belongs to; what it opens asks for no group.
-                (None, Kind::LimitedUser) => Vec::new(),
-                (None, _) => {
-                    return Err(Refusal {
-                        denial: Denial::GroupsUnavailable { issuer: self.name.clone() },
-                        lack: Some(Lack::Groups { issuer: self.name.clone(), subject }),
-                        suspect: false,
-                    });
-                }
-            },
+            None => self.groups(&subject, &token.jws, tokens, now)?,
         };
         let caller = Caller {
             subject,
@@ -137,16 +128,19 @@ impl Issuer {
         let mut expires = claims::times(&token.claims, &self.written.leeway, now)?;
         let mut signed_by = vec![self.verified(&token.jws, &source, keys, now)?];
         claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
-        let on_behalf_of = match token.claims.get("obo") {
-            None => None,
+        let (on_behalf_of, groups) = match token.claims.get("obo") {
+            None => (None, Vec::new()),
             Some(obo) => {
-                let (user, key, until) = self.obo(obo, keys, now)?;
+                let text = obo.as_str();
+                let text = text.ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
+                let obo = Token::read(text)?;
+                let (user, key, until) = self.obo(&obo, keys, now)?;
                 signed_by.push(key);
                 expires = expires.min(until);
-                Some(user)
+                let groups = self.groups(&user, &obo.jws, tokens, now)?;
+                (Some(user), groups)
             }
         };
-        let groups = on_behalf_of.as_ref().and_then(|user| tokens.groups(&self.name, user, now));
         let caller = Caller {
             subject: Label::lossy(&format!("plugin:{id}")),
             kind: CallerKind::Service,
@@ -154,7 +148,7 @@ impl Issuer {
             issuer: self.name.clone(),
             on_behalf_of,
             roles: Vec::new(),
-            groups: groups.unwrap_or_default(),
+            groups,
             workspaces: Vec::new(),
             expires,
             id: tokens.next_id(),
@@ -165,13 +159,11 @@ impl Issuer {
     /// The user a plugin acts for: a limited user token within the plugin's.
     fn obo(
         &self,
-        obo: &serde_json::Value,
+        token: &Token<'_>,
         keys: &Keys,
         now: Now,
     ) -> Result<(Label, Arc<Key>, u64), Refusal> {
-        let text = obo.as_str().ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
-        let token = Token::read(text)?;
-        if Kind::of(&token) != Some(Kind::LimitedUser) {
+        if Kind::of(token) != Some(Kind::LimitedUser) {
             return Err(TokenFault::TypeWrong.into());
         }
         self.algorithm(&token.jws)?;
@@ -180,5 +172,24 @@ impl Issuer {
         let key = self.verified(&token.jws, &source, keys, now)?;
         let user = claims::subject(&token.claims, &self.written.claims.subject)?;
         Ok((user, key, until))
+    }
+
+    /// A user's groups. Backstage tells them to a user token or a limited one of theirs.
+    fn groups(
+        &self,
+        user: &Label,
+        jws: &Jws<'_>,
+        tokens: &Tokens,
+        now: Now,
+    ) -> Result<Vec<Label>, Refusal> {
+        tokens.groups(&self.name, user, now).ok_or_else(|| Refusal {
+            denial: Denial::GroupsUnavailable { issuer: self.name.clone() },
+            lack: Some(Lack::Groups {
+                issuer: self.name.clone(),
+                subject: user.clone(),
+                token: Secret::new(jws.text()),
+            }),
+            suspect: false,
+        })
     }
 }

@@ -69,6 +69,12 @@ impl<'a> Jws<'a> {
         })
     }
 
+    /// The whole token, as it came.
+    pub(super) fn text(&self) -> String {
+        let message = std::str::from_utf8(self.message).expect("it was a text");
+        format!("{message}.{}", self.signature)
+    }
+
     /// Whether `typ` is this (RFC 7515 4.1.9: `application/` may be left out).
     pub(super) fn is_type(&self, wanted: &str) -> bool {
         let Some(kind) = &self.kind else { return false };

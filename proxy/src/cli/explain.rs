@@ -96,15 +96,16 @@ impl Explain {
             }
             None => filters::decide(&policy, &state, &head, now, &mut exchange),
         };
-        if let Some(lack) = exchange.lack.take() {
-            // As the running proxy would: fetch what is lacking, once, and ask again.
+        if exchange.lack.is_some() {
+            // As the running proxy would: fetch what is lacking, and ask again.
             let metrics = std::sync::Arc::new(Metrics::new(&loaded.config));
             let fetcher = Fetcher::new(Dial::default(), std::sync::Arc::clone(&state), metrics);
-            let authorization = request.headers.get("authorization").and_then(|v| v.to_str().ok());
-            let token = authorization.and_then(|text| text.split_once(' ')).map(|(_, token)| token);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
-            if runtime.block_on(fetcher.fetch(&loaded.config, &lack, token)) {
+            while let Some(lack) = exchange.lack.take() {
+                if !runtime.block_on(fetcher.fetch(&loaded.config, &lack)) {
+                    break;
+                }
                 exchange = Exchange::default();
                 decided = filters::decide(&policy, &state, &head, now, &mut exchange);
             }

@@ -53,10 +53,12 @@ test('keys that are rotated while it runs: new tokens pass at once, withdrawn on
   const old = await idp.token();
   assert.equal(await ask(door, old), 200);
   idp.rotate();
-  const young = await idp.token();
-  // An unknown key id fetches at once, but not within 10 s of the last fetch.
-  await until('the new key to be fetched', async () => (await ask(door, young)) === 200, 20000);
+  assert.equal(await ask(door, await idp.token()), 200);
   assert.equal(await ask(door, old), '401 token_key_unknown', 'a verified token is not believed longer than its key');
+  // Somebody goes on with the old one. That does not use up the fetches that the next key needs.
+  for (let n = 0; n < 20; n += 1) assert.equal(await ask(door, old), '401 token_key_unknown');
+  idp.rotate();
+  assert.equal(await ask(door, await idp.token()), 200);
   await door.stop(); await idp.stop();
 });
 
@@ -67,6 +69,7 @@ test('10,000 key ids that nobody has cost a handful of fetches', async () => {
   assert.equal(await ask(door, good), 200);
   const [, payload, signature] = good.split('.');
   const before = idp.fetches();
+  const begun = Date.now();
   let sent = 0;
   await Promise.all(Array.from({ length: 16 }, async () => {
     while (sent < 10000) {
@@ -75,7 +78,9 @@ test('10,000 key ids that nobody has cost a handful of fetches', async () => {
       assert.match(String(await ask(door, `${header}.${payload}.${signature}`)), /^401 token_key_unknown/);
     }
   }));
-  assert.ok(idp.fetches() - before <= 6, `${idp.fetches() - before} fetches`);
+  // Three in a row, then one every 10 s.
+  const allowed = 4 + Math.floor((Date.now() - begun) / 10000);
+  assert.ok(idp.fetches() - before <= allowed, `${idp.fetches() - before} fetches, ${allowed} allowed`);
   assert.equal(await ask(door, good), 200);
   await door.stop(); await idp.stop();
 });

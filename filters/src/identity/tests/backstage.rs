@@ -10,7 +10,7 @@ use super::{
     stage::{NOW, Stage, headers, label, labels, plain, with},
 };
 use crate::{
-    Denial,
+    Denial, Secret,
     denial::{Lack, TokenFault as T},
     identity::{Asked, CallerKind, Proof},
 };
@@ -37,10 +37,16 @@ pub(super) fn limited(stage: &Stage) -> String {
     sign(&stage.user, "limited-user", &claims)
 }
 
-fn know_alice(stage: &Stage) {
+pub(super) fn know_alice(stage: &Stage) {
     let groups = labels(&["group:default/payments"]);
     let alice = label("user:default/alice");
     stage.tokens.set_groups(&label("backstage"), &alice, &groups, stage.now, HOUR);
+}
+
+/// That they are lacking, and can be asked for with this token.
+fn alices_groups(token: &str) -> Lack {
+    let (issuer, subject) = (label("backstage"), label("user:default/alice"));
+    Lack::Groups { issuer, subject, token: Secret::new(token) }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -52,7 +58,7 @@ fn a_user_token_needs_groups_that_backstage_must_be_asked_for() {
     let refusal = stage.bearer(&token).unwrap_err();
     let issuer = label("backstage");
     assert_eq!(refusal.denial, Denial::GroupsUnavailable { issuer: issuer.clone() });
-    assert_eq!(refusal.lack, Some(Lack::Groups { issuer, subject: label("user:default/alice") }));
+    assert_eq!(refusal.lack, Some(alices_groups(&token)));
     assert!(!refusal.suspect);
     know_alice(&stage);
     let caller = stage.bearer(&token).unwrap();
@@ -130,9 +136,11 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
         let headers = headers(&[(COOKIE, &format!("backstage-auth={token}"))]);
         stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) })
     };
+    assert_eq!(by_cookie(&token).unwrap_err().lack, Some(alices_groups(&token)));
+    know_alice(&stage);
     let caller = by_cookie(&token).unwrap();
     assert_eq!((&*caller.subject, caller.proof), ("user:default/alice", Proof::Cookie));
-    assert_eq!(caller.groups, []);
+    assert_eq!(caller.groups, labels(&["group:default/payments"]));
     // Having been good as a cookie does not make it good as a bearer.
     stage.refuses(&token, &T::TypeWrong);
     for other in [
@@ -151,6 +159,7 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
 #[test]
 fn the_limited_form_of_a_user_token_verifies_by_its_uip() {
     let stage = Stage::new();
+    know_alice(&stage);
     let whole = limited(&stage);
     let (message, uip) = whole.rsplit_once('.').unwrap();
     let user = sign(&stage.user, "user", &with(user_claims(), json!({"uip": uip, "ent": []})));
@@ -222,9 +231,12 @@ fn a_plugin_id_cannot_lead_anywhere_else() {
 #[test]
 fn a_plugin_may_act_for_a_user_whose_groups_then_count() {
     let stage = Stage::new();
+    let obo = limited(&stage);
+    let token = sign(&stage.plugin, "plugin", &with(plugin_claims(), json!({"obo": obo})));
+    // Backstage does not tell them to the plugin's own token.
+    assert_eq!(stage.bearer(&token).unwrap_err().lack, Some(alices_groups(&obo)));
     know_alice(&stage);
-    let claims = with(plugin_claims(), json!({"obo": limited(&stage)}));
-    let caller = stage.bearer(&sign(&stage.plugin, "plugin", &claims)).unwrap();
+    let caller = stage.bearer(&token).unwrap();
     assert_eq!(&*caller.subject, "plugin:scaffolder");
     assert_eq!(caller.on_behalf_of, Some(label("user:default/alice")));
     assert_eq!(caller.groups, labels(&["group:default/payments"]));
@@ -250,6 +262,7 @@ fn a_plugin_cannot_make_up_the_user_it_acts_for() {
 #[test]
 fn acting_for_a_user_ends_when_either_token_does() {
     let mut stage = Stage::new();
+    know_alice(&stage);
     let alice = json!({"sub": "user:default/alice", "iat": NOW, "exp": NOW + 60});
     let obo = sign(&stage.user, "limited-user", &alice);
     let token = sign(&stage.plugin, "plugin", &with(plugin_claims(), json!({"obo": obo})));

@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::{
-    backstage::limited,
+    backstage::{know_alice, limited},
     stage::{Stage, headers, label, labels, orbit, plain},
 };
 use crate::{
@@ -112,6 +112,7 @@ fn a_web_socket_with_two_tokens_has_none() {
 #[test]
 fn a_cookie_counts_only_once_and_cannot_be_hidden() {
     let stage = Stage::new();
+    know_alice(&stage);
     let token = limited(&stage);
     let by_cookie = |lines: &[&[u8]]| {
         let mut headers = HeaderMap::new();
