@@ -6,7 +6,7 @@ use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Exchange, Label, Now, Policy};
+use crate::{Denial, Exchange, Label, Now, Policy, client};
 
 /// What the machinery knows of an exchange beside [`Exchange`].
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     line.text("id", facts.request_id);
     line.maybe("trace_id", facts.trace_id);
     line.text("listener", facts.listener);
-    line.display("client", exchange.client.unwrap_or(facts.peer));
+    line.address("client", exchange.client.unwrap_or(facts.peer), None);
     line.text("method", facts.method);
     match facts.host.map(std::str::from_utf8) {
         Some(Ok(host)) => line.foreign("host", host),
@@ -93,7 +93,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     line.text("code", facts.denial.map_or("ok", Denial::code));
     line.number("status", facts.status);
     if let Some(address) = facts.upstream_address {
-        line.display("upstream_address", address);
+        line.address("upstream_address", address.ip(), Some(address.port()));
     }
     line.number("attempts", facts.attempts);
     line.number("bytes_in", facts.bytes_in);
@@ -144,7 +144,7 @@ pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) 
     line.time("time", refused.at.unix);
     line.text("id", refused.request_id);
     line.text("listener", refused.listener);
-    line.display("client", refused.peer);
+    line.address("client", refused.peer, None);
     line.foreign("request_line", refused.request_line);
     line.text("decision", "deny");
     line.text("code", refused.code);
@@ -216,10 +216,23 @@ impl Line<'_> {
         self.text(name, &value[..value.floor_char_boundary(BYTES_MAX)]);
     }
 
-    fn display(&mut self, name: &str, value: impl std::fmt::Display) {
-        use std::io::Write;
+    /// An address, and a port as sockets are written.
+    fn address(&mut self, name: &str, ip: IpAddr, port: Option<u16>) {
         self.name(name);
-        write!(self.0, "\"{value}\"").expect("memory takes all that is written");
+        self.0.push(b'"');
+        let brackets = port.is_some() && ip.is_ipv6();
+        if brackets {
+            self.0.push(b'[');
+        }
+        self.0.extend_from_slice(&client::text(ip));
+        if brackets {
+            self.0.push(b']');
+        }
+        if let Some(port) = port {
+            self.0.push(b':');
+            self.0.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+        self.0.push(b'"');
     }
 
     fn list(&mut self, name: &str, values: &[Label]) {
@@ -239,8 +252,9 @@ impl Line<'_> {
 
     fn quoted(&mut self, value: &str) {
         self.0.push(b'"');
-        let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
-        if value.bytes().all(plain) {
+        // All bytes are looked at: without a way out, many are compared at once.
+        let odd = |b: u8| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\';
+        if !value.bytes().fold(false, |found, b| found | odd(b)) {
             self.0.extend_from_slice(value.as_bytes());
         } else {
             self.escaped(value);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 /// The address of the client: the last hop in `X-Forwarded-For` that is no trusted proxy, if our
 /// peer is one; else our peer. What an untrusted client writes there is never believed.
@@ -29,6 +30,23 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     nearest
 }
 
+/// An address as text. By hand, because it is written several times for each request.
+pub fn text(ip: IpAddr) -> SmallVec<[u8; 48]> {
+    let mut text = SmallVec::new();
+    match ip {
+        IpAddr::V4(ip) => {
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(ip) => text.extend_from_slice(ip.to_string().as_bytes()),
+    }
+    text
+}
+
 /// The part of an address that one client has to itself: an IPv4 address, or an IPv6 /64.
 pub fn network(client: IpAddr) -> u128 {
     match client.to_canonical() {
@@ -48,6 +66,14 @@ fn parse(hop: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_reads_as_it_always_does() {
+        for ip in ["127.0.0.1", "255.255.255.255", "0.10.200.7", "2001:db8::1", "::ffff:1.2.3.4"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert_eq!(text(ip).to_vec(), ip.to_string().into_bytes());
+        }
+    }
 
     #[test]
     fn only_a_trusted_proxy_can_say_who_the_client_is() {

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::{
     Head, Label, Now,
     assertion::{Assertions, Statement},
+    client,
     identity::Caller,
     routes::Route,
     workspaces::Workspace,
@@ -143,16 +144,17 @@ fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
 }
 
 /// The value of `X-Forwarded-For` that the upstream sees.
-pub fn forwarded_for(head: &Head<'_>, trusted: &[ipnet::IpNet]) -> String {
+pub fn forwarded_for(head: &Head<'_>, trusted: &[ipnet::IpNet]) -> HeaderValue {
     let peer = head.peer.to_canonical();
+    let plain = |text: &[u8]| HeaderValue::from_bytes(text).expect("it was in a header");
     if !trusted.iter().any(|net| net.contains(&peer)) {
-        return peer.to_string();
+        return plain(&client::text(peer));
     }
     let lines = head.headers.get_all("x-forwarded-for").iter();
     let mut chain: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
     let peer = peer.to_string();
     chain.push(&peer);
-    chain.join(", ")
+    plain(chain.join(", ").as_bytes())
 }
 
 #[cfg(test)]

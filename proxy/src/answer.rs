@@ -3,29 +3,34 @@
 use bytes::Bytes;
 use config::{Detail, ErrorFormat};
 use filters::{Denial, Exchange, rate_limit::Standing};
-use http::header;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
+
+use crate::{
+    heads,
+    request::{RequestId, X_REQUEST_ID},
+};
 
 /// Writes a denial. The connection stays usable where the request's body has been read or there is
 /// none.
 ///
 /// # Errors
 /// If the client is gone.
-pub async fn write(
+pub(crate) async fn write(
     session: &mut Session,
     exchange: &Exchange,
     denial: &Denial,
-    request_id: &str,
+    request_id: &RequestId,
 ) -> Result<()> {
     let status = denial.status();
-    let (kind, body) = body(session, exchange, denial, request_id);
+    let (kind, body) = body(session, exchange, denial, request_id.as_str());
     let body = Bytes::from(body.to_string());
     let mut head = ResponseHeader::build(status, Some(12))?;
     head.insert_header(header::CONTENT_TYPE, kind)?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    head.insert_header("x-request-id", request_id)?;
+    head.insert_header(X_REQUEST_ID, request_id.header())?;
     head.insert_header("proxy-status", format!("stagedoor; error=\"{}\"", denial.code()))?;
     if let Some(challenge) = denial.challenge() {
         head.insert_header(header::WWW_AUTHENTICATE, challenge)?;
@@ -33,7 +38,9 @@ pub async fn write(
     if let Some(retry_after) = denial.retry_after() {
         head.insert_header(header::RETRY_AFTER, retry_after.as_secs_f64().ceil().max(1.0) as u64)?;
     }
-    limits(&mut head, exchange.standing.as_ref(), Some(denial))?;
+    heads::edit_response(&mut head, |parts| {
+        limits(&mut parts.headers, exchange.standing.as_ref(), Some(denial));
+    });
     session.as_downstream_mut().set_write_timeout(Some(std::time::Duration::from_secs(10)));
     let nothing = http::Method::HEAD == session.req_header().method;
     session.write_response_header(Box::new(head), nothing).await?;
@@ -45,28 +52,45 @@ pub async fn write(
 
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), and the older
 /// `X-RateLimit-*`.
-///
-/// # Errors
-/// Never: the values are numbers.
-pub fn limits(
-    head: &mut ResponseHeader,
+pub(crate) fn limits(
+    headers: &mut HeaderMap,
     standing: Option<&Standing>,
     denial: Option<&Denial>,
-) -> Result<()> {
+) {
     if let Some(Denial::RateLimited { retry_after, .. }) = denial {
-        head.insert_header("ratelimit", format!("\"rate\";r=0;t={}", ceil(*retry_after)))?;
-        head.insert_header("x-ratelimit-remaining", "0")?;
-        head.insert_header("x-ratelimit-reset", ceil(*retry_after))?;
+        let reset = ceil(*retry_after);
+        headers.insert(RATELIMIT, item("rate", [(";r=", 0), (";t=", reset)]));
+        headers.insert(X_RATELIMIT_REMAINING, 0.into());
+        headers.insert(X_RATELIMIT_RESET, reset.into());
     }
-    let Some(standing) = standing else { return Ok(()) };
+    let Some(standing) = standing else { return };
     let Standing { scope, quota, window, remaining, reset } = standing;
+    let (quota, remaining) = (u64::from(*quota), u64::from(*remaining));
     let (window, reset) = (window.as_secs(), ceil(*reset));
-    head.insert_header("ratelimit-policy", format!("\"{scope}\";q={quota};w={window}"))?;
-    head.insert_header("ratelimit", format!("\"{scope}\";r={remaining};t={reset}"))?;
-    head.insert_header("x-ratelimit-limit", *quota)?;
-    head.insert_header("x-ratelimit-remaining", *remaining)?;
-    head.insert_header("x-ratelimit-reset", reset)?;
-    Ok(())
+    headers.insert(RATELIMIT_POLICY, item(scope, [(";q=", quota), (";w=", window)]));
+    headers.insert(RATELIMIT, item(scope, [(";r=", remaining), (";t=", reset)]));
+    headers.insert(X_RATELIMIT_LIMIT, quota.into());
+    headers.insert(X_RATELIMIT_REMAINING, remaining.into());
+    headers.insert(X_RATELIMIT_RESET, reset.into());
+}
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// A structured field with two parameters (RFC 9651). By hand: it is written with every answer.
+fn item(name: &str, parameters: [(&str, u64); 2]) -> HeaderValue {
+    let mut text = Vec::with_capacity(48);
+    text.push(b'"');
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'"');
+    for (parameter, value) in parameters {
+        text.extend_from_slice(parameter.as_bytes());
+        text.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("a scope's name is plain")
 }
 
 fn ceil(duration: std::time::Duration) -> u64 {

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod dial;
 pub mod front;
+mod heads;
 pub mod jwks;
 pub mod live;
 pub mod metrics;

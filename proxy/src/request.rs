@@ -1,9 +1,15 @@
 //! What Pingora's session says of a request, in the words that decisions use.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use filters::{Head, identity::ClientCertificate};
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, http::RequestHeader, protocols::Digest, proxy::Session};
 
 use crate::{clock, tls::TlsFacts};
@@ -41,30 +47,48 @@ pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
     digest?.ssl_digest.as_ref()?.extension.get::<TlsFacts>()
 }
 
-/// The client's `X-Request-Id` if it can be shown safely, else one of ours.
-pub(crate) fn request_id(request: &RequestHeader) -> String {
-    let mut given = request.headers.get_all("x-request-id").iter();
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
-    match (given.next(), given.next()) {
-        (Some(id), None) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
-            String::from_utf8_lossy(id.as_bytes()).into_owned()
-        }
-        _ => new_request_id(),
-    }
-}
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Never the same twice: when the process began, which process, and a count.
-pub(crate) fn new_request_id() -> String {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    };
-    static BEGAN: LazyLock<u64> = LazyLock::new(|| {
-        let unix = clock::now().unix.as_micros() as u64;
-        unix << 16 ^ u64::from(std::process::id())
-    });
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{:016x}{:012x}", *BEGAN, COUNT.fetch_add(1, Ordering::Relaxed))
+/// What an exchange is called, by the client, the upstream and the record.
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's `X-Request-Id` if it can be shown safely, else one of ours.
+    pub(crate) fn of(request: &RequestHeader) -> Self {
+        let mut given = request.headers.get_all(X_REQUEST_ID).iter();
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        match (given.next(), given.next()) {
+            (Some(id), None)
+                if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain) =>
+            {
+                Self(id.clone())
+            }
+            _ => Self::new(),
+        }
+    }
+
+    /// Never the same twice: when the process began, which process, and a count.
+    pub(crate) fn new() -> Self {
+        static BEGAN: LazyLock<u64> = LazyLock::new(|| {
+            let unix = clock::now().unix.as_micros() as u64;
+            unix << 16 ^ u64::from(std::process::id())
+        });
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = u128::from(*BEGAN) << 48 | u128::from(count & 0xffff_ffff_ffff);
+        let digits = std::array::from_fn::<u8, 28, _>(|at| {
+            b"0123456789abcdef"[(number >> (4 * (27 - at)) & 15) as usize]
+        });
+        Self(HeaderValue::from_bytes(&digits).expect("hex digits are plain"))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.0.as_bytes()).expect("an id is plain")
+    }
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
 }
 
 /// The trace id of a valid `traceparent` (W3C Trace Context).

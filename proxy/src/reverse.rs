@@ -21,9 +21,10 @@ use pingora::{
 use crate::{
     answer, clock,
     front::UnderWay,
+    heads,
     live::{Live, Stage},
     metrics::Counted,
-    request::{caused_by, control_id, facts_of, head, is_json, request_id, trace_id},
+    request::{RequestId, X_REQUEST_ID, caused_by, control_id, facts_of, head, is_json, trace_id},
     upgrade::Answered,
     upstreams::Attempt,
 };
@@ -47,7 +48,7 @@ pub struct Ctx {
     live: Arc<Live>,
     exchange: Exchange,
     began: Now,
-    request_id: String,
+    request_id: RequestId,
     denial: Option<Denial>,
     edits: Edits,
     attempts: u32,
@@ -74,6 +75,11 @@ const REDACTED_BYTES_MAX: usize = 8 << 20;
 /// A plugin's token may lack the plugin's keys, the user's, and the user's groups.
 const LACKS_MAX: usize = 3;
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
 
@@ -87,7 +93,7 @@ impl Ctx {
         let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
         !self.stream
             && !self.upgrade
-            && whole.is_some_and(|whole| clock::now().elapsed > self.began.elapsed + whole)
+            && whole.is_some_and(|whole| clock::elapsed() > self.began.elapsed + whole)
     }
 
     fn upstream(&self) -> filters::Label {
@@ -111,7 +117,7 @@ impl ProxyHttp for Reverse {
             live: self.stage.live.load_full(),
             exchange: Exchange::default(),
             began: clock::now(),
-            request_id: String::new(),
+            request_id: RequestId::new(),
             denial: None,
             edits: Edits::default(),
             attempts: 0,
@@ -138,7 +144,7 @@ impl ProxyHttp for Reverse {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
-        ctx.request_id = request_id(session.req_header());
+        ctx.request_id = RequestId::of(session.req_header());
         let mut decided = self.decide(session, ctx);
         for _ in 0..LACKS_MAX {
             let Some(lack) = decided.as_ref().err().and_then(|_| ctx.exchange.lack.take()) else {
@@ -188,7 +194,7 @@ impl ProxyHttp for Reverse {
         ctx.attempts += 1;
         match upstream.peer(&attempt, &self.stage.dial).await {
             Ok(peer) => {
-                ctx.upstream_asked = Some(clock::now().elapsed);
+                ctx.upstream_asked = Some(clock::elapsed());
                 ctx.upstream_address = peer._address.as_inet().copied();
                 Ok(peer)
             }
@@ -249,44 +255,45 @@ impl ProxyHttp for Reverse {
     ) -> Result<()> {
         let policy = &ctx.live.policy;
         let came = session.req_header();
-        for name in policy.headers.strip(&request.headers) {
-            request.remove_header(&name);
-        }
-        for (name, value) in &ctx.edits.set {
-            request.insert_header(name.clone(), value.clone())?;
-        }
         let head = head(self.listener, self.tls, session, came, None);
         let trusted = &policy.listeners[self.listener].trusted_proxies;
         let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
-        request.insert_header("x-forwarded-for", forwarded_for(&head, trusted))?;
-        let proto = came.headers.get("x-forwarded-proto").filter(|_| believed);
+        let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
         let https = HeaderValue::from_static(if self.tls { "https" } else { "http" });
-        request.insert_header("x-forwarded-proto", proto.cloned().unwrap_or(https))?;
         let host = head.host.and_then(|host| HeaderValue::from_bytes(host).ok());
-        if let Some(host) = &host {
-            request.insert_header("x-forwarded-host", host.clone())?;
-        }
-        request.insert_header("x-request-id", ctx.request_id.as_str())?;
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
         let upstream = upstream.expect("a policy names known upstreams");
-        match host.filter(|_| upstream.written.preserve_host) {
-            Some(host) => request.insert_header(header::HOST, host)?,
-            None => request.insert_header(header::HOST, upstream.host.clone())?,
-        }
-        if let Some(target) = &ctx.edits.target {
-            let uri = target.parse().map_err(|_| Error::new(DENIED))?;
-            request.set_uri(uri);
-        }
         let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
-        if !route.options.redact.is_empty() {
-            // What must be read must not be compressed, nor come in parts.
-            request.remove_header(&header::ACCEPT_ENCODING);
-            request.remove_header(&header::RANGE);
-        }
-        if ctx.grpc {
-            request.insert_header(header::TE, "trailers")?;
-        }
-        Ok(())
+        heads::edit_request(request, |parts| {
+            let headers = &mut parts.headers;
+            headers.reserve(12);
+            for name in policy.headers.strip(headers) {
+                headers.remove(&name);
+            }
+            for (name, value) in &ctx.edits.set {
+                headers.insert(name.clone(), value.clone());
+            }
+            headers.insert(X_FORWARDED_FOR, forwarded_for(&head, trusted));
+            headers.insert(X_FORWARDED_PROTO, proto.cloned().unwrap_or(https));
+            if let Some(host) = &host {
+                headers.insert(X_FORWARDED_HOST, host.clone());
+            }
+            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            let kept = host.filter(|_| upstream.written.preserve_host);
+            headers.insert(header::HOST, kept.unwrap_or_else(|| upstream.host.clone()));
+            if !route.options.redact.is_empty() {
+                // What must be read must not be compressed, nor come in parts.
+                headers.remove(header::ACCEPT_ENCODING);
+                headers.remove(header::RANGE);
+            }
+            if ctx.grpc {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            if let Some(target) = &ctx.edits.target {
+                parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
+            }
+            Ok(())
+        })
     }
 
     async fn request_body_filter(
@@ -332,18 +339,8 @@ impl ProxyHttp for Reverse {
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         let is_json = content_type.is_some_and(is_json);
         ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
-        if status == 429 && !response.headers.contains_key(header::RETRY_AFTER) {
-            response.insert_header(header::RETRY_AFTER, "60")?;
-        }
-        // Pingora speaks of its own connection; the upstream's is none of the client's.
-        response.remove_header("keep-alive");
-        if route.delivery {
-            response.insert_header(header::CACHE_CONTROL, "no-store")?;
-            response.remove_header(&header::ETAG);
-            response.remove_header(&header::EXPIRES);
-            response.remove_header(&header::AGE);
-        }
-        if !route.options.redact.is_empty() && is_json && status != 101 {
+        let redacted = !route.options.redact.is_empty() && is_json && status != 101;
+        if redacted {
             if response.headers.contains_key(header::CONTENT_ENCODING) {
                 return Err(
                     ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
@@ -352,14 +349,31 @@ impl ProxyHttp for Reverse {
             let length = response.headers.get(header::CONTENT_LENGTH);
             let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
             ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
-            response.remove_header(&header::CONTENT_LENGTH);
-            response.remove_header(&header::TRAILER);
-            if response.version != Version::HTTP_2 {
-                response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-            }
         }
-        response.insert_header("x-request-id", ctx.request_id.as_str())?;
-        answer::limits(response, ctx.exchange.standing.as_ref(), None)?;
+        heads::edit_response(response, |parts| {
+            let headers = &mut parts.headers;
+            headers.reserve(8);
+            if status == 429 && !headers.contains_key(header::RETRY_AFTER) {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            // Pingora speaks of its own connection; the upstream's is none of the client's.
+            headers.remove(KEEP_ALIVE);
+            if route.delivery {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                headers.remove(header::ETAG);
+                headers.remove(header::EXPIRES);
+                headers.remove(header::AGE);
+            }
+            if redacted {
+                headers.remove(header::CONTENT_LENGTH);
+                headers.remove(header::TRAILER);
+                if parts.version != Version::HTTP_2 {
+                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+            }
+            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            answer::limits(headers, ctx.exchange.standing.as_ref(), None);
+        });
         if self.stage.drain.is_draining() && !ctx.upgrade {
             session.as_downstream_mut().set_keepalive(None);
         }
@@ -468,7 +482,7 @@ impl ProxyHttp for Reverse {
         let head = head(self.listener, self.tls, session, came, None);
         let facts = filters::audit::Facts {
             began: ctx.began,
-            request_id: &ctx.request_id,
+            request_id: ctx.request_id.as_str(),
             trace_id: trace_id(came),
             listener: &ctx.live.policy.listeners[self.listener].name,
             peer: head.peer,

@@ -32,7 +32,7 @@ use crate::{
     live::{ReloadResult, Stage},
     metrics::{Metrics, show_breakers},
     reload,
-    request::new_request_id,
+    request::RequestId,
     reverse::Reverse,
     stop::Stop,
     tls,
@@ -228,7 +228,7 @@ impl Refusals for Record {
         answered: bool,
     ) -> String {
         let (status, code, _) = refusal.row();
-        let id = new_request_id();
+        let id = RequestId::new();
         let line = head.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
         // A query may hold what must not be kept.
         let line = line.split(|b| *b == b'?').next().unwrap_or_default();
@@ -238,7 +238,7 @@ impl Refusals for Record {
         self.stage.audit.record(|out| {
             let refused = filters::audit::Refused {
                 at: clock::now(),
-                request_id: &id,
+                request_id: id.as_str(),
                 listener: &self.listener,
                 peer,
                 request_line: &line,
@@ -247,7 +247,7 @@ impl Refusals for Record {
             };
             filters::audit::write_refused(out, &live.policy, &refused);
         });
-        id
+        id.as_str().to_owned()
     }
 }
 

@@ -48,16 +48,18 @@ fn in_authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         return Err(ambiguous());
     }
     let malformed = TokenFault::Malformed { why: "the header is not `Bearer <token>`" };
-    let text = line.to_str().map_err(|_| malformed.clone())?;
-    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let text = line.as_bytes();
+    let end = text.iter().position(|b| *b == b' ').unwrap_or(text.len());
+    let (scheme, rest) = text.split_at(end);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
         // Another scheme is none of ours, and what it says is not looked at.
         return Err(Refusal::plain(Denial::CallerMissing));
     }
-    if token.is_empty() || token.contains([' ', ',', '\t']) {
+    let token = rest.get(1..).unwrap_or_default();
+    if token.is_empty() || memchr::memchr3(b' ', b',', b'\t', token).is_some() {
         return Err(malformed.into());
     }
-    Ok(Some(token))
+    Ok(Some(std::str::from_utf8(token).map_err(|_| malformed)?))
 }
 
 /// The value that looks like a JWT; others beside it are protocols.

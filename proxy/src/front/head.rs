@@ -137,7 +137,7 @@ fn request_line(line: &[u8]) -> Result<Version, HeadRefusal> {
     if method == b"CONNECT" {
         return Err(HeadRefusal::ConnectRefused);
     }
-    let visible = target.iter().all(|b| (b'!'..=b'~').contains(b) || *b >= 0x80);
+    let visible = none(target, |b| b <= b' ' || b == 0x7f);
     let form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
     if !visible || !form {
         return Err(Malformed("the target is not a path"));
@@ -164,7 +164,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
     if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
         return Err(Malformed("a header's name is not a token"));
     }
-    if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+    if !none(value, |b| (b < b' ' && b != b'\t') || b == 0x7f) {
         return Err(Malformed("a header's value has a control character"));
     }
     let value = value.trim_ascii();
@@ -229,8 +229,29 @@ impl Seen {
     }
 }
 
+/// Whether no byte is of a kind. Looks at all of them: without a way out, many are compared at once.
+fn none(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
+    !bytes.iter().fold(false, |found, b| found | kind(*b))
+}
+
+/// RFC 9110 5.6.2. A table, because it is asked for every byte of every name.
 fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut at = 0;
+        while at < 128 {
+            table[at] = (at as u8).is_ascii_alphanumeric();
+            at += 1;
+        }
+        let others = b"!#$%&'*+-.^_`|~";
+        let mut at = 0;
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(b)]
 }
 
 #[cfg(test)]
