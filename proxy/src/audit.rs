@@ -128,21 +128,20 @@ impl Shared {
                 std::mem::swap(&mut *buffer, &mut batch);
                 self.stopping.load(Ordering::Relaxed)
             };
-            let result = sink.write(&batch).and_then(|()| sink.reserve());
-            match &result {
-                Ok(()) => _ = self.written.fetch_add(batch.len() as u64, Ordering::Relaxed),
-                Err(error) => {
+            let wrote = (!batch.is_empty()).then(|| sink.write(&batch));
+            match &wrote {
+                Some(Err(_)) => {
                     let records = batch.iter().filter(|b| **b == b'\n').count();
                     self.lost.fetch_add(records as u64, Ordering::Relaxed);
-                    if !self.failing.swap(true, Ordering::Relaxed) {
-                        tracing::error!(%error, "audit records cannot be written: actions are refused");
-                    }
                 }
+                _ => _ = self.written.fetch_add(batch.len() as u64, Ordering::Relaxed),
             }
-            if result.is_ok() && self.failing.swap(false, Ordering::Relaxed) {
-                tracing::info!("audit records can be written again");
-            }
-            self.state.recording.set(result.is_ok());
+            let reserved = sink.reserve();
+            let shown = match wrote {
+                Some(wrote) => wrote.and(reserved.map(|_| true)),
+                None => reserved,
+            };
+            self.note(shown);
             batch.clear();
             batch.shrink_to(1 << 20);
             if stopping && self.buffer.lock().is_empty() {
@@ -153,24 +152,37 @@ impl Shared {
             }
         }
     }
+
+    /// Notes whether records can be kept; `Ok(false)` shows nothing. While they cannot, the actions
+    /// that are refused are records too: the first of them that is kept ends it.
+    fn note(&self, shown: io::Result<bool>) {
+        let works = match shown {
+            Ok(false) => return,
+            Ok(true) => true,
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "audit records cannot be written: actions are refused");
+                }
+                false
+            }
+        };
+        if works && self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("audit records can be written again");
+        }
+        self.state.recording.set(works);
+    }
 }
 
 impl Sink {
     fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout => {
-                if batch.is_empty() {
-                    return Ok(());
-                }
                 let mut out = io::stdout().lock();
                 out.write_all(batch)?;
                 out.flush()
             }
-            Self::Folder { open, segment_max, .. } => {
-                if batch.is_empty() {
-                    return Ok(());
-                }
-                let segment = open.as_mut().ok_or(io::ErrorKind::NotFound)?;
+            Self::Folder { folder, kept, open, .. } => {
+                let segment = segment(folder, *kept, open)?;
                 let length = segment.length;
                 if let Err(error) = segment.file.write_all(batch) {
                     // Half a line would spoil the next one.
@@ -179,26 +191,19 @@ impl Sink {
                     return Err(error);
                 }
                 segment.length += batch.len() as u64;
-                if segment.length >= *segment_max {
-                    segment.file.sync_data()?;
-                    *open = None;
-                }
                 Ok(())
             }
         }
     }
 
-    /// Makes sure that there is a segment, and room in it.
-    fn reserve(&mut self) -> io::Result<()> {
-        let Self::Folder { folder, kept, open, .. } = self else { return Ok(()) };
-        if open.as_ref().is_some_and(|segment| !segment.is_there()) {
-            *open = None;
+    /// Makes sure that there is a segment, and room in it. `false` if that cannot be told without
+    /// writing.
+    fn reserve(&mut self) -> io::Result<bool> {
+        let Self::Folder { folder, segment_max, kept, open } = self else { return Ok(false) };
+        if let Some(full) = open.take_if(|segment| segment.length >= *segment_max) {
+            full.file.sync_data()?;
         }
-        if open.is_none() {
-            *open = Some(Segment::create(folder)?);
-            prune(folder, *kept);
-        }
-        let segment = open.as_mut().expect("just made");
+        let segment = segment(folder, *kept, open)?;
         if segment.reserved < segment.length + RESERVE / 2 {
             let wanted = segment.length + RESERVE;
             match fallocate(&segment.file, FallocateFlags::KEEP_SIZE, 0, wanted) {
@@ -210,8 +215,22 @@ impl Sink {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(segment.reserved < u64::MAX)
     }
+}
+
+/// The segment to write to: another one if there is none, or if it was removed under us.
+fn segment<'a>(
+    folder: &Path,
+    kept: u32,
+    open: &'a mut Option<Segment>,
+) -> io::Result<&'a mut Segment> {
+    open.take_if(|segment| !segment.is_there());
+    if open.is_none() {
+        *open = Some(Segment::create(folder)?);
+        prune(folder, kept);
+    }
+    Ok(open.as_mut().expect("just made"))
 }
 
 impl Segment {
@@ -251,5 +270,38 @@ fn prune(folder: &Path, kept: u32) {
         if let Err(error) = fs::remove_file(path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove an old audit segment");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_removed_is_written_to_as_soon_as_it_is_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("audit");
+        let kept = || {
+            let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+            files.map(|file| fs::read_to_string(file).unwrap()).collect::<String>()
+        };
+        fs::create_dir(&folder).unwrap();
+        let mut sink =
+            Sink::Folder { folder: folder.clone(), segment_max: RESERVE, kept: 0, open: None };
+        assert!(sink.reserve().is_ok());
+        sink.write(b"1\n").unwrap();
+        assert_eq!(kept(), "1\n");
+
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(sink.write(b"2\n").is_err());
+        assert!(sink.reserve().is_err());
+        fs::create_dir(&folder).unwrap();
+        sink.write(b"3\n").unwrap();
+        assert_eq!(kept(), "3\n");
+    }
+
+    #[test]
+    fn only_a_record_shows_whether_standard_output_takes_records() {
+        assert!(!Sink::Stdout.reserve().unwrap());
     }
 }
