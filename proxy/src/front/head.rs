@@ -10,6 +10,8 @@ pub enum HeadRefusal {
     Malformed(&'static str),
     /// Its length can be read in two ways.
     FramingAmbiguous(&'static str),
+    /// What came of its body with it is broken. A moment later it would have become a request.
+    BodyMalformed(&'static str),
     /// Too many bytes or lines.
     TooLarge,
     /// Not complete in time.
@@ -26,6 +28,7 @@ impl HeadRefusal {
         match self {
             Self::Malformed(why) => (400, "head_malformed", why),
             Self::FramingAmbiguous(why) => (400, "framing_ambiguous", why),
+            Self::BodyMalformed(why) => (400, "body_malformed", why),
             Self::TooLarge => (431, "head_too_large", "the head is too large"),
             Self::Timeout => (408, "head_timeout", "the head did not come in time"),
             Self::ConnectRefused => (400, "connect_refused", "this listener is no forward proxy"),

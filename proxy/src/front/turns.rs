@@ -79,7 +79,7 @@ impl Through<Turns> {
             Body::Chunked => Rest::Chunked(Chunks::default()),
             Body::Upgrade => Rest::Everything,
         };
-        let came = turns.rest.take(&turns.ahead[end..]).map_err(HeadRefusal::FramingAmbiguous)?;
+        let came = turns.rest.take(&turns.ahead[end..]).map_err(HeadRefusal::BodyMalformed)?;
         let all = end + came;
         if all == turns.ahead.len() {
             let next = BytesMut::with_capacity(4096);
