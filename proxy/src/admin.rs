@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use filters::breaker::Position;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
@@ -40,9 +40,10 @@ impl ServeHttp for Admin {
                 };
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
-            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/reload" => {
-                text(StatusCode::METHOD_NOT_ALLOWED, "another method\n")
+            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" => {
+                another_method("GET, HEAD")
             }
+            "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there is /livez /readyz /metrics /config /state /jwks, and POST /reload\n",
@@ -186,6 +187,12 @@ fn json(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
 
 fn text(status: StatusCode, text: &str) -> Response<Vec<u8>> {
     answer(status, "text/plain; charset=utf-8", text.as_bytes().to_vec())
+}
+
+fn another_method(allowed: &'static str) -> Response<Vec<u8>> {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "another method\n");
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn answer(status: StatusCode, kind: &str, body: Vec<u8>) -> Response<Vec<u8>> {
