@@ -1,33 +1,41 @@
 //! `stagedoor demo`: everything at once on this machine, with tokens and commands to try.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
-use clap::Args;
+use clap::{Args, value_parser};
 use http::{Method, Response, StatusCode};
 use pingora::{
-    apps::http_app::ServeHttp, protocols::http::ServerSession, server::RunArgs,
-    services::listening::Service,
+    apps::http_app::ServeHttp,
+    protocols::http::ServerSession,
+    server::{RunArgs, ShutdownWatch},
+    services::{
+        background::{BackgroundService, background_service},
+        listening::Service,
+    },
 };
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::{clock, serve, stop::Stop};
 
 /// Run the proxy with a development issuer and stand-ins for DXCP and Backstage.
 #[derive(Args)]
 pub(super) struct Demo {
-    /// The first of six ports to use.
-    #[arg(long, default_value_t = 18_440)]
+    /// The first of five ports to use.
+    #[arg(long, default_value_t = 18_440, value_parser = value_parser!(u16).range(1..=FIRST_MAX))]
     port: u16,
     /// Where config, certificates and audit records go. Default: a new folder.
     #[arg(long)]
@@ -35,6 +43,9 @@ pub(super) struct Demo {
 }
 
 const CONFIG: &str = include_str!("demo.yaml");
+/// The edge, its admin listener, the issuer, DXCP and the portal.
+const PORTS: u16 = 5;
+const FIRST_MAX: i64 = (u16::MAX - PORTS + 1) as i64;
 
 impl Demo {
     pub(super) fn run(self) -> ExitCode {
@@ -49,6 +60,12 @@ impl Demo {
     }
 
     fn show(self) -> Result<()> {
+        // Pingora would try a port that is taken for half a minute and then go on without it.
+        for address in self.addresses() {
+            std::net::TcpListener::bind(address).with_context(|| {
+                format!("cannot listen on {address}; choose other ports with `--port`")
+            })?;
+        }
         let folder = match &self.folder {
             Some(folder) => folder.clone(),
             None => std::env::temp_dir().join(format!("stagedoor-demo-{}", std::process::id())),
@@ -71,7 +88,7 @@ impl Demo {
         std::fs::write(&path, text)?;
 
         let issuer = Issuer::new(format!("http://127.0.0.1:{}", port(2)));
-        print_commands(&self, &folder, &issuer);
+        let hint = Hint { text: commands(&self, &folder, &issuer), listening: self.addresses() };
         let (mut server, stage) = serve::server(serve::prepare(&path)?, false)?;
         let mut add = |name: &str, n: u16, app: App| {
             let mut service = Service::new(name.to_owned(), app);
@@ -82,23 +99,51 @@ impl Demo {
         add("issuer", 2, App::Issuer(Box::new(issuer)));
         add("dxcp", 3, App::Dxcp);
         add("portal", 4, App::Portal);
+        server.add_service(background_service("hint", hint));
         server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
         stage.audit.stop();
         Ok(())
     }
+
+    fn addresses(&self) -> [SocketAddr; PORTS as usize] {
+        std::array::from_fn(|n| SocketAddr::from(([127, 0, 0, 1], self.port + n as u16)))
+    }
 }
 
-fn print_commands(demo: &Demo, folder: &Path, issuer: &Issuer) {
+/// Says what to try, once it can be tried.
+struct Hint {
+    text: String,
+    listening: [SocketAddr; PORTS as usize],
+}
+
+#[async_trait]
+impl BackgroundService for Hint {
+    async fn start(&self, _: ShutdownWatch) {
+        for address in self.listening {
+            #[expect(clippy::disallowed_methods, reason = "it is our own address")]
+            while TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        println!("{}", self.text);
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(20);
+
+fn commands(demo: &Demo, folder: &Path, issuer: &Issuer) -> String {
     let ada = issuer.token("user:default/ada", &["payments"], &["deployer"]);
     let bo = issuer.token("user:default/bo", &["web"], &[]);
     let folder = folder.display();
     let (edge, admin) = (demo.port, demo.port + 1);
     let ca = format!("{folder}/ca.crt");
-    println!("\nA token for ada, who deploys for workspace payments:\n\nADA={ada}\n");
-    println!("A token for bo, of workspace web:\n\nBO={bo}\n");
-    let show = |title: &str, expected: &str, arguments: &str| {
-        println!(
-            "# {title}\n# -> {expected}\ncurl -s -w ' [%{{http_code}}]\\n' --cacert {ca} {arguments}\n"
+    let mut text = format!(
+        "\nA token for ada, who deploys for workspace payments:\n\nADA={ada}\n\n\
+         A token for bo, of workspace web:\n\nBO={bo}\n\n"
+    );
+    let mut show = |title: &str, expected: &str, arguments: &str| {
+        text += &format!(
+            "# {title}\n# -> {expected}\ncurl -s -w ' [%{{http_code}}]\\n' --cacert {ca} {arguments}\n\n"
         );
     };
     let dxcp = format!("https://dxcp.localhost:{edge}/v1");
@@ -155,14 +200,13 @@ fn print_commands(demo: &Demo, folder: &Path, issuer: &Issuer) {
         "503 breaker_open",
         &format!(r#"-H "Authorization: Bearer $ADA" "{portal}/spacelift-io/stacks?fail=[1-6]""#),
     );
-    println!("# What was decided, and why\ncat {folder}/audit/*.jsonl\n");
-    println!("# What the proxy knows of itself\ncurl -s http://127.0.0.1:{admin}/state\n");
-    println!(
-        "# Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n"
+    text += &format!(
+        "# What was decided, and why\ncat {folder}/audit/*.jsonl\n\n\
+         # What the proxy knows of itself\ncurl -s http://127.0.0.1:{admin}/state\n\n\
+         # Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n\n\
+         The config is {folder}/stagedoor.yaml: change it, and the change is in force. Ctrl-C ends."
     );
-    println!(
-        "The config is {folder}/stagedoor.yaml: change it, and the change is in force. Ctrl-C ends."
-    );
+    text
 }
 
 enum App {
