@@ -10,7 +10,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::{ClientCertificates, Names, names_of};
-pub use load::{Facts, LoadError, Pair, ca_certificates, client_pair, ec_key_pkcs8, pair, roots};
+pub use load::{
+    Facts, LoadError, Pair, bytes, ca_certificates, client_pair, ec_key_pkcs8, key, pair, roots,
+};
 pub use store::{Certificates, Store};
 
 /// The cryptography of this process: ring. Installs it, so that nobody installs another.

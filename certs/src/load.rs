@@ -59,7 +59,11 @@ fn wrong(file: &Path, cause: impl Into<String>) -> LoadError {
     LoadError { file: file.to_owned(), cause: cause.into() }
 }
 
-fn bytes(file: &Path) -> Result<Vec<u8>, LoadError> {
+/// Reads a file, whatever is in it.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn bytes(file: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(file).map_err(|error| {
         wrong(
             file,
@@ -84,7 +88,11 @@ fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     }
 }
 
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
+/// Reads a private key.
+///
+/// # Errors
+/// If it cannot be read, is encrypted or is none.
+pub fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     let bytes = bytes(file)?;
     if String::from_utf8_lossy(&bytes).contains("ENCRYPTED") {
         return Err(wrong(file, "the key is encrypted; store it without a passphrase"));

@@ -1,7 +1,8 @@
 //! Fetches signing keys and groups: one flight at a time for each source, and not too often.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use certs::LoadError;
 use config::{Issuer, IssuerKind};
 use filters::{
     Label, Secret, State,
@@ -187,12 +188,10 @@ impl Fetcher {
     async fn key_set(&self, issuer: &Issuer, source: &Source) -> Result<KeySet, String> {
         let keys = &issuer.keys;
         if let Some(file) = &keys.secret_file {
-            let secret = read(&file.value)?;
-            let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
-            return KeySet::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret));
+            return secret(file).map_err(|error| error.to_string());
         }
         if let Some(file) = &keys.file {
-            return KeySet::from_jwks(&read(&file.value)?);
+            return set(file).map_err(|error| error.to_string());
         }
         let client = self.client(issuer)?;
         let url = match (issuer.kind, &keys.url, &keys.backstage_url) {
@@ -305,8 +304,25 @@ impl Progress {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
+/// The secret in a file.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn secret(file: &Path) -> Result<KeySet, LoadError> {
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    KeySet::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.to_owned(), cause })
+}
+
+/// The JWKS in a file.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn set(file: &Path) -> Result<KeySet, LoadError> {
+    let wrong = |cause| LoadError { file: file.to_owned(), cause };
+    let set = KeySet::from_jwks(&certs::bytes(file)?).map_err(wrong)?;
+    if set.is_empty() { Err(wrong("it has no usable key".to_owned())) } else { Ok(set) }
 }
 
 fn system_roots() -> rustls::RootCertStore {

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use certs::LoadError;
 use config::ListenerKind;
 use filters::{State, assertion::Assertions};
 use parking_lot::Mutex;
@@ -61,12 +62,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
-    let assertions = match &loaded.config.headers.assertion_key {
-        None => Assertions::with_new_key(),
-        Some(file) => Assertions::with_key(&certs::ec_key_pkcs8(file)?).map_err(|_| {
-            anyhow::anyhow!("cannot use `{}`: it is no EC P-256 key", file.value.display())
-        })?,
-    };
+    let assertions = assertions(&loaded.config.headers)?;
     let state = Arc::new(State::new(assertions));
     let metrics = Arc::new(Metrics::new(&loaded.config));
     let dial = Dial::default();
@@ -107,6 +103,17 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         stage.note_certificates(&served.listener, &served.certificates.current());
     }
     Ok(stage)
+}
+
+/// What signs the statements that upstreams receive.
+///
+/// # Errors
+/// Why the key cannot be used.
+pub fn assertions(written: &config::Headers) -> Result<Assertions, LoadError> {
+    let Some(file) = &written.assertion_key else { return Ok(Assertions::with_new_key()) };
+    let wrong =
+        |_| LoadError { file: file.value.clone(), cause: "it is no EC P-256 key".to_owned() };
+    Assertions::with_key(&certs::ec_key_pkcs8(file)?).map_err(wrong)
 }
 
 /// A server with all listeners of a config.

@@ -28,19 +28,24 @@ pub fn certificates(
     listener: &str,
     written: &config::Tls,
 ) -> Result<ListenerCertificates, certs::LoadError> {
-    let clients = match &written.client_ca {
-        None => None,
-        Some(ca) => {
-            let required = written.client_certificate == config::ClientCertificate::Required;
-            let verifier = certs::ClientCertificates::new(certs::roots(ca)?, required);
-            Some(Arc::new(verifier.map_err(|error| certs::LoadError {
-                file: ca.value.clone(),
-                cause: error.to_string(),
-            })?))
-        }
-    };
+    let clients = clients(written)?.map(Arc::new);
     let certificates = certs::Certificates::new(store(written)?);
     Ok(ListenerCertificates { listener: listener.to_owned(), certificates, clients })
+}
+
+/// Reads the CAs of the clients that a TLS listener believes.
+///
+/// # Errors
+/// Why the file cannot be used.
+pub fn clients(
+    written: &config::Tls,
+) -> Result<Option<certs::ClientCertificates>, certs::LoadError> {
+    let Some(ca) = &written.client_ca else { return Ok(None) };
+    let required = written.client_certificate == config::ClientCertificate::Required;
+    let clients = certs::ClientCertificates::new(certs::roots(ca)?, required);
+    clients
+        .map(Some)
+        .map_err(|error| certs::LoadError { file: ca.value.clone(), cause: error.to_string() })
 }
 
 /// Reads a listener's certificates once more.

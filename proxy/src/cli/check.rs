@@ -1,11 +1,16 @@
 //! `stagedoor check`: everything that is wrong with a config.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use certs::LoadError;
 use clap::{Args, ValueEnum};
+use config::Place;
 use serde_json::json;
 
-use crate::{reload, tls};
+use crate::{jwks, reload, serve, tls};
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
 #[derive(Args)]
@@ -39,7 +44,7 @@ impl Check {
                 Err(problems) => (problems.iter().cloned().collect(), Vec::new()),
                 Ok(loaded) => {
                     let warnings = loaded.warnings.iter().cloned().collect();
-                    let problems = if self.files { unusable(loaded) } else { Vec::new() };
+                    let problems = if self.files { unusable(&loaded) } else { Vec::new() };
                     (problems, warnings)
                 }
             };
@@ -60,37 +65,49 @@ impl Check {
     }
 }
 
-/// Files that a valid config names and that cannot be used.
-fn unusable(loaded: config::Loaded) -> Vec<config::Problem> {
+/// Files that a valid config names and that cannot be used. Each is read as `run` reads it.
+fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
+    let config = &loaded.config;
+    let mut found: Vec<(&Place, LoadError)> = Vec::new();
+    for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+        for pair in &tls.certificates {
+            let error = certs::pair(&pair.cert, &pair.key).err();
+            found.extend(of_pair(error, &pair.cert, &pair.key).map(|error| (&tls.place, error)));
+        }
+        let ca = tls.client_ca.iter();
+        found.extend(ca.filter_map(|ca| Some((&ca.place, tls::clients(tls).err()?))));
+    }
+    for keys in config.identity.issuers.values().map(|issuer| &issuer.keys) {
+        found.extend(keys.file.iter().filter_map(|f| Some((&f.place, jwks::set(f).err()?))));
+        found.extend(
+            keys.secret_file.iter().filter_map(|f| Some((&f.place, jwks::secret(f).err()?))),
+        );
+        found.extend(keys.ca.iter().filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
+    for tls in config.upstreams.values().map(|upstream| &upstream.tls) {
+        found.extend(
+            tls.ca.iter().filter_map(|f| Some((&f.place, certs::ca_certificates(f).err()?))),
+        );
+        if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) {
+            let error = certs::client_pair(cert, key).err();
+            found.extend(of_pair(error, cert, key).map(|error| (&cert.place, error)));
+        }
+    }
+    let key = config.headers.assertion_key.iter();
+    found.extend(key.filter_map(|f| Some((&f.place, serve::assertions(&config.headers).err()?))));
     let mut problems = config::Problems::default();
-    for (name, listener) in &loaded.config.listeners {
-        if let Some(written) = &listener.tls
-            && let Err(error) = tls::certificates(name, written)
-        {
-            problems.add(&written.place, error.to_string());
-        }
-    }
-    for issuer in loaded.config.identity.issuers.values() {
-        let keys = &issuer.keys;
-        for file in [&keys.file, &keys.secret_file, &keys.ca].into_iter().flatten() {
-            if let Err(error) = std::fs::read(&file.value) {
-                let shown = file.value.display();
-                problems.add(&file.place, format!("cannot read `{shown}`: {error}"));
-            }
-        }
-    }
-    for upstream in loaded.config.upstreams.values() {
-        let tls = &upstream.tls;
-        if let Some(ca) = &tls.ca
-            && let Err(error) = certs::roots(ca)
-        {
-            problems.add(&ca.place, error.to_string());
-        }
-        if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key)
-            && let Err(error) = certs::client_pair(cert, key)
-        {
-            problems.add(&cert.place, error.to_string());
-        }
-    }
+    found.into_iter().for_each(|(place, error)| problems.add(place, error.to_string()));
     problems.iter().cloned().collect()
+}
+
+/// What is wrong with a certificate and its key. Whoever found the certificate wrong has not looked
+/// at the key.
+fn of_pair(
+    error: Option<LoadError>,
+    cert: &Path,
+    key: &Path,
+) -> impl Iterator<Item = LoadError> + use<> {
+    let of_cert = error.as_ref().is_some_and(|error| error.file == cert);
+    let of_key = of_cert.then(|| certs::key(key).err()).flatten();
+    error.into_iter().chain(of_key)
 }
