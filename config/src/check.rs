@@ -8,13 +8,14 @@ mod listeners;
 mod routes;
 mod upstreams;
 
-use crate::{Config, HeaderName, Located, Place, Problems, SHIPPED};
+use crate::{Config, HeaderName, Located, Name, Place, Problems, SHIPPED, cuts::Cuts};
 
 /// What was found.
-#[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) problems: Problems,
     pub(crate) warnings: Problems,
+    /// What is not to be missed.
+    cuts: Cuts,
 }
 
 impl Findings {
@@ -27,13 +28,16 @@ impl Findings {
     }
 }
 
-/// Checks a whole config.
-pub(crate) fn check(config: &Config) -> Findings {
-    let mut found = Findings::default();
+/// Checks a config as far as it is intact. `read` is the same with what could be read of entries
+/// that are not.
+pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
+    let (problems, warnings) = Default::default();
+    let mut found = Findings { problems, warnings, cuts };
     listeners::check(config, &mut found);
     identity::check(config, &mut found);
     upstreams::check(config, &mut found);
     presets(config, &mut found);
+    routes::references(config, read, &mut found);
     routes::check(config, &mut found);
     delivery::check(config, &mut found);
     headers(config, &mut found);
@@ -90,6 +94,9 @@ fn presets(config: &Config, found: &mut Findings) {
 }
 
 fn headers(config: &Config, found: &mut Findings) {
+    if found.cuts.touch(&["headers"]) {
+        return;
+    }
     let headers = &config.headers;
     let ours = [&headers.workspace, &headers.caller, &headers.plugin, &headers.assertion];
     for (index, name) in ours.iter().enumerate() {
@@ -99,6 +106,14 @@ fn headers(config: &Config, found: &mut Findings) {
         not_protected(name, found);
     }
     headers.remove.iter().for_each(|name| not_protected(name, found));
+}
+
+/// Whether no workspace of this name is declared, though it must be.
+fn is_unknown_workspace(config: &Config, name: &Name, found: &Findings) -> bool {
+    !config.workspaces.undeclared
+        && !config.workspaces.named.contains_key(name)
+        && !found.cuts.may_name(&["workspaces", "named"], name)
+        && !found.cuts.touch(&["workspaces", "undeclared"])
 }
 
 /// Headers that mean something to HTTP itself cannot be ours.

@@ -23,11 +23,20 @@ const MISTAKES_MAX: usize = 100;
 /// Reads a value, noting every mistake. `None` if there was one.
 pub(crate) fn read<T: DeserializeOwned>(tree: &Node, problems: &mut Problems) -> Option<T> {
     let before = problems.len();
+    let (value, _) = read_on(tree, problems)?;
+    (problems.len() == before).then_some(value)
+}
+
+/// Reads a value, noting every mistake: what it is without them, and the tree without them. `None`
+/// if nothing is left.
+pub(crate) fn read_on<T: DeserializeOwned>(
+    tree: &Node,
+    problems: &mut Problems,
+) -> Option<(T, Node)> {
     let mut rest = tree.clone();
     for _ in 0..MISTAKES_MAX {
         let mut mistake = match T::deserialize(Reader { node: &rest }) {
-            Ok(value) if problems.len() == before => return Some(value),
-            Ok(_) => return None,
+            Ok(value) => return Some((value, rest)),
             Err(mistake) => mistake,
         };
         let mut path = std::mem::take(&mut mistake.path);

@@ -110,10 +110,21 @@ impl Reading<'_> {
             return None;
         };
         let include = entries.iter().position(|(key, _)| key.name == "include");
-        if let Some((_, include)) = include.map(|at| entries.remove(at)) {
-            for (path, place) in self.included(path, &include) {
-                let Some(part) = self.file(&path, Some(&place), depth + 1) else { continue };
-                merge(&mut tree, part, self.problems);
+        if let Some((key, mut include)) = include.map(|at| entries.remove(at)) {
+            let told = self.problems.len();
+            let included = self.included(path, &include);
+            let mut all = self.problems.len() == told;
+            for (path, place) in included {
+                match self.file(&path, Some(&place), depth + 1) {
+                    Some(part) => merge(&mut tree, part, self.problems),
+                    None => all = false,
+                }
+            }
+            if let Value::Map(entries) = &mut tree.value
+                && !all
+            {
+                include.value = Value::Cut;
+                entries.push((key, include));
             }
         }
         Some(tree)

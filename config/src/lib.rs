@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod breaker;
 mod check;
+mod cuts;
 mod de;
 mod duration;
 mod env;

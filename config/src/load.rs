@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Problems, check, de, include, include::Files};
+use crate::{Config, Problems, check, cuts::Cuts, de, include, include::Files};
 
 /// A config that exists is valid, and knows what it was made from.
 #[derive(Clone, Debug)]
@@ -47,20 +47,17 @@ fn from(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
     let mut problems = Problems::default();
-    let whole = include::read(path, files, variable, &mut problems);
-    let config = whole.and_then(|whole| {
-        let config: Config = de::read(&whole.tree, &mut problems)?;
-        Some((config, whole.files))
-    });
-    if let Some((config, files)) = config
-        && problems.is_empty()
+    if let Some(whole) = include::read(path, files, variable, &mut problems)
+        && let Some((read, rest)) = de::read_on::<Config>(&whole.tree, &mut problems)
+        && let cuts = Cuts::new(rest)
+        && let Some(config) = de::read::<Config>(cuts.rest(), &mut Problems::default())
     {
-        let mut found = check::check(&config);
-        found.warnings.sort();
-        if found.problems.is_empty() {
-            return Ok(Loaded { config, warnings: found.warnings, files });
+        let mut found = check::check(&config, &read, cuts);
+        if problems.is_empty() && found.problems.is_empty() {
+            found.warnings.sort();
+            return Ok(Loaded { config, warnings: found.warnings, files: whole.files });
         }
-        problems = found.problems;
+        problems.extend(found.problems);
     }
     problems.sort();
     Err(problems)

@@ -44,6 +44,11 @@ impl Problems {
         self.0.iter()
     }
 
+    /// Notes all of these too.
+    pub(crate) fn extend(&mut self, more: Self) {
+        more.0.into_iter().for_each(|problem| self.add(&problem.place, problem.message));
+    }
+
     /// Brings them into the order of files, lines and columns.
     pub(crate) fn sort(&mut self) {
         self.0.sort_by(|a, b| a.place.cmp(&b.place));

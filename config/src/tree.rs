@@ -42,6 +42,14 @@ pub(crate) struct Key {
     pub(crate) place: Place,
 }
 
+impl Node {
+    /// What a map has under this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+}
+
 /// Reads one YAML document. An empty one is an empty map.
 pub(crate) fn parse(file: &str, text: &str, problems: &mut Problems) -> Option<Node> {
     let file: Arc<str> = file.into();

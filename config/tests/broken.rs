@@ -244,6 +244,100 @@ fn what_follows_from_a_mistake_is_not_told_again() {
     );
 }
 
+const ROUTE: &str = "methods: [GET], upstream: portal, class: read";
+
+#[test]
+fn what_one_field_cannot_know_of_another_is_told_together_with_mistakes_of_other_kinds() {
+    check(
+        &format!(
+            "process: {{drain_delay: 5}}
+routes:
+- {{name: a, path: /a, methods: [GET], upstream: prtal, class: read}}
+- {{name: b, path: /b, methods: [GTE], upstream: protal, class: read, listeners: [edg]}}
+- {{name: c, path: '/c/{{x}}', {ROUTE}}}
+- {{name: d, path: '/c/{{y}}', {ROUTE}}}
+identity: {{issuers: {{x: {{issuer: 'https://x'}}, y: {{issuer: 5}}}}}}
+"
+        ),
+        &[
+            "6:24: `5` is not a duration; write `5s`, `500ms` or `2m`",
+            "8:49: no upstream `prtal`; did you mean `portal`?",
+            "9:33: `routes[1].methods[0]` cannot be `GTE`; did you mean `GET`?",
+            "9:49: no upstream `protal`; did you mean `portal`?",
+            "9:82: no listener `edg`",
+            "11:3: route `d` takes the same requests as `c`, at s:10:3",
+            "12:25: `x` has no `audiences`: tokens made for others would pass; list ours",
+            "12:60: `identity.issuers.y.issuer` is the number `5`, expected a text; put it in quotes",
+        ],
+    );
+    check(
+        &format!(
+            "  other: {{url: 5}}\nroutes:\n- {{name: a, path: /a, {ROUTE}}}\n- {{name: b, path: /b, methods: [GET], upstream: othr, class: read}}\n"
+        ),
+        &[
+            "6:16: `upstreams.other.url` is the number `5`, expected a text; put it in quotes",
+            "9:49: no upstream `othr`; did you mean `other`?",
+        ],
+    );
+}
+
+#[test]
+fn what_may_only_follow_from_a_mistake_is_not_told() {
+    let route = format!("routes:\n- {{name: a, path: /a, {ROUTE}}}\n");
+    // A name whose entry is wrong, or stands in a section that is.
+    for (upstreams, expected) in [
+        (
+            "upstreams: {portal: {url: 'http://a', tsl: {}}}",
+            "3:39: unknown key `tsl` in `upstreams.portal`; did you mean `tls`?",
+        ),
+        (
+            "upstreems: {portal: {url: 'http://a'}}",
+            "3:1: unknown key `upstreems` in the top level; did you mean `upstreams`?",
+        ),
+        ("upstreams: [portal]", "3:12: `upstreams` is a list, expected a map"),
+    ] {
+        let listeners = "listeners: {edge: {kind: reverse, address: '127.0.0.1:1'}}";
+        let told = told(&format!("version: stagedoor/v1\n{listeners}\n{upstreams}\n{route}"));
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    }
+    check_whole(
+        "version: stagedoor/v1
+listeners: {edge: {kind: revers, address: '127.0.0.1:1'}}
+upstreams: {up: {url: 'http://a'}}
+routes: [{name: a, path: /a, methods: [GET], upstream: up, class: read, listeners: [edge]}]
+identity: {client_certificates: [{name: a, caller: b}]}
+",
+        &["2:26: `listeners.edge.kind` cannot be `revers`; did you mean `reverse`?"],
+    );
+    for (workspaces, expected) in [
+        ("{named: {pay: {group: [a]}}}", "3:28: unknown key `group` in `workspaces.named.pay`"),
+        ("{nmed: {pay: {}}}", "3:14: unknown key `nmed` in `workspaces`"),
+        ("{undeclared: yes}", "3:26: `workspaces.undeclared` is the text `yes`"),
+    ] {
+        let listeners =
+            "listeners: {edge: {kind: reverse, address: '127.0.0.1:1', workspace: pay}}";
+        let told = told(&format!("version: stagedoor/v1\n{listeners}\nworkspaces: {workspaces}\n"));
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    }
+    // What is left of an entry is another entry.
+    check(
+        &format!(
+            "routes:\n- {{name: a, path: /a, {ROUTE}}}\n- {{name: b, path: /a, hosts: ['a b'], {ROUTE}}}\n"
+        ),
+        &["8:31: `a b` is not a host; write `portal.example.com` or `*.example.com`, without port"],
+    );
+    check(
+        "headers: {workspace: 'x y', caller: X-Orbit-Workspace-Id}\n",
+        &["6:22: `x y` is not a header name; write for example `x-workspace`"],
+    );
+    // A file that cannot be read may hold anything.
+    check_files(
+        &[("a", "upstreams: {other: {url: 'http://a'}\n")],
+        "include: [a]\nroutes:\n- {name: b, path: /b, methods: [GET], upstream: other, class: read}\n",
+        &["a:1:12: `{` is never closed; add `}`"],
+    );
+}
+
 #[test]
 fn braces_in_a_text_stay_as_they_are() {
     check(

@@ -1,6 +1,6 @@
 //! Issuers: where keys are, which algorithms go together.
 
-use super::Findings;
+use super::{Findings, is_unknown_workspace};
 use crate::{Config, Issuer, IssuerKind, Located, Name};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     if let Some(caller) = config.identity.client_certificates.first()
         && !certificates_asked
+        && !found.cuts.touch(&["listeners"])
     {
         found.problem(
             &caller.place,
@@ -25,7 +26,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     for caller in &config.identity.client_certificates {
         for workspace in &caller.workspaces {
-            if !config.workspaces.undeclared && !config.workspaces.named.contains_key(workspace) {
+            if is_unknown_workspace(config, workspace, found) {
                 found.problem(
                     &caller.place,
                     format!("no workspace `{workspace}` in `workspaces.named`"),

@@ -1,10 +1,10 @@
 //! Listeners: addresses, TLS, workspaces.
 
-use super::Findings;
+use super::{Findings, is_unknown_workspace};
 use crate::{ClientCertificate, Config, ListenerKind, Place};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
-    if config.listeners.is_empty() {
+    if config.listeners.is_empty() && !found.cuts.touch(&["listeners"]) {
         found.problem(
             &Place::default(),
             "`listeners` is empty; write at least one of kind `reverse`",
@@ -35,8 +35,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.problem(place, format!("admin listener `{name}` has no workspace; remove it"));
         }
         if let Some(workspace) = &listener.workspace
-            && !config.workspaces.undeclared
-            && !config.workspaces.named.contains_key(&workspace.value)
+            && is_unknown_workspace(config, workspace, found)
         {
             found.problem(
                 &workspace.place,

@@ -5,11 +5,35 @@ use std::collections::HashMap;
 use super::Findings;
 use crate::{Config, ListenerKind, Located, Method, Place, Route, Segment};
 
+/// Upstreams and listeners that routes name, also those routes of which not all could be read.
+pub(super) fn references(config: &Config, read: &Config, found: &mut Findings) {
+    // A preset's routes share the references that the operator wrote: each is told once.
+    for route in read.all_routes() {
+        let upstream = &route.upstream;
+        if !config.upstreams.contains_key(&upstream.value)
+            && !found.cuts.may_name(&["upstreams"], upstream)
+        {
+            let hint = crate::de::suggestion(upstream, &found.cuts.names(&["upstreams"]));
+            found.problem(&upstream.place, format!("no upstream `{}`; {hint}", upstream.value));
+        }
+        for listener in &route.listeners {
+            let message = match config.listeners.get(&listener.value) {
+                None if found.cuts.may_name(&["listeners"], listener) => continue,
+                None => format!("no listener `{}`", listener.value),
+                Some(l) if l.kind != ListenerKind::Reverse => {
+                    format!("listener `{}` is not of kind `reverse`", listener.value)
+                }
+                Some(_) => continue,
+            };
+            found.problem(&listener.place, message);
+        }
+    }
+}
+
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let routes = config.all_routes();
     let mut names: HashMap<String, Place> = HashMap::new();
     for route in &routes {
-        references(config, route, found);
         if let Some(first) = names.insert(route.name.to_string(), route.place.clone()) {
             found.problem(
                 &route.place,
@@ -49,30 +73,6 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
     }
     same_requests(&routes, found);
-}
-
-fn references(config: &Config, route: &Located<Route>, found: &mut Findings) {
-    if !config.upstreams.contains_key(&route.upstream.value) {
-        let names: Vec<&str> = config.upstreams.keys().map(|name| &**name).collect();
-        let hint = crate::de::suggestion(&route.upstream.value, &names);
-        let message = format!("no upstream `{}`; {hint}", route.upstream.value);
-        // A preset's routes share the one reference that the operator wrote.
-        if !found.problems.iter().any(|p| p.place == route.upstream.place && p.message == message) {
-            found.problem(&route.upstream.place, message);
-        }
-    }
-    for listener in &route.listeners {
-        let message = match config.listeners.get(&listener.value) {
-            None => format!("no listener `{}`", listener.value),
-            Some(l) if l.kind != ListenerKind::Reverse => {
-                format!("listener `{}` is not of kind `reverse`", listener.value)
-            }
-            Some(_) => continue,
-        };
-        if !found.problems.iter().any(|p| p.place == listener.place && p.message == message) {
-            found.problem(&listener.place, message);
-        }
-    }
 }
 
 /// Two routes of the same shape, method, host and listener: neither would be more exact.
