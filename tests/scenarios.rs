@@ -188,7 +188,8 @@ fn running(yaml: &str) -> (Policy, State) {
     let policy = Policy::new(&loaded.config, "page");
     let state = State::new(Assertions::with_new_key());
     let keys = |issuer: &str, set: KeySet| {
-        let source = Source { issuer: Label::lossy(issuer), plugin: None };
+        let written = &loaded.config.identity.issuers[issuer];
+        let source = Source::new(Label::lossy(issuer), written, None);
         state.keys.replace(&source, set, Now::default());
     };
     keys("orbit", KeySet::from_secret(SECRET).unwrap());

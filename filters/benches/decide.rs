@@ -47,7 +47,8 @@ workspaces:
     let loaded = config::parse("bench.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
     let policy = Policy::new(&loaded.config, "bench");
     let state = State::new(Assertions::with_new_key());
-    let source = Source { issuer: Label::lossy("orbit"), plugin: None };
+    let orbit = &loaded.config.identity.issuers["orbit"];
+    let source = Source::new(Label::lossy("orbit"), orbit, None);
     let keys = KeySet::from_secret(SECRET).expect("it is long enough");
     state.keys.replace(&source, keys, Now::default());
     let middle = count / 2;

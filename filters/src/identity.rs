@@ -92,6 +92,7 @@ pub struct Identity {
 struct Issuer {
     name: Label,
     written: config::Issuer,
+    source: Source,
 }
 
 /// Why nobody in particular is calling.
@@ -167,7 +168,11 @@ impl Identity {
         let version = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
         Self {
             issuers: issuers
-                .map(|(name, issuer)| Issuer { name: name.into(), written: issuer.value.clone() })
+                .map(|(name, issuer)| Issuer {
+                    name: name.into(),
+                    written: issuer.value.clone(),
+                    source: Source::new(name.into(), issuer, None),
+                })
                 .collect(),
             certificates: Certificates::new(&written.client_certificates),
             version: u64::from_be_bytes(version),
@@ -230,10 +235,9 @@ impl Identity {
         if !types.is_empty() && !types.iter().any(|wanted| token.jws.is_type(wanted)) {
             return Err(TokenFault::TypeWrong.into());
         }
-        let source = Source { issuer: issuer.name.clone(), plugin: None };
         // Before the signature: old tokens are common, and so cost nothing.
         let expires = claims::times(&token.claims, &rules.leeway, now)?;
-        let key = issuer.verified(&token.jws, &source, keys, now)?;
+        let key = issuer.verified(&token.jws, &issuer.source, keys, now)?;
         claims::audience(&token.claims, |aud| rules.audiences.iter().any(|own| own == aud))?;
         claims::party(&token.claims, &rules.authorized_parties)?;
         let subject = claims::subject(&token.claims, &rules.claims.subject)?;

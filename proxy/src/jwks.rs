@@ -103,12 +103,12 @@ impl Fetcher {
         match lack {
             Lack::Keys { issuer, plugin, kid } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
-                let source = Source { issuer: issuer.clone(), plugin: plugin.clone() };
+                let source = Source::new(issuer.clone(), written, plugin.clone());
                 let wanted = (source, kid.clone());
                 if self.absent.contains_key(&wanted) {
                     return false;
                 }
-                let fetched = self.keys(written, &wanted.0, Cause::Token).await;
+                let fetched = self.keys(written, &wanted.0, Cause::Token).await.is_ok();
                 if fetched {
                     // If it is there now, nobody will ask for it again.
                     self.absent.insert(wanted, ());
@@ -125,35 +125,38 @@ impl Fetcher {
     /// Fetches the keys of all issuers that are due. For a background task.
     pub async fn refresh(&self, config: &config::Config) {
         for (name, issuer) in &config.identity.issuers {
-            let issuer_name = Label::from(name);
-            let mut sources = vec![Source { issuer: issuer_name.clone(), plugin: None }];
-            sources.extend(
-                self.state
-                    .keys
-                    .sources()
-                    .into_iter()
-                    .filter(|source| source.issuer == issuer_name && source.plugin.is_some()),
-            );
-            for source in sources {
+            let own = Source::new(name.into(), issuer, None);
+            let plugins = self.state.keys.sources().into_iter();
+            let plugins = plugins.filter(|other| other.is_beside(&own) && *other != own);
+            for source in std::iter::once(own.clone()).chain(plugins) {
                 let age = self.state.keys.age(&source, clock::now());
                 if age.is_none_or(|age| age >= *issuer.keys.refresh) {
-                    self.keys(issuer, &source, Cause::Time).await;
+                    let _ = self.keys(issuer, &source, Cause::Time).await;
                 }
             }
         }
     }
 
-    /// Reads keys and secrets from files again.
-    pub async fn reread(&self, config: &config::Config) {
-        for (name, issuer) in &config.identity.issuers {
-            if issuer.keys.file.is_some() || issuer.keys.secret_file.is_some() {
-                let source = Source { issuer: name.into(), plugin: None };
-                self.keys(issuer, &source, Cause::Time).await;
+    /// Reads keys and secrets from files again, and fetches those of issuers whose keys were
+    /// elsewhere in `last`. Answers with what went wrong.
+    pub async fn renew(&self, config: &config::Config, last: &config::Config) -> Vec<String> {
+        let mut failures = Vec::new();
+        let last = sources(last);
+        for (source, issuer) in sources(config).into_iter().zip(config.identity.issuers.values()) {
+            let in_file = issuer.keys.file.is_some() || issuer.keys.secret_file.is_some();
+            if !in_file && last.contains(&source) {
+                continue;
             }
+            let Err(cause) = self.keys(issuer, &source, Cause::Time).await else { continue };
+            let kept = self.state.keys.age(&source, clock::now()).is_some();
+            let then =
+                if kept { "the last keys are kept" } else { "its tokens get 503 until then" };
+            failures.push(format!("issuer `{}`: {cause}; {then}", source.issuer));
         }
+        failures
     }
 
-    async fn keys(&self, issuer: &Issuer, source: &Source, cause: Cause) -> bool {
+    async fn keys(&self, issuer: &Issuer, source: &Source, cause: Cause) -> Result<(), String> {
         let flight = self.flights.get_with_by_ref(source, Arc::default);
         let asked = clock::now();
         let _only = flight.under_way.lock().await;
@@ -161,19 +164,18 @@ impl Fetcher {
             let progress = flight.progress.lock();
             // Somebody fetched while we waited: their keys are ours.
             if progress.ended.is_some_and(|ended| ended >= asked.elapsed) {
-                return progress.failing.is_none();
+                return progress.failing.clone().map_or(Ok(()), Err);
             }
         }
         if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
-            return false;
+            return Err("it was asked too often".to_owned());
         }
         let result = self.key_set(issuer, source).await;
         let now = clock::now();
         self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
         flight.progress.lock().note(source, now.elapsed, result.as_ref().err());
-        let Ok(set) = result else { return false };
-        self.state.keys.replace(source, set, now);
-        true
+        self.state.keys.replace(source, result?, now);
+        Ok(())
     }
 
     /// Whether a token may cause another fetch.
@@ -252,7 +254,8 @@ impl Fetcher {
         match answer.await {
             Ok(groups) => {
                 let hour = Duration::from_secs(3600);
-                self.state.tokens.set_groups(issuer, subject, &groups, clock::now(), hour);
+                let source = Source::new(issuer.clone(), written, None);
+                self.state.tokens.set_groups(&source, subject, &groups, clock::now(), hour);
                 true
             }
             Err(cause) => {
@@ -302,6 +305,12 @@ impl Progress {
         }
         self.failing = failure.cloned();
     }
+}
+
+/// Whose keys a config believes, those of Backstage's plugins aside.
+pub fn sources(config: &config::Config) -> Vec<Source> {
+    let issuers = config.identity.issuers.iter();
+    issuers.map(|(name, issuer)| Source::new(name.into(), issuer, None)).collect()
 }
 
 /// The secret in a file.

@@ -11,7 +11,7 @@ use filters::Policy;
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    clock,
+    clock, jwks,
     live::{Live, ReloadResult, Stage},
     metrics, tls,
     upstreams::Upstreams,
@@ -85,9 +85,9 @@ impl Stage {
         let live = Arc::new(make(loaded)?);
         live.upstreams.resolve(&self.dial).await;
         messages.extend(self.certificates(&live.loaded.config));
-        self.fetcher.reread(&live.loaded.config).await;
         let config = &live.loaded.config;
-        self.state.keys.keep(|source| config.identity.issuers.contains_key(&*source.issuer));
+        // Before they are needed; those of the last config are told apart.
+        messages.extend(self.fetcher.renew(config, &last.loaded.config).await);
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
         self.metrics.forget_routes();
@@ -95,7 +95,9 @@ impl Stage {
         for (key, position) in self.state.breakers.positions(clock::now()) {
             self.metrics.breaker(&key, position);
         }
-        self.live.store(live);
+        self.live.store(Arc::clone(&live));
+        let sources = jwks::sources(config);
+        self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use config::IssuerKind;
 
 use super::{
-    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Source, Tokens, claims,
+    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Tokens, claims,
     keys::Key,
     token::{Jws, Token},
     tokens::Entry,
@@ -81,9 +81,8 @@ impl Issuer {
         tokens: &Tokens,
         now: Now,
     ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
-        let source = Source { issuer: self.name.clone(), plugin: None };
         let expires = claims::times(&token.claims, &self.written.leeway, now)?;
-        let key = self.verified(&token.jws, &source, keys, now)?;
+        let key = self.verified(&token.jws, &self.source, keys, now)?;
         if kind == Kind::User {
             claims::audience(&token.claims, |aud| aud == "backstage")?;
         }
@@ -124,7 +123,7 @@ impl Issuer {
         if !id.bytes().all(plain) || id.len() > 64 {
             return Err(TokenFault::Malformed { why: "the subject is not a plugin id" }.into());
         }
-        let source = Source { issuer: self.name.clone(), plugin: Some(id.clone()) };
+        let source = self.source.of_plugin(id.clone());
         let mut expires = claims::times(&token.claims, &self.written.leeway, now)?;
         let mut signed_by = vec![self.verified(&token.jws, &source, keys, now)?];
         claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
@@ -168,8 +167,7 @@ impl Issuer {
         }
         self.algorithm(&token.jws)?;
         let until = claims::times(&token.claims, &self.written.leeway, now)?;
-        let source = Source { issuer: self.name.clone(), plugin: None };
-        let key = self.verified(&token.jws, &source, keys, now)?;
+        let key = self.verified(&token.jws, &self.source, keys, now)?;
         let user = claims::subject(&token.claims, &self.written.claims.subject)?;
         Ok((user, key, until))
     }
@@ -182,7 +180,7 @@ impl Issuer {
         tokens: &Tokens,
         now: Now,
     ) -> Result<Vec<Label>, Refusal> {
-        tokens.groups(&self.name, user, now).ok_or_else(|| Refusal {
+        tokens.groups(&self.source, user, now).ok_or_else(|| Refusal {
             denial: Denial::GroupsUnavailable { issuer: self.name.clone() },
             lack: Some(Lack::Groups {
                 issuer: self.name.clone(),

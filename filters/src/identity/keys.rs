@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use config::Algorithm;
 use jsonwebtoken::DecodingKey;
+use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 
 use crate::{Label, Now};
@@ -21,13 +22,16 @@ use crate::{Label, Now};
 #[derive(Default)]
 pub struct Keys(ArcSwap<HashMap<Source, Arc<Held>>>);
 
-/// Whose keys: an issuer's, by its name in the config; or for Backstage, those of one plugin.
+/// Whose keys: an issuer's; or for Backstage, those of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
     /// The issuer's name in the config.
     pub issuer: Label,
     /// The Backstage plugin.
     pub plugin: Option<Label>,
+    /// Stands for what the config says of where its keys are. What came from elsewhere is nobody's,
+    /// even if it arrives after the reload that changed the place.
+    at: u64,
 }
 
 /// A set of keys, and when it came.
@@ -80,6 +84,30 @@ const BYTES_MAX: usize = 512 << 10;
 const SECRET_MIN: usize = 32;
 /// More sources than this are not kept: plugins are named by strangers' tokens.
 const SOURCES_MAX: usize = 1000;
+
+impl Source {
+    /// The keys of an issuer as the operator wrote it.
+    pub fn new(issuer: Label, written: &config::Issuer, plugin: Option<Label>) -> Self {
+        let any = config::Keys::default();
+        let keys =
+            config::Keys { refresh: any.refresh, age_max: any.age_max, ..written.keys.clone() };
+        let text = serde_json::to_vec(&(written.kind, &written.issuer, keys));
+        let hash = digest(&SHA256, &text.expect("a config is data"));
+        let at = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
+        Self { issuer, plugin, at: u64::from_be_bytes(at) }
+    }
+
+    /// The keys of one of its plugins.
+    #[must_use]
+    pub fn of_plugin(&self, plugin: Label) -> Self {
+        Self { plugin: Some(plugin), ..self.clone() }
+    }
+
+    /// Whether both are the same issuer's, whatever their plugins.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.at == other.at
+    }
+}
 
 impl Keys {
     /// Puts a set in the place of the last. Tokens verified by a key that is not in it any more

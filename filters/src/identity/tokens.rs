@@ -11,14 +11,14 @@ use std::{
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
 
-use super::{Caller, Proof, keys::Key};
+use super::{Caller, Proof, Source, keys::Key};
 use crate::{Label, Now};
 
 /// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens
 /// themselves are not kept: they are known by their SHA-256.
 pub struct Tokens {
     verified: Cache<TokenKey, Arc<Entry>>,
-    groups: Cache<(Label, Label), Groups>,
+    groups: Cache<(Source, Label), Groups>,
     next: AtomicU64,
 }
 
@@ -78,14 +78,14 @@ impl Tokens {
     /// Notes a caller's groups for some time.
     pub fn set_groups(
         &self,
-        issuer: &Label,
+        source: &Source,
         subject: &Label,
         groups: &[Label],
         now: Now,
         valid_for: Duration,
     ) {
         let until = now.elapsed + valid_for;
-        self.groups.insert((issuer.clone(), subject.clone()), (until, groups.into()));
+        self.groups.insert((source.clone(), subject.clone()), (until, groups.into()));
     }
 
     /// How many verified tokens are kept.
@@ -99,8 +99,8 @@ impl Tokens {
         self.len() == 0
     }
 
-    pub(super) fn groups(&self, issuer: &Label, subject: &Label, now: Now) -> Option<Vec<Label>> {
-        let (until, groups) = self.groups.get(&(issuer.clone(), subject.clone()))?;
+    pub(super) fn groups(&self, source: &Source, subject: &Label, now: Now) -> Option<Vec<Label>> {
+        let (until, groups) = self.groups.get(&(source.clone(), subject.clone()))?;
         (now.elapsed < until).then(|| groups.to_vec())
     }
 

@@ -40,7 +40,7 @@ pub(super) fn limited(stage: &Stage) -> String {
 pub(super) fn know_alice(stage: &Stage) {
     let groups = labels(&["group:default/payments"]);
     let alice = label("user:default/alice");
-    stage.tokens.set_groups(&label("backstage"), &alice, &groups, stage.now, HOUR);
+    stage.tokens.set_groups(&stage.source("backstage", None), &alice, &groups, stage.now, HOUR);
 }
 
 /// That they are lacking, and can be asked for with this token.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::{SECRET, Signer, jwks},
-    stage::{NOW, Stage, identity, label, orbit, source, with},
+    stage::{NOW, Stage, identity, label, orbit, with},
 };
 use crate::{
     Denial,
@@ -91,6 +91,22 @@ fn an_issuer_that_is_dropped_takes_its_tokens_with_it() {
 }
 
 #[test]
+fn keys_are_believed_only_of_the_place_they_came_from() {
+    let mut stage = Stage::new();
+    let token = strict(&stage.es256);
+    for (written, believed) in [
+        ("issuer: 'https://strict.example', keys: {refresh: 1m, age_max: 2h}", true),
+        ("issuer: 'https://strict.example', leeway: 1s", true),
+        ("issuer: 'https://strict.example', keys: {url: 'https://strict.example/jwks'}", false),
+        ("issuer: 'https://strict.example', keys: {ca: ca.crt}", false),
+    ] {
+        let rest = "audiences: [a], algorithms: [ES256]";
+        stage.identity = identity(&format!("{{strict: {{{rest}, {written}}}}}"));
+        assert_eq!(stage.bearer(&token).is_ok(), believed, "{written}");
+    }
+}
+
+#[test]
 fn keys_that_are_missing_or_too_old_are_asked_for() {
     let mut stage = Stage::new();
     stage.now = stage.now.plus(Duration::from_secs(3600));
@@ -101,8 +117,9 @@ fn keys_that_are_missing_or_too_old_are_asked_for() {
     let (issuer, kid) = (label("strict"), Some(label("rsa")));
     assert_eq!(refusal.lack, Some(Lack::Keys { issuer, plugin: None, kid }));
     assert!(!refusal.suspect);
-    assert_eq!(stage.keys.age(&source("strict", None), stage.now), Some(Duration::from_secs(3601)));
-    assert_eq!(stage.keys.age(&source("nobody", None), stage.now), None);
+    let source = stage.source("strict", None);
+    assert_eq!(stage.keys.age(&source, stage.now), Some(Duration::from_secs(3601)));
+    assert_eq!(stage.keys.age(&source.of_plugin(label("nobody")), stage.now), None);
 }
 
 #[test]
@@ -150,7 +167,7 @@ fn a_remembered_token_is_judged_again_by_other_rules() {
     let token = stage.hs256.sign(&orbit());
     let first = stage.bearer(&token).unwrap();
     let written = "
-  orbit: {issuer: orbit, audiences: [AUD], algorithms: [HS256], keys: {secret_file: s}}
+  orbit: {issuer: orbit, audiences: [AUD], algorithms: [HS256], keys: {secret_file: secret}}
 ";
     stage.identity = identity(&written.replace("AUD", "stagedoor"));
     let second = stage.bearer(&token).unwrap();

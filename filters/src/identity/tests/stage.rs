@@ -86,7 +86,12 @@ impl Stage {
 
     /// As if the keys had been fetched now.
     pub(super) fn fetch(&self, issuer: &str, plugin: Option<&str>, set: KeySet) {
-        self.keys.replace(&source(issuer, plugin), set, self.now);
+        self.keys.replace(&self.source(issuer, plugin), set, self.now);
+    }
+
+    pub(super) fn source(&self, issuer: &str, plugin: Option<&str>) -> Source {
+        let own = self.identity.issuers.iter().find(|own| *own.name == *issuer).unwrap();
+        plugin.map_or_else(|| own.source.clone(), |plugin| own.source.of_plugin(label(plugin)))
     }
 
     pub(super) fn bearer(&self, token: &str) -> Result<Arc<Caller>, Refusal> {
@@ -146,10 +151,6 @@ pub(super) fn plain(headers: &HeaderMap) -> Asked<'_> {
 pub(super) fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
     let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap();
     lines.iter().map(|(name, text)| (name.clone(), value(text))).collect()
-}
-
-pub(super) fn source(issuer: &str, plugin: Option<&str>) -> Source {
-    Source { issuer: label(issuer), plugin: plugin.map(label) }
 }
 
 pub(super) fn label(text: &str) -> Label {
