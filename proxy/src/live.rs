@@ -7,7 +7,12 @@ use filters::{Policy, State};
 use parking_lot::Mutex;
 
 use crate::{
-    audit::Audit, dial::Dial, front::Drain, jwks::Fetcher, metrics::Metrics, upstreams::Upstreams,
+    audit::Audit,
+    dial::Dial,
+    front::Drain,
+    jwks::Fetcher,
+    metrics::{Counts, Metrics},
+    upstreams::Upstreams,
 };
 
 /// What a config means, made ready to run. Replaced whole.
@@ -16,6 +21,8 @@ pub struct Live {
     pub policy: Arc<Policy>,
     /// Where they lead.
     pub upstreams: Upstreams,
+    /// How often each.
+    pub counts: Counts,
     /// What the operator wrote.
     pub loaded: config::Loaded,
 }

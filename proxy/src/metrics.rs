@@ -1,8 +1,8 @@
 //! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
 
-use std::{collections::HashMap, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
-use filters::{Exchange, Label, Policy, breaker::Position};
+use filters::{Exchange, Label, Policy, breaker::Position, workspaces::Workspace};
 use parking_lot::RwLock;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -18,8 +18,6 @@ pub struct Metrics {
     denials: IntCounterVec,
     workspaces: IntCounterVec,
     breaker: IntGaugeVec,
-    /// Handles that were looked up before, so that a request looks up one map and not five.
-    handles: RwLock<HashMap<(usize, u16), Handles>>,
     in_flight: IntGauge,
     audit_lost: IntGauge,
     audit_bytes: IntGauge,
@@ -28,7 +26,30 @@ pub struct Metrics {
     keys_fetches: IntCounterVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
-    named: Vec<Label>,
+}
+
+/// The counters of a policy's routes and workspaces, looked up once each. They are the policy's, so
+/// that an exchange that outlives a reload counts for what it was, by the numbers of its own policy.
+pub struct Counts {
+    /// The last is of exchanges without a route.
+    routes: Vec<RouteCounts>,
+    /// The last is of those beyond the cap.
+    workspaces: Vec<WorkspaceCounts>,
+}
+
+struct RouteCounts {
+    name: Label,
+    class: &'static str,
+    /// By status: a route sees few.
+    requests: RwLock<Vec<(u16, IntCounter)>>,
+    /// Of the whole exchange, and of the upstream's part.
+    durations: OnceLock<(Histogram, Histogram)>,
+}
+
+struct WorkspaceCounts {
+    name: Label,
+    allowed: OnceLock<IntCounter>,
+    denied: OnceLock<IntCounter>,
 }
 
 /// The names of the design documents.
@@ -39,13 +60,6 @@ struct Aliases {
     requests: IntCounterVec,
     errors: IntCounterVec,
     limited: IntCounter,
-}
-
-#[derive(Clone)]
-struct Handles {
-    requests: IntCounter,
-    duration: Histogram,
-    upstream: Histogram,
 }
 
 /// What of an exchange is counted.
@@ -69,7 +83,7 @@ const BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 impl Metrics {
-    /// For this config. Workspaces beyond the cap count as `other`.
+    /// For this config.
     pub fn new(config: &config::Config) -> Self {
         let registry = Registry::new();
         let keep = Keep(&registry);
@@ -155,40 +169,38 @@ impl Metrics {
                 "When a certificate ends",
                 &["listener", "name"],
             ),
-            handles: RwLock::default(),
             aliases,
-            named: config
-                .workspaces
-                .named
-                .keys()
-                .take(config.process.metric_workspaces_max.into())
-                .map(Label::from)
-                .collect(),
             registry,
         }
     }
 
-    /// Counts an exchange.
-    pub fn exchange(&self, exchange: &Exchange, counted: &Counted<'_>) {
-        let handles = self.handles(exchange, counted.status);
-        handles.requests.inc();
-        handles.duration.observe(counted.took.as_secs_f64());
+    /// Counts an exchange; `counts` are those of its policy.
+    pub fn exchange(&self, counts: &Counts, exchange: &Exchange, counted: &Counted<'_>) {
+        let route = counts.route(exchange);
+        self.requests(route, counted.status);
+        let (whole, upstream) = route.durations.get_or_init(|| {
+            let label = [route.name.as_str()];
+            let of_upstream = self.upstream_durations.with_label_values(&label);
+            (self.durations.with_label_values(&label), of_upstream)
+        });
+        whole.observe(counted.took.as_secs_f64());
         if let Some(took) = counted.upstream_took {
-            handles.upstream.observe(took.as_secs_f64());
+            upstream.observe(took.as_secs_f64());
         }
         if let Some(code) = counted.code {
             self.denials.with_label_values(&[code]).inc();
         }
-        let workspace = exchange.workspace.as_ref().map(|workspace| {
-            let index = workspace.declared.as_ref().map(|declared| declared.index);
-            index.and_then(|index| self.named.get(index)).map_or("other", |name| name.as_str())
-        });
+        let workspace = exchange.workspace.as_ref().map(|workspace| counts.workspace(workspace));
         if let Some(workspace) = workspace {
-            let decision = if counted.code.is_some() { "deny" } else { "allow" };
-            self.workspaces.with_label_values(&[workspace, decision]).inc();
+            let (counter, decision) = match counted.code {
+                Some(_) => (&workspace.denied, "deny"),
+                None => (&workspace.allowed, "allow"),
+            };
+            let label = [workspace.name.as_str(), decision];
+            counter.get_or_init(|| self.workspaces.with_label_values(&label)).inc();
         }
         if let Some(aliases) = &self.aliases {
-            aliases.exchange(exchange, counted, workspace);
+            aliases.exchange(exchange, counted, workspace.map(|workspace| &*workspace.name));
         }
     }
 
@@ -230,11 +242,6 @@ impl Metrics {
         }
     }
 
-    /// Forgets handles: a reload numbers routes anew.
-    pub fn forget_routes(&self) {
-        self.handles.write().clear();
-    }
-
     /// All of it, in Prometheus' text format.
     pub fn text(&self, in_flight: usize, audit: &crate::audit::Audit) -> Vec<u8> {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -248,21 +255,60 @@ impl Metrics {
         out
     }
 
-    fn handles(&self, exchange: &Exchange, status: u16) -> Handles {
-        let key = (exchange.route.as_ref().map_or(usize::MAX, |route| route.index), status);
-        if let Some(handles) = self.handles.read().get(&key) {
-            return handles.clone();
-        }
-        let route = exchange.route.as_ref().map_or("none", |route| route.name.as_str());
-        let class = exchange.route.as_ref().map_or("none", |r| filters::audit::class(r.class));
-        let status = itoa(status);
-        let handles = Handles {
-            requests: self.requests.with_label_values(&[route, class, &status]),
-            duration: self.durations.with_label_values(&[route]),
-            upstream: self.upstream_durations.with_label_values(&[route]),
+    fn requests(&self, route: &RouteCounts, status: u16) {
+        let known = |all: &[(u16, IntCounter)]| {
+            let counter = all.iter().find(|(of, _)| *of == status).map(|(_, counter)| counter);
+            counter.map(IntCounter::inc).is_some()
         };
-        self.handles.write().insert(key, handles.clone());
-        handles
+        if known(&route.requests.read()) {
+            return;
+        }
+        let counter = self.requests.with_label_values(&[&*route.name, route.class, &*itoa(status)]);
+        let mut all = route.requests.write();
+        if !known(&all) {
+            counter.inc();
+            all.push((status, counter));
+        }
+    }
+}
+
+impl Counts {
+    /// For a policy and what it was made from. Workspaces beyond the cap count as `other`.
+    pub fn new(policy: &Policy, written: &config::Config) -> Self {
+        let routes = policy.routes.all().iter();
+        let routes = routes.map(|route| (route.name.clone(), filters::audit::class(route.class)));
+        let named = written.workspaces.named.keys().map(Label::from);
+        let named = named.take(written.process.metric_workspaces_max.into());
+        Self {
+            routes: routes
+                .chain([(Label::lossy("none"), "none")])
+                .map(|(name, class)| RouteCounts {
+                    name,
+                    class,
+                    requests: RwLock::default(),
+                    durations: OnceLock::new(),
+                })
+                .collect(),
+            workspaces: named
+                .chain([Label::lossy("other")])
+                .map(|name| WorkspaceCounts {
+                    name,
+                    allowed: OnceLock::new(),
+                    denied: OnceLock::new(),
+                })
+                .collect(),
+        }
+    }
+
+    fn route(&self, exchange: &Exchange) -> &RouteCounts {
+        let last = self.routes.len() - 1;
+        &self.routes[exchange.route.as_ref().map_or(last, |route| route.index)]
+    }
+
+    fn workspace(&self, workspace: &Workspace) -> &WorkspaceCounts {
+        let last = self.workspaces.len() - 1;
+        let declared = workspace.declared.as_ref();
+        &self.workspaces[declared.map_or(last, |declared| declared.index.min(last))]
     }
 }
 
@@ -337,5 +383,47 @@ impl Keep<'_> {
 pub fn show_breakers(metrics: &Metrics, policy: &Policy) {
     for route in policy.routes.all() {
         metrics.breaker(&route.breaker, Position::Closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_counts_for_its_route_whatever_was_loaded_meanwhile() {
+        let written = |routes: &str| {
+            let text = format!(
+                "version: stagedoor/v1\nlisteners: {{edge: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+                 upstreams: {{up: {{url: 'http://127.0.0.1:1'}}}}\nroutes: [{routes}]\n"
+            );
+            config::parse("test", &text).unwrap().config
+        };
+        let route = |name: &str| {
+            format!("{{name: {name}, methods: [GET], path: /{name}, upstream: up, class: read}}")
+        };
+        let (a, b) = (route("a"), route("b"));
+        let first = written(&format!("{a}, {b}"));
+        let metrics = Metrics::new(&first);
+        let loaded = [first, written(&format!("{b}, {a}"))].map(|written| {
+            let policy = Policy::new(&written, "test");
+            (Counts::new(&policy, &written), policy)
+        });
+        let counted = Counted {
+            status: 200,
+            code: None,
+            upstream_failed: false,
+            method: "GET",
+            took: Duration::ZERO,
+            upstream_took: None,
+        };
+        for which in [0, 1, 0] {
+            let (counts, policy) = &loaded[which];
+            let route = policy.routes.all().iter().find(|route| &*route.name == "a").cloned();
+            metrics.exchange(counts, &Exchange { route, ..Exchange::default() }, &counted);
+            metrics.exchange(counts, &Exchange::default(), &counted);
+        }
+        let count = |route, class| metrics.requests.with_label_values(&[route, class, "200"]).get();
+        assert_eq!([count("a", "read"), count("b", "read"), count("none", "none")], [3, 0, 3]);
     }
 }

@@ -13,7 +13,8 @@ use ring::digest::{Context, SHA256};
 use crate::{
     clock, jwks,
     live::{Live, ReloadResult, Stage},
-    metrics, tls,
+    metrics::{self, Counts},
+    tls,
     upstreams::Upstreams,
 };
 
@@ -49,7 +50,8 @@ pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
     let upstreams = Upstreams::new(&loaded.config)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
-    Ok(Live { policy, upstreams, loaded })
+    let counts = Counts::new(&policy, &loaded.config);
+    Ok(Live { policy, upstreams, counts, loaded })
 }
 
 impl Stage {
@@ -90,7 +92,6 @@ impl Stage {
         messages.extend(self.fetcher.renew(config, &last.loaded.config).await);
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
-        self.metrics.forget_routes();
         metrics::show_breakers(&self.metrics, &live.policy);
         for (key, position) in self.state.breakers.positions(clock::now()) {
             self.metrics.breaker(&key, position);

@@ -477,7 +477,7 @@ impl ProxyHttp for Reverse {
             took,
             upstream_took: ctx.upstream_took,
         };
-        self.stage.metrics.exchange(&ctx.exchange, &counted);
+        self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
         let facts = filters::audit::Facts {
