@@ -60,11 +60,7 @@ fn ready(stage: &Stage) -> Response<Vec<u8>> {
 }
 
 fn metrics(stage: &Stage) -> Response<Vec<u8>> {
-    for (key, position) in stage.state.breakers.positions(clock::now()) {
-        stage.metrics.breaker(&key, position);
-    }
-    let body = stage.metrics.text(stage.drain.under_way(), &stage.audit);
-    answer(StatusCode::OK, "text/plain; version=0.0.4", body)
+    answer(StatusCode::OK, "text/plain; version=0.0.4", stage.metrics.text(stage))
 }
 
 fn jwks(stage: &Stage) -> Response<Vec<u8>> {
@@ -90,9 +86,7 @@ fn state(stage: &Stage) -> Value {
     let now = clock::now();
     let live = stage.live.load();
     let breakers: Vec<Value> = stage
-        .state
-        .breakers
-        .positions(now)
+        .breakers()
         .into_iter()
         .map(|(key, position)| {
             let position = match position {
@@ -123,27 +117,19 @@ fn state(stage: &Stage) -> Value {
         })
         .collect();
     let certificates: Vec<Value> = stage
-        .certificates
-        .iter()
-        .flat_map(|served| {
-            let store = served.certificates.current();
-            let facts: Vec<Value> = store
-                .facts()
-                .iter()
-                .map(|facts| {
-                    json!({
-                        "listener": served.listener,
-                        "file": facts.file,
-                        "subject": facts.subject,
-                        "issuer": facts.issuer,
-                        "names": facts.names,
-                        "serial": facts.serial,
-                        "not_before": facts.not_before,
-                        "not_after": facts.not_after,
-                    })
-                })
-                .collect();
-            facts
+        .certificates()
+        .into_iter()
+        .map(|(listener, facts)| {
+            json!({
+                "listener": listener,
+                "file": facts.file,
+                "subject": facts.subject,
+                "issuer": facts.issuer,
+                "names": facts.names,
+                "serial": facts.serial,
+                "not_before": facts.not_before,
+                "not_after": facts.not_after,
+            })
         })
         .collect();
     let (verified, strangers) = stage.state.limiters.len();

@@ -1,13 +1,21 @@
 //! What every request needs: the policy in force, and what outlives it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
-use filters::{Policy, State};
+use filters::{
+    Policy, State,
+    breaker::{Key, Position},
+};
 use parking_lot::Mutex;
 
 use crate::{
     audit::Audit,
+    clock,
     dial::Dial,
     front::Drain,
     jwks::Fetcher,
@@ -48,7 +56,30 @@ pub struct Stage {
     /// How the last reload went.
     pub last_reload: Mutex<ReloadResult>,
     /// The certificates of each TLS listener.
-    pub certificates: Vec<ListenerCertificates>,
+    pub served: Vec<ListenerCertificates>,
+}
+
+impl Stage {
+    /// What the breakers of the policy in force do. One that nothing has happened to is closed.
+    pub fn breakers(&self) -> Vec<(Key, Position)> {
+        let moved: HashMap<Key, Position> =
+            self.state.breakers.positions(clock::now()).into_iter().collect();
+        let live = self.live.load();
+        let named: BTreeSet<&Key> =
+            live.policy.routes.all().iter().map(|route| &route.breaker).collect();
+        let position = |key: &Key| moved.get(key).copied().unwrap_or(Position::Closed);
+        named.into_iter().map(|key| (key.clone(), position(key))).collect()
+    }
+
+    /// What is served now: the listener, and what an operator may know of each certificate.
+    pub fn certificates(&self) -> Vec<(String, certs::Facts)> {
+        let each = self.served.iter().map(|served| (served, served.certificates.current()));
+        each.flat_map(|(served, store)| {
+            let facts = store.facts().iter();
+            facts.map(|facts| (served.listener.clone(), facts.clone())).collect::<Vec<_>>()
+        })
+        .collect()
+    }
 }
 
 /// The certificates of a TLS listener, to be swapped when their files change.

@@ -2,12 +2,18 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use filters::{Exchange, Label, Policy, breaker::Position, workspaces::Workspace};
-use parking_lot::RwLock;
+use filters::{
+    Exchange, Label, Policy,
+    breaker::{Key, Position},
+    workspaces::Workspace,
+};
+use parking_lot::{Mutex, RwLock};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::live::Stage;
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -19,13 +25,15 @@ pub struct Metrics {
     workspaces: IntCounterVec,
     breaker: IntGaugeVec,
     in_flight: IntGauge,
-    audit_lost: IntGauge,
-    audit_bytes: IntGauge,
+    audit_lost: IntCounter,
+    audit_bytes: IntCounter,
     reload_success: IntGauge,
     reload_time: IntGauge,
     keys_fetches: IntCounterVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
+    /// Held while gauges are set and read: two at once would read each other's half.
+    showing: Mutex<()>,
 }
 
 /// The counters of a policy's routes and workspaces, looked up once each. They are the policy's, so
@@ -90,7 +98,7 @@ impl Metrics {
         let aliases = config.process.metric_aliases.then(|| Aliases {
             breaker: keep.gauges(
                 "backstage_circuit_breaker_state",
-                "As stagedoor_breaker_state (0 closed, 1 open, 2 half-open)",
+                "The worst stagedoor_breaker_state of an upstream (0 closed, 1 open, 2 half-open)",
                 &["service"],
             ),
             failures: keep
@@ -145,12 +153,12 @@ impl Metrics {
                 &["upstream", "plugin"],
             ),
             in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
-            audit_lost: keep.gauge(
+            audit_lost: keep.counter(
                 "stagedoor_audit_records_lost_total",
                 "Audit records that could not be kept",
             ),
             audit_bytes: keep
-                .gauge("stagedoor_audit_bytes_total", "Bytes of audit records written"),
+                .counter("stagedoor_audit_bytes_total", "Bytes of audit records written"),
             reload_success: keep.gauge(
                 "stagedoor_config_last_reload_successful",
                 "1 if the last reload was taken over",
@@ -170,6 +178,7 @@ impl Metrics {
                 &["listener", "name"],
             ),
             aliases,
+            showing: Mutex::default(),
             registry,
         }
     }
@@ -209,29 +218,10 @@ impl Metrics {
         self.denials.with_label_values(&[code]).inc();
     }
 
-    /// Notes what a breaker does.
-    pub fn breaker(&self, key: &filters::breaker::Key, position: Position) {
-        let value = match position {
-            Position::Closed => 0,
-            Position::Open => 1,
-            Position::HalfOpen => 2,
-        };
-        let plugin = key.plugin.as_deref().unwrap_or_default();
-        self.breaker.with_label_values(&[&*key.upstream, plugin]).set(value);
-        if let Some(aliases) = &self.aliases {
-            aliases.breaker.with_label_values(&[&*key.upstream]).set(value);
-        }
-    }
-
     /// Counts a fetch of an issuer's keys.
     pub fn keys_fetched(&self, issuer: &str, went_well: Result<(), ()>) {
         let result = if went_well.is_ok() { "ok" } else { "error" };
         self.keys_fetches.with_label_values(&[issuer, result]).inc();
-    }
-
-    /// Notes when a certificate ends.
-    pub fn certificate(&self, listener: &str, name: &str, not_after: i64) {
-        self.certificate_end.with_label_values(&[listener, name]).set(not_after);
     }
 
     /// Notes how a reload went.
@@ -242,17 +232,44 @@ impl Metrics {
         }
     }
 
-    /// All of it, in Prometheus' text format.
-    pub fn text(&self, in_flight: usize, audit: &crate::audit::Audit) -> Vec<u8> {
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.in_flight.set(signed(in_flight as u64));
-        self.audit_lost.set(signed(audit.lost()));
-        self.audit_bytes.set(signed(audit.written()));
+    /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up
+    /// now: so nothing stays that is there no more.
+    pub fn text(&self, stage: &Stage) -> Vec<u8> {
+        let _only = self.showing.lock();
+        self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
+        self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
+        self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
+        self.show_breakers(&stage.breakers());
+        self.certificate_end.reset();
+        for (listener, facts) in stage.certificates() {
+            let name = facts.names.first().map_or("?", String::as_str);
+            self.certificate_end.with_label_values(&[&*listener, name]).set(facts.not_after);
+        }
         let mut out = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut out)
             .expect("memory takes all that is written");
         out
+    }
+
+    fn show_breakers(&self, breakers: &[(Key, Position)]) {
+        self.breaker.reset();
+        for (key, position) in breakers {
+            let plugin = key.plugin.as_deref().unwrap_or_default();
+            self.breaker.with_label_values(&[&*key.upstream, plugin]).set(value(*position));
+        }
+        let Some(aliases) = &self.aliases else { return };
+        aliases.breaker.reset();
+        // The worst comes last, and stays.
+        let mut breakers: Vec<_> = breakers.iter().collect();
+        breakers.sort_by_key(|(_, position)| match position {
+            Position::Closed => 0,
+            Position::HalfOpen => 1,
+            Position::Open => 2,
+        });
+        for (key, position) in breakers {
+            aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
     }
 
     fn requests(&self, route: &RouteCounts, status: u16) {
@@ -338,6 +355,14 @@ impl Aliases {
     }
 }
 
+fn value(position: Position) -> i64 {
+    match position {
+        Position::Closed => 0,
+        Position::Open => 1,
+        Position::HalfOpen => 2,
+    }
+}
+
 fn itoa(status: u16) -> String {
     // A status is one of at most 600: whatever else an upstream says is not a label.
     if (100..600).contains(&status) { status.to_string() } else { "0".to_owned() }
@@ -376,13 +401,6 @@ impl Keep<'_> {
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
         self.keep(HistogramVec::new(opts, labels).expect("the name is valid"))
-    }
-}
-
-/// Breakers of a policy begin closed, and are shown so before anything happened to them.
-pub fn show_breakers(metrics: &Metrics, policy: &Policy) {
-    for route in policy.routes.all() {
-        metrics.breaker(&route.breaker, Position::Closed);
     }
 }
 

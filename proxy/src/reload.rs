@@ -13,7 +13,7 @@ use ring::digest::{Context, SHA256};
 use crate::{
     clock, jwks,
     live::{Live, ReloadResult, Stage},
-    metrics::{self, Counts},
+    metrics::Counts,
     tls,
     upstreams::Upstreams,
 };
@@ -86,35 +86,28 @@ impl Stage {
         loaded.config.listeners = keep_listeners(&last.loaded.config, &loaded.config);
         let live = Arc::new(make(loaded)?);
         live.upstreams.resolve(&self.dial).await;
-        messages.extend(self.certificates(&live.loaded.config));
+        messages.extend(self.swap_certificates(&live.loaded.config));
         let config = &live.loaded.config;
         // Before they are needed; those of the last config are told apart.
         messages.extend(self.fetcher.renew(config, &last.loaded.config).await);
+        self.live.store(Arc::clone(&live));
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
-        metrics::show_breakers(&self.metrics, &live.policy);
-        for (key, position) in self.state.breakers.positions(clock::now()) {
-            self.metrics.breaker(&key, position);
-        }
-        self.live.store(Arc::clone(&live));
         let sources = jwks::sources(config);
         self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)
     }
 
     /// Swaps certificates; a broken one keeps the old, and says which file and why.
-    fn certificates(&self, config: &config::Config) -> Vec<String> {
+    fn swap_certificates(&self, config: &config::Config) -> Vec<String> {
         let mut messages = Vec::new();
-        for served in &self.certificates {
+        for served in &self.served {
             let listener = config.listeners.get(served.listener.as_str());
             let Some(written) = listener.and_then(|listener| listener.tls.as_ref()) else {
                 continue;
             };
             match tls::store(written) {
-                Ok(store) => {
-                    self.note_certificates(&served.listener, &store);
-                    served.certificates.swap(store);
-                }
+                Ok(store) => served.certificates.swap(store),
                 Err(error) => {
                     tracing::error!(listener = served.listener, %error, "keeping the old certificate");
                     messages.push(format!("{error}; the old certificate is kept"));
@@ -130,14 +123,6 @@ impl Stage {
             }
         }
         messages
-    }
-
-    /// Tells metrics when certificates end.
-    pub fn note_certificates(&self, listener: &str, store: &certs::Store) {
-        for facts in store.facts() {
-            let name = facts.names.first().map_or("?", String::as_str);
-            self.metrics.certificate(listener, name, facts.not_after);
-        }
     }
 
     /// Looks at all files of the config until the process ends; reloads when one has changed.

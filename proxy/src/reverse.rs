@@ -464,7 +464,6 @@ impl ProxyHttp for Reverse {
         if let Some(moved) = moved {
             let plugin = moved.key.plugin.as_deref().unwrap_or_default();
             tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
-            self.stage.metrics.breaker(&moved.key, moved.to);
         }
         let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
         let took = now.elapsed.saturating_sub(ctx.began.elapsed);

@@ -31,7 +31,7 @@ use crate::{
     front::{Front, HeadRefusal, Limits, Refusals},
     jwks::Fetcher,
     live::{ReloadResult, Stage},
-    metrics::{Metrics, show_breakers},
+    metrics::Metrics,
     reload,
     request::RequestId,
     reverse::Reverse,
@@ -66,10 +66,10 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
     let state = Arc::new(State::new(assertions));
     let metrics = Arc::new(Metrics::new(&loaded.config));
     let dial = Dial::default();
-    let mut certificates = Vec::new();
+    let mut served = Vec::new();
     for (name, listener) in &loaded.config.listeners {
         if let Some(written) = &listener.tls {
-            certificates.push(tls::certificates(name, written)?);
+            served.push(tls::certificates(name, written)?);
         }
     }
     let audit = Audit::start(&loaded.config.audit, Arc::clone(&state)).with_context(|| {
@@ -78,7 +78,6 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
     })?;
     let live =
         reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
-    show_breakers(&metrics, &live.policy);
     let now = clock::now().unix_seconds();
     metrics.reloaded(true, now);
     let first = ReloadResult {
@@ -97,11 +96,8 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         drain: Arc::default(),
         path: path.to_owned(),
         last_reload: Mutex::new(first),
-        certificates,
+        served,
     });
-    for served in &stage.certificates {
-        stage.note_certificates(&served.listener, &served.certificates.current());
-    }
     Ok(stage)
 }
 
@@ -212,7 +208,7 @@ fn listen<A>(
         service.add_tcp(&address);
         return Ok(());
     };
-    let served = stage.certificates.iter().find(|served| served.listener == **name);
+    let served = stage.served.iter().find(|served| served.listener == **name);
     let served = served.expect("every TLS listener's certificates were read");
     let settings = tls::settings(written, served)
         .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
