@@ -14,16 +14,31 @@ const FILES_MAX: usize = 1000;
 const DEPTH_MAX: usize = 8;
 const BYTES_MAX: usize = 16 << 20;
 
-/// Where files come from.
-pub(crate) trait Files {
-    /// The text of a file.
+/// Where files come from. All that a load looks at it looks at here.
+pub trait Files {
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// The names of the files in a folder.
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+
+    /// The names in a folder that fit, in their order.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    fn list(&self, pattern: &Pattern) -> io::Result<Vec<String>>;
+}
+
+/// Files of a folder by their names, as `include` writes them: `folder/before*after`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    folder: PathBuf,
+    before: String,
+    after: String,
 }
 
 /// The files of this machine.
-pub(crate) struct Disk;
+pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -33,12 +48,22 @@ impl Files for Disk {
         Ok(bytes)
     }
 
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, pattern: &Pattern) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            names.extend(entry?.file_name().into_string().ok());
+        for entry in std::fs::read_dir(&pattern.folder)? {
+            names.extend(entry?.file_name().into_string().ok().filter(|name| pattern.fits(name)));
         }
+        names.sort();
         Ok(names)
+    }
+}
+
+impl Pattern {
+    fn fits(&self, name: &str) -> bool {
+        name.len() >= self.before.len() + self.after.len()
+            && name.starts_with(&self.before)
+            && name.ends_with(&self.after)
+            && !name.starts_with('.')
     }
 }
 
@@ -157,15 +182,10 @@ impl Reading<'_> {
                 continue;
             };
             let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-            match self.files.list(&folder) {
-                Ok(mut names) => {
-                    names.retain(|name| {
-                        name.len() >= before.len() + after.len()
-                            && name.starts_with(before)
-                            && name.ends_with(after)
-                            && !name.starts_with('.')
-                    });
-                    names.sort();
+            let pattern =
+                Pattern { folder: folder.clone(), before: before.into(), after: after.into() };
+            match self.files.list(&pattern) {
+                Ok(names) => {
                     found.extend(names.iter().map(|name| (folder.join(name), item.place.clone())));
                 }
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! What the operator wrote: YAML in, a valid [`Config`] out. Nothing here acts.
 //!
-//! A `Config` that exists is valid: the only ways to get one are [`load`] and [`parse`], and both
+//! A `Config` that exists is valid: the only ways to get one are [`load`] and [`parse`], which
 //! report every problem they can find at once, each with its file, line and column.
 
 mod access;
@@ -49,8 +49,9 @@ pub use headers::Headers;
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };
+pub use include::{Disk, Files, Pattern};
 pub use listeners::{Certificate, ClientCertificate, Limits, Listener, ListenerKind, Tls};
-pub use load::{Loaded, load, parse};
+pub use load::{Loaded, load, load_from, parse};
 pub use located::{Located, Place};
 pub use name::Name;
 pub use path_template::{PathTemplate, Segment};

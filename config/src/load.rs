@@ -2,7 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Problems, check, cuts::Cuts, de, include, include::Files};
+use crate::{
+    Config, Problems, check,
+    cuts::Cuts,
+    de,
+    include::{self, Files, Pattern},
+};
 
 /// A config that exists is valid, and knows what it was made from.
 #[derive(Clone, Debug)]
@@ -21,7 +26,7 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
-    from(path, &include::Disk, variable)
+    load_from(path, &include::Disk, variable)
 }
 
 /// Reads a config from one text that is called `name` in messages.
@@ -34,14 +39,18 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
         fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
             Ok(self.0.as_bytes().to_vec())
         }
-        fn list(&self, _: &Path) -> std::io::Result<Vec<String>> {
+        fn list(&self, _: &Pattern) -> std::io::Result<Vec<String>> {
             Ok(Vec::new())
         }
     }
-    from(Path::new(name), &One(text), &|_| None)
+    load_from(Path::new(name), &One(text), &|_| None)
 }
 
-fn from(
+/// Loads a config as [`load`] does, from files that may be elsewhere.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_from(
     path: &Path,
     files: &dyn Files,
     variable: &dyn Fn(&str) -> Option<String>,

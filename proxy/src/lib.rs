@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod reload;
 mod request;
 pub mod reverse;
+pub mod seen;
 pub mod serve;
 pub mod stop;
 pub mod tls;

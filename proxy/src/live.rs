@@ -20,6 +20,7 @@ use crate::{
     front::Drain,
     jwks::Fetcher,
     metrics::{Counts, Metrics},
+    seen::Seen,
     upstreams::Upstreams,
 };
 
@@ -53,6 +54,8 @@ pub struct Stage {
     pub drain: Arc<Drain>,
     /// The config file.
     pub path: PathBuf,
+    /// What the last attempt to load the config looked at. Held while one is under way.
+    pub seen: tokio::sync::Mutex<Seen>,
     /// How the last reload went.
     pub last_reload: Mutex<ReloadResult>,
     /// The certificates of each TLS listener.

@@ -1,11 +1,6 @@
 //! Files changed, SIGHUP, an admin's call: config → policy → swap, or keep and say why.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use filters::Policy;
 use ring::digest::{Context, SHA256};
@@ -14,6 +9,7 @@ use crate::{
     clock, jwks,
     live::{Live, ReloadResult, Stage},
     metrics::Counts,
+    seen::Seen,
     tls,
     upstreams::Upstreams,
 };
@@ -27,7 +23,18 @@ const PACE: Duration = Duration::from_secs(2);
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
-    config::load(path, &|name| std::env::var(name).ok())
+    load_from(path, &config::Disk)
+}
+
+/// The same from files that may be elsewhere.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_from(
+    path: &Path,
+    files: &dyn config::Files,
+) -> Result<config::Loaded, config::Problems> {
+    config::load_from(path, files, &|name| std::env::var(name).ok())
 }
 
 /// SHA-256 of all files of a config, in hex.
@@ -55,9 +62,14 @@ pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
 }
 
 impl Stage {
-    /// Reads everything again: the config, its certificates, keys and secrets. Whole or not at all.
+    /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
+    /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
     pub async fn reload(&self) -> ReloadResult {
-        let result = self.try_reload().await;
+        // One after the other: none may put an older config in the place of a newer.
+        let mut seen = self.seen.lock().await;
+        let (now_seen, loaded) = Seen::load(&self.path);
+        let result = self.take_over(loaded).await;
+        *seen = now_seen;
         let now = clock::now().unix_seconds();
         let digest = self.live.load().policy.digest.to_string();
         let result = match result {
@@ -74,15 +86,17 @@ impl Stage {
         result
     }
 
-    async fn try_reload(&self) -> Result<Vec<String>, Vec<String>> {
-        let loaded = load(&self.path)
+    async fn take_over(
+        &self,
+        loaded: Result<config::Loaded, config::Problems>,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let mut loaded = loaded
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut messages: Vec<String> =
             loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
         let last = self.live.load_full();
         messages.extend(needs_restart(&last.loaded.config, &loaded.config));
         // Decisions number listeners as the process opened them.
-        let mut loaded = loaded;
         loaded.config.listeners = keep_listeners(&last.loaded.config, &loaded.config);
         let live = Arc::new(make(loaded)?);
         live.upstreams.resolve(&self.dial).await;
@@ -125,60 +139,25 @@ impl Stage {
         messages
     }
 
-    /// Looks at all files of the config until the process ends; reloads when one has changed.
-    pub async fn watch(self: &Arc<Self>) {
-        let mut seen = self.fingerprints();
+    /// Looks until the process ends at all that the last attempt looked at, also if it failed;
+    /// reloads when something has changed.
+    pub async fn watch(&self) {
         loop {
             tokio::time::sleep(PACE).await;
-            let now = self.fingerprints();
-            if now == seen {
-                continue;
-            }
-            // A change may come in several steps: wait until two looks agree.
+            let Some(change) = self.change().await else { continue };
+            // It may come in several steps: wait until two looks agree.
             tokio::time::sleep(Duration::from_millis(200)).await;
-            let settled = self.fingerprints();
-            if settled == now {
-                seen = settled;
+            if self.change().await == Some(change) {
                 self.reload().await;
-                seen.extend(self.fingerprints());
             }
         }
     }
 
-    fn fingerprints(&self) -> HashMap<PathBuf, Option<Vec<u8>>> {
-        let live = self.live.load();
-        let files = files(&live.loaded);
-        files
-            .into_iter()
-            .map(|path| {
-                let hash = std::fs::read(&path)
-                    .ok()
-                    .map(|bytes| ring::digest::digest(&SHA256, &bytes).as_ref().to_vec());
-                (path, hash)
-            })
-            .collect()
+    async fn change(&self) -> Option<Seen> {
+        let seen = self.seen.lock().await;
+        let now = seen.again();
+        (now != *seen).then_some(now)
     }
-}
-
-/// Every file a config was made from or names.
-fn files(loaded: &config::Loaded) -> Vec<PathBuf> {
-    let config = &loaded.config;
-    let mut files: Vec<PathBuf> = loaded.files.iter().map(|(path, _)| path.clone()).collect();
-    for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
-        files.extend(tls.certificates.iter().flat_map(|p| [p.cert.clone(), p.key.clone()]));
-        files.extend(tls.client_ca.iter().map(|ca| ca.value.clone()));
-    }
-    for issuer in config.identity.issuers.values() {
-        let keys = &issuer.keys;
-        let named = [&keys.file, &keys.secret_file, &keys.ca];
-        files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
-    }
-    for upstream in config.upstreams.values() {
-        let tls = &upstream.tls;
-        let named = [&tls.ca, &tls.client_cert, &tls.client_key];
-        files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
-    }
-    files
 }
 
 /// What of a new config takes effect only at the next start.

@@ -35,6 +35,7 @@ use crate::{
     reload,
     request::RequestId,
     reverse::Reverse,
+    seen::Seen,
     stop::Stop,
     tls,
 };
@@ -58,7 +59,8 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
 pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
     certs::provider();
     filters::identity::install_crypto();
-    let loaded = reload::load(path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let (seen, loaded) = Seen::load(path);
+    let loaded = loaded.map_err(|problems| anyhow::anyhow!("{problems}"))?;
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
@@ -86,7 +88,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         digest: live.policy.digest.to_string(),
         messages: Vec::new(),
     };
-    let stage = Arc::new(Stage {
+    Ok(Arc::new(Stage {
         live: ArcSwap::from_pointee(live),
         fetcher: Fetcher::new(dial.clone(), Arc::clone(&state), Arc::clone(&metrics)),
         state,
@@ -95,10 +97,10 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         dial,
         drain: Arc::default(),
         path: path.to_owned(),
+        seen: tokio::sync::Mutex::new(seen),
         last_reload: Mutex::new(first),
         served,
-    });
-    Ok(stage)
+    }))
 }
 
 /// What signs the statements that upstreams receive.
