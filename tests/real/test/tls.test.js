@@ -248,14 +248,20 @@ process: {drain_delay: 0s, drain_timeout: 3s, upgrade_socket: ${own}/upgrade.soc
     }
   }));
   const young = start(binary, ['run', '-c', old.file, '--upgrade']);
-  await until('the new process to wait', async () => fs.existsSync(`${old.folder}/upgrade.sock`));
-  old.signal('SIGQUIT');
-  await old.ended;
-  const before = served;
-  await until('the new process to serve', async () => served > before + 50);
-  running = false;
-  await load;
-  assert.equal(failed, 0);
-  assert.ok(young.isRunning(), young.output());
-  await young.stop('SIGINT');
+  try {
+    await until('the new process to wait', async () => fs.existsSync(`${old.folder}/upgrade.sock`));
+    old.signal('SIGQUIT');
+    await old.ended;
+    const before = served;
+    await until('the new process to serve', async () => served > before + 50);
+    running = false;
+    await load;
+    assert.equal(failed, 0);
+    assert.ok(young.isRunning(), young.output());
+  } finally {
+    running = false;
+    await young.stop('SIGINT');
+    // It has ended already, but its folder is there.
+    await old.stop();
+  }
 });
