@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Size;
 
-/// Where the audit records go: one line of JSON for each exchange, allowed or denied.
+/// Where the audit records go: one line of JSON for each exchange, allowed or denied. A change takes
+/// effect at the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {

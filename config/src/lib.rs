@@ -118,7 +118,8 @@ pub enum Version {
     V1,
 }
 
-/// How the process behaves.
+/// How the process behaves. A reload changes `drain_delay` and `drain_timeout`; whatever else changes
+/// takes effect at the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Process {

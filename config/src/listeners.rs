@@ -1,4 +1,4 @@
-//! Where Stagedoor listens. The one part of the config that a reload cannot change.
+//! Where Stagedoor listens. Most of it a reload cannot change.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Located, Name, Size};
 
-/// An address Stagedoor listens on. A changed listener takes effect at the next start; a reload
-/// says so and applies the rest.
+/// An address Stagedoor listens on. A reload changes its certificates and CA, `trusted_proxies`,
+/// `workspace` and `limits.body_max`; whatever else changes takes effect at the next start, and the
+/// reload says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {

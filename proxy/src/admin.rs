@@ -71,7 +71,7 @@ fn jwks(stage: &Stage) -> Response<Vec<u8>> {
     answer
 }
 
-/// The config as loaded: it holds no secret, only paths to them.
+/// The config in force: it holds no secret, only paths to them.
 fn config(stage: &Stage) -> Value {
     let live = stage.live.load();
     json!({
@@ -79,6 +79,7 @@ fn config(stage: &Stage) -> Value {
         "files": live.loaded.files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
         "warnings": live.loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "config": live.loaded.config,
+        "needs_restart": live.needs_restart,
     })
 }
 
@@ -148,6 +149,7 @@ fn state(stage: &Stage) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "config": live.policy.digest.as_str(),
         "last_reload": *stage.last_reload.lock(),
+        "needs_restart": live.needs_restart,
         "draining": stage.drain.is_draining(),
         "requests_in_flight": stage.drain.under_way(),
         "breakers": breakers,

@@ -150,7 +150,7 @@ impl Fetcher {
             let Err(cause) = self.keys(issuer, &source, Cause::Time).await else { continue };
             let kept = self.state.keys.age(&source, clock::now()).is_some();
             let then =
-                if kept { "the last keys are kept" } else { "its tokens get 503 until then" };
+                if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
             failures.push(format!("issuer `{}`: {cause}; {then}", source.issuer));
         }
         failures

@@ -13,6 +13,7 @@ pub mod live;
 pub mod metrics;
 pub mod reload;
 mod request;
+pub mod restart;
 pub mod reverse;
 pub mod seen;
 pub mod serve;

@@ -32,8 +32,10 @@ pub struct Live {
     pub upstreams: Upstreams,
     /// How often each.
     pub counts: Counts,
-    /// What the operator wrote.
+    /// What the operator wrote, as far as it is in force.
     pub loaded: config::Loaded,
+    /// What of it is not, until the next start.
+    pub needs_restart: Vec<String>,
 }
 
 /// What every request needs.
@@ -54,6 +56,8 @@ pub struct Stage {
     pub drain: Arc<Drain>,
     /// The config file.
     pub path: PathBuf,
+    /// What the process started with.
+    pub started: config::Config,
     /// What the last attempt to load the config looked at. Held while one is under way.
     pub seen: tokio::sync::Mutex<Seen>,
     /// How the last reload went.

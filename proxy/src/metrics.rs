@@ -29,6 +29,7 @@ pub struct Metrics {
     audit_bytes: IntCounter,
     reload_success: IntGauge,
     reload_time: IntGauge,
+    reload_failures: IntGauge,
     keys_fetches: IntCounterVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
@@ -167,6 +168,10 @@ impl Metrics {
                 "stagedoor_config_last_reload_success_timestamp_seconds",
                 "When a config was taken over last",
             ),
+            reload_failures: keep.gauge(
+                "stagedoor_config_last_reload_failures",
+                "Certificates, CAs and keys that the last reload could not take over",
+            ),
             keys_fetches: keep.counters(
                 "stagedoor_keys_fetches_total",
                 "Fetches of an issuer's keys",
@@ -230,6 +235,11 @@ impl Metrics {
         if went_well {
             self.reload_time.set(unix_seconds.cast_signed());
         }
+    }
+
+    /// Notes how many certificates, CAs and keys a config that was taken over had to do without.
+    pub fn not_taken_over(&self, count: usize) {
+        self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up

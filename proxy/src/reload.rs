@@ -9,6 +9,7 @@ use crate::{
     clock, jwks,
     live::{Live, ReloadResult, Stage},
     metrics::Counts,
+    restart,
     seen::Seen,
     tls,
     upstreams::Upstreams,
@@ -58,7 +59,7 @@ pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
     let counts = Counts::new(&policy, &loaded.config);
-    Ok(Live { policy, upstreams, counts, loaded })
+    Ok(Live { policy, upstreams, counts, loaded, needs_restart: Vec::new() })
 }
 
 impl Stage {
@@ -95,15 +96,17 @@ impl Stage {
         let mut messages: Vec<String> =
             loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
         let last = self.live.load_full();
-        messages.extend(needs_restart(&last.loaded.config, &loaded.config));
-        // Decisions number listeners as the process opened them.
-        loaded.config.listeners = keep_listeners(&last.loaded.config, &loaded.config);
-        let live = Arc::new(make(loaded)?);
+        let needs_restart =
+            restart::keep_started(&self.started, &last.loaded.config, &mut loaded.config);
+        messages.extend(needs_restart.iter().cloned());
+        let live = Arc::new(Live { needs_restart, ..make(loaded)? });
         live.upstreams.resolve(&self.dial).await;
-        messages.extend(self.swap_certificates(&live.loaded.config));
         let config = &live.loaded.config;
+        let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.
-        messages.extend(self.fetcher.renew(config, &last.loaded.config).await);
+        failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
+        self.metrics.not_taken_over(failures.len());
+        messages.extend(failures);
         self.live.store(Arc::clone(&live));
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
@@ -158,58 +161,4 @@ impl Stage {
         let now = seen.again();
         (now != *seen).then_some(now)
     }
-}
-
-/// What of a new config takes effect only at the next start.
-fn needs_restart(last: &config::Config, new: &config::Config) -> Vec<String> {
-    let mut messages = Vec::new();
-    let same_sockets = |a: &config::Listener, b: &config::Listener| {
-        a.address == b.address
-            && a.kind == b.kind
-            && a.tls.as_ref().map(|t| (t.http2, t.client_certificate, t.client_ca.is_some()))
-                == b.tls.as_ref().map(|t| (t.http2, t.client_certificate, t.client_ca.is_some()))
-            && a.limits == b.limits
-    };
-    for (name, listener) in &new.listeners {
-        match last.listeners.get(name) {
-            Some(old) if same_sockets(old, listener) => {}
-            Some(_) => {
-                messages.push(format!("listener `{name}` has changed: restart to apply that"))
-            }
-            None => messages.push(format!("listener `{name}` is new: restart to open it")),
-        }
-    }
-    for name in last.listeners.keys().filter(|name| !new.listeners.contains_key(*name)) {
-        messages.push(format!("listener `{name}` is gone: restart to close it"));
-    }
-    if last.audit != new.audit {
-        messages.push("`audit` has changed: restart to apply that".to_owned());
-    }
-    if last.process != new.process {
-        messages.push("`process` has changed: restart to apply that".to_owned());
-    }
-    if last.headers.assertion_key != new.headers.assertion_key {
-        messages.push("`headers.assertion_key` has changed: restart to apply that".to_owned());
-    }
-    messages
-}
-
-/// The listeners as the process opened them, with what can change of each.
-fn keep_listeners(
-    last: &config::Config,
-    new: &config::Config,
-) -> indexmap::IndexMap<config::Name, config::Located<config::Listener>> {
-    let mut kept = last.listeners.clone();
-    for (name, listener) in &mut kept {
-        let Some(changed) = new.listeners.get(name) else { continue };
-        let listener = &mut listener.value;
-        listener.trusted_proxies.clone_from(&changed.value.trusted_proxies);
-        listener.workspace.clone_from(&changed.value.workspace);
-        listener.limits.body_max = changed.limits.body_max;
-        if let (Some(own), Some(changed)) = (&mut listener.tls, &changed.value.tls) {
-            own.value.certificates.clone_from(&changed.value.certificates);
-            own.value.client_ca.clone_from(&changed.value.client_ca);
-        }
-    }
-    kept
 }

@@ -78,6 +78,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
         format!("cannot write audit records to `{}`", folder.display())
     })?;
+    let started = loaded.config.clone();
     let live =
         reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let now = clock::now().unix_seconds();
@@ -97,6 +98,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         dial,
         drain: Arc::default(),
         path: path.to_owned(),
+        started,
         seen: tokio::sync::Mutex::new(seen),
         last_reload: Mutex::new(first),
         served,
@@ -119,7 +121,7 @@ pub fn assertions(written: &config::Headers) -> Result<Assertions, LoadError> {
 /// # Errors
 /// If an address cannot be listened on.
 pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> {
-    let config = stage.live.load().loaded.config.clone();
+    let config = stage.started.clone();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads: config.process.threads.map_or(cores, |threads| usize::from(threads.get())),

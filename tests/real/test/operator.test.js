@@ -601,17 +601,22 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     const elsewhere = await freePort();
     edit(door, `127.0.0.1:${door.ports.edge}`, `127.0.0.1:${elsewhere}`);
     edit(door, 'path: /open/**', 'path: /moved/**');
+    edit(door, 'process: {', 'process: {threads: 3, ');
     edit(door, 'drain_timeout: 5s', 'drain_timeout: 6s');
     const { successful, messages } = await door.reload();
     assert.equal(successful, true);
-    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply that', '`process` has changed: restart to apply that']);
+    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply that', '`process.threads` has changed: restart to apply that']);
+    const shown = await (await door.admin('/config')).json();
+    assert.deepEqual([shown.needs_restart, (await state(door)).needs_restart], [messages, messages]);
+    const { listeners, process: { threads, drain_timeout: drain } } = shown.config;
+    assert.deepEqual([listeners.edge.address, threads, drain], [`127.0.0.1:${door.ports.edge}`, null, '6s'], 'what is in force is shown');
     assert.equal((await fetch(`${door.url}/moved/x`)).status, 200, 'the rest is in force, at the old address');
     assert.equal(await listening(elsewhere), false);
     const told = await outcome(door);
     assert.deepEqual([told.successful, told.metric, told.messages], [true, 1, messages]);
     assert.match(told.logged.text, /restart to apply that/);
 
-
+    edit(door, 'process: {threads: 3, ', 'process: {');
     edit(door, '  edge: {', `  more: {kind: reverse, address: 127.0.0.1:${elsewhere}}\n  edge: {`);
     edit(door, `127.0.0.1:${elsewhere}}\nidentity`, `127.0.0.1:${door.ports.edge}}\nidentity`);
     assert.deepEqual((await door.reload()).messages, ['listener `more` is new: restart to open it']);
@@ -838,6 +843,9 @@ ${OPEN}
     await until('a record to be lost', async () => await status('/open/x') === 200 && await metric(door, 'stagedoor_audit_records_lost_total') > 0, 10000);
     fs.mkdirSync(path.join(own, 'audit'));
     await until('records to be kept again', async () => (await state(door)).audit.works, 10000);
+    // A secret that cannot be used is not taken over.
+    fs.writeFileSync(path.join(own, 'secret'), 'short');
+    assert.equal((await door.reload()).successful, true);
     edit(door, 'class: read', 'clas: read');
     assert.equal((await door.reload()).successful, false);
     const hanging = new AbortController();
@@ -874,6 +882,7 @@ ${OPEN}
     await exact('plugins_errors_total', { type: 'rate_limited', plugin_id: 'shown' }, 1);
     await exact('plugins_rate_limit_exceeded_total', {}, 1);
     await exact('stagedoor_config_last_reload_successful', {}, 0);
+    await exact('stagedoor_config_last_reload_failures', {}, 1);
     assert.ok(await metric(door, 'stagedoor_keys_fetches_total', { issuer: 'orbit' }) >= 2);
     const end = Date.parse(new crypto.X509Certificate(fs.readFileSync(ca.file('other.crt'))).validTo) / 1000;
     await exact('stagedoor_certificate_not_after_seconds', { listener: 'tls', name: 'other.example' }, end);
