@@ -208,18 +208,22 @@ upstreams: {up: {url: ${up.url}}}
 routes:
 - {name: open, methods: [ANY], path: /open/**, upstream: up, class: read, options: {public: true, upgrade: true}}
 process: {drain_delay: 1s, drain_timeout: 3s}`);
-  const slow = fetch(`${other.url}/open/x?do=sse&ms=1500`, { headers: { accept: 'text/event-stream' } }).then((a) => a.text());
-  const ws = new WebSocket(`ws://127.0.0.1:${other.ports.edge}/open/ws`);
-  ws.on('error', () => {});
-  await new Promise((resolve) => ws.once('open', resolve));
-  await until('both to be under way', async () => /requests_in_flight 2/.test(await (await other.admin('/metrics')).text()));
-  other.signal('SIGTERM');
-  await until('readiness to fail', async () => (await other.admin('/readyz')).status === 503);
-  assert.equal((await fetch(`${other.url}/open/x`)).status, 200, 'it still serves while a load balancer looks');
-  assert.match(await slow, /second/);
-  const begun = Date.now();
-  assert.equal(await other.ended, 0);
-  assert.ok(Date.now() - begun < 8000, 'the WebSocket does not hold it up for ever');
+  try {
+    const slow = fetch(`${other.url}/open/x?do=sse&ms=1500`, { headers: { accept: 'text/event-stream' } }).then((a) => a.text());
+    const ws = new WebSocket(`ws://127.0.0.1:${other.ports.edge}/open/ws`);
+    ws.on('error', () => {});
+    await new Promise((resolve) => ws.once('open', resolve));
+    await until('both to be under way', async () => /requests_in_flight 2/.test(await (await other.admin('/metrics')).text()));
+    other.signal('SIGTERM');
+    await until('readiness to fail', async () => (await other.admin('/readyz')).status === 503);
+    assert.equal((await fetch(`${other.url}/open/x`)).status, 200, 'it still serves while a load balancer looks');
+    assert.match(await slow, /second/);
+    const begun = Date.now();
+    assert.equal(await other.ended, 0);
+    assert.ok(Date.now() - begun < 8000, 'the WebSocket does not hold it up for ever');
+  } finally {
+    await other.stop();
+  }
 });
 
 test('SIGQUIT hands the listeners to a new process and no request is lost', async () => {
