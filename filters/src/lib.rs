@@ -10,6 +10,7 @@ pub mod policy;
 pub mod state;
 
 pub mod access;
+pub mod addresses;
 pub mod assertion;
 pub mod breaker;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod query;
 pub mod rate_limit;
 pub mod redact;
 pub mod routes;
+pub mod target;
 pub mod workspaces;
 
 pub mod audit;
