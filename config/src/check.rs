@@ -3,6 +3,7 @@
 //! A problem stops the config from being used; a warning is printed and does not.
 
 mod delivery;
+mod egress;
 mod identity;
 mod listeners;
 mod routes;
@@ -40,6 +41,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     routes::references(config, read, &mut found);
     routes::check(config, &mut found);
     delivery::check(config, &mut found);
+    egress::check(config, &mut found);
     headers(config, &mut found);
     found
 }

@@ -234,6 +234,9 @@ pub struct CertificateCaller {
     /// Workspaces it may act for.
     #[serde(default)]
     pub workspaces: Vec<Name>,
+    /// On a forward listener: the plugin it is.
+    #[serde(default)]
+    pub plugin: Option<Name>,
 }
 
 fn rs256() -> Vec<Algorithm> {

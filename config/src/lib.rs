@@ -8,11 +8,14 @@ mod audit;
 mod breaker;
 mod check;
 mod cuts;
+mod date;
 mod de;
 mod duration;
+mod egress;
 mod env;
 mod header_name;
 mod headers;
+mod host_rule;
 mod identity;
 mod include;
 mod listeners;
@@ -43,9 +46,15 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Class};
 pub use audit::Audit;
 pub use breaker::{Breaker, IgnoredFailure};
+pub use date::Date;
 pub use duration::Duration;
+pub use egress::{
+    Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
+    shipped_hosts,
+};
 pub use header_name::HeaderName;
 pub use headers::Headers;
+pub use host_rule::HostRule;
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };
@@ -96,6 +105,9 @@ pub struct Config {
     /// Routes of your own.
     #[serde(default)]
     pub routes: Vec<Located<Route>>,
+    /// Where Backstage may call, on listeners of kind `forward`.
+    #[serde(default)]
+    pub egress: Egress,
     /// How much each workspace, caller and client may ask for.
     #[serde(default)]
     pub rate_limit: RateLimit,

@@ -28,9 +28,16 @@ pub struct Listener {
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// Every request on this listener is for this workspace, for a sidecar that serves one. The
-    /// caller must still be a member of it.
+    /// caller must still be a member of it; on a forward listener whoever reaches it is.
     #[serde(default)]
     pub workspace: Option<Located<Name>>,
+    /// For `kind: forward`: every call on this listener is this plugin's.
+    #[serde(default)]
+    pub plugin: Option<Name>,
+    /// For `kind: forward`: what the rules refuse passes and is recorded with `would_deny`. Names,
+    /// and addresses of private networks; loopback, link-local and metadata addresses stay refused.
+    #[serde(default)]
+    pub report_only: bool,
     /// Sizes, counts and times that one client may use up.
     #[serde(default)]
     pub limits: Limits,
@@ -42,6 +49,9 @@ pub struct Listener {
 pub enum ListenerKind {
     /// Takes requests and forwards those that pass along a route.
     Reverse,
+    /// Takes calls of Backstage and lets those out that `egress` allows: CONNECT, and `http://` in
+    /// absolute form.
+    Forward,
     /// Health, metrics, state and reload, for operators. Keep it on loopback.
     Admin,
 }

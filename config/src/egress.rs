@@ -1,0 +1,228 @@
+//! Where Backstage may call, on listeners of kind `forward`.
+
+use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
+
+use indexmap::IndexMap;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use crate::{Date, Duration, HostRule, Located, Name, read_shipped};
+
+/// Where Backstage may call, on listeners of kind `forward`. What no rule allows gets 403
+/// `host_refused`, and is not even looked up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    /// Groups of hosts of your own, by name. We ship `azure-devops`, `azure-resources`, `github`,
+    /// `gitlab`, `grafana-cloud`, `jira-cloud`, `pagerduty` and `spacelift`; one of yours with such
+    /// a name stands for yours.
+    pub hosts: IndexMap<Name, Vec<Located<HostRule>>>,
+    /// Who may call which hosts. One rule that fits is enough; their order does not matter.
+    pub rules: Vec<Located<EgressRule>>,
+    /// Callers that prove themselves by `Proxy-Authorization: Basic`, by their user name. In
+    /// Node's proxy variables: `http://name:password@127.0.0.1:3128`.
+    pub callers: IndexMap<Name, Located<EgressCaller>>,
+    /// Addresses of your own network that may be called on purpose. All others are refused,
+    /// whatever name they have: 403 `address_refused`.
+    pub private: Vec<Located<PrivateAddresses>>,
+    /// Addresses that look public and are yours: refused like private ones.
+    #[schemars(with = "Vec<String>")]
+    pub own_addresses: Vec<IpNet>,
+    /// Ports on which a tunnel must carry TLS, for the name that was asked for.
+    pub tls_ports: Vec<u16>,
+    /// What happens when a client hides the server's name within TLS (encrypted client hello).
+    pub encrypted_hello: EncryptedHello,
+    /// Tunnels at once for each workspace. More get 429 `tunnels_exhausted`.
+    pub tunnels_max: u32,
+    /// Until the connection to the called host stands. Then 504 `connect_timeout`.
+    pub connect_timeout: Duration,
+    /// Until the client has sent the first message of TLS in a tunnel.
+    pub hello_timeout: Duration,
+    /// The longest silence in a tunnel, in both directions together.
+    pub idle_timeout: Duration,
+    /// The longest life of a tunnel.
+    pub life_max: Duration,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            hosts: IndexMap::new(),
+            rules: Vec::new(),
+            callers: IndexMap::new(),
+            private: Vec::new(),
+            own_addresses: Vec::new(),
+            tls_ports: vec![443, 8443],
+            encrypted_hello: EncryptedHello::Refuse,
+            tunnels_max: 1000,
+            connect_timeout: Duration::from_secs(5),
+            hello_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(300),
+            life_max: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Lets some callers call some hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRule {
+    /// Its name, in records.
+    pub name: Name,
+    /// Groups of hosts (`github`), and hosts (`api.example.com`, `*.example.com:8443`).
+    pub to: Vec<Located<Destination>>,
+    /// The plugins it is for. Default: all.
+    #[serde(default)]
+    pub plugins: Vec<Name>,
+    /// The workspaces it is for. Default: all.
+    #[serde(default)]
+    pub workspaces: Vec<Located<Name>>,
+    /// Calls that only this rule lets through are recorded with `would_deny`. For a wide rule that
+    /// narrower ones are to replace.
+    #[serde(default)]
+    pub report_only: bool,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// From then on it allows nothing.
+    #[serde(default)]
+    pub expires: Option<Date>,
+}
+
+/// Addresses of your own network that may be called on purpose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateAddresses {
+    /// The host that may have them. A rule must allow it, too.
+    pub host: Located<HostRule>,
+    /// The addresses it may have, for example `[10.2.0.0/16]`.
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// From then on it allows nothing.
+    #[serde(default)]
+    pub expires: Option<Date>,
+}
+
+/// A caller that proves itself by a password.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressCaller {
+    /// File with its password, at least 16 bytes. A line end after it is not part of it. The file
+    /// is watched.
+    pub password_file: PathBuf,
+    /// The workspace it calls for.
+    #[serde(default)]
+    pub workspace: Option<Located<Name>>,
+    /// The plugin it is.
+    #[serde(default)]
+    pub plugin: Option<Name>,
+}
+
+/// What happens when a client hides the server's name within TLS. Some clients always seem to do
+/// so, to hide whether they do (GREASE).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EncryptedHello {
+    /// 403 `hello_refused`.
+    #[default]
+    Refuse,
+    /// The outer name must be the one that was asked for, and the record says `encrypted_hello`.
+    Report,
+}
+
+/// A group of hosts, or a host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// The hosts of a group: yours (`egress.hosts`) or one we ship.
+    Group(Name),
+    /// One host, or all below a domain.
+    Host(HostRule),
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(['.', ':', '*', '/']) {
+            return text.parse().map(Self::Host);
+        }
+        Name::new(text).map(Self::Group)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(name) => name.fmt(f),
+            Self::Host(rule) => rule.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Destination {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for Destination {
+    fn schema_name() -> Cow<'static, str> {
+        "Destination".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
+/// A group of hosts that we ship (`egress/hosts.yaml`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShippedHosts {
+    /// What it covers, and what it leaves out.
+    pub about: String,
+    /// Its hosts.
+    pub hosts: Vec<HostRule>,
+}
+
+/// The groups of hosts that we ship.
+pub fn shipped_hosts() -> IndexMap<Name, ShippedHosts> {
+    read_shipped("egress/hosts.yaml", include_str!("../egress/hosts.yaml"))
+}
+
+impl Egress {
+    /// The hosts that a rule is for. A group that does not exist has none.
+    pub fn hosts_of(
+        &self,
+        rule: &EgressRule,
+        shipped: &IndexMap<Name, ShippedHosts>,
+    ) -> Vec<HostRule> {
+        let hosts = rule.to.iter().flat_map(|to| match &to.value {
+            Destination::Host(host) => vec![host.clone()],
+            Destination::Group(name) => match (self.hosts.get(name), shipped.get(name)) {
+                (Some(own), _) => own.iter().map(|host| host.value.clone()).collect(),
+                (None, Some(shipped)) => shipped.hosts.clone(),
+                (None, None) => Vec::new(),
+            },
+        });
+        hosts.collect()
+    }
+}
