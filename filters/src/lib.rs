@@ -14,6 +14,7 @@ pub mod addresses;
 pub mod assertion;
 pub mod breaker;
 pub mod client;
+pub mod client_hello;
 pub mod headers;
 pub mod idempotency;
 pub mod identity;
