@@ -17,6 +17,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 pub enum AddressClass {
     /// The Internet.
     Public,
+    /// This machine's own, or said to be the operator's own, whatever network it is of.
+    Own,
     /// No address; a socket that dials it reaches its own host.
     Unspecified,
     /// "This network", which some hosts take for themselves.
@@ -88,6 +90,7 @@ impl AddressClass {
     pub fn name(self) -> &'static str {
         match self {
             Self::Public => "public",
+            Self::Own => "own",
             Self::Unspecified => "unspecified",
             Self::ThisNetwork => "this_network",
             Self::Loopback => "loopback",

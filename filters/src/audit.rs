@@ -70,7 +70,19 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     }
     match &exchange.path {
         Some(path) => line.foreign("path", path.as_str()),
+        None if facts.raw_path.is_empty() => {}
         None => line.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
+    }
+    if let Some(called) = &exchange.called {
+        line.display("target", &called.target);
+        line.maybe("plugin", called.plugin.as_deref());
+        line.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
+        line.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
+        line.maybe("would_deny", called.would_deny);
+        if called.encrypted_hello {
+            line.literal("encrypted_hello", "true");
+        }
+        line.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
     }
     if let Some(route) = &exchange.route {
         line.text("route", &route.name);

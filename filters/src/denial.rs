@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Label, Secret};
+use crate::{Label, Secret, target::TargetFault};
 
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +79,27 @@ pub enum Denial {
     UpstreamTimeout { upstream: Label },
     /// The exchange as a whole took too long.
     WholeTimeout { upstream: Label },
+    /// A client of a forward proxy asks for something that is no host and port.
+    TargetInvalid(TargetFault),
+    /// No rule lets this caller call this host.
+    HostRefused {
+        target: Label,
+        plugin: Option<Label>,
+        /// Whether there is a rule for it, for others.
+        for_others: bool,
+    },
+    /// The host has no address that may be called.
+    AddressRefused { target: Label, address: Label, class: &'static str },
+    /// What a client says first in a tunnel is not TLS for the host that it asked for.
+    HelloRefused { target: Label, why: &'static str },
+    /// A client says nothing in a tunnel that must carry TLS.
+    HelloTimeout,
+    /// Too many tunnels at once.
+    TunnelsExhausted { name: Label },
+    /// The name of a called host has no address, or none in time.
+    HostUnresolved { target: Label },
+    /// The password is not that of the caller.
+    PasswordWrong,
     /// Stagedoor itself failed. Never expected; the log has the reason.
     Internal,
 }
@@ -189,6 +210,14 @@ impl Denial {
             Self::ConnectTimeout { .. } => (S::GATEWAY_TIMEOUT, "connect_timeout"),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
             Self::WholeTimeout { .. } => (S::GATEWAY_TIMEOUT, "whole_timeout"),
+            Self::TargetInvalid(_) => (S::BAD_REQUEST, "target_invalid"),
+            Self::HostRefused { .. } => (S::FORBIDDEN, "host_refused"),
+            Self::AddressRefused { .. } => (S::FORBIDDEN, "address_refused"),
+            Self::HelloRefused { .. } => (S::FORBIDDEN, "hello_refused"),
+            Self::HelloTimeout => (S::REQUEST_TIMEOUT, "hello_timeout"),
+            Self::TunnelsExhausted { .. } => (S::TOO_MANY_REQUESTS, "tunnels_exhausted"),
+            Self::HostUnresolved { .. } => (S::BAD_GATEWAY, "host_unresolved"),
+            Self::PasswordWrong => (S::UNAUTHORIZED, "password_wrong"),
             Self::Internal => (S::BAD_GATEWAY, "internal"),
         }
     }
@@ -199,7 +228,9 @@ impl Denial {
             Self::RateLimited { retry_after, .. } | Self::BreakerOpen { retry_after, .. } => {
                 Some(*retry_after)
             }
-            Self::IdempotencyInFlight => Some(Duration::from_secs(1)),
+            Self::IdempotencyInFlight | Self::TunnelsExhausted { .. } => {
+                Some(Duration::from_secs(1))
+            }
             Self::KeysUnavailable { .. }
             | Self::GroupsUnavailable { .. }
             | Self::AuditUnavailable => Some(Duration::from_secs(5)),
@@ -327,6 +358,24 @@ impl fmt::Display for Denial {
             Self::WholeTimeout { upstream } => {
                 write!(f, "the exchange with upstream `{upstream}` took too long")
             }
+            Self::TargetInvalid(fault) => fault.fmt(f),
+            Self::HostRefused { target, plugin: Some(plugin), for_others: true } => {
+                write!(f, "no rule lets plugin `{plugin}` call `{target}`; others may")
+            }
+            Self::HostRefused { target, plugin: None, for_others: true } => {
+                write!(f, "no rule lets this caller call `{target}`; others may")
+            }
+            Self::HostRefused { target, .. } => write!(f, "no rule allows `{target}`"),
+            Self::AddressRefused { target, address, class } => {
+                write!(f, "`{target}` has address {address}, which is {class}")
+            }
+            Self::HelloRefused { target, why } => {
+                write!(f, "the first message of the tunnel to `{target}`: {why}")
+            }
+            Self::HelloTimeout => write!(f, "the client said nothing in its tunnel"),
+            Self::TunnelsExhausted { name } => write!(f, "`{name}` has too many tunnels at once"),
+            Self::HostUnresolved { target } => write!(f, "`{target}` has no address"),
+            Self::PasswordWrong => write!(f, "the password is not that of the caller"),
             Self::Internal => write!(f, "something went wrong inside stagedoor"),
         }
     }

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 
 use crate::{
     Label,
+    allowlist::Rule,
     breaker::Permit,
     denial::Lack,
     headers::Edits,
@@ -14,6 +15,8 @@ use crate::{
     normal_form::NormalPath,
     rate_limit::Standing,
     routes::Route,
+    target::Target,
+    tunnels::Open,
     workspaces::Workspace,
 };
 
@@ -83,6 +86,32 @@ pub struct Exchange {
     pub lack: Option<Lack>,
     /// The breaker's leave; it takes the outcome.
     pub permit: Option<Permit>,
+    /// On a forward listener: what was called.
+    pub called: Option<Called>,
+    /// On a forward listener: its place among the workspace's tunnels.
+    pub tunnel: Option<Open>,
+}
+
+/// What a call on a forward listener was about.
+#[derive(Debug)]
+pub struct Called {
+    /// Where it wanted to go.
+    pub target: Target,
+    /// The plugin that called, as far as that is known.
+    pub plugin: Option<Label>,
+    /// The rule that let it through.
+    pub rule: Option<Arc<Rule>>,
+    /// The code it would have been denied with, if its rule or listener did not only report.
+    pub would_deny: Option<&'static str>,
+    /// Whether the client may have hidden the server's name within TLS.
+    pub encrypted_hello: bool,
+}
+
+impl Called {
+    /// Of which nothing but the target is known.
+    pub fn new(target: Target) -> Self {
+        Self { target, plugin: None, rule: None, would_deny: None, encrypted_hello: false }
+    }
 }
 
 /// A request that passed every check, and what is to be done with it.

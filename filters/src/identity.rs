@@ -8,6 +8,7 @@ mod crypto;
 mod json;
 mod keys;
 mod p521;
+mod proxy_authorization;
 mod token;
 mod tokens;
 
@@ -24,9 +25,12 @@ pub use asked::Asked;
 pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
+pub(crate) use proxy_authorization::of_listener;
+pub use proxy_authorization::Shown;
 pub use tokens::Tokens;
 
 use certificates::Certificates;
+use proxy_authorization::ByPassword;
 use token::Jws;
 use tokens::Entry;
 
@@ -49,6 +53,8 @@ pub struct Caller {
     pub groups: Vec<Label>,
     /// The workspaces its token names.
     pub workspaces: Vec<Label>,
+    /// The plugin it is, if it is one.
+    pub plugin: Option<Label>,
     /// When the proof ends, in seconds since 1970.
     pub expires: u64,
     /// A number of its own, for what is kept per proof.
@@ -75,6 +81,10 @@ pub enum Proof {
     WebSocketProtocol,
     /// A client certificate.
     ClientCertificate,
+    /// A password in `Proxy-Authorization`.
+    Password,
+    /// Nothing but having reached a listener that says whose its calls are.
+    Listener,
     /// Nothing: a caller that `explain` supposes.
     Supposed,
 }
@@ -84,6 +94,7 @@ pub enum Proof {
 pub struct Identity {
     issuers: Vec<Issuer>,
     certificates: Certificates,
+    by_password: ByPassword,
     /// Tells verified tokens of another identity config apart.
     version: u64,
 }
@@ -119,6 +130,7 @@ impl Caller {
             roles: Vec::new(),
             groups: Vec::new(),
             workspaces: Vec::new(),
+            plugin: None,
             expires: u64::MAX,
             id: u64::MAX,
         }
@@ -133,6 +145,20 @@ impl Proof {
             Self::Cookie => "cookie",
             Self::WebSocketProtocol => "websocket_protocol",
             Self::ClientCertificate => "client_certificate",
+            Self::Password => "password",
+            Self::Listener => "listener",
+            Self::Supposed => "supposed",
+        }
+    }
+
+    /// How much it says of which plugin calls. One process runs all plugins: whatever one of them
+    /// knows the others can take, so nothing here is a boundary between them.
+    pub fn strength(self) -> &'static str {
+        match self {
+            Self::Token | Self::Cookie | Self::WebSocketProtocol => "token",
+            Self::ClientCertificate => "certificate",
+            Self::Password => "shared_secret",
+            Self::Listener => "listener",
             Self::Supposed => "supposed",
         }
     }
@@ -161,7 +187,8 @@ const TOKEN_BYTES_MAX: usize = 32 << 10;
 
 impl Identity {
     /// From what the operator wrote.
-    pub fn new(written: &config::Identity) -> Self {
+    pub fn new(config: &config::Config) -> Self {
+        let written = &config.identity;
         let issuers = written.issuers.iter();
         let text = serde_json::to_vec(written).expect("a config is data");
         let hash = digest(&SHA256, &text);
@@ -175,6 +202,7 @@ impl Identity {
                 })
                 .collect(),
             certificates: Certificates::new(&written.client_certificates),
+            by_password: ByPassword::new(config.egress.callers.iter()),
             version: u64::from_be_bytes(version),
         }
     }
@@ -195,6 +223,17 @@ impl Identity {
             let caller = asked.certificate.and_then(|shown| self.certificates.caller(shown));
             return caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing));
         };
+        self.authenticate_token(token, proof, keys, tokens, now)
+    }
+
+    fn authenticate_token(
+        &self,
+        token: &str,
+        proof: Proof,
+        keys: &Keys,
+        tokens: &Tokens,
+        now: Now,
+    ) -> Result<Arc<Caller>, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLarge.into());
         }
@@ -252,6 +291,7 @@ impl Identity {
             roles: list(&rules.claims.roles)?,
             groups: list(&rules.claims.groups)?,
             workspaces: list(&rules.claims.workspaces)?,
+            plugin: None,
             expires,
             id: tokens.next_id(),
         };

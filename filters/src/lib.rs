@@ -4,12 +4,16 @@
 
 pub mod reverse;
 
+pub mod forward;
+
 pub mod denial;
+pub mod egress;
 pub mod exchange;
 pub mod policy;
 pub mod state;
 
 pub mod access;
+pub mod allowlist;
 pub mod addresses;
 pub mod assertion;
 pub mod breaker;
@@ -19,12 +23,14 @@ pub mod headers;
 pub mod idempotency;
 pub mod identity;
 pub mod normal_form;
+pub mod passwords;
 pub mod plugins;
 pub mod query;
 pub mod rate_limit;
 pub mod redact;
 pub mod routes;
 pub mod target;
+pub mod tunnels;
 pub mod workspaces;
 
 pub mod audit;

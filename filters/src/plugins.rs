@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Label, routes::Route, workspaces::Workspace};
+use crate::{Denial, Label, workspaces::Workspace};
 
 /// Plugins that are not simply on.
 #[derive(Debug, Default)]
@@ -21,8 +21,12 @@ impl Plugins {
     ///
     /// # Errors
     /// [`Denial::PluginDisabled`].
-    pub fn enabled(&self, route: &Route, workspace: Option<&Workspace>) -> Result<(), Denial> {
-        let Some(plugin) = &route.plugin else { return Ok(()) };
+    pub fn enabled(
+        &self,
+        plugin: Option<&Label>,
+        workspace: Option<&Workspace>,
+    ) -> Result<(), Denial> {
+        let Some(plugin) = plugin else { return Ok(()) };
         let own = workspace
             .and_then(|w| w.declared.as_ref())
             .and_then(|declared| declared.plugins.get(&**plugin).copied());

@@ -5,9 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    Label, breaker,
+    Label,
+    allowlist::Allowlist,
+    breaker,
+    egress::Egress,
     headers::Headers,
-    identity::Identity,
+    identity::{self, Caller, Identity},
     plugins::Plugins,
     query::Query,
     rate_limit::RateLimits,
@@ -29,6 +32,10 @@ pub struct Policy {
     pub workspaces: Workspaces,
     /// Whether the plugin is on.
     pub plugins: Plugins,
+    /// Which hosts may be called.
+    pub allowlist: Allowlist,
+    /// What holds for all calls out.
+    pub egress: Egress,
     /// How much.
     pub rate_limits: RateLimits,
     /// What the upstream is told.
@@ -44,6 +51,12 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request body, where a route says nothing.
     pub body_max: u64,
+    /// Whoever reaches it and proves nothing else, on a forward listener that says so.
+    pub caller: Option<Arc<Caller>>,
+    /// The plugin that every call on it is.
+    pub plugin: Option<Label>,
+    /// Whether what the rules refuse passes and is recorded.
+    pub report_only: bool,
 }
 
 impl Policy {
@@ -54,9 +67,11 @@ impl Policy {
             digest: Label::lossy(digest),
             listeners: written.listeners.iter().map(|(name, l)| listener(name, l)).collect(),
             routes: Routes::new(&names, routes(written)),
-            identity: Identity::new(&written.identity),
+            identity: Identity::new(written),
             workspaces: Workspaces::new(written),
             plugins: Plugins::new(written),
+            allowlist: Allowlist::new(&written.egress),
+            egress: Egress::new(&written.egress),
             rate_limits: RateLimits::new(written),
             headers: Headers::new(&written.headers),
         }
@@ -73,6 +88,10 @@ fn listener(name: &config::Name, written: &config::Listener) -> Listener {
         name: name.into(),
         trusted_proxies: written.trusted_proxies.clone(),
         body_max: written.limits.body_max.bytes(),
+        caller: identity::of_listener(name, written)
+            .filter(|_| written.kind == config::ListenerKind::Forward),
+        plugin: written.plugin.as_ref().map(Label::from),
+        report_only: written.report_only,
     }
 }
 

@@ -82,15 +82,16 @@ impl RateLimits {
     pub fn take(
         &self,
         limiters: &Limiters,
-        route: &Route,
+        route: Option<&Route>,
+        plugin: Option<&Label>,
         caller: &Caller,
         workspace: Option<&Workspace>,
         now: Now,
     ) -> Result<Standing, Denial> {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        let plugin =
-            route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
+        let plugin = plugin.and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
+        let route = route.and_then(|route| Some((&route.name, route.options.rate_limit?)));
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
 
         let mut tightest: Option<Standing> = None;
@@ -106,8 +107,8 @@ impl RateLimits {
             let key = limiters.key(&("caller", &caller.issuer, &caller.subject));
             count("caller", limit, &caller.subject, key)?;
         }
-        if let Some(limit) = route.options.rate_limit {
-            count("route", limit, who, limiters.key(&("route", &route.name, scope, who)))?;
+        if let Some((name, limit)) = route {
+            count("route", limit, who, limiters.key(&("route", name, scope, who)))?;
         }
         if let Some((name, limit)) = plugin {
             count("plugin", *limit, who, limiters.key(&("plugin", name, scope, who)))?;

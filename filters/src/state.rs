@@ -8,7 +8,9 @@ use crate::{
     breaker::Breakers,
     idempotency::InFlight,
     identity::{Keys, Tokens},
+    passwords::Passwords,
     rate_limit::Limiters,
+    tunnels::Tunnels,
 };
 
 /// What has happened.
@@ -17,6 +19,10 @@ pub struct State {
     pub keys: Keys,
     /// Tokens that were verified, and the groups of callers whose token does not name them.
     pub tokens: Tokens,
+    /// The passwords of callers on forward listeners.
+    pub passwords: Passwords,
+    /// Tunnels that are open.
+    pub tunnels: Tunnels,
     /// What has been asked for.
     pub limiters: Limiters,
     /// Which upstreams are left alone.
@@ -39,6 +45,8 @@ impl State {
         Self {
             keys: Keys::default(),
             tokens: Tokens::default(),
+            passwords: Passwords::default(),
+            tunnels: Tunnels::default(),
             limiters: Limiters::default(),
             breakers: Breakers::default(),
             in_flight: InFlight::default(),

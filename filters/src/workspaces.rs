@@ -116,6 +116,21 @@ impl Workspaces {
         Ok(Some(Workspace { name, declared }))
     }
 
+    /// The workspace that a call on a forward listener is for, if it is for one: the listener's, or
+    /// the only one of its caller.
+    ///
+    /// # Errors
+    /// If there is no such workspace.
+    pub fn of_call(&self, listener: usize, caller: &Caller) -> Result<Option<Workspace>, Denial> {
+        let fixed = self.by_listener.get(listener).cloned().flatten();
+        let Some(name) = fixed.or_else(|| self.only_membership(caller)) else { return Ok(None) };
+        let declared = self.named.get(&name).cloned();
+        if declared.is_none() && !self.undeclared {
+            return Err(Denial::WorkspaceUnknown { workspace: name });
+        }
+        Ok(Some(Workspace { name, declared }))
+    }
+
     fn chosen(
         &self,
         head: &Head<'_>,

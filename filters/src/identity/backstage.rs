@@ -103,6 +103,7 @@ impl Issuer {
             roles: Vec::new(),
             groups,
             workspaces: Vec::new(),
+            plugin: None,
             expires,
             id: tokens.next_id(),
         };
@@ -149,6 +150,7 @@ impl Issuer {
             roles: Vec::new(),
             groups,
             workspaces: Vec::new(),
+            plugin: Some(id),
             expires,
             id: tokens.next_id(),
         };

@@ -68,6 +68,7 @@ fn caller(written: &CertificateCaller) -> Caller {
         roles: labels(&written.roles),
         groups: labels(&written.groups),
         workspaces: written.workspaces.iter().map(Label::from).collect(),
+        plugin: written.plugin.as_ref().map(Label::from),
         expires: u64::MAX,
         // The upper half: those of tokens count up from 0.
         id: u64::from_be_bytes(number) | 1 << 63,

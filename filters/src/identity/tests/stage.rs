@@ -141,7 +141,7 @@ identity:
         CERTIFICATES.replace('\n', "\n    "),
     );
     let loaded = config::parse("test.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
-    Identity::new(&loaded.config.identity)
+    Identity::new(&loaded.config)
 }
 
 pub(super) fn plain(headers: &HeaderMap) -> Asked<'_> {

@@ -1,0 +1,178 @@
+//! The way out: every check a call of Backstage passes on a forward listener, in order.
+//!
+//! First by name: a host that nobody allowed is not even looked up. Then by address: a name can
+//! resolve to anything. Then, in a tunnel to a TLS port, by what the client says in TLS itself.
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::{
+    Denial, Exchange, Label, Now, Policy, State,
+    addresses::AddressClass,
+    client_hello::{ClientHello, Peek},
+    exchange::Called,
+    identity::{ClientCertificate, Shown},
+    target::{Host, Target},
+};
+
+/// What of a call a decision is made from.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The listener it came to, as [`Policy`] numbers them.
+    pub listener: usize,
+    /// The address that connected to us.
+    pub peer: IpAddr,
+    /// The client certificate that was verified, if any.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// The lines of `Proxy-Authorization`.
+    pub authorization: &'a [&'a [u8]],
+    /// Where it wants to go.
+    pub target: &'a Target,
+}
+
+/// Decides about a call by who calls and by name. Reads no clock and does no I/O.
+///
+/// # Errors
+/// The reason to say no; see [`crate::decide`] for `exchange.lack`.
+pub fn decide(
+    policy: &Policy,
+    state: &State,
+    call: &Call<'_>,
+    now: Now,
+    exchange: &mut Exchange,
+) -> Result<(), Denial> {
+    let listener = &policy.listeners[call.listener];
+    exchange.client = Some(call.peer.to_canonical());
+    exchange.called = Some(Called::new(call.target.clone()));
+
+    let shown = Shown { authorization: call.authorization, certificate: call.certificate };
+    let known = policy.identity.authenticate_call(&shown, state, now).map_err(|refusal| {
+        exchange.lack = refusal.lack;
+        let stranger =
+            refusal.suspect.then(|| policy.rate_limits.take_stranger(&state.limiters, call.peer, now));
+        stranger.and_then(Result::err).unwrap_or(refusal.denial)
+    })?;
+    let known = known.or_else(|| listener.caller.clone()).ok_or(Denial::CallerMissing)?;
+    let caller = exchange.caller.insert(known);
+    let workspace = policy.workspaces.of_call(call.listener, caller)?;
+    exchange.workspace = workspace;
+    let workspace = exchange.workspace.as_ref();
+    let called = exchange.called.as_mut().expect("just set");
+    called.plugin = listener.plugin.clone().or_else(|| caller.plugin.clone());
+    let plugin = called.plugin.as_ref();
+    policy.plugins.enabled(plugin, workspace)?;
+    match policy.allowlist.allow(call.target, plugin, workspace.map(|w| &w.name), now) {
+        Ok(rule) => {
+            called.rule = Some(rule.clone());
+            if rule.report_only {
+                called.would_deny = Some("host_refused");
+            }
+        }
+        Err(denial) if listener.report_only => called.would_deny = Some(denial.code()),
+        Err(denial) => return Err(denial),
+    }
+    let standing =
+        policy.rate_limits.take(&state.limiters, None, plugin, caller, workspace, now)?;
+    exchange.standing = Some(standing);
+    let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
+    exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);
+    Ok(())
+}
+
+/// Which of the addresses that were found may be dialled. `own` are those of this machine.
+///
+/// # Errors
+/// [`Denial::AddressRefused`] if none.
+pub fn choose(
+    policy: &Policy,
+    listener: usize,
+    found: &[IpAddr],
+    own: &[IpAddr],
+    now: Now,
+    called: &mut Called,
+) -> Result<SmallVec<[IpAddr; 4]>, Denial> {
+    let report_only = policy.listeners[listener].report_only;
+    let mut chosen = SmallVec::new();
+    let mut reported = false;
+    let mut refused = None;
+    for ip in found {
+        let class = policy.egress.class(*ip, own);
+        if class == AddressClass::Public
+            || policy.allowlist.is_private_on_purpose(&called.target, *ip, now)
+        {
+            chosen.push(*ip);
+        } else if report_only && is_merely_private(class) {
+            reported = true;
+            chosen.push(*ip);
+        } else {
+            refused = refused.or(Some((*ip, class)));
+        }
+    }
+    if reported {
+        called.would_deny = called.would_deny.or(Some("address_refused"));
+    }
+    if !chosen.is_empty() {
+        return Ok(chosen);
+    }
+    let (ip, class) = refused.unwrap_or((IpAddr::from([0, 0, 0, 0]), AddressClass::Unspecified));
+    Err(Denial::AddressRefused {
+        target: Label::lossy(&called.target.to_string()),
+        address: Label::lossy(&ip.to_string()),
+        class: class.name(),
+    })
+}
+
+/// Whether a tunnel to this target must carry TLS for its name.
+pub fn must_be_tls(policy: &Policy, target: &Target) -> bool {
+    policy.egress.tls_ports.contains(&target.port)
+}
+
+/// Judges what a client says first in a tunnel that must carry TLS. [`Peek::More`] is not judged.
+///
+/// # Errors
+/// [`Denial::HelloRefused`] if it is not TLS, or for another name.
+pub fn hello(
+    policy: &Policy,
+    listener: usize,
+    peek: &Peek,
+    called: &mut Called,
+) -> Result<(), Denial> {
+    let fault = match peek {
+        Peek::More => return Ok(()),
+        Peek::NotTls => Some("it is not TLS"),
+        Peek::Malformed(why) => Some(*why),
+        Peek::Hello(hello) => {
+            called.encrypted_hello = hello.encrypted;
+            name_fault(policy, hello, &called.target)
+        }
+    };
+    let Some(why) = fault else { return Ok(()) };
+    if policy.listeners[listener].report_only {
+        called.would_deny = called.would_deny.or(Some("hello_refused"));
+        return Ok(());
+    }
+    Err(Denial::HelloRefused { target: Label::lossy(&called.target.to_string()), why })
+}
+
+fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<&'static str> {
+    if hello.encrypted && policy.egress.encrypted_hello == config::EncryptedHello::Refuse {
+        return Some("the server's name is encrypted");
+    }
+    match (&hello.server_name, &target.host) {
+        // A client names no server when it was given an address (RFC 6066 3).
+        (None, Host::Address(_)) => None,
+        (None, Host::Name(_)) => Some("it names no server"),
+        (Some(name), host) if Host::of(name).as_ref() == Ok(host) => None,
+        (Some(_), _) => Some("it names another server than was asked for"),
+    }
+}
+
+/// Networks that an operator may have called on purpose, and would learn of. The others never.
+fn is_merely_private(class: AddressClass) -> bool {
+    use AddressClass as A;
+    matches!(class, A::Private | A::UniqueLocal | A::SharedNat)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Who calls on a forward listener: `Proxy-Authorization` (RFC 9110 11.7), or a client certificate.
+
+use std::{collections::HashMap, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
+use config::{EgressCaller, Located, Name};
+
+use super::{Caller, CallerKind, ClientCertificate, Identity, Proof, Refusal};
+use crate::{Denial, Label, Now, State, denial::TokenFault};
+
+/// What of a call says who is calling. Not for printing: it holds passwords and tokens.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The lines of `Proxy-Authorization`.
+    pub authorization: &'a [&'a [u8]],
+    /// The verified client certificate, if any.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
+/// The callers we know by password, by their user name.
+#[derive(Debug)]
+pub(super) struct ByPassword(HashMap<String, Arc<Caller>>);
+
+impl ByPassword {
+    pub(super) fn new<'a>(
+        written: impl Iterator<Item = (&'a Name, &'a Located<EgressCaller>)>,
+    ) -> Self {
+        let caller = |(name, written): (&Name, &Located<EgressCaller>)| {
+            let workspace = written.workspace.iter().map(|w| Label::from(&w.value));
+            let caller = unproven(name.into(), Proof::Password)
+                .with(workspace.collect(), written.plugin.as_ref().map(Label::from));
+            (name.to_string(), Arc::new(caller))
+        };
+        Self(written.map(caller).collect())
+    }
+}
+
+/// Whoever reaches a forward listener that says whose its calls are.
+pub(crate) fn of_listener(name: &Name, written: &config::Listener) -> Option<Arc<Caller>> {
+    if written.workspace.is_none() && written.plugin.is_none() {
+        return None;
+    }
+    let workspace = written.workspace.iter().map(|w| Label::from(&w.value));
+    let caller = unproven(Label::lossy(&format!("listener:{name}")), Proof::Listener)
+        .with(workspace.collect(), written.plugin.as_ref().map(Label::from));
+    Some(Arc::new(caller))
+}
+
+fn unproven(subject: Label, proof: Proof) -> Caller {
+    Caller {
+        kind: CallerKind::Service,
+        proof,
+        issuer: Label::lossy("egress"),
+        ..Caller::supposed(subject)
+    }
+}
+
+impl Caller {
+    fn with(self, workspaces: Vec<Label>, plugin: Option<Label>) -> Self {
+        Self { workspaces, plugin, ..self }
+    }
+}
+
+impl Identity {
+    /// Says who calls on a forward listener; `None` if nothing was shown.
+    ///
+    /// # Errors
+    /// Why what was shown proves nobody, and what would help.
+    pub fn authenticate_call(
+        &self,
+        shown: &Shown<'_>,
+        state: &State,
+        now: Now,
+    ) -> Result<Option<Arc<Caller>>, Refusal> {
+        let line = match shown.authorization {
+            [] => {
+                let certificate = shown.certificate;
+                return Ok(certificate.and_then(|shown| self.certificates.caller(shown)));
+            }
+            [line] => *line,
+            _ => return Err(Refusal::plain(Denial::AuthorizationAmbiguous)),
+        };
+        let malformed = || Refusal::from(TokenFault::Malformed { why: "it is not `<scheme> <credentials>`" });
+        let text = std::str::from_utf8(line).map_err(|_| malformed())?;
+        let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let token = self.authenticate_token(rest, Proof::Token, &state.keys, &state.tokens, now);
+            return token.map(Some);
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Err(malformed());
+        }
+        let decoded = BASE64.decode(rest.trim()).map_err(|_| malformed())?;
+        let colon = decoded.iter().position(|b| *b == b':').ok_or_else(malformed)?;
+        let name = std::str::from_utf8(&decoded[..colon]).map_err(|_| malformed())?;
+        let wrong = Refusal { denial: Denial::PasswordWrong, lack: None, suspect: true };
+        match self.by_password.0.get(name) {
+            Some(caller) if state.passwords.fits(name, &decoded[colon + 1..]) => {
+                Ok(Some(Arc::clone(caller)))
+            }
+            _ => Err(wrong),
+        }
+    }
+}
