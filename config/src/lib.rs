@@ -149,6 +149,9 @@ pub struct Process {
     /// Also serve the metrics under the names of the design documents
     /// (`backstage_circuit_breaker_state`, `plugins_requests_total`, ...).
     pub metric_aliases: bool,
+    /// DNS servers to ask, for example `[10.0.0.10:53]`. Default: the system's.
+    #[schemars(with = "Vec<String>")]
+    pub name_servers: Vec<std::net::SocketAddr>,
     /// Workspaces that metrics name, in the config's order; the rest are `other`.
     pub metric_workspaces_max: u16,
 }
@@ -161,6 +164,7 @@ impl Default for Process {
             drain_timeout: Duration::from_secs(20),
             upgrade_socket: None,
             metric_aliases: true,
+            name_servers: Vec::new(),
             metric_workspaces_max: 100,
         }
     }

@@ -74,7 +74,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
         None => line.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
     }
     if let Some(called) = &exchange.called {
-        line.display("target", &called.target);
+        line.foreign("target", &called.target.to_string());
         line.maybe("plugin", called.plugin.as_deref());
         line.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
         line.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));

@@ -49,8 +49,9 @@ pub fn decide(
     let shown = Shown { authorization: call.authorization, certificate: call.certificate };
     let known = policy.identity.authenticate_call(&shown, state, now).map_err(|refusal| {
         exchange.lack = refusal.lack;
-        let stranger =
-            refusal.suspect.then(|| policy.rate_limits.take_stranger(&state.limiters, call.peer, now));
+        let stranger = refusal
+            .suspect
+            .then(|| policy.rate_limits.take_stranger(&state.limiters, call.peer, now));
         stranger.and_then(Result::err).unwrap_or(refusal.denial)
     })?;
     let known = known.or_else(|| listener.caller.clone()).ok_or(Denial::CallerMissing)?;

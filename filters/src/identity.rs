@@ -25,8 +25,8 @@ pub use asked::Asked;
 pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
-pub(crate) use proxy_authorization::of_listener;
 pub use proxy_authorization::Shown;
+pub(crate) use proxy_authorization::of_listener;
 pub use tokens::Tokens;
 
 use certificates::Certificates;

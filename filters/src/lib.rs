@@ -13,8 +13,8 @@ pub mod policy;
 pub mod state;
 
 pub mod access;
-pub mod allowlist;
 pub mod addresses;
+pub mod allowlist;
 pub mod assertion;
 pub mod breaker;
 pub mod client;

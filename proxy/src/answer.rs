@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use config::{Detail, ErrorFormat};
 use filters::{Denial, Exchange, rate_limit::Standing};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
@@ -23,8 +23,29 @@ pub(crate) async fn write(
     denial: &Denial,
     request_id: &RequestId,
 ) -> Result<()> {
-    let status = denial.status();
-    let (kind, body) = body(session, exchange, denial, request_id.as_str());
+    write_as(session, exchange, denial, denial.status(), denial.challenge(), request_id).await
+}
+
+/// The same for a forward proxy, which asks who is calling with a status of its own.
+pub(crate) async fn write_proxy(
+    session: &mut Session,
+    exchange: &Exchange,
+    denial: &Denial,
+    status: StatusCode,
+    request_id: &RequestId,
+) -> Result<()> {
+    write_as(session, exchange, denial, status, None, request_id).await
+}
+
+async fn write_as(
+    session: &mut Session,
+    exchange: &Exchange,
+    denial: &Denial,
+    status: StatusCode,
+    challenge: Option<&'static str>,
+    request_id: &RequestId,
+) -> Result<()> {
+    let (kind, body) = body(session, exchange, denial, status, request_id.as_str());
     let body = Bytes::from(body.to_string());
     let mut head = ResponseHeader::build(status, Some(12))?;
     head.insert_header(header::CONTENT_TYPE, kind)?;
@@ -32,8 +53,11 @@ pub(crate) async fn write(
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
     head.insert_header(X_REQUEST_ID, request_id.header())?;
     head.insert_header("proxy-status", format!("stagedoor; error=\"{}\"", denial.code()))?;
-    if let Some(challenge) = denial.challenge() {
+    if let Some(challenge) = challenge {
         head.insert_header(header::WWW_AUTHENTICATE, challenge)?;
+    }
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        head.insert_header(header::PROXY_AUTHENTICATE, PROXY_CHALLENGE)?;
     }
     if let Some(retry_after) = denial.retry_after() {
         head.insert_header(header::RETRY_AFTER, retry_after.as_secs_f64().ceil().max(1.0) as u64)?;
@@ -49,6 +73,9 @@ pub(crate) async fn write(
     }
     Ok(())
 }
+
+/// How a caller may say who it is to a forward proxy (RFC 9110 11.7.1).
+pub(crate) const PROXY_CHALLENGE: &str = "Basic realm=\"stagedoor\"";
 
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), and the older
 /// `X-RateLimit-*`.
@@ -101,12 +128,13 @@ fn body(
     session: &Session,
     exchange: &Exchange,
     denial: &Denial,
+    status: StatusCode,
     request_id: &str,
 ) -> (&'static str, Value) {
     let options = exchange.route.as_ref().map(|route| &route.options);
     let format = options.and_then(|options| options.errors).unwrap_or_default();
     let detail = options.and_then(|options| options.detail).unwrap_or_default();
-    let (status, code) = (denial.status(), denial.code());
+    let code = denial.code();
     let sentence = match detail {
         Detail::Full => denial.to_string(),
         Detail::Code => status.canonical_reason().unwrap_or("denied").to_owned(),

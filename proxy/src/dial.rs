@@ -3,14 +3,30 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{
+    ResolverBuilder, TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
-/// Looks names up, both families.
+/// Looks names up, both families, and connects.
 #[derive(Clone, Default)]
-pub struct Dial(Arc<OnceLock<Option<TokioResolver>>>);
+pub struct Dial(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Whom to ask; the system's if there are none.
+    name_servers: Vec<SocketAddr>,
+    resolver: OnceLock<Option<TokioResolver>>,
+    /// For names that somebody else chose.
+    outward: OnceLock<Option<TokioResolver>>,
+    own: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
+}
 
 /// A name has no address.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -21,8 +37,16 @@ pub struct Unresolved {
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// An interface that comes up is known after this.
+const OWN_FOR: Duration = Duration::from_secs(10);
 
 impl Dial {
+    /// Asks these servers instead of the system's.
+    pub fn asking(name_servers: &[SocketAddr]) -> Self {
+        let name_servers = name_servers.to_vec();
+        Self(Arc::new(Inner { name_servers, ..Inner::default() }))
+    }
+
     /// All addresses of a host, each with the port.
     ///
     /// # Errors
@@ -37,21 +61,93 @@ impl Dial {
             return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
         }
         let unresolved = |cause: String| Unresolved { host: host.to_owned(), cause };
-        let resolver = self
-            .0
-            .get_or_init(|| TokioResolver::builder_tokio().and_then(|b| b.build()).ok())
-            .as_ref()
-            .ok_or_else(|| unresolved("the system has no resolver".to_owned()))?;
-        let found = tokio::time::timeout(PATIENCE, resolver.lookup_ip(host))
-            .await
-            .map_err(|_| unresolved("no answer in time".to_owned()))?
-            .map_err(|error| unresolved(error.to_string()))?;
-        let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        if addresses.is_empty() {
-            return Err(unresolved("it has no address".to_owned()));
-        }
-        Ok(addresses)
+        let inner = &*self.0;
+        let resolver = inner.resolver.get_or_init(|| inner.resolver(ResolveHosts::Auto));
+        let found = ask(resolver.as_ref(), host).await.map_err(unresolved)?;
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
+
+    /// All addresses of a whole name, for whoever is going to look at their class. No search domain
+    /// is added, and a name of this machine's own is none.
+    ///
+    /// # Errors
+    /// If there is none, or none in time.
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let inner = &*self.0;
+        let resolver = inner.outward.get_or_init(|| inner.resolver(ResolveHosts::Never));
+        let found = ask(resolver.as_ref(), &format!("{name}.")).await;
+        found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
+    }
+
+    /// Connects to the first of these addresses that answers, trying them in turn.
+    ///
+    /// # Errors
+    /// Why the last did not.
+    pub async fn connect(
+        &self,
+        addresses: &[SocketAddr],
+    ) -> std::io::Result<(TcpStream, SocketAddr)> {
+        let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+        for address in addresses {
+            #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok((stream, *address));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The addresses of this machine, as they were a moment ago.
+    pub fn own_addresses(&self) -> Arc<[IpAddr]> {
+        let mut own = self.0.own.lock();
+        if let Some((seen, addresses)) = &*own
+            && seen.elapsed() < OWN_FOR
+        {
+            return Arc::clone(addresses);
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let addresses: Arc<[IpAddr]> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+        *own = Some((Instant::now(), Arc::clone(&addresses)));
+        addresses
+    }
+}
+
+impl Inner {
+    fn resolver(&self, hosts_file: ResolveHosts) -> Option<TokioResolver> {
+        let mut builder = self.builder()?;
+        let options = builder.options_mut();
+        // Whoever judges addresses must see all of them.
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.use_hosts_file = hosts_file;
+        builder.build().ok()
+    }
+
+    fn builder(&self) -> Option<ResolverBuilder<TokioRuntimeProvider>> {
+        if self.name_servers.is_empty() {
+            return TokioResolver::builder_tokio().ok();
+        }
+        let servers = self.name_servers.iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections.iter_mut().for_each(|c| c.port = address.port());
+            server
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        Some(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    }
+}
+
+async fn ask(resolver: Option<&TokioResolver>, host: &str) -> Result<Vec<IpAddr>, String> {
+    let resolver = resolver.ok_or("the system has no resolver")?;
+    let found = tokio::time::timeout(PATIENCE, resolver.lookup_ip(host))
+        .await
+        .map_err(|_| "no answer in time")?
+        .map_err(|error| error.to_string())?;
+    let found: Vec<_> = found.iter().collect();
+    if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
 }
 
 impl reqwest::dns::Resolve for Dial {

@@ -30,9 +30,14 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use self::{guard::Guard, head::Body, through::Through, turns::Turns};
+use self::{
+    guard::Guard,
+    head::{Body, Form},
+    through::Through,
+    turns::Turns,
+};
 
-pub use self::head::HeadRefusal;
+pub use self::head::{Head, HeadRefusal};
 
 /// Sizes, counts and times for a listener's connections.
 #[derive(Clone, Debug)]
@@ -66,6 +71,25 @@ impl From<&config::Limits> for Limits {
 pub trait Refusals: Send + Sync {
     /// Puts it on record; answers with the request id.
     fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
+}
+
+/// Takes the connections of clients that ask for a tunnel. Only a forward proxy does.
+#[async_trait]
+pub trait Tunnel: Send + Sync {
+    /// Serves one until it ends.
+    async fn tunnel(&self, asked: Asked, shutdown: &ShutdownWatch);
+}
+
+/// A client that asks for a tunnel.
+pub struct Asked {
+    /// Its connection.
+    pub stream: Stream,
+    /// Its head, which was checked.
+    pub head: Head,
+    /// What came after the head: it is for the other end.
+    pub ahead: bytes::BytesMut,
+    /// Its address.
+    pub peer: IpAddr,
 }
 
 /// Whether the process is stopping, and how much is still under way. Shared by all fronts.
@@ -123,6 +147,7 @@ pub struct Front<A> {
     connections: Arc<Connections>,
     drain: Arc<Drain>,
     refusals: Arc<dyn Refusals>,
+    tunnel: Option<Arc<dyn Tunnel>>,
 }
 
 /// How many connections there are, and from whom.
@@ -161,7 +186,17 @@ impl<A> Front<A> {
         drain: Arc<Drain>,
         refusals: Arc<dyn Refusals>,
     ) -> Self {
-        Self { app, limits, connections: Arc::default(), drain, refusals }
+        Self { app, limits, connections: Arc::default(), drain, refusals, tunnel: None }
+    }
+
+    /// The same for a forward proxy: it is asked for tunnels and URLs, not for paths.
+    #[must_use]
+    pub fn with_tunnel(self, tunnel: Arc<dyn Tunnel>) -> Self {
+        Self { tunnel: Some(tunnel), ..self }
+    }
+
+    fn form(&self) -> Form {
+        if self.tunnel.is_some() { Form::Proxy } else { Form::Origin }
     }
 
     fn place(&self, peer: IpAddr) -> Option<Place> {
@@ -218,7 +253,7 @@ impl<A> Front<A> {
                 if end > self.limits.head_max {
                     return Err(HeadRefusal::TooLarge);
                 }
-                let body = head::check(&came[..end], self.limits.headers_max)?;
+                let body = head::check(&came[..end], self.limits.headers_max, self.form())?;
                 return Ok(Some((end, body)));
             }
             if came.len() > self.limits.head_max {
@@ -280,6 +315,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
         let mut connection = Box::new(Through { inner: stream, reading: Turns::new() });
         for request in 0..self.limits.keepalive_requests_max {
             let read = match self.head(&mut connection, request == 0, shutdown).await {
+                Ok(Some((end, Body::Tunnel))) => {
+                    let Through { inner: stream, reading } = *connection;
+                    let mut ahead = reading.ahead;
+                    let head = Head::new(ahead.split_to(end));
+                    let tunnel = self.tunnel.as_ref().expect("only a forward proxy has tunnels");
+                    tunnel.tunnel(Asked { stream, head, ahead, peer }, shutdown).await;
+                    return None;
+                }
                 Ok(read) => {
                     let (end, body) = read?;
                     connection.begin(end, body)

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod dial;
+pub mod forward;
 pub mod front;
 mod heads;
 pub mod jwks;

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use filters::{
-    Policy, State,
+    Label, Policy, Secret, State,
     breaker::{Key, Position},
 };
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ pub struct Live {
     pub upstreams: Upstreams,
     /// How often each.
     pub counts: Counts,
+    /// The passwords of callers on forward listeners.
+    pub passwords: Vec<(Label, Secret)>,
     /// What the operator wrote, as far as it is in force.
     pub loaded: config::Loaded,
     /// What of it is not, until the next start.

@@ -23,6 +23,9 @@ pub struct Metrics {
     upstream_durations: HistogramVec,
     denials: IntCounterVec,
     workspaces: IntCounterVec,
+    calls: IntCounterVec,
+    call_bytes: IntCounterVec,
+    tunnels: IntGauge,
     breaker: IntGaugeVec,
     in_flight: IntGauge,
     audit_lost: IntCounter,
@@ -148,6 +151,17 @@ impl Metrics {
                 "Exchanges by workspace; those beyond the cap are `other`",
                 &["workspace", "decision"],
             ),
+            calls: keep.counters(
+                "stagedoor_calls_total",
+                "Calls on forward listeners, by the rule that let them through",
+                &["rule", "decision"],
+            ),
+            call_bytes: keep.counters(
+                "stagedoor_call_bytes_total",
+                "Bytes of calls, both ways",
+                &["rule"],
+            ),
+            tunnels: keep.gauge("stagedoor_calls_in_flight", "Calls that are under way"),
             breaker: keep.gauges(
                 "stagedoor_breaker_state",
                 "0 closed, 1 open, 2 half-open",
@@ -218,6 +232,21 @@ impl Metrics {
         }
     }
 
+    /// Counts a call on a forward listener, and its bytes both ways.
+    pub fn call(&self, counts: &Counts, exchange: &Exchange, counted: &Counted<'_>, bytes: u64) {
+        self.exchange(counts, exchange, counted);
+        let rule = exchange.called.as_ref().and_then(|called| called.rule.as_ref());
+        let rule = rule.map_or("none", |rule| rule.name.as_str());
+        let would = exchange.called.as_ref().is_some_and(|called| called.would_deny.is_some());
+        let decision = match counted.code {
+            Some(_) => "deny",
+            None if would => "would_deny",
+            None => "allow",
+        };
+        self.calls.with_label_values(&[rule, decision]).inc();
+        self.call_bytes.with_label_values(&[rule]).inc_by(bytes);
+    }
+
     /// Counts a head that never became a request.
     pub fn refused(&self, code: &'static str) {
         self.denials.with_label_values(&[code]).inc();
@@ -249,6 +278,7 @@ impl Metrics {
         self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
         self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
         self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
+        self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
         self.certificate_end.reset();
         for (listener, facts) in stage.certificates() {

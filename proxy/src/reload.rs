@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use filters::Policy;
+use filters::{Label, Policy, Secret, passwords::PASSWORD_MIN};
 use ring::digest::{Context, SHA256};
 
 use crate::{
@@ -59,7 +59,34 @@ pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
     let counts = Counts::new(&policy, &loaded.config);
-    Ok(Live { policy, upstreams, counts, loaded, needs_restart: Vec::new() })
+    let passwords = passwords(&loaded.config)?;
+    Ok(Live { policy, upstreams, counts, passwords, loaded, needs_restart: Vec::new() })
+}
+
+/// The passwords of callers on forward listeners.
+///
+/// # Errors
+/// Every file that has none.
+pub fn passwords(config: &config::Config) -> Result<Vec<(Label, Secret)>, Vec<String>> {
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for (name, caller) in &config.egress.callers {
+        let path = caller.password_file.display();
+        match std::fs::read_to_string(&caller.password_file) {
+            Ok(text) => {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                let text = text.strip_suffix('\r').unwrap_or(text);
+                if text.len() < PASSWORD_MIN {
+                    errors.push(format!(
+                        "the password of `{name}` in `{path}` has {} bytes; it needs at least {PASSWORD_MIN}",
+                        text.len()
+                    ));
+                }
+                all.push((Label::from(name), Secret::new(text)));
+            }
+            Err(error) => errors.push(format!("cannot read `{path}`: {error}")),
+        }
+    }
+    if errors.is_empty() { Ok(all) } else { Err(errors) }
 }
 
 impl Stage {
@@ -107,12 +134,20 @@ impl Stage {
         failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
         self.metrics.not_taken_over(failures.len());
         messages.extend(failures);
+        self.use_passwords(&live);
         self.live.store(Arc::clone(&live));
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
         let sources = jwks::sources(config);
         self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)
+    }
+
+    /// Believes these passwords and no others.
+    pub fn use_passwords(&self, live: &Live) {
+        let passwords = live.passwords.iter();
+        let all = passwords.map(|(name, secret)| (name.clone(), secret.expose().as_bytes()));
+        self.state.passwords.replace(all);
     }
 
     /// Swaps certificates; a broken one keeps the old, and says which file and why.

@@ -12,6 +12,7 @@ pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<St
         threads,
         upgrade_socket,
         metric_aliases,
+        name_servers,
         metric_workspaces_max,
         drain_delay: _,
         drain_timeout: _,
@@ -20,6 +21,7 @@ pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<St
     keep("process.threads", &process.threads, threads, &mut missed);
     keep("process.upgrade_socket", &process.upgrade_socket, upgrade_socket, &mut missed);
     keep("process.metric_aliases", &process.metric_aliases, metric_aliases, &mut missed);
+    keep("process.name_servers", &process.name_servers, name_servers, &mut missed);
     let max = &process.metric_workspaces_max;
     keep("process.metric_workspaces_max", max, metric_workspaces_max, &mut missed);
     let key = &started.headers.assertion_key;
@@ -70,6 +72,8 @@ fn keep_listeners(last: &Config, new: &mut Config) {
         let listener = &mut listener.value;
         listener.trusted_proxies.clone_from(&changed.value.trusted_proxies);
         listener.workspace.clone_from(&changed.value.workspace);
+        listener.plugin.clone_from(&changed.value.plugin);
+        listener.report_only = changed.value.report_only;
         listener.limits.body_max = changed.limits.body_max;
         if let (Some(own), Some(changed)) = (&mut listener.tls, &changed.value.tls) {
             own.value.certificates.clone_from(&changed.value.certificates);

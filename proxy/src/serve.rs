@@ -28,6 +28,7 @@ use crate::{
     audit::Audit,
     clock,
     dial::Dial,
+    forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
     jwks::Fetcher,
     live::{ReloadResult, Stage},
@@ -67,7 +68,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
     let assertions = assertions(&loaded.config.headers)?;
     let state = Arc::new(State::new(assertions));
     let metrics = Arc::new(Metrics::new(&loaded.config));
-    let dial = Dial::default();
+    let dial = Dial::asking(&loaded.config.process.name_servers);
     let mut served = Vec::new();
     for (name, listener) in &loaded.config.listeners {
         if let Some(written) = &listener.tls {
@@ -89,7 +90,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         digest: live.policy.digest.to_string(),
         messages: Vec::new(),
     };
-    Ok(Arc::new(Stage {
+    let stage = Arc::new(Stage {
         live: ArcSwap::from_pointee(live),
         fetcher: Fetcher::new(dial.clone(), Arc::clone(&state), Arc::clone(&metrics)),
         state,
@@ -102,7 +103,9 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         seen: tokio::sync::Mutex::new(seen),
         last_reload: Mutex::new(first),
         served,
-    }))
+    });
+    stage.use_passwords(&stage.live.load());
+    Ok(stage)
 }
 
 /// What signs the statements that upstreams receive.
@@ -156,6 +159,10 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
                 let service = reverse(&stage, index, name, listener, &conf)?;
                 server.add_service(service);
             }
+            ListenerKind::Forward => {
+                let service = forward(&stage, index, name, listener, &conf)?;
+                server.add_service(service);
+            }
             ListenerKind::Admin => {
                 let mut service = Service::new(name.to_string(), Admin(Arc::clone(&stage)));
                 service.threads = Some(1);
@@ -198,6 +205,35 @@ fn reverse(
     let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals));
     let mut service = Service::new(name.to_string(), front);
     listen(&mut service, stage, name, listener)?;
+    Ok(service)
+}
+
+fn forward(
+    stage: &Arc<Stage>,
+    index: usize,
+    name: &config::Name,
+    listener: &config::Listener,
+    conf: &Arc<ServerConf>,
+) -> Result<Service<Front<HttpProxy<Plain>>>> {
+    let forward = Arc::new(Forward { stage: Arc::clone(stage), listener: index });
+    let plain = Plain {
+        forward: Arc::clone(&forward),
+        body_timeout: *listener.limits.body_timeout,
+        write_timeout: *listener.limits.write_timeout,
+    };
+    let mut proxy = HttpProxy::new(plain, Arc::clone(conf));
+    proxy.handle_init_modules();
+    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    let limits = Limits::from(&listener.limits);
+    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals))
+        .with_tunnel(forward);
+    let mut service = Service::new(name.to_string(), front);
+    let mut listener = listener.clone();
+    if let Some(tls) = &mut listener.tls {
+        // Clients of proxies speak HTTP/1.1 to them, and a tunnel within HTTP/2 is none of ours.
+        tls.value.http2 = false;
+    }
+    listen(&mut service, stage, name, &listener)?;
     Ok(service)
 }
 

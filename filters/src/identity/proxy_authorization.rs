@@ -80,11 +80,13 @@ impl Identity {
             [line] => *line,
             _ => return Err(Refusal::plain(Denial::AuthorizationAmbiguous)),
         };
-        let malformed = || Refusal::from(TokenFault::Malformed { why: "it is not `<scheme> <credentials>`" });
+        let malformed =
+            || Refusal::from(TokenFault::Malformed { why: "it is not `<scheme> <credentials>`" });
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
         if scheme.eq_ignore_ascii_case("bearer") {
-            let token = self.authenticate_token(rest, Proof::Token, &state.keys, &state.tokens, now);
+            let token =
+                self.authenticate_token(rest, Proof::Token, &state.keys, &state.tokens, now);
             return token.map(Some);
         }
         if !scheme.eq_ignore_ascii_case("basic") {

@@ -3,6 +3,8 @@
 //! What two servers could read differently is refused here, so that whoever stands behind us sees
 //! the request that we decided about.
 
+use bytes::BytesMut;
+
 /// Why a head never became a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadRefusal {
@@ -48,6 +50,41 @@ pub(super) enum Body {
     Chunked,
     /// None, and if the upstream agrees the connection is no longer HTTP.
     Upgrade,
+    /// None, and what comes next is for the other end of a tunnel.
+    Tunnel,
+}
+
+/// What a listener is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Paths (RFC 9112 3.2.1).
+    Origin,
+    /// Tunnels, and URLs (RFC 9112 3.2.2, 3.2.3).
+    Proxy,
+}
+
+/// A whole head that was checked.
+pub struct Head(BytesMut);
+
+impl Head {
+    pub(super) fn new(bytes: BytesMut) -> Self {
+        Self(bytes)
+    }
+
+    /// What it asks for, as it came.
+    pub fn target(&self) -> &[u8] {
+        self.0[..].split(|b| *b == b' ').nth(1).unwrap_or_default()
+    }
+
+    /// The values of a header, as they came.
+    pub fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = Lines(&self.0[..self.0.len() - 2]).skip(1).filter_map(Result::ok);
+        lines.filter_map(move |line| {
+            let (own, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+        })
+    }
 }
 
 /// Where a head ends, if `bytes` hold all of it: after the first empty line. The bytes before
@@ -77,10 +114,11 @@ pub(super) fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadRefusa
 ///
 /// # Errors
 /// Why nobody else may see this head.
-pub(super) fn check(head: &[u8], headers_max: usize) -> Result<Body, HeadRefusal> {
+pub(super) fn check(head: &[u8], headers_max: usize, form: Form) -> Result<Body, HeadRefusal> {
     let body = &head[..head.len() - 2];
     let mut lines = Lines(body);
-    let version = request_line(lines.next().ok_or(HeadRefusal::Malformed("no request line"))??)?;
+    let line = lines.next().ok_or(HeadRefusal::Malformed("no request line"))??;
+    let version = request_line(line, form)?;
     let mut seen = Seen::default();
     let mut count = 0;
     for line in lines {
@@ -90,7 +128,30 @@ pub(super) fn check(head: &[u8], headers_max: usize) -> Result<Body, HeadRefusal
         }
         header(line?, &mut seen)?;
     }
-    seen.judge(version)
+    let body = seen.judge(version)?;
+    if !line.starts_with(b"CONNECT ") {
+        if form == Form::Proxy {
+            same_host(line, seen.host)?;
+        }
+        return Ok(body);
+    }
+    match body {
+        Body::Length(0) | Body::Upgrade => Ok(Body::Tunnel),
+        // Where would the body end, and the tunnel begin (RFC 9110 9.3.6)?
+        _ => Err(HeadRefusal::FramingAmbiguous("a CONNECT has a body")),
+    }
+}
+
+/// Checks that the host in a URL is also the one beside it: two servers could each go by another.
+fn same_host(line: &[u8], host: Option<&[u8]>) -> Result<(), HeadRefusal> {
+    let url = line.split(|b| *b == b' ').nth(1).unwrap_or_default();
+    let Some(at) = memchr::memmem::find(url, b"://") else { return Ok(()) };
+    let rest = &url[at + 3..];
+    let end = rest.iter().position(|b| b"/?#".contains(b)).unwrap_or(rest.len());
+    if host.is_some_and(|host| host != &rest[..end]) {
+        return Err(HeadRefusal::Malformed("the host beside the URL is another"));
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +179,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-fn request_line(line: &[u8]) -> Result<Version, HeadRefusal> {
+fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     use HeadRefusal::Malformed;
     if line == b"PRI * HTTP/2.0" {
         return Err(Malformed("HTTP/2 without TLS is not spoken here"));
@@ -137,27 +198,33 @@ fn request_line(line: &[u8]) -> Result<Version, HeadRefusal> {
         b"HTTP/1.0" => Version::Http10,
         _ => return Err(Malformed("the version is not HTTP/1.1")),
     };
-    if method == b"CONNECT" {
+    if method == b"CONNECT" && form == Form::Origin {
         return Err(HeadRefusal::ConnectRefused);
     }
     let visible = none(target, |b| b <= b' ' || b == 0x7f);
-    let form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
-    if !visible || !form {
-        return Err(Malformed("the target is not a path"));
+    if !visible {
+        return Err(Malformed("the target has a character that none has"));
     }
-    Ok(version)
+    let path = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
+    match form {
+        Form::Origin if !path => Err(Malformed("the target is not a path")),
+        // Somebody takes us for the server itself.
+        Form::Proxy if path => Err(Malformed("this listener is a forward proxy")),
+        _ => Ok(version),
+    }
 }
 
 #[derive(Default)]
-struct Seen {
+struct Seen<'a> {
     hosts: usize,
+    host: Option<&'a [u8]>,
     lengths: usize,
     length: u64,
     codings: usize,
     websocket: bool,
 }
 
-fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
+fn header<'a>(line: &'a [u8], seen: &mut Seen<'a>) -> Result<(), HeadRefusal> {
     use HeadRefusal::{FramingAmbiguous, Malformed};
     if line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
         return Err(Malformed("a header is folded over two lines"));
@@ -174,6 +241,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
     match name.len() {
         4 if name.eq_ignore_ascii_case(b"host") => {
             seen.hosts += 1;
+            seen.host = Some(value);
             let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
             if value.is_empty() || !value.iter().all(plain) {
                 return Err(Malformed("the host is not one"));
@@ -204,7 +272,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
     Ok(())
 }
 
-impl Seen {
+impl Seen<'_> {
     fn judge(&self, version: Version) -> Result<Body, HeadRefusal> {
         use HeadRefusal::{FramingAmbiguous, Malformed};
         if self.lengths > 1 {
@@ -266,7 +334,7 @@ mod tests {
     }
 
     fn body(head: &str) -> Result<Body, &'static str> {
-        check(head.as_bytes(), 5).map_err(|refusal| refusal.row().1)
+        check(head.as_bytes(), 5, Form::Origin).map_err(|refusal| refusal.row().1)
     }
 
     #[test]
@@ -362,6 +430,37 @@ mod tests {
         // Java's client asks for this on every plain request.
         check("Upgrade: h2c~Content-Length: 1~", Ok(Body::Length(1)));
         assert_eq!(body("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n"), Ok(Body::Length(0)));
+    }
+
+    #[test]
+    fn a_forward_proxy_is_asked_for_tunnels_and_urls() {
+        let check = |head: &str, expected: Result<Body, &'static str>| {
+            let head = head.replace('~', "\r\n");
+            let body = check(head.as_bytes(), 5, Form::Proxy).map_err(|refusal| refusal.row().1);
+            assert_eq!(body, expected, "{head:?}");
+        };
+        check("CONNECT a.example:443 HTTP/1.1~Host: a.example:443~~", Ok(Body::Tunnel));
+        check("CONNECT a:443 HTTP/1.1~Host: a:443~Upgrade: websocket~~", Ok(Body::Tunnel));
+        check("CONNECT a:443 HTTP/1.1~Host: a~Content-Length: 0~~", Ok(Body::Tunnel));
+        check("CONNECT a:443 HTTP/1.1~Host: a~Content-Length: 1~~", Err("framing_ambiguous"));
+        check(
+            "CONNECT a:443 HTTP/1.1~Host: a~Transfer-Encoding: chunked~~",
+            Err("framing_ambiguous"),
+        );
+        check("GET http://a.example/x HTTP/1.1~Host: a.example~~", Ok(Body::Length(0)));
+        check("GET http://a.example:81/x HTTP/1.1~Host: a.example~~", Err("head_malformed"));
+        check("GET http://b.example HTTP/1.1~Host: a.example~~", Err("head_malformed"));
+        check("GET http://a@b.example/ HTTP/1.1~Host: b.example~~", Err("head_malformed"));
+        check("GET /x HTTP/1.1~Host: a~~", Err("head_malformed"));
+        check("OPTIONS * HTTP/1.1~Host: a~~", Err("head_malformed"));
+    }
+
+    #[test]
+    fn a_head_tells_its_target_and_its_values() {
+        let head = "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nX: 1\r\nHOST:  b \r\nHosts: c\r\n\r\n";
+        let head = Head::new(head.as_bytes().into());
+        assert_eq!(head.target(), b"a:1");
+        assert_eq!(head.values("host").collect::<Vec<_>>(), [&b"a:1"[..], b"b"]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Through<Turns> {
         turns.rest = match body {
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunks::default()),
-            Body::Upgrade => Rest::Everything,
+            Body::Upgrade | Body::Tunnel => Rest::Everything,
         };
         let came = turns.rest.take(&turns.ahead[end..]).map_err(HeadRefusal::BodyMalformed)?;
         let all = end + came;

@@ -1,0 +1,147 @@
+//! The way out: calls of Backstage, as tunnels (CONNECT) and as plain requests in absolute form.
+//!
+//! Both pass `filters::forward` in the same order; nothing is decided here.
+
+mod copy;
+mod plain;
+mod tunnel;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use filters::{
+    Denial, Exchange, Label, Now,
+    forward::{self, Call},
+    identity::ClientCertificate,
+    target::{Host, Target},
+};
+
+use crate::{
+    clock,
+    live::{Live, Stage},
+    metrics::Counted,
+    request::RequestId,
+};
+
+pub use plain::Plain;
+
+/// One forward listener.
+pub struct Forward {
+    /// What every call needs.
+    pub stage: Arc<Stage>,
+    /// Its number in the config.
+    pub listener: usize,
+}
+
+/// What a call shows of who calls.
+struct Shown<'a> {
+    peer: IpAddr,
+    certificate: Option<&'a ClientCertificate>,
+    authorization: &'a [&'a [u8]],
+}
+
+/// How a call ended.
+struct Ended<'a> {
+    began: Now,
+    id: &'a RequestId,
+    peer: IpAddr,
+    method: &'a str,
+    trace_id: Option<&'a str>,
+    /// The path of a plain request; a tunnel has none.
+    path: &'a [u8],
+    status: u16,
+    denial: Option<&'a Denial>,
+    address: Option<SocketAddr>,
+    bytes_in: u64,
+    bytes_out: u64,
+    cut: bool,
+}
+
+/// More than this cannot be lacking for one call.
+const LACKS_MAX: usize = 3;
+
+impl Forward {
+    /// Whether the call may go out, and to which addresses.
+    async fn admit(
+        &self,
+        live: &Live,
+        target: &Target,
+        shown: &Shown<'_>,
+        now: Now,
+        exchange: &mut Exchange,
+    ) -> Result<Vec<SocketAddr>, Denial> {
+        let call = Call {
+            listener: self.listener,
+            peer: shown.peer,
+            certificate: shown.certificate,
+            authorization: shown.authorization,
+            target,
+        };
+        let (policy, state) = (&live.policy, &self.stage.state);
+        let mut decided = forward::decide(policy, state, &call, now, exchange);
+        for _ in 0..LACKS_MAX {
+            let Some(lack) = decided.as_ref().err().and_then(|_| exchange.lack.take()) else {
+                break;
+            };
+            if !self.stage.fetcher.fetch(&live.loaded.config, &lack).await {
+                break;
+            }
+            *exchange = Exchange::default();
+            decided = forward::decide(policy, state, &call, now, exchange);
+        }
+        decided?;
+        let found = match &target.host {
+            Host::Address(ip) => vec![*ip],
+            Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {
+                tracing::debug!(%error, "a called host cannot be resolved");
+                Denial::HostUnresolved { target: Label::lossy(&target.to_string()) }
+            })?,
+        };
+        let called = exchange.called.as_mut().expect("a call that was admitted has a target");
+        let own = self.stage.dial.own_addresses();
+        // The addresses that passed are the ones dialled: a name could change in between.
+        let chosen = forward::choose(policy, self.listener, &found, &own, clock::now(), called)?;
+        Ok(chosen.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
+    }
+
+    /// Puts a call on record and counts it.
+    fn record(&self, live: &Live, exchange: &Exchange, ended: &Ended<'_>) {
+        let took = clock::elapsed().saturating_sub(ended.began.elapsed);
+        let counted = Counted {
+            status: ended.status,
+            code: ended.denial.map(Denial::code),
+            upstream_failed: ended.denial.is_some_and(Denial::is_upstream_failure),
+            method: ended.method,
+            took,
+            upstream_took: None,
+        };
+        self.stage.metrics.call(&live.counts, exchange, &counted, ended.bytes_in + ended.bytes_out);
+        let facts = filters::audit::Facts {
+            began: ended.began,
+            request_id: ended.id.as_str(),
+            trace_id: ended.trace_id,
+            listener: &live.policy.listeners[self.listener].name,
+            peer: ended.peer,
+            method: ended.method,
+            host: None,
+            raw_path: ended.path,
+            status: ended.status,
+            denial: ended.denial,
+            upstream_address: ended.address,
+            attempts: u32::from(ended.address.is_some()),
+            bytes_in: ended.bytes_in,
+            bytes_out: ended.bytes_out,
+            took,
+            upstream_took: None,
+            upgraded: false,
+            cut: ended.cut,
+            idempotency_key: None,
+            control_id: None,
+        };
+        self.stage.audit.record(|out| {
+            filters::audit::write(out, &live.policy, exchange, &facts);
+        });
+    }
+}

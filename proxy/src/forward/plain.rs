@@ -1,0 +1,275 @@
+//! A plain request in absolute form (`GET http://host/path`), through Pingora to the address that
+//! passed.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use filters::{Denial, Exchange, Now, target::Target};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use super::{Ended, Forward, Shown, tunnel::proxy_status};
+use crate::{
+    answer, clock,
+    front::UnderWay,
+    heads,
+    live::Live,
+    request::{RequestId, X_REQUEST_ID, facts_of, trace_id},
+};
+
+/// The plain requests of one forward listener.
+pub struct Plain {
+    /// The listener's calls.
+    pub forward: Arc<Forward>,
+    /// Silence of a client within a request body.
+    pub body_timeout: Duration,
+    /// How long one write to a client may stand still.
+    pub write_timeout: Duration,
+}
+
+/// One exchange.
+pub struct Ctx {
+    live: Arc<Live>,
+    exchange: Exchange,
+    began: Now,
+    id: RequestId,
+    denial: Option<Denial>,
+    target: Option<(Target, Vec<u8>)>,
+    addresses: Vec<SocketAddr>,
+    address: Option<SocketAddr>,
+    bytes_in: u64,
+    _under_way: UnderWay,
+}
+
+/// What a proxy is told and nobody behind it (RFC 9110 7.6.1, 11.7).
+const FOR_US: [HeaderName; 3] = [
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+];
+/// How long an upstream of a plain request may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl ProxyHttp for Plain {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        let stage = &self.forward.stage;
+        Ctx {
+            live: stage.live.load_full(),
+            exchange: Exchange::default(),
+            began: clock::now(),
+            id: RequestId::new(),
+            denial: None,
+            target: None,
+            addresses: Vec::new(),
+            address: None,
+            bytes_in: 0,
+            _under_way: stage.drain.exchange(),
+        }
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let downstream = session.as_downstream_mut();
+        downstream.set_read_timeout(Some(self.body_timeout));
+        downstream.set_write_timeout(Some(self.write_timeout));
+        ctx.id = RequestId::of(session.req_header());
+        let Err(denial) = self.decide(session, ctx).await else { return Ok(false) };
+        if !session.as_downstream_mut().is_body_empty() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        answer::write_proxy(session, &ctx.exchange, &denial, proxy_status(&denial), &ctx.id)
+            .await?;
+        ctx.denial = Some(denial);
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let address = *ctx.addresses.first().expect("an admitted call has an address");
+        ctx.address = Some(address);
+        let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
+        let connect = *ctx.live.loaded.config.egress.connect_timeout;
+        peer.options.connection_timeout = Some(connect);
+        peer.options.total_connection_timeout = Some(connect);
+        peer.options.read_timeout = Some(SILENCE);
+        peer.options.write_timeout = Some(SILENCE);
+        // Nothing is kept: the next call may be for another name at this address.
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        Ok(peer)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (target, path) = ctx.target.as_ref().expect("an admitted call has a target");
+        let host = HeaderValue::from_str(&host_of(target)).expect("a target is plain");
+        let uri = std::str::from_utf8(path).ok().and_then(|path| path.parse().ok());
+        let uri = uri.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
+        heads::edit_request(request, |parts| {
+            for name in &FOR_US {
+                parts.headers.remove(name);
+            }
+            parts.headers.insert(header::HOST, host);
+        });
+        // What came is kept as the URL it was: the server is asked for a path.
+        request.set_uri(uri);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        ctx.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        response.insert_header(X_REQUEST_ID, ctx.id.header())?;
+        if self.forward.stage.drain.is_draining() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// What a call did before it broke is not known: it is never tried again.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        _: &mut Session,
+        mut error: Box<Error>,
+        _: &mut Ctx,
+        _: bool,
+    ) -> Box<Error> {
+        error.set_retry(false);
+        error.more_context(format!("peer {}", peer._address))
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let Some(denial) = denial_of(error, ctx) else {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        let status = denial.status();
+        if session.as_ref().response_written().is_none() {
+            session.as_downstream_mut().set_keepalive(None);
+            let written =
+                answer::write_proxy(session, &ctx.exchange, &denial, status, &ctx.id).await;
+            let _ = written;
+        }
+        ctx.denial = Some(denial);
+        FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let written = session.as_ref().response_written().map_or(0, |head| head.status.as_u16());
+        let request = session.req_header();
+        let path = ctx.target.as_ref().map_or(&b""[..], |(_, path)| path);
+        let path = path.split(|b| *b == b'?').next().unwrap_or_default();
+        let peer = session.client_addr().and_then(|address| address.as_inet());
+        self.forward.record(
+            &ctx.live,
+            &ctx.exchange,
+            &Ended {
+                began: ctx.began,
+                id: &ctx.id,
+                peer: peer.map_or([0, 0, 0, 0].into(), SocketAddr::ip),
+                method: request.method.as_str(),
+                trace_id: trace_id(request),
+                path,
+                status: written,
+                denial: ctx.denial.as_ref(),
+                address: ctx.address,
+                bytes_in: ctx.bytes_in,
+                bytes_out: session.as_ref().body_bytes_sent() as u64,
+                cut: error.is_some() && ctx.denial.is_none(),
+            },
+        );
+    }
+}
+
+impl Plain {
+    async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
+        let request = session.req_header();
+        let (target, path) = Target::of_url(request.raw_path()).map_err(Denial::TargetInvalid)?;
+        let path = path.to_vec();
+        let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
+        let facts = facts_of(session.as_ref().digest());
+        let peer = session.client_addr().and_then(|address| address.as_inet());
+        let shown = Shown {
+            peer: peer.map_or([0, 0, 0, 0].into(), SocketAddr::ip),
+            certificate: facts.and_then(|facts| facts.certificate.as_ref()),
+            authorization: &authorization,
+        };
+        let live = Arc::clone(&ctx.live);
+        let admitted =
+            self.forward.admit(&live, &target, &shown, ctx.began, &mut ctx.exchange).await;
+        ctx.target = Some((target, path));
+        ctx.addresses = admitted?;
+        Ok(())
+    }
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+}
+
+/// As `Host` has it: without the scheme's own port.
+fn host_of(target: &Target) -> String {
+    let whole = target.to_string();
+    whole.strip_suffix(":80").map_or(whole.clone(), str::to_owned)
+}
+
+/// `None` if the client went away: nobody was denied.
+fn denial_of(error: &Error, ctx: &Ctx) -> Option<Denial> {
+    use ErrorType as E;
+    let upstream = ctx.exchange.called.as_ref().map_or_else(String::new, |c| c.target.to_string());
+    let upstream = filters::Label::lossy(&upstream);
+    if error.esource() == &pingora::ErrorSource::Downstream {
+        return match error.etype() {
+            E::ReadTimedout => Some(Denial::BodyTimeout),
+            E::InvalidHTTPHeader | E::H1Error => Some(Denial::BodyMalformed),
+            _ => None,
+        };
+    }
+    Some(match error.etype() {
+        E::ConnectTimedout => Denial::ConnectTimeout { upstream },
+        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
+            Denial::UpstreamUnreachable { upstream }
+        }
+        E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
+        E::ReadError | E::WriteError | E::ConnectionClosed => Denial::UpstreamReset { upstream },
+        _ => Denial::UpstreamMalformed { upstream },
+    })
+}
