@@ -2,20 +2,27 @@
 //!
 //! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
 //! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
-//! sends the last request so often and says how each ended; `decision` is what must come out.
+//! sends the last request so often and says how each ended; `call` is a call on a forward listener,
+//! with what its host resolves to and what the client says first; `decision` is what must come out.
 //! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::HashMap, fs, net::IpAddr, sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD as BASE64, BASE64_URL_SAFE_NO_PAD as BASE64URL},
+};
 use filters::{
-    Exchange, Label, Now, Policy, State,
+    Denial, Exchange, Label, Now, Policy, State,
     assertion::Assertions,
     breaker::Outcome,
+    client_hello::{ClientHello, Peek},
     explain::{Request, verdict},
+    forward::{self, Call},
     identity::{Caller, KeySet, Source, install_crypto},
+    target::Target,
 };
 use ring::hmac;
 
@@ -23,6 +30,9 @@ use ring::hmac;
 const BASE: &str = "version: stagedoor/v1
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:8080}
+  catalog: {kind: forward, address: 127.0.0.1:3128, plugin: catalog}
+  asking: {kind: forward, address: 127.0.0.1:3129}
+  learning: {kind: forward, address: 127.0.0.1:3130, plugin: catalog, report_only: true}
 identity:
   issuers:
     orbit:
@@ -118,6 +128,7 @@ impl Page {
                 self.elapsed += *time;
                 self.request(block, None);
             }
+            ["call"] => self.call(block),
             ["outcome", count, what] => {
                 let outcome = match what {
                     "failure" => Outcome::Failure,
@@ -175,6 +186,70 @@ impl Page {
     }
 }
 
+impl Page {
+    /// `CONNECT host:port on listener`, and lines `by name:password`, `resolves 1.2.3.4 ...` and
+    /// `says server-name`, `says GET`, `hides server-name`.
+    fn call(&mut self, text: &str) {
+        let mut lines = text.lines();
+        let words: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        let ["CONNECT", target, "on", listener] = words[..] else { panic!("{words:?}") };
+        let said = |what: &str| lines.clone().find_map(|line| line.strip_prefix(what));
+        let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
+        let (policy, state) = self.running.get_or_insert_with(|| running(&self.yaml));
+        let listener = policy.listener(listener).expect("the base has this listener");
+        let credentials = said("by ").map(|by| format!("Basic {}", BASE64.encode(by)));
+        let authorization: Vec<&[u8]> = credentials.iter().map(|line| line.as_bytes()).collect();
+        let mut exchange = Exchange::default();
+        let decided = Target::of_connect(target.as_bytes())
+            .map_err(Denial::TargetInvalid)
+            .and_then(|target| {
+                let peer = [192, 0, 2, 1].into();
+                let call = Call {
+                    listener,
+                    peer,
+                    certificate: None,
+                    authorization: &authorization,
+                    target: &target,
+                };
+                forward::decide(policy, state, &call, now, &mut exchange)?;
+                let called = exchange.called.as_mut().unwrap();
+                let found = said("resolves ").unwrap_or("192.88.98.1");
+                let found: Vec<IpAddr> = found.split(' ').map(|ip| ip.parse().unwrap()).collect();
+                let chosen = forward::choose(policy, listener, &found, &[], now, called)?;
+                let first = match (said("says "), said("hides ")) {
+                    (Some("GET"), _) => Peek::NotTls,
+                    (None, None) => Peek::More,
+                    (name, hidden) => Peek::Hello(ClientHello {
+                        server_name: name.or(hidden).map(str::to_owned),
+                        encrypted: hidden.is_some(),
+                    }),
+                };
+                if forward::must_be_tls(policy, &target) {
+                    forward::hello(policy, listener, &first, called)?;
+                }
+                Ok(chosen)
+            });
+        let called = exchange.called.as_ref();
+        self.outcome = match &decided {
+            Ok(chosen) => {
+                let rule = called.and_then(|called| called.rule.as_ref());
+                let rule = rule.map_or("no rule", |rule| &rule.name);
+                format!(
+                    "allow by {rule} to {}",
+                    chosen.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+                )
+            }
+            Err(denial) => format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code()),
+        };
+        if let Some(code) = called.and_then(|called| called.would_deny) {
+            self.outcome += &format!("\nwould deny {code}");
+        }
+        if said("stays").is_some() {
+            std::mem::forget(exchange.tunnel.take());
+        }
+    }
+}
+
 fn running(yaml: &str) -> (Policy, State) {
     install_crypto();
     // A page may say more of what the base says something of.
@@ -192,6 +267,8 @@ fn running(yaml: &str) -> (Policy, State) {
         let source = Source::new(Label::lossy(issuer), written, None);
         state.keys.replace(&source, set, Now::default());
     };
+    let passwords = [(Label::lossy("scaffolder"), b"the pages know it".as_slice())];
+    state.passwords.replace(passwords.into_iter());
     keys("orbit", KeySet::from_secret(SECRET).unwrap());
     keys("idp", KeySet::from_jwks(JWKS.as_bytes()).unwrap());
     (policy, state)

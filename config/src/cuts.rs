@@ -6,12 +6,14 @@ use crate::tree::{Node, Value};
 pub(crate) struct Cuts(Node);
 
 /// Where entries stand that are judged together.
-const SECTIONS: [&[&str]; 7] = [
+const SECTIONS: [&[&str]; 9] = [
     &["listeners"],
     &["identity", "issuers"],
     &["identity", "client_certificates"],
     &["workspaces", "named"],
     &["upstreams"],
+    &["egress", "rules"],
+    &["egress", "private"],
     &["presets"],
     &["routes"],
 ];

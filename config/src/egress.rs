@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::{Date, Duration, HostRule, Located, Name, read_shipped};
+use crate::{Date, Duration, HostRule, Limit, Located, Name, read_shipped};
 
 /// Where Backstage may call, on listeners of kind `forward`. What no rule allows gets 403
 /// `host_refused`, and is not even looked up.
@@ -33,6 +33,9 @@ pub struct Egress {
     pub tls_ports: Vec<u16>,
     /// What happens when a client hides the server's name within TLS (encrypted client hello).
     pub encrypted_hello: EncryptedHello,
+    /// Calls that each workspace may make. One page of a portal can be dozens of them, so this is
+    /// not `rate_limit.each_workspace`.
+    pub each_workspace: Limit,
     /// Tunnels at once for each workspace. More get 429 `tunnels_exhausted`.
     pub tunnels_max: u32,
     /// Until the connection to the called host stands. Then 504 `connect_timeout`.
@@ -55,6 +58,10 @@ impl Default for Egress {
             own_addresses: Vec::new(),
             tls_ports: vec![443, 8443],
             encrypted_hello: EncryptedHello::Refuse,
+            each_workspace: Limit {
+                rate: "6000/m".parse().expect("a default rate is one"),
+                burst: std::num::NonZeroU32::new(500),
+            },
             tunnels_max: 1000,
             connect_timeout: Duration::from_secs(5),
             hello_timeout: Duration::from_secs(5),
@@ -119,7 +126,7 @@ pub struct PrivateAddresses {
 pub struct EgressCaller {
     /// File with its password, at least 16 bytes. A line end after it is not part of it. The file
     /// is watched.
-    pub password_file: PathBuf,
+    pub password_file: Located<PathBuf>,
     /// The workspace it calls for.
     #[serde(default)]
     pub workspace: Option<Located<Name>>,

@@ -53,6 +53,9 @@ impl FromStr for HostRule {
             ));
         }
         let star = if subdomains { "*." } else { "" };
+        if subdomains && !name.contains('.') {
+            return Err(format!("`{shown}` would allow half the internet; name a domain under it"));
+        }
         let ascii = idna::domain_to_ascii_strict(name).map_err(|_| {
             format!("`{shown}` is not a host; write `api.example.com` or `*.example.com`")
         })?;

@@ -281,3 +281,88 @@ fn the_schema_knows_every_key() {
     let manual = config::markdown();
     assert!(manual.contains("| `each_workspace` |"));
 }
+
+#[test]
+fn the_way_out_is_checked_as_a_whole() {
+    let forward = "listeners:
+  out: {kind: forward, address: 127.0.0.1:3128, plugin: catalog}
+";
+    let problems = |listeners: &str, rest: &str| {
+        let text = format!("version: stagedoor/v1\n{listeners}{rest}");
+        match config::parse("s.yaml", &text) {
+            Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    };
+    let check = |rest: &str, expected: &[&str]| {
+        assert_eq!(problems(forward, rest), expected, "\n{rest}");
+    };
+    check(
+        "egress: {rules: [{name: a, to: [github, a.example.com, '*.acme.atlassian.net']}]}\n",
+        &[],
+    );
+    check(
+        "egress: {rules: [{name: a, to: ['*.blob.core.windows.net']}]}\n",
+        &[
+            "s.yaml:4:33: anybody can have a name under `blob.core.windows.net`, and take what is sent there; name yours, such as `acme.blob.core.windows.net`",
+        ],
+    );
+    check(
+        "egress: {rules: [{name: a, to: ['*.co.uk']}]}\n",
+        &["s.yaml:4:33: `*.co.uk` would allow half the internet; name a domain under it"],
+    );
+    check("", &["s.yaml:3:8: `out` refuses every call: `egress.rules` is empty"]);
+    check(
+        "egress: {rules: [{name: a, to: [gitbub]}]}\n",
+        &["s.yaml:4:33: no group of hosts `gitbub`; did you mean `github`?"],
+    );
+    check(
+        "egress: {rules: [{name: a, to: ['*.com']}]}\n",
+        &["s.yaml:4:33: `*.com` would allow half the internet; name a domain under it"],
+    );
+    check(
+        "egress: {rules: [{name: a, to: ['*.github.io']}]}\n",
+        &[
+            "s.yaml:4:33: anybody can have a name under `github.io`, and take what is sent there; name yours, such as `acme.github.io`",
+        ],
+    );
+    check(
+        "egress: {rules: [{name: a, to: []}, {name: a, to: [github], workspaces: [web]}]}\n",
+        &[
+            "s.yaml:4:18: rule `a` allows nothing; name hosts in `to`",
+            "s.yaml:4:37: rule `a` exists already",
+            "s.yaml:4:74: no workspace `web` in `workspaces.named`",
+        ],
+    );
+    check(
+        "egress: {rules: [{name: a, to: [github]}], private: [{host: a.example.com, addresses: [0.0.0.0/0]}]}\n",
+        &["s.yaml:4:54: `0.0.0.0/0` would open every network; name the host's own"],
+    );
+    check(
+        "egress: {rules: [{name: a, to: [github], expires: soon}]}\n",
+        &["s.yaml:4:51: `soon` is not a date; write `2026-12-01` or `2026-12-01T09:00:00Z`"],
+    );
+    let nobody = "listeners:\n  out: {kind: forward, address: 127.0.0.1:3128}\n";
+    assert_eq!(
+        problems(nobody, "egress: {rules: [{name: a, to: [github]}]}\n"),
+        [
+            "s.yaml:3:8: nobody can prove who calls on `out`; set `workspace` or `plugin` there, or add `egress.callers`"
+        ]
+    );
+    let reverse = "listeners:\n  in: {kind: reverse, address: 127.0.0.1:80, plugin: catalog}\n";
+    assert_eq!(
+        problems(reverse, ""),
+        ["s.yaml:3:7: `in`: `plugin` and `report_only` are for `kind: forward`; remove them"]
+    );
+}
+
+#[test]
+fn the_shipped_groups_of_hosts_have_no_wildcard() {
+    let groups = config::shipped_hosts();
+    assert_eq!(groups.len(), 8);
+    for (name, group) in &groups {
+        assert!(!group.hosts.is_empty() && !group.about.is_empty(), "{name}");
+        // Below a wildcard of a vendor somebody else's name could be.
+        assert!(group.hosts.iter().all(|host| !host.subdomains), "{name}");
+    }
+}

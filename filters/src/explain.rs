@@ -70,11 +70,15 @@ impl Request {
 
 /// A decision in one line, as the scenario pages have it.
 pub fn verdict(exchange: &Exchange, denial: Option<&Denial>) -> String {
-    match denial {
-        Some(denial) => {
+    match (denial, &exchange.called) {
+        (Some(denial), _) => {
             format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code())
         }
-        None => {
+        (None, Some(called)) => match &called.rule {
+            Some(rule) => format!("allow by rule {}, at {}", rule.name, rule.place),
+            None => "allow, because the listener only reports".to_owned(),
+        },
+        (None, None) => {
             let route = exchange.route.as_ref().expect("an admitted request has a route");
             format!("allow {} to {}", route.name, route.upstream)
         }
@@ -90,6 +94,8 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
         }
     };
     step("client", exchange.client.map(|client| client.to_string()));
+    let called = exchange.called.as_ref();
+    step("target", called.map(|called| called.target.to_string()));
     step("path", exchange.path.as_ref().map(|path| path.as_str().to_owned()));
     step(
         "route",
@@ -121,6 +127,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
             )
         }),
     );
+    step("plugin", called.and_then(|called| called.plugin.as_ref()).map(ToString::to_string));
     step("workspace", exchange.workspace.as_ref().map(|workspace| workspace.name.to_string()));
     step(
         "rate limit",
@@ -136,6 +143,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
         }),
     );
     step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
+    step("would deny", called.and_then(|called| called.would_deny).map(str::to_owned));
     step("verdict", Some(verdict(exchange, denial)));
     out
 }

@@ -47,7 +47,11 @@ pub fn decide(
     exchange.called = Some(Called::new(call.target.clone()));
 
     let shown = Shown { authorization: call.authorization, certificate: call.certificate };
-    let known = policy.identity.authenticate_call(&shown, state, now).map_err(|refusal| {
+    let known = match exchange.supposed.take() {
+        Some(supposed) => Ok(Some(supposed)),
+        None => policy.identity.authenticate_call(&shown, state, now),
+    };
+    let known = known.map_err(|refusal| {
         exchange.lack = refusal.lack;
         let stranger = refusal
             .suspect
@@ -73,8 +77,7 @@ pub fn decide(
         Err(denial) if listener.report_only => called.would_deny = Some(denial.code()),
         Err(denial) => return Err(denial),
     }
-    let standing =
-        policy.rate_limits.take(&state.limiters, None, plugin, caller, workspace, now)?;
+    let standing = policy.rate_limits.take_call(&state.limiters, caller, workspace, now)?;
     exchange.standing = Some(standing);
     let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
     exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);
@@ -174,6 +177,3 @@ fn is_merely_private(class: AddressClass) -> bool {
     use AddressClass as A;
     matches!(class, A::Private | A::UniqueLocal | A::SharedNat)
 }
-
-#[cfg(test)]
-mod tests;

@@ -23,6 +23,7 @@ use crate::{Denial, Label, Now, client, identity::Caller, routes::Route, workspa
 #[derive(Debug)]
 pub struct RateLimits {
     each_workspace: config::Limit,
+    each_workspace_calls: config::Limit,
     each_caller: Option<config::Limit>,
     each_client: config::Limit,
     each_plugin: HashMap<String, config::Limit>,
@@ -65,6 +66,7 @@ impl RateLimits {
         let plugins = written.plugins.iter();
         Self {
             each_workspace: limits.each_workspace,
+            each_workspace_calls: written.egress.each_workspace,
             each_caller: limits.each_caller,
             each_client: limits.each_client,
             each_plugin: plugins
@@ -82,16 +84,15 @@ impl RateLimits {
     pub fn take(
         &self,
         limiters: &Limiters,
-        route: Option<&Route>,
-        plugin: Option<&Label>,
+        route: &Route,
         caller: &Caller,
         workspace: Option<&Workspace>,
         now: Now,
     ) -> Result<Standing, Denial> {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        let plugin = plugin.and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
-        let route = route.and_then(|route| Some((&route.name, route.options.rate_limit?)));
+        let plugin =
+            route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
 
         let mut tightest: Option<Standing> = None;
@@ -107,8 +108,8 @@ impl RateLimits {
             let key = limiters.key(&("caller", &caller.issuer, &caller.subject));
             count("caller", limit, &caller.subject, key)?;
         }
-        if let Some((name, limit)) = route {
-            count("route", limit, who, limiters.key(&("route", name, scope, who)))?;
+        if let Some(limit) = route.options.rate_limit {
+            count("route", limit, who, limiters.key(&("route", &route.name, scope, who)))?;
         }
         if let Some((name, limit)) = plugin {
             count("plugin", *limit, who, limiters.key(&("plugin", name, scope, who)))?;
@@ -116,6 +117,24 @@ impl RateLimits {
         let limit = own.unwrap_or(self.each_workspace);
         count(scope, limit, who, limiters.key(&("workspace", scope, who)))?;
         Ok(tightest.expect("every request counts against at least its workspace's limit"))
+    }
+
+    /// Counts a call out against its workspace's limit for them, or its caller's own.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`] if that is used up.
+    pub fn take_call(
+        &self,
+        limiters: &Limiters,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        now: Now,
+    ) -> Result<Standing, Denial> {
+        let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
+        let scope = if workspace.is_some() { "workspace" } else { "caller" };
+        let key = limiters.key(&("call", scope, who));
+        let limiter = limiters.verified(key, self.each_workspace_calls, now);
+        check(&limiter, scope, self.each_workspace_calls, who, now)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -251,6 +270,7 @@ mod tests {
             config::Limit { rate: rate.parse().unwrap(), burst: std::num::NonZeroU32::new(burst) };
         RateLimits {
             each_workspace: limit,
+            each_workspace_calls: limit,
             each_caller: None,
             each_client: limit,
             each_plugin: HashMap::new(),

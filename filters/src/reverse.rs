@@ -70,8 +70,7 @@ pub fn decide(
         let workspace = exchange.workspace.as_ref();
         policy.plugins.enabled(route.plugin.as_ref(), workspace)?;
         access::permit(route, caller)?;
-        let (limits, plugin) = (&policy.rate_limits, route.plugin.as_ref());
-        let standing = limits.take(&state.limiters, Some(route), plugin, caller, workspace, now)?;
+        let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
         exchange.standing = Some(standing);
         exchange.running = state.in_flight.begin(head, path, caller)?;
         policy.headers.vouch(route, caller, workspace, &state.assertions, now)

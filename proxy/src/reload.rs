@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use certs::LoadError;
 use filters::{Label, Policy, Secret, passwords::PASSWORD_MIN};
 use ring::digest::{Context, SHA256};
 
@@ -64,29 +65,33 @@ pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
 }
 
 /// The passwords of callers on forward listeners.
-///
-/// # Errors
-/// Every file that has none.
-pub fn passwords(config: &config::Config) -> Result<Vec<(Label, Secret)>, Vec<String>> {
+fn passwords(config: &config::Config) -> Result<Vec<(Label, Secret)>, Vec<String>> {
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for (name, caller) in &config.egress.callers {
-        let path = caller.password_file.display();
-        match std::fs::read_to_string(&caller.password_file) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if text.len() < PASSWORD_MIN {
-                    errors.push(format!(
-                        "the password of `{name}` in `{path}` has {} bytes; it needs at least {PASSWORD_MIN}",
-                        text.len()
-                    ));
-                }
-                all.push((Label::from(name), Secret::new(text)));
-            }
-            Err(error) => errors.push(format!("cannot read `{path}`: {error}")),
+        match password(&caller.password_file) {
+            Ok(password) => all.push((Label::from(name), password)),
+            Err(error) => errors.push(error.to_string()),
         }
     }
     if errors.is_empty() { Ok(all) } else { Err(errors) }
+}
+
+/// The password in a file. A line end after it is not part of it.
+///
+/// # Errors
+/// If there is none, or it is too short.
+pub fn password(file: &Path) -> Result<Secret, LoadError> {
+    let wrong = |cause: String| LoadError { file: file.to_owned(), cause };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.len() < PASSWORD_MIN {
+        let length = text.len();
+        return Err(wrong(format!(
+            "the password has {length} bytes; it needs at least {PASSWORD_MIN}"
+        )));
+    }
+    Ok(Secret::new(text))
 }
 
 impl Stage {

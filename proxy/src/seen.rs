@@ -95,7 +95,7 @@ fn named(config: &config::Config) -> Vec<PathBuf> {
         let named = [&keys.file, &keys.secret_file, &keys.ca];
         files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
     }
-    files.extend(config.egress.callers.values().map(|caller| caller.password_file.clone()));
+    files.extend(config.egress.callers.values().map(|caller| caller.password_file.value.clone()));
     for upstream in config.upstreams.values() {
         let tls = &upstream.tls;
         let named = [&tls.ca, &tls.client_cert, &tls.client_key];

@@ -45,7 +45,10 @@ fn listeners(config: &Config, found: &mut Findings) {
                 format!("nobody can prove who calls on `{name}`; set `workspace` or `plugin` there, or add `egress.callers`"),
             );
         }
-        if egress.rules.is_empty() && !listener.report_only {
+        if egress.rules.is_empty()
+            && !listener.report_only
+            && !found.cuts.touch(&["egress", "rules"])
+        {
             found.warning(
                 &listener.place,
                 format!("`{name}` refuses every call: `egress.rules` is empty"),
@@ -84,8 +87,7 @@ fn workspaces(config: &Config, found: &mut Findings) {
     let rules = config.egress.rules.iter().flat_map(|rule| &rule.workspaces);
     let callers = config.egress.callers.values().filter_map(|caller| caller.workspace.as_ref());
     for workspace in rules.chain(callers) {
-        if !config.workspaces.undeclared && !config.workspaces.named.contains_key(&workspace.value)
-        {
+        if super::is_unknown_workspace(config, workspace, found) {
             found.problem(
                 &workspace.place,
                 format!("no workspace `{}` in `workspaces.named`", workspace.value),
@@ -131,16 +133,14 @@ fn rentable(rule: &HostRule, place: &Place, found: &mut Findings) {
     }
     let host = rule.host.as_str();
     let suffix = psl::suffix(host.as_bytes()).filter(|suffix| suffix.as_bytes() == host.as_bytes());
-    if suffix.is_some_and(|suffix| suffix.typ() == Some(psl::Type::Icann)) || !host.contains('.') {
+    if suffix.is_some_and(|suffix| suffix.typ() == Some(psl::Type::Icann)) {
         found.problem(
             place,
             format!("`*.{host}` would allow half the internet; name a domain under it"),
         );
         return;
     }
-    let listed = RENTABLE.lines().filter(|line| !line.starts_with('#')).any(|domain| {
-        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    });
+    let listed = RENTABLE.lines().filter(|line| !line.starts_with('#')).any(|line| line == host);
     if suffix.is_some() || listed {
         found.warning(
             place,

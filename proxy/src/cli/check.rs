@@ -93,6 +93,8 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
             found.extend(of_pair(error, cert, key).map(|error| (&cert.place, error)));
         }
     }
+    let passwords = config.egress.callers.values().map(|caller| &caller.password_file);
+    found.extend(passwords.filter_map(|f| Some((&f.place, reload::password(f).err()?))));
     let key = config.headers.assertion_key.iter();
     found.extend(key.filter_map(|f| Some((&f.place, serve::assertions(&config.headers).err()?))));
     let mut problems = config::Problems::default();

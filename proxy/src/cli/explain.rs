@@ -1,9 +1,17 @@
 //! `stagedoor explain`: what would happen to a request, by the same function that decides.
 
-use std::{io::Read, path::PathBuf, process::ExitCode};
+use std::{io::Read, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use filters::{Exchange, Label, Policy, State, assertion::Assertions, explain};
+use filters::{
+    Denial, Exchange, Label, Policy, State,
+    addresses::AddressClass,
+    assertion::Assertions,
+    explain,
+    forward::{self, Call},
+    identity::Caller,
+    target::{Host, Target},
+};
 
 use crate::{clock, dial::Dial, jwks::Fetcher, metrics::Metrics, reload};
 
@@ -40,6 +48,12 @@ pub(super) struct Explain {
     /// The workspaces that the supposed caller's token names.
     #[arg(long, requires = "suppose")]
     workspace: Vec<String>,
+    /// Instead of a request: a call out, to `host:port`, on a forward listener.
+    #[arg(long, conflicts_with_all = ["path", "method", "header"])]
+    call: Option<String>,
+    /// The plugin that the supposed caller of a call is.
+    #[arg(long, requires = "call", requires = "suppose")]
+    plugin: Option<String>,
     /// The client's address.
     #[arg(long, default_value = "127.0.0.1")]
     client: std::net::IpAddr,
@@ -66,40 +80,38 @@ impl Explain {
         let path = self.config.as_ref().expect("clap asks for it");
         let loaded = reload::load(path).map_err(|problems| problems.to_string())?;
         let policy = Policy::new(&loaded.config, &reload::digest(&loaded));
-        let first = || {
-            let kinds = loaded.config.listeners.values().map(|listener| listener.kind);
-            kinds.into_iter().position(|kind| kind == config::ListenerKind::Reverse)
+        let (wanted, kind) = match self.call {
+            Some(_) => (config::ListenerKind::Forward, "forward"),
+            None => (config::ListenerKind::Reverse, "reverse"),
         };
+        let mut kinds = loaded.config.listeners.values().map(|listener| listener.kind);
         let listener = match &self.listener {
             Some(name) => policy.listener(name).ok_or_else(|| format!("no listener `{name}`"))?,
-            None => first().ok_or("there is no reverse listener")?,
+            None => {
+                let first = kinds.position(|kind| kind == wanted);
+                first.ok_or_else(|| format!("there is no {kind} listener"))?
+            }
         };
+        if loaded.config.listeners[listener].kind != wanted {
+            return Err(format!("that listener is not of kind `{kind}`"));
+        }
+        certs::provider();
+        filters::identity::install_crypto();
+        let state = Arc::new(State::new(Assertions::with_new_key()));
+        if let Some(target) = &self.call {
+            return self.call_explained(&loaded, &policy, &state, listener, target);
+        }
         let request = self.request()?;
         let tls = loaded.config.listeners[listener].tls.is_some();
         let head = request.head(listener, self.client, tls);
 
-        certs::provider();
-        filters::identity::install_crypto();
-        let state = std::sync::Arc::new(State::new(Assertions::with_new_key()));
         let now = clock::now();
-        let mut exchange = Exchange::default();
-        let mut decided = match &self.suppose {
-            Some(subject) => {
-                let labels =
-                    |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
-                let mut caller = filters::identity::Caller::supposed(Label::lossy(subject));
-                caller.groups = labels(&self.group);
-                caller.roles = labels(&self.role);
-                caller.workspaces = labels(&self.workspace);
-                exchange.supposed = Some(caller.into());
-                filters::decide(&policy, &state, &head, now, &mut exchange)
-            }
-            None => filters::decide(&policy, &state, &head, now, &mut exchange),
-        };
+        let mut exchange = Exchange { supposed: self.supposed(), ..Exchange::default() };
+        let mut decided = filters::decide(&policy, &state, &head, now, &mut exchange);
         if exchange.lack.is_some() {
             // As the running proxy would: fetch what is lacking, and ask again.
-            let metrics = std::sync::Arc::new(Metrics::new(&loaded.config));
-            let fetcher = Fetcher::new(Dial::default(), std::sync::Arc::clone(&state), metrics);
+            let metrics = Arc::new(Metrics::new(&loaded.config));
+            let fetcher = Fetcher::new(Dial::default(), Arc::clone(&state), metrics);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
             while let Some(lack) = exchange.lack.take() {
@@ -109,6 +121,62 @@ impl Explain {
                 exchange = Exchange::default();
                 decided = filters::decide(&policy, &state, &head, now, &mut exchange);
             }
+        }
+        let denial = decided.err();
+        print!("{}", explain::steps(&exchange, denial.as_ref()));
+        Ok(ExitCode::from(u8::from(denial.is_some())))
+    }
+
+    fn supposed(&self) -> Option<Arc<Caller>> {
+        let subject = self.suppose.as_ref()?;
+        let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
+        let mut caller = Caller::supposed(Label::lossy(subject));
+        caller.groups = labels(&self.group);
+        caller.roles = labels(&self.role);
+        caller.workspaces = labels(&self.workspace);
+        caller.plugin = self.plugin.as_deref().map(Label::lossy);
+        Some(caller.into())
+    }
+
+    /// A call, by name and then by the addresses that its host has right now.
+    fn call_explained(
+        &self,
+        loaded: &config::Loaded,
+        policy: &Policy,
+        state: &State,
+        listener: usize,
+        target: &str,
+    ) -> Result<ExitCode, String> {
+        let mut exchange = Exchange { supposed: self.supposed(), ..Exchange::default() };
+        let mut found = Vec::new();
+        let dial = Dial::asking(&loaded.config.process.name_servers);
+        let decided = Target::of_connect(target.as_bytes())
+            .map_err(Denial::TargetInvalid)
+            .and_then(|target| {
+                let call = Call {
+                    listener,
+                    peer: self.client,
+                    certificate: None,
+                    authorization: &[],
+                    target: &target,
+                };
+                forward::decide(policy, state, &call, clock::now(), &mut exchange)?;
+                found = match &target.host {
+                    Host::Address(ip) => vec![*ip],
+                    Host::Name(name) => {
+                        let unresolved = || Denial::HostUnresolved { target: Label::lossy(name) };
+                        let runtime =
+                            tokio::runtime::Builder::new_current_thread().enable_all().build();
+                        let runtime = runtime.map_err(|_| unresolved())?;
+                        runtime.block_on(dial.lookup(name)).map_err(|_| unresolved())?
+                    }
+                };
+                let called = exchange.called.as_mut().expect("a decided call has a target");
+                let own = dial.own_addresses();
+                forward::choose(policy, listener, &found, &own, clock::now(), called).map(drop)
+            });
+        for ip in &found {
+            println!("{:<12} {ip}, {}", "address", AddressClass::of(*ip).name());
         }
         let denial = decided.err();
         print!("{}", explain::steps(&exchange, denial.as_ref()));

@@ -81,7 +81,7 @@ listeners:
 identity:
   client_certificates: [{name: scaffolder, caller: "service:scaffolder", workspaces: [web], plugin: scaffolder}]
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: 10000/s, burst: 10000}, each_client: {rate: 10000/s, burst: 10000}}
+rate_limit: {each_client: {rate: 10000/s, burst: 10000}}
 egress:
   hosts: {outside: ["${hosts.join('", "')}"]}
   rules:
