@@ -296,6 +296,16 @@ mod tests {
     }
 
     #[test]
+    fn calls_have_a_share_of_their_own() {
+        let (limits, limiters) = (limits("1/h", 2), Limiters::default());
+        let caller = Caller::supposed(Label::lossy("listener:out"));
+        let call = || limits.take_call(&limiters, &caller, None, after(0));
+        assert!(call().is_ok() && call().is_ok());
+        assert!(matches!(call(), Err(Denial::RateLimited { scope: "caller", .. })));
+        assert!(limits.take_stranger(&limiters, ADA, after(0)).is_ok());
+    }
+
+    #[test]
     fn strangers_are_forgotten_before_memory_runs_out() {
         let (limits, limiters) = (limits("1/s", 1), Limiters::default());
         for n in 0..STRANGERS_MAX as u32 * 2 {

@@ -66,18 +66,18 @@ before(async () => {
     'mute.egress.test': () => null,
     'dead.egress.test': { A: ['127.0.0.1'] },
   });
-  const dead = await freePort();
+  const [dead, asking, learning] = await Promise.all([freePort(), freePort(), freePort()]);
   names.dead = dead;
   const hosts = ['api', 'alias', 'six', 'meta', 'mute', 'none', 'flip'].map((name) => `${name}.egress.test:${httpsPort}`);
   door = await stagedoor((ports) => `
 listeners:
   egress: {kind: forward, address: 127.0.0.1:${ports.edge}, plugin: catalog, workspace: payments}
-  asking: {kind: forward, address: 127.0.0.1:${ports.asking = ports.edge + 1}, limits: {head_timeout: 1s, head_max: 16KiB}}
+  asking: {kind: forward, address: 127.0.0.1:${asking}, limits: {head_timeout: 1s, head_max: 16KiB}}
   gateway:
     kind: forward
     address: 127.0.0.1:${ports.tls}
     tls: {certificates: [{cert: ${folder}/proxy.crt, key: ${folder}/proxy.key}], client_ca: ${folder}/ca.crt}
-  learning: {kind: forward, address: 127.0.0.1:${ports.learning = ports.edge + 2}, workspace: web, report_only: true}
+  learning: {kind: forward, address: 127.0.0.1:${learning}, workspace: web, report_only: true}
 identity:
   client_certificates: [{name: scaffolder, caller: "service:scaffolder", workspaces: [web], plugin: scaffolder}]
 workspaces: {named: {payments: {}, web: {}}}
@@ -98,6 +98,7 @@ egress:
   hello_timeout: 1s
   idle_timeout: 2s
 process: {drain_delay: 0s, drain_timeout: 1s, name_servers: ["${names.address}"]}`);
+  Object.assign(door.ports, { asking, learning });
 });
 after(async () => {
   await door?.stop(); await names?.stop();

@@ -225,8 +225,8 @@ test('check --files also finds what only run, or the first token, would stumble 
   assert.deepEqual(missed, []);
 });
 
-test('both worked configs are valid; what they name under /etc is told by --files alone', async () => {
-  for (const name of ['edge', 'sidecar']) {
+test('the worked configs are valid; what they name under /etc is told by --files alone', async () => {
+  for (const name of ['edge', 'sidecar', 'egress']) {
     const { code, out } = await run(['check', '-c', `examples/${name}.yaml`], { cwd: root });
     assert.equal(code, 0, out);
     assert.match(out, new RegExp(`^examples/${name}\\.yaml: valid$`, 'm'));
@@ -422,12 +422,14 @@ test('explain ends with 2 when it is used wrongly or the config is broken', asyn
 test('explain prints the table of a preset, and the lines in README and docs/operating.md work as they stand', async () => {
   assert.deepEqual(await run(['explain', '--preset', 'dxcp']), { code: 0, out: doc('config/presets/dxcp.yaml'), err: '' });
   const lines = [doc('README.md'), doc('docs/operating.md')].flatMap((text) => text.replace(/\\\n\s*/g, '').split('\n').filter((line) => /^stagedoor explain .*-c /.test(line)));
-  assert.equal(lines.length, 2);
-  for (const [line, example] of [[lines[0], 'sidecar'], [lines[1], 'edge']]) {
+  assert.equal(lines.length, 3);
+  for (const [line, example, step] of [[lines[0], 'sidecar', 'route +.*, at'], [lines[1], 'egress', 'verdict +.*'], [lines[2], 'edge', 'route +.*, at']]) {
     const words = [...line.replace('stagedoor.yaml', `examples/${example}.yaml`).matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word]) => quoted ?? word);
     const { code, out, err } = await run(words.slice(1), { cwd: root });
     assert.ok([0, 1].includes(code), `${line}\n${err}`);
-    assert.match(out, new RegExp(`^route +.*, at examples/${example}\\.yaml:\\d+:\\d+$`, 'm'), line);
+    // Where names cannot be looked up, a call ends there; its rule was found before.
+    const found = new RegExp(`^${step} ?(examples/${example}\\.yaml:\\d+:\\d+|deny 502 host_unresolved.*)$`, 'm');
+    assert.match(out, found, line);
   }
 });
 
@@ -801,12 +803,15 @@ routes:
 const documented = () => [...doc('docs/metrics.md').matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name);
 
 test('every documented metric is there after traffic, and moves with what it counts', async () => {
+  const outPort = await freePort();
   const config = (ports, own) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${own}/tls.crt, key: ${own}/tls.key}]}}
+  out: {kind: forward, address: 127.0.0.1:${outPort}, plugin: catalog}
 ${identity(own)}
 workspaces: {named: {payments: {}, web: {rate_limit: {rate: 1/h, burst: 1}}}}
+egress: {rules: [{name: up, to: ["${new URL(up.url).host}"]}], private: [{host: "${new URL(up.url).host}", addresses: [127.0.0.1/32]}]}
 upstreams:
   up: {url: ${up.url}}
   sick: {url: ${up.url}, breaker: {requests_min: 2, rest: 1h}}
@@ -848,11 +853,23 @@ ${OPEN}
     assert.equal((await door.reload()).successful, true);
     edit(door, 'class: read', 'clas: read');
     assert.equal((await door.reload()).successful, false);
+    // A call that is over, and a tunnel that is open.
+    const tunnel = () => new Promise((resolve) => {
+      const socket = net.connect(outPort, '127.0.0.1');
+      socket.once('data', () => resolve(socket));
+      socket.on('error', () => {});
+      socket.write(`CONNECT ${new URL(up.url).host} HTTP/1.1\r\nHost: ${new URL(up.url).host}\r\n\r\n`);
+    });
+    (await tunnel()).end('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+    await until('the call to be counted', async () => await metric(door, 'stagedoor_calls_total', { rule: 'up', decision: 'allow' }) === 1);
+    const opened = await tunnel();
+    await until('a tunnel', async () => await metric(door, 'stagedoor_calls_in_flight') === 1);
     const hanging = new AbortController();
     fetch(`${door.url}/open/x?do=hang`, { signal: hanging.signal }).catch(() => {});
-    await until('an exchange to be under way', async () => await metric(door, 'stagedoor_requests_in_flight') === 1);
+    await until('an exchange to be under way', async () => await metric(door, 'stagedoor_requests_in_flight') === 2);
 
     const now = await all();
+    opened.destroy();
     hanging.abort();
     assert.ok(documented().length >= 20);
     for (const name of documented()) {
