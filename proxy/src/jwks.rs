@@ -1,6 +1,10 @@
 //! Fetches signing keys and groups: one flight at a time for each source, and not too often.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use certs::LoadError;
 use config::{Issuer, IssuerKind};
@@ -12,7 +16,12 @@ use filters::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use crate::{clock, dial::Dial, metrics::Metrics};
+use crate::{
+    clock,
+    dial::Dial,
+    fetch::{self, Allowance},
+    metrics::Metrics,
+};
 
 /// Fetches what a decision lacked.
 pub struct Fetcher {
@@ -45,12 +54,6 @@ struct Progress {
     allowance: Allowance,
 }
 
-/// How many fetches tokens may still cause: some in a row, then one for each interval (GCRA).
-#[derive(Default)]
-struct Allowance {
-    whole_at: Duration,
-}
-
 /// Why keys are fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -66,23 +69,9 @@ const OF_SOURCE: (u32, Duration) = (3, Duration::from_secs(10));
 const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
 /// A key id that was not there is not looked for again before this.
 const ABSENT: Duration = Duration::from_secs(30);
-/// A request does not wait longer than this.
-const PATIENCE: Duration = Duration::from_secs(3);
-const BYTES_MAX: usize = 512 << 10;
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
-
-impl Allowance {
-    fn take(&mut self, now: Duration, (in_a_row, interval): (u32, Duration)) -> bool {
-        let whole_at = self.whole_at.max(now) + interval;
-        let allowed = whole_at <= now + interval * in_a_row;
-        if allowed {
-            self.whole_at = whole_at;
-        }
-        allowed
-    }
-}
 
 impl Fetcher {
     /// Into this state.
@@ -266,26 +255,7 @@ impl Fetcher {
     }
 
     fn client(&self, issuer: &Issuer) -> Result<reqwest::Client, String> {
-        let roots = match &issuer.keys.ca {
-            Some(file) => certs::roots(&file.value).map_err(|error| error.to_string())?,
-            None => system_roots(),
-        };
-        let tls = rustls::ClientConfig::builder_with_provider(certs::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        reqwest::Client::builder()
-            .use_preconfigured_tls(tls)
-            .dns_resolver(Arc::new(self.dial.clone()))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(PATIENCE)
-            .timeout(PATIENCE)
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.to_string())
+        fetch::client(&self.dial, issuer.keys.ca.as_deref().map(PathBuf::as_path))
     }
 }
 
@@ -334,50 +304,19 @@ pub fn set(file: &Path) -> Result<KeySet, LoadError> {
     if set.is_empty() { Err(wrong("it has no usable key".to_owned())) } else { Ok(set) }
 }
 
-fn system_roots() -> rustls::RootCertStore {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
-}
-
 /// The body of a 200, up to a limit.
 async fn get(
     client: &reqwest::Client,
     url: &str,
     token: Option<&Secret>,
 ) -> Result<Vec<u8>, String> {
-    let mut request = client.get(url).header("accept", "application/json");
+    let mut request = client.get(url);
     if let Some(token) = token {
         request = request.bearer_auth(token.expose());
     }
-    let mut answer = request.send().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
-        format!("cannot get `{url}`{cause}")
-    })?;
+    let answer = fetch::send(request, url).await?;
     if answer.status() != 200 {
         return Err(format!("`{url}` answers {}", answer.status().as_u16()));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|_| format!("`{url}` broke off"))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > BYTES_MAX {
-            return Err(format!("`{url}` answers with over {BYTES_MAX} bytes"));
-        }
-    }
-    Ok(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn some_fetches_may_follow_each_other_and_then_one_for_each_interval() {
-        let mut allowance = Allowance::default();
-        let mut taken = |seconds: u64| {
-            let now = Duration::from_secs(seconds);
-            (0..5).filter(|_| allowance.take(now, (3, Duration::from_secs(10)))).count()
-        };
-        assert_eq!([taken(100), taken(109), taken(110), taken(125), taken(1000)], [3, 0, 1, 1, 3]);
-    }
+    fetch::body(answer, url).await
 }

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod dial;
 pub mod forward;
+mod fetch;
 pub mod front;
 mod heads;
 pub mod jwks;
