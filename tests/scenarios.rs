@@ -174,6 +174,9 @@ impl Page {
                 }
             }
         }
+        if let Some(shown) = &exchange.credential {
+            self.outcome += &format!("\nshows {} in {}", shown.name, shown.header);
+        }
         filters::reverse::report(
             &mut exchange,
             outcome.or(Some(Outcome::Success)).filter(|_| !kept),

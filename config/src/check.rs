@@ -2,6 +2,7 @@
 //!
 //! A problem stops the config from being used; a warning is printed and does not.
 
+mod credentials;
 mod delivery;
 mod egress;
 mod identity;
@@ -37,6 +38,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     listeners::check(config, &mut found);
     identity::check(config, &mut found);
     upstreams::check(config, &mut found);
+    credentials::check(config, &mut found);
     presets(config, &mut found);
     routes::references(config, read, &mut found);
     routes::check(config, &mut found);
@@ -83,7 +85,10 @@ fn presets(config: &Config, found: &mut Findings) {
                     || used.open.iter().any(|n| **n == route.name))
         });
         let names: Vec<String> = open_actions.map(|route| format!("`{}`", route.name)).collect();
-        if !names.is_empty() && preset.authority == crate::Authority::None {
+        // Where a credential is shown, `credentials` tells it.
+        let upstream = config.upstreams.get(&used.upstream.value);
+        let shown = upstream.is_some_and(|upstream| upstream.credential.is_some());
+        if !names.is_empty() && !shown && preset.authority == crate::Authority::None {
             found.warning(
                 &used.place,
                 format!(

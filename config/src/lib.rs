@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod breaker;
 mod check;
+mod credentials;
 mod cuts;
 mod date;
 mod de;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Class};
 pub use audit::Audit;
 pub use breaker::{Breaker, IgnoredFailure};
+pub use credentials::{ClientAuth, Credential, CredentialKind};
 pub use date::Date;
 pub use duration::Duration;
 pub use egress::{
@@ -96,6 +98,9 @@ pub struct Config {
     /// Plugins that are not simply on.
     #[serde(default)]
     pub plugins: IndexMap<Name, Plugin>,
+    /// What Stagedoor shows to upstreams, by a name of your choice.
+    #[serde(default)]
+    pub credentials: IndexMap<Name, Located<Credential>>,
     /// Where requests go, by a name of your choice.
     #[serde(default)]
     pub upstreams: IndexMap<Name, Located<Upstream>>,

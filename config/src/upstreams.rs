@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, Duration, Located, Timeouts, Url};
+use crate::{Breaker, Duration, Located, Name, Timeouts, Url};
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,9 @@ pub struct Upstream {
     /// retried, its admin surface cannot be opened.
     #[serde(default)]
     pub authority: Authority,
+    /// The entry of `credentials` that it is shown, instead of the client's `Authorization`.
+    #[serde(default)]
+    pub credential: Option<Located<Name>>,
     /// TLS towards it. The certificate is always verified, against the URL's host.
     #[serde(default)]
     pub tls: UpstreamTls,

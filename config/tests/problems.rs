@@ -366,3 +366,131 @@ fn the_shipped_groups_of_hosts_have_no_wildcard() {
         assert!(group.hosts.iter().all(|host| !host.subdomains), "{name}");
     }
 }
+
+#[test]
+fn a_credential_is_whole_and_goes_to_one_origin() {
+    let with = |credential: &str, url: &str| {
+        format!(
+            "  jenkins: {{url: '{url}', credential: ci}}\ncredentials:\n  ci: {{{credential}}}\n"
+        )
+    };
+    let basic = "kind: basic, username: portal, password_file: /p";
+    let header = "kind: header, header: x-api-key, value_file: /v";
+    let token = "kind: oauth2_client_credentials, token_url: 'https://idp/token', client_id: portal, client_secret_file: /s, scopes: [a, 'b:c']";
+    for good in [basic, header, token] {
+        check(&with(good, "https://jenkins.example"), &[]);
+    }
+    let wrong = |credential: &str, expected: &[&str]| {
+        check(&with(credential, "https://jenkins.example"), expected);
+    };
+    wrong(
+        "kind: basic",
+        &[
+            "s.yaml:8:7: `ci` is of kind `basic` and needs `username`",
+            "s.yaml:8:7: `ci` is of kind `basic` and needs `password_file`",
+        ],
+    );
+    wrong(
+        &format!("{header}, username: portal, scopes: [a]"),
+        &[
+            "s.yaml:8:7: `ci`: `username` goes with kind `basic`; remove it",
+            "s.yaml:8:7: `ci`: `scopes` goes with kind `oauth2_client_credentials`; remove it",
+        ],
+    );
+    wrong(
+        "kind: bearer",
+        &["s.yaml:8:14: `credentials.ci.kind` cannot be `bearer`; did you mean `header`?"],
+    );
+    wrong(
+        &basic.replace("portal", "'a:b'"),
+        &["s.yaml:8:7: `ci`: a `username` has no colon (RFC 7617)"],
+    );
+    wrong(
+        &token.replace("'b:c'", "b c"),
+        &["s.yaml:8:7: `ci`: `b c` is not one scope; write `[a, b]`"],
+    );
+    wrong(
+        &header.replace("x-api-key", "Cookie"),
+        &["s.yaml:8:30: header `cookie` belongs to HTTP; take another"],
+    );
+    for taken in ["x-orbit-user-id", "x-forwarded-for", "x-request-id"] {
+        wrong(
+            &header.replace("x-api-key", taken),
+            &[&format!("s.yaml:8:30: header `{taken}` says something else already; take another")],
+        );
+    }
+    check(
+        "  jenkins: {url: 'https://j.example', credential: jenkin}\ncredentials: {jenkins: {kind: basic, username: a, password_file: /p}}\n",
+        &["s.yaml:6:51: no credential `jenkin`; did you mean `jenkins`?"],
+    );
+    for elsewhere in
+        ["http://jenkins.example:443", "https://jenkins.example:8443", "https://j.example"]
+    {
+        check(
+            &format!(
+                "  other: {{url: '{elsewhere}', credential: ci}}\n{}",
+                with(basic, "https://JENKINS.example:443")
+            ),
+            &[&format!(
+                "s.yaml:7:61: credential `ci` is for `{elsewhere}`, where `other` is; `jenkins` is elsewhere and needs one of its own"
+            )],
+        );
+    }
+    check(
+        &format!(
+            "  other: {{url: 'https://jenkins.example', credential: ci}}\n{}",
+            with(basic, "https://JENKINS.example:443")
+        ),
+        &[],
+    );
+}
+
+#[test]
+fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
+    let warnings = |rest: &str| -> Vec<String> {
+        let loaded = config::parse("s.yaml", &format!("{HEAD}{rest}"));
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        // Of the upstreams here, none but the ones with routes matters.
+        let all = loaded.warnings.iter().map(ToString::to_string);
+        all.filter(|warning| !warning.contains("no route goes to")).collect()
+    };
+    let ci = "credentials: {ci: {kind: basic, username: a, password_file: /p}}\n";
+    assert_eq!(warnings(ci), ["s.yaml:6:19: no upstream shows credential `ci`"]);
+    let of = |url: &str| warnings(&format!("  j: {{url: '{url}', credential: ci}}\n{ci}"));
+    assert_eq!(of("https://j.example"), [""; 0]);
+    for loopback in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1"] {
+        assert_eq!(of(loopback), [""; 0]);
+    }
+    assert_eq!(
+        of("http://j.example"),
+        ["s.yaml:6:12: credential `ci` goes over the network in the clear; write `https://`"]
+    );
+    let token = "credentials: {ci: {kind: oauth2_client_credentials, token_url: 'http://idp/t', client_id: a, client_secret_file: /p}}\n";
+    assert_eq!(
+        warnings(&format!("  j: {{url: 'https://j', credential: ci}}\n{token}")),
+        ["s.yaml:7:64: the secret of `ci` goes over the network in the clear; write `https://`"]
+    );
+
+    let upstream = format!("  j: {{url: 'https://j', credential: ci}}\n{ci}");
+    let route = |more: &str| {
+        warnings(&format!(
+            "{upstream}routes:\n- {{name: build, methods: [POST], path: /a, upstream: j, {more}}}\n"
+        ))
+    };
+    let unnamed = "s.yaml:9:3: whoever passes acts with credential `ci` on `build`; name roles, groups or callers in `access`";
+    assert_eq!(route("class: action"), [unnamed]);
+    assert_eq!(route("class: action, options: {public: true}"), [unnamed]);
+    assert_eq!(route("class: action, options: {access: {groups: [dev]}}"), [""; 0]);
+    assert_eq!(route("class: action, options: {closed: true}"), [""; 0]);
+    assert_eq!(route("class: read"), [""; 0]);
+    let preset = |more: &str| {
+        warnings(&format!("{upstream}presets:\n- {{preset: jenkins, upstream: j{more}}}\n"))
+    };
+    let told = preset("");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("s.yaml:9:3: whoever passes acts with credential `ci` on `jenkins.")
+    );
+    assert!(told[0].ends_with("name roles, groups or callers in `actions`"));
+    assert_eq!(preset(", actions: {roles: [deployer]}"), [""; 0]);
+}

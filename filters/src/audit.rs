@@ -91,6 +91,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
         line.maybe("plugin", route.plugin.as_deref());
         line.text("upstream", &route.upstream);
     }
+    line.maybe("credential", exchange.credential.as_ref().map(|shown| &*shown.name));
     line.maybe("workspace", exchange.workspace.as_ref().map(|w| &*w.name));
     if let Some(caller) = &exchange.caller {
         line.text("caller", &caller.subject);

@@ -57,6 +57,8 @@ pub enum Denial {
     BreakerOpen { upstream: Label, retry_after: Duration },
     /// The action could not be put on record.
     AuditUnavailable,
+    /// What the upstream must be shown could not be had.
+    CredentialUnavailable { credential: Label },
     /// The body is larger than the route takes.
     BodyTooLarge { bytes_max: u64 },
     /// The client stopped sending its body.
@@ -199,6 +201,9 @@ impl Denial {
             Self::IdempotencyKeyInvalid => (S::BAD_REQUEST, "idempotency_key_invalid"),
             Self::BreakerOpen { .. } => (S::SERVICE_UNAVAILABLE, "breaker_open"),
             Self::AuditUnavailable => (S::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            Self::CredentialUnavailable { .. } => {
+                (S::SERVICE_UNAVAILABLE, "credential_unavailable")
+            }
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::BodyMalformed => (S::BAD_REQUEST, "body_malformed"),
@@ -233,7 +238,8 @@ impl Denial {
             }
             Self::KeysUnavailable { .. }
             | Self::GroupsUnavailable { .. }
-            | Self::AuditUnavailable => Some(Duration::from_secs(5)),
+            | Self::AuditUnavailable
+            | Self::CredentialUnavailable { .. } => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -331,6 +337,9 @@ impl fmt::Display for Denial {
                 write!(f, "upstream `{upstream}` is left alone after failures")
             }
             Self::AuditUnavailable => write!(f, "the action cannot be put on record"),
+            Self::CredentialUnavailable { credential } => {
+                write!(f, "credential `{credential}` cannot be had")
+            }
             Self::BodyTooLarge { bytes_max } => write!(f, "the body has over {bytes_max} bytes"),
             Self::BodyTimeout => write!(f, "the client stopped sending its body"),
             Self::BodyMalformed => write!(f, "the body broke off or is malformed"),

@@ -8,6 +8,7 @@ use crate::{
     Label,
     allowlist::Rule,
     breaker::Permit,
+    credentials::Credential,
     denial::Lack,
     headers::Edits,
     idempotency::Running,
@@ -84,6 +85,8 @@ pub struct Exchange {
     pub running: Option<Running>,
     /// What would have let the decision come out differently, if it were fetched.
     pub lack: Option<Lack>,
+    /// What the upstream is to be shown. Set once nothing else stands in the way.
+    pub credential: Option<Arc<Credential>>,
     /// The breaker's leave; it takes the outcome.
     pub permit: Option<Permit>,
     /// On a forward listener: what was called.

@@ -144,6 +144,10 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     );
     step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
     step("would deny", called.and_then(|called| called.would_deny).map(str::to_owned));
+    step(
+        "credential",
+        exchange.credential.as_ref().map(|shown| format!("{}, in `{}`", shown.name, shown.header)),
+    );
     step("verdict", Some(verdict(exchange, denial)));
     out
 }

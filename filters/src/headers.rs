@@ -137,7 +137,7 @@ impl Edits {
 }
 
 /// What a server that folds header names, as CGI does, makes of one.
-fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
+pub(crate) fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
     name.iter()
         .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' })
         .collect()

@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub use asked::Asked;
+pub(crate) use asked::without_tokens;
 pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};

@@ -19,6 +19,7 @@ pub mod assertion;
 pub mod breaker;
 pub mod client;
 pub mod client_hello;
+pub mod credentials;
 pub mod headers;
 pub mod idempotency;
 pub mod identity;

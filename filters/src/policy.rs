@@ -8,6 +8,7 @@ use crate::{
     Label,
     allowlist::Allowlist,
     breaker,
+    credentials::Credential,
     egress::Egress,
     headers::Headers,
     identity::{self, Caller, Identity},
@@ -105,6 +106,11 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
             of_upstream.push(route.plugin.clone());
         }
     }
+    let credentials: HashMap<&config::Name, Arc<Credential>> = written
+        .credentials
+        .iter()
+        .map(|(name, credential)| (name, Arc::new(Credential::new(name, credential))))
+        .collect();
     let breakers: HashMap<&config::Name, Arc<config::Breaker>> = written
         .upstreams
         .iter()
@@ -135,6 +141,10 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 workspace_segment: route.path.segments.iter().position(
                     |s| matches!(s, config::Segment::Parameter(name) if name == "workspace"),
                 ),
+                credential: upstream
+                    .credential
+                    .as_ref()
+                    .map(|named| Arc::clone(&credentials[&named.value])),
                 delivery: upstream.authority == config::Authority::Delivery,
                 timeouts: route.options.timeouts.or(upstream.timeouts).into(),
                 options: route.options.clone(),

@@ -79,6 +79,7 @@ pub fn decide(
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
     let permit = state.breakers.admit(&route.breaker, &route.breaker_rules, now)?;
     exchange.permit = Some(permit);
+    exchange.credential.clone_from(&route.credential);
     edits.target = target(head, path, query);
     Ok(Admitted { upstream: route.upstream.clone(), edits })
 }

@@ -4,7 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::Method;
 
-use crate::{Denial, Head, Label, breaker, normal_form::NormalPath, query::Query};
+use crate::{
+    Denial, Head, Label, breaker, credentials::Credential, normal_form::NormalPath, query::Query,
+};
 
 /// A route as it is run.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Route {
     pub breaker: breaker::Key,
     /// When that breaker opens.
     pub breaker_rules: Arc<config::Breaker>,
+    /// What its upstream is shown.
+    pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.
     pub delivery: bool,
     /// Its timeouts, with those of its upstream and the defaults filled in.

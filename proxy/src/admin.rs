@@ -133,6 +133,19 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
+    let credentials: Vec<Value> = live
+        .credentials
+        .facts()
+        .into_iter()
+        .map(|facts| {
+            json!({
+                "name": facts.name.as_str(),
+                "kind": facts.kind,
+                "until": facts.until,
+                "failing": facts.failing,
+            })
+        })
+        .collect();
     let (verified, strangers) = stage.state.limiters.len();
     let upstreams: Vec<Value> = live
         .loaded
@@ -158,6 +171,7 @@ fn state(stage: &Stage) -> Value {
         "idempotency_keys_in_flight": stage.state.in_flight.len(),
         "keys": keys,
         "certificates": certificates,
+        "credentials": credentials,
         "upstreams": upstreams,
         "audit": {
             "works": stage.state.recording.works(),

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     audit::Audit,
     clock,
+    credentials::Credentials,
     dial::Dial,
     front::Drain,
     jwks::Fetcher,
@@ -30,6 +31,8 @@ pub struct Live {
     pub policy: Arc<Policy>,
     /// Where they lead.
     pub upstreams: Upstreams,
+    /// What they are shown.
+    pub credentials: Credentials,
     /// How often each.
     pub counts: Counts,
     /// The passwords of callers on forward listeners.

@@ -34,6 +34,7 @@ pub struct Metrics {
     reload_time: IntGauge,
     reload_failures: IntGauge,
     keys_fetches: IntCounterVec,
+    credential_fetches: IntCounterVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
     /// Held while gauges are set and read: two at once would read each other's half.
@@ -184,12 +185,17 @@ impl Metrics {
             ),
             reload_failures: keep.gauge(
                 "stagedoor_config_last_reload_failures",
-                "Certificates, CAs and keys that the last reload could not take over",
+                "Certificates, CAs, keys and secrets that the last reload could not take over",
             ),
             keys_fetches: keep.counters(
                 "stagedoor_keys_fetches_total",
                 "Fetches of an issuer's keys",
                 &["issuer", "result"],
+            ),
+            credential_fetches: keep.counters(
+                "stagedoor_credential_fetches_total",
+                "Fetches of tokens that upstreams are shown",
+                &["credential", "result"],
             ),
             certificate_end: keep.gauges(
                 "stagedoor_certificate_not_after_seconds",
@@ -258,6 +264,12 @@ impl Metrics {
         self.keys_fetches.with_label_values(&[issuer, result]).inc();
     }
 
+    /// Counts a fetch of a token that upstreams are shown.
+    pub fn credential_fetched(&self, credential: &str, went_well: Result<(), ()>) {
+        let result = if went_well.is_ok() { "ok" } else { "error" };
+        self.credential_fetches.with_label_values(&[credential, result]).inc();
+    }
+
     /// Notes how a reload went.
     pub fn reloaded(&self, went_well: bool, unix_seconds: u64) {
         self.reload_success.set(i64::from(went_well));
@@ -266,7 +278,7 @@ impl Metrics {
         }
     }
 
-    /// Notes how many certificates, CAs and keys a config that was taken over had to do without.
+    /// Notes how many certificates, CAs, keys and secrets a config that was taken over had to do without.
     pub fn not_taken_over(&self, count: usize) {
         self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
     }

@@ -7,9 +7,12 @@ use filters::{Label, Policy, Secret, passwords::PASSWORD_MIN};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    clock, jwks,
+    clock,
+    credentials::Credentials,
+    dial::Dial,
+    jwks,
     live::{Live, ReloadResult, Stage},
-    metrics::Counts,
+    metrics::{Counts, Metrics},
     restart,
     seen::Seen,
     tls,
@@ -51,17 +54,31 @@ pub fn digest(loaded: &config::Loaded) -> String {
     digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Makes a config ready to run.
+/// Makes a config ready to run. `last` are the credentials in use.
 ///
 /// # Errors
 /// Every file it names that cannot be used.
-pub fn make(loaded: config::Loaded) -> Result<Live, Vec<String>> {
+pub fn make(
+    loaded: config::Loaded,
+    dial: &Dial,
+    metrics: &Arc<Metrics>,
+    last: Option<&Credentials>,
+) -> Result<Live, Vec<String>> {
     let upstreams = Upstreams::new(&loaded.config)
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let credentials = Credentials::new(&loaded.config, dial, metrics, last);
+    let (upstreams, credentials) = match (upstreams, credentials) {
+        (Ok(upstreams), Ok(credentials)) => (upstreams, credentials),
+        (upstreams, credentials) => {
+            let errors = [upstreams.err(), credentials.err()];
+            return Err(errors.into_iter().flatten().flatten().collect());
+        }
+    };
     let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
     let counts = Counts::new(&policy, &loaded.config);
     let passwords = passwords(&loaded.config)?;
-    Ok(Live { policy, upstreams, counts, passwords, loaded, needs_restart: Vec::new() })
+    let needs_restart = Vec::new();
+    Ok(Live { policy, upstreams, credentials, counts, passwords, loaded, needs_restart })
 }
 
 /// The passwords of callers on forward listeners.
@@ -131,12 +148,16 @@ impl Stage {
         let needs_restart =
             restart::keep_started(&self.started, &last.loaded.config, &mut loaded.config);
         messages.extend(needs_restart.iter().cloned());
-        let live = Arc::new(Live { needs_restart, ..make(loaded)? });
+        let live = Arc::new(Live {
+            needs_restart,
+            ..make(loaded, &self.dial, &self.metrics, Some(&last.credentials))?
+        });
         live.upstreams.resolve(&self.dial).await;
         let config = &live.loaded.config;
         let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.
         failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
+        failures.extend(live.credentials.kept.iter().cloned());
         self.metrics.not_taken_over(failures.len());
         messages.extend(failures);
         self.use_passwords(&live);

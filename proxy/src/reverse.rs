@@ -20,6 +20,7 @@ use pingora::{
 
 use crate::{
     answer, clock,
+    credentials::Shown,
     front::UnderWay,
     heads,
     live::{Live, Stage},
@@ -51,6 +52,8 @@ pub struct Ctx {
     request_id: RequestId,
     denial: Option<Denial>,
     edits: Edits,
+    /// What the upstream is shown.
+    shown: Option<Shown>,
     attempts: u32,
     upstream_asked: Option<Duration>,
     upstream_took: Option<Duration>,
@@ -120,6 +123,7 @@ impl ProxyHttp for Reverse {
             request_id: RequestId::new(),
             denial: None,
             edits: Edits::default(),
+            shown: None,
             attempts: 0,
             upstream_asked: None,
             upstream_took: None,
@@ -161,19 +165,22 @@ impl ProxyHttp for Reverse {
             let length: u64 = length.to_str().ok()?.parse().ok()?;
             (length > max).then_some(Denial::BodyTooLarge { bytes_max: max })
         };
-        let denial = match decided {
-            Ok(edits) => match too_large() {
-                None => {
-                    ctx.edits = edits;
-                    self.note_kind(session, ctx);
-                    return Ok(false);
-                }
-                Some(denial) => denial,
-            },
-            Err(denial) => denial,
+        let decided = decided.and_then(|edits| too_large().map_or(Ok(edits), Err));
+        let decided = match decided {
+            Ok(edits) => fetch_credential(ctx).await.map(|()| edits),
+            Err(denial) => Err(denial),
         };
-        self.refuse(session, ctx, denial).await?;
-        Ok(true)
+        match decided {
+            Ok(edits) => {
+                ctx.edits = edits;
+                self.note_kind(session, ctx);
+                Ok(false)
+            }
+            Err(denial) => {
+                self.refuse(session, ctx, denial).await?;
+                Ok(true)
+            }
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -292,6 +299,11 @@ impl ProxyHttp for Reverse {
             if let Some(target) = &ctx.edits.target {
                 parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
             }
+            // Last: nothing may say anything beside it.
+            if let Some(credential) = &ctx.exchange.credential {
+                let shown = ctx.shown.as_ref().expect("request_filter fetched it");
+                credential.show(&mut parts.headers, shown.value());
+            }
             Ok(())
         })
     }
@@ -337,6 +349,11 @@ impl ProxyHttp for Reverse {
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        if status == 401
+            && let Some(shown) = &ctx.shown
+        {
+            shown.refused();
+        }
         let is_json = content_type.is_some_and(is_json);
         ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
         let redacted = !route.options.redact.is_empty() && is_json && status != 101;
@@ -505,6 +522,14 @@ impl ProxyHttp for Reverse {
             filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
     }
+}
+
+/// Gets what the upstream is to be shown, if anything.
+async fn fetch_credential(ctx: &mut Ctx) -> std::result::Result<(), Denial> {
+    if let Some(credential) = &ctx.exchange.credential {
+        ctx.shown = Some(ctx.live.credentials.get(&credential.name).await?);
+    }
+    Ok(())
 }
 
 impl Reverse {

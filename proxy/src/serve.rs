@@ -80,8 +80,8 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         format!("cannot write audit records to `{}`", folder.display())
     })?;
     let started = loaded.config.clone();
-    let live =
-        reload::make(loaded).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+    let live = reload::make(loaded, &dial, &metrics, None)
+        .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let now = clock::now().unix_seconds();
     metrics.reloaded(true, now);
     let first = ReloadResult {

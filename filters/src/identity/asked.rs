@@ -64,10 +64,31 @@ fn in_authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
 
 /// The value that looks like a JWT; others beside it are protocols.
 fn in_protocols(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    only(protocols(headers).filter(|value| is_token(value)))
+}
+
+/// Takes the tokens out of the protocols that a WebSocket asks for.
+pub(crate) fn without_tokens(headers: &mut HeaderMap) {
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
+    if !headers.contains_key(&name) || !protocols(headers).any(is_token) {
+        return;
+    }
+    let kept: Vec<&str> = protocols(headers).filter(|value| !is_token(value)).collect();
+    let kept = kept.join(", ");
+    headers.remove(&name);
+    if !kept.is_empty() {
+        headers.insert(name, kept.parse().expect("it was in a header"));
+    }
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let values = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    let is_token = |value: &&str| value.matches('.').count() == 2 && value.starts_with("ey");
-    only(values.map(str::trim).filter(is_token))
+    values.map(str::trim)
+}
+
+fn is_token(value: &str) -> bool {
+    value.matches('.').count() == 2 && value.starts_with("ey")
 }
 
 /// Backstage's cookie. Read byte by byte: what else is in the line must not hide it from us, as it

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use config::Place;
 use serde_json::json;
 
-use crate::{jwks, reload, serve, tls};
+use crate::{credentials, jwks, reload, serve, tls};
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
 #[derive(Args)]
@@ -83,6 +83,12 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
             keys.secret_file.iter().filter_map(|f| Some((&f.place, jwks::secret(f).err()?))),
         );
         found.extend(keys.ca.iter().filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
+    for credential in config.credentials.values() {
+        let file = credential.secret_file().into_iter();
+        found.extend(file.filter_map(|f| Some((&f.place, credentials::secret(credential).err()?))));
+        let ca = credential.ca.iter();
+        found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
     }
     for tls in config.upstreams.values().map(|upstream| &upstream.tls) {
         found.extend(

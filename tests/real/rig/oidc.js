@@ -27,11 +27,12 @@ const machine = (id, method) => ({
 
 /**
  * Starts a provider whose `claims` go into every access token, and `clientClaims[id]` into those of one
- * client. A request for a token names its audience in `resource`, or as Auth0's clients do in `audience`.
+ * client. A request for a token names its audience in `resource`, or as Auth0's clients do in `audience`;
+ * tokens live `lifetime` seconds.
  * `callbacks` are where the client `people` may send those who sign in: they are signed in as `user` at once.
  */
 exports.oidc = async ({
-  claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false,
+  claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false, lifetime,
 } = {}) => {
   const { default: Provider } = await import('oidc-provider');
   port ??= await freePort();
@@ -47,6 +48,7 @@ exports.oidc = async ({
   let mode = 'well';
   let delay = 0;
   let fetches = 0;
+  const tokens = [];
   let provider;
   let handler;
   let signing = algorithms[0];
@@ -66,7 +68,7 @@ exports.oidc = async ({
           enabled: true,
           defaultResource: (context) => context.oidc.body?.audience,
           getResourceServerInfo: (_, resource) => ({
-            scope: 'api', audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: signing } },
+            scope: 'api', audience: resource, accessTokenFormat: 'jwt', accessTokenTTL: lifetime, jwt: { sign: { alg: signing } },
           }),
         },
       },
@@ -110,6 +112,7 @@ exports.oidc = async ({
     if (request.url.startsWith('/interaction/')) {
       return provider.interactionFinished(request, response, { login: { accountId: user } });
     }
+    if (request.url === '/token') tokens.push(request.headers);
     const isKeys = request.url.startsWith('/jwks') || request.url.startsWith('/.well-known');
     if (request.url.startsWith('/jwks')) fetches += 1;
     if (isKeys && mode === 'html') return response.end('<html>maintenance</html>');
@@ -124,6 +127,8 @@ exports.oidc = async ({
     ...set, issuer, url, resource: RESOURCE, people,
     jwks: `${url}/jwks`,
     fetches: () => fetches,
+    /** The heads of requests for tokens. */
+    tokens,
     token: async ({ client = 'portal', resource = RESOURCE } = {}) => {
       const { client_id: id, client_secret: secret, token_endpoint_auth_method: method } = clients.find((c) => c.client_id === client);
       const post = method === 'client_secret_post';

@@ -776,7 +776,8 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, tls: {certificates: [{cert: "\${STAGEDOOR_TEST_FOLDER}/ca/edge.crt", key: "\${STAGEDOOR_TEST_FOLDER}/ca/edge.key"}]}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-upstreams: {up: {url: "https://127.0.0.1:1", tls: {ca: ${folder}/ca/ca.crt, client_cert: ${folder}/ca/other.crt, client_key: ${folder}/ca/other.key}}}
+upstreams: {up: {url: "https://127.0.0.1:1", tls: {ca: ${folder}/ca/ca.crt, client_cert: ${folder}/ca/other.crt, client_key: ${folder}/ca/other.key}, credential: up}}
+credentials: {up: {kind: basic, username: portal, password_file: ${file('planted-in-a-file', 'password')}}}
 headers: {assertion_key: ${folder}/ca/other.key}
 routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read}`;
@@ -790,7 +791,7 @@ routes:
     for (const where of ['/livez', '/readyz', '/metrics', '/config', '/state', '/jwks']) pages[where] = await (await door.admin(where)).text();
     pages.log = door.output();
     pages.audit = JSON.stringify([await door.record((r) => r.status === 502)]);
-    const secrets = [SECRET, token, token.split('.')[2], 'planted-in-', ...['edge', 'other'].flatMap((name) => fs.readFileSync(ca.file(`${name}.key`), 'utf8').split('\n').filter((line) => line && !line.startsWith('-')))];
+    const secrets = [SECRET, token, token.split('.')[2], 'planted-in-', btoa('portal:planted-in-a-file'), ...['edge', 'other'].flatMap((name) => fs.readFileSync(ca.file(`${name}.key`), 'utf8').split('\n').filter((line) => line && !line.startsWith('-')))];
     for (const [where, text] of Object.entries(pages)) for (const secret of secrets) assert.ok(!text.includes(secret), `${where} holds ${secret}`);
     assert.ok(pages['/config'].includes(`${door.folder}/secret`) && pages['/config'].includes(`${folder}/ca/edge.key`), 'it says where they are');
     assert.equal(JSON.parse(pages['/config']).config.listeners.edge.tls.certificates[0].key, `${folder}/ca/edge.key`);
@@ -815,11 +816,14 @@ egress: {rules: [{name: up, to: ["${new URL(up.url).host}"]}], private: [{host: 
 upstreams:
   up: {url: ${up.url}}
   sick: {url: ${up.url}, breaker: {requests_min: 2, rest: 1h}}
+  shown: {url: ${up.url}, credential: away}
+credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
 routes:
 ${OPEN}
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read, plugin: shown}
-- {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, options: {public: true}}`;
+- {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, options: {public: true}}
+- {name: shown, methods: [GET], path: /shown, upstream: shown, class: read, options: {public: true}}`;
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-operator-'));
   const serve = (name) => { for (const kind of ['crt', 'key']) fs.copyFileSync(ca.file(`${name}.${kind}`), path.join(own, `tls.${kind}`)); };
   serve('other');
@@ -838,6 +842,7 @@ ${OPEN}
     assert.equal(await status('/read/x', bearer('bo', ['web'])), 200);
     assert.equal(await status('/read/x', bearer('bo', ['web'])), 429);
     assert.equal(await status('/nothing'), 403);
+    assert.equal(await status('/shown'), 503);
     assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
     // A certificate that ends at another time, a secret that is read again, a config that is taken over later.
     ca.issue('other', { names: ['other.example'], days: 9 });
@@ -881,6 +886,7 @@ ${OPEN}
     assert.deepEqual(names.filter((name) => !documented().includes(name)), []);
     const exact = async (name, labels, value) => assert.equal(await metric(door, name, labels), value, `${name} ${JSON.stringify(labels)}`);
     await exact('stagedoor_build_info', {}, 1);
+    await exact('stagedoor_credential_fetches_total', { credential: 'away', result: 'error' }, 1);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '200' }, 2);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '429' }, 1);
     await exact('stagedoor_requests_total', { route: 'none', status: '403' }, 1);
