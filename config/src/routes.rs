@@ -21,7 +21,7 @@ pub struct Route {
     /// any host.
     #[serde(default)]
     pub hosts: Vec<HostPattern>,
-    /// The methods, for example `[GET, HEAD]`, or `[ANY]`.
+    /// The methods, for example `[GET, HEAD]`, or `[ANY]`, which is all but TRACE.
     pub methods: Vec<Method>,
     /// The paths.
     pub path: PathTemplate,

@@ -225,7 +225,9 @@ impl Node {
 impl Methods {
     fn find(&self, method: &Method) -> Option<usize> {
         let named = |wanted| self.0.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
-        known(method).and_then(named).or_else(|| named(config::Method::Any))
+        // The answer to TRACE is the request (RFC 9110 9.3.8), with what only the upstream may see.
+        let any = || named(config::Method::Any).filter(|_| *method != Method::TRACE);
+        known(method).and_then(named).or_else(any)
     }
 }
 
