@@ -526,9 +526,14 @@ impl ProxyHttp for Reverse {
 
 /// Gets what the upstream is to be shown, if anything.
 async fn fetch_credential(ctx: &mut Ctx) -> std::result::Result<(), Denial> {
-    if let Some(credential) = &ctx.exchange.credential {
-        ctx.shown = Some(ctx.live.credentials.get(&credential.name).await?);
-    }
+    let (Some(credential), Some(route)) = (&ctx.exchange.credential, &ctx.exchange.route) else {
+        return Ok(());
+    };
+    // The upstream has not been asked: that the exchange takes too long is not its failure.
+    let left = (ctx.began.elapsed + route.timeouts.whole).saturating_sub(clock::elapsed());
+    let shown = tokio::time::timeout(left, ctx.live.credentials.get(&credential.name)).await;
+    let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
+    ctx.shown = Some(shown.map_err(late)??);
     Ok(())
 }
 

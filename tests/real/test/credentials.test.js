@@ -5,9 +5,12 @@ const assert = require('node:assert/strict');
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
+const https = require('node:https');
+const os = require('node:os');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
 const WebSocket = require('ws');
+const { authority } = require('../rig/certificates');
 const { identity, orbit } = require('../rig/jwt');
 const { oidc } = require('../rig/oidc');
 const { binary, stagedoor } = require('../rig/stagedoor');
@@ -40,7 +43,7 @@ credentials:
 ${names.map((name) => `  ${name}: {${written[name].replaceAll('FOLDER', folder)}}`).join('\n')}
 upstreams:
   plain: {url: "${up.url}"}
-${names.map((name) => `  ${name}: {url: "${up.url}", credential: ${name}}`).join('\n')}
+${names.map((name) => `  ${name}: {url: "${up.url}", credential: ${name}${more.upstream ?? ''}}`).join('\n')}
 routes:
 ${['plain', ...names].map((name) => `- {name: ${name}, methods: [ANY], path: /${name}/**, upstream: ${name}, class: read, options: {upgrade: true}}
 - {name: open-${name}, methods: [ANY], path: /open/${name}/**, upstream: ${name}, class: read, options: {public: true}}`).join('\n')}`;
@@ -346,8 +349,43 @@ test('a token endpoint that is silent, floods, redirects or answers nonsense kee
     await door.stop();
   }
   assert.equal(elsewhere, 0);
+  // Less time than that: it is not the upstream that was late.
+  mode = 'silent';
+  const door = await stagedoor(config({ dxcp: client({ url }) }, { upstream: ', timeouts: {whole: 300ms}, breaker: {requests_min: 1}' }));
+  const begun = Date.now();
+  for (let n = 0; n < 3; n += 1) assert.equal((await ask(door, '/dxcp/x')).code, 'credential_unavailable');
+  assert.ok(Date.now() - begun < 2500);
+  await door.stop();
   server.closeAllConnections();
   await new Promise((resolve) => server.close(resolve));
+});
+
+test('a token endpoint proves itself by the CA that is named, and a client that hangs up breaks nothing off', async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-credentials-'));
+  const ca = authority(folder);
+  const { cert, key } = ca.issue('idp', { names: ['127.0.0.1'] });
+  let asked = 0;
+  const server = https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key) }, (request, response) => {
+    request.resume();
+    asked += 1;
+    setTimeout(() => response.end(JSON.stringify({ access_token: `planted-${asked}`, token_type: 'bearer', expires_in: 3600 })), 500);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `https://127.0.0.1:${server.address().port}`;
+  const door = await stagedoor(config({ dxcp: client({ url }, `, ca: ${ca.ca}`), stranger: client({ url }) }));
+  const leaving = new AbortController();
+  const left = fetch(`${door.url}/dxcp/x`, { headers: ada, signal: leaving.signal }).catch((error) => error.name);
+  await until('the fetch', async () => asked === 1);
+  leaving.abort();
+  assert.equal(await left, 'AbortError');
+  assert.equal((await ask(door, '/dxcp/x')).seen.authorization, 'Bearer planted-1');
+  assert.equal(asked, 1);
+  assert.equal((await ask(door, '/stranger/x')).code, 'credential_unavailable');
+  assert.equal(asked, 1);
+  await door.stop();
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  fs.rmSync(folder, { recursive: true });
 });
 
 test('no secret and no token is on any page, in metrics, logs or records', async () => {
