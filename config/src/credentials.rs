@@ -37,7 +37,8 @@ pub struct Credential {
     /// For `header`: file of the secret.
     #[serde(default)]
     pub value_file: Option<Located<PathBuf>>,
-    /// For `oauth2_client_credentials`: where tokens are asked for. Redirects are not followed.
+    /// For `oauth2_client_credentials`: where tokens are asked for. Redirects are not followed. A
+    /// slash at its end is not sent.
     #[serde(default)]
     pub token_url: Option<Located<Url>>,
     /// For `oauth2_client_credentials`: who asks.
