@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod credentials;
 pub mod dial;
+mod failure;
 mod fetch;
 pub mod forward;
 pub mod front;

@@ -21,6 +21,7 @@ use pingora::{
 use crate::{
     answer, clock,
     credentials::Shown,
+    failure,
     front::UnderWay,
     heads,
     live::{Live, Stage},
@@ -588,47 +589,20 @@ impl Reverse {
         use ErrorType as E;
         let upstream = ctx.upstream();
         if error.esource() == &ErrorSource::Downstream {
-            return match error.etype() {
-                E::ReadTimedout => Some(Denial::BodyTimeout),
-                E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 => {
-                    Some(Denial::BodyMalformed)
-                }
-                // The front found the chunks broken.
-                E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
-                    Some(Denial::BodyMalformed)
-                }
-                _ => None,
-            };
+            return failure::denial_of(error, upstream);
         }
-        Some(match error.etype() {
-            E::ConnectTimedout | E::TLSHandshakeTimedout => Denial::ConnectTimeout { upstream },
-            E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
-                Denial::UpstreamUnreachable { upstream }
-            }
-            E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
-                Denial::UpstreamTls { upstream }
-            }
+        match error.etype() {
             // Our own connection for upgrades says so in its own way.
             E::ReadError
                 if ctx.upgrade
                     && !ctx.answered.is_noted()
                     && caused_by(error, std::io::ErrorKind::TimedOut) =>
             {
-                Denial::UpstreamTimeout { upstream }
+                Some(Denial::UpstreamTimeout { upstream })
             }
             // It waits for a client that stopped sending: no failure of its own.
-            E::ReadTimedout if !body_done && !ctx.upgrade => Denial::BodyTimeout,
-            E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
-            E::ReadError | E::WriteError | E::ConnectionClosed => {
-                Denial::UpstreamReset { upstream }
-            }
-            E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade => {
-                Denial::UpstreamMalformed { upstream }
-            }
-            _ => {
-                tracing::error!(%error, "unexpected");
-                Denial::Internal
-            }
-        })
+            E::ReadTimedout if !body_done && !ctx.upgrade => Some(Denial::BodyTimeout),
+            _ => failure::denial_of(error, upstream),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use filters::{Denial, Exchange, Now, target::Target};
+use filters::{Denial, Exchange, Label, Now, client_hello::Peek, forward, target::Target};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::{
     Error, ErrorType, Result,
@@ -16,7 +16,7 @@ use pingora::{
 
 use super::{Ended, Forward, Shown, tunnel::proxy_status};
 use crate::{
-    answer, clock,
+    answer, clock, failure,
     front::UnderWay,
     heads,
     live::Live,
@@ -139,6 +139,11 @@ impl ProxyHttp for Plain {
             *body = None;
         }
         ctx.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes_max = ctx.live.policy.listeners[self.forward.listener].body_max;
+        if ctx.bytes_in > bytes_max {
+            ctx.denial = Some(Denial::BodyTooLarge { bytes_max });
+            return Err(Error::new(ErrorType::Custom("denied")));
+        }
         Ok(())
     }
 
@@ -174,7 +179,10 @@ impl ProxyHttp for Plain {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let Some(denial) = denial_of(error, ctx) else {
+        let called = ctx.exchange.called.as_ref().map(|called| called.target.to_string());
+        let upstream = Label::lossy(&called.unwrap_or_default());
+        let denial = ctx.denial.take().or_else(|| failure::denial_of(error, upstream));
+        let Some(denial) = denial else {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         let status = denial.status();
@@ -235,8 +243,13 @@ impl Plain {
         let live = Arc::clone(&ctx.live);
         let admitted =
             self.forward.admit(&live, &target, &shown, ctx.began, &mut ctx.exchange).await;
+        let plain_to_tls = forward::must_be_tls(&live.policy, &target);
         ctx.target = Some((target, path));
         ctx.addresses = admitted?;
+        if plain_to_tls {
+            let called = ctx.exchange.called.as_mut().expect("an admitted call has a target");
+            forward::hello(&live.policy, self.forward.listener, &Peek::NotTls, called)?;
+        }
         Ok(())
     }
 }
@@ -249,27 +262,4 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
 fn host_of(target: &Target) -> String {
     let whole = target.to_string();
     whole.strip_suffix(":80").map_or(whole.clone(), str::to_owned)
-}
-
-/// `None` if the client went away: nobody was denied.
-fn denial_of(error: &Error, ctx: &Ctx) -> Option<Denial> {
-    use ErrorType as E;
-    let upstream = ctx.exchange.called.as_ref().map_or_else(String::new, |c| c.target.to_string());
-    let upstream = filters::Label::lossy(&upstream);
-    if error.esource() == &pingora::ErrorSource::Downstream {
-        return match error.etype() {
-            E::ReadTimedout => Some(Denial::BodyTimeout),
-            E::InvalidHTTPHeader | E::H1Error => Some(Denial::BodyMalformed),
-            _ => None,
-        };
-    }
-    Some(match error.etype() {
-        E::ConnectTimedout => Denial::ConnectTimeout { upstream },
-        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
-            Denial::UpstreamUnreachable { upstream }
-        }
-        E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
-        E::ReadError | E::WriteError | E::ConnectionClosed => Denial::UpstreamReset { upstream },
-        _ => Denial::UpstreamMalformed { upstream },
-    })
 }

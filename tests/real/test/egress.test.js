@@ -71,7 +71,7 @@ before(async () => {
   const hosts = ['api', 'alias', 'six', 'meta', 'mute', 'none', 'flip'].map((name) => `${name}.egress.test:${httpsPort}`);
   door = await stagedoor((ports) => `
 listeners:
-  egress: {kind: forward, address: 127.0.0.1:${ports.edge}, plugin: catalog, workspace: payments}
+  egress: {kind: forward, address: 127.0.0.1:${ports.edge}, plugin: catalog, workspace: payments, limits: {body_max: 100KiB}}
   asking: {kind: forward, address: 127.0.0.1:${asking}, limits: {head_timeout: 1s, head_max: 16KiB}}
   gateway:
     kind: forward
@@ -251,6 +251,14 @@ test('in a tunnel to a TLS port the client must ask for the host of the tunnel',
   // Without a word in time.
   await ask(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`);
   await door.record((r) => r.code === 'hello_timeout');
+});
+
+test('a plain request to a TLS port is refused, and so is a body over the limit', async () => {
+  const head = (port, lines = '') => `POST http://api.egress.test:${port}/ HTTP/1.1\r\nHost: api.egress.test:${port}\r\nConnection: close\r\n${lines}\r\n`;
+  assert.match(await ask(head(httpsPort, 'Content-Length: 0\r\n')), /^HTTP\/1.1 403 [^]*hello_refused/);
+  const large = 'x'.repeat(200 * 1024);
+  assert.match(await ask(`${head(httpPort, `Content-Length: ${large.length}\r\n`)}${large}`), /^HTTP\/1.1 413 [^]*body_too_large/);
+  await door.record((r) => r.code === 'body_too_large' && r.target === `api.egress.test:${httpPort}`);
 });
 
 test('a hello in pieces is read as one, and bytes that came early are kept in order', async () => {

@@ -1,0 +1,41 @@
+//! What an error of Pingora's means, in the words of denials.
+
+use filters::{Denial, Label};
+use pingora::{Error, ErrorSource, ErrorType as E};
+
+use crate::request::caused_by;
+
+/// What ended an exchange. `None` if the client went away: nobody was denied.
+pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
+    if error.esource() == &ErrorSource::Downstream {
+        return match error.etype() {
+            E::ReadTimedout => Some(Denial::BodyTimeout),
+            E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 => {
+                Some(Denial::BodyMalformed)
+            }
+            // The front found the chunks broken.
+            E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
+                Some(Denial::BodyMalformed)
+            }
+            _ => None,
+        };
+    }
+    Some(match error.etype() {
+        E::ConnectTimedout | E::TLSHandshakeTimedout => Denial::ConnectTimeout { upstream },
+        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
+            Denial::UpstreamUnreachable { upstream }
+        }
+        E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
+            Denial::UpstreamTls { upstream }
+        }
+        E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
+        E::ReadError | E::WriteError | E::ConnectionClosed => Denial::UpstreamReset { upstream },
+        E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade => {
+            Denial::UpstreamMalformed { upstream }
+        }
+        _ => {
+            tracing::error!(%error, "unexpected");
+            Denial::Internal
+        }
+    })
+}
