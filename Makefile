@@ -1,6 +1,6 @@
 # `make demo` runs it, `make test` tests it. Both install what is missing.
 
-.PHONY: demo test setup check real extra bench load clean
+.PHONY: demo test setup check extra bench load load-egress
 
 demo: setup
 	cargo build --release -p proxy
@@ -27,3 +27,6 @@ bench: setup
 
 load: setup
 	./loadtests/run
+
+load-egress: setup
+	./loadtests/egress

@@ -310,7 +310,8 @@ impl<A> Front<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
-    async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<()> {
+    /// Serves one request after the other; answers with the tunnel that one of them asked for.
+    async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
         let mut persistent: Option<HttpPersistentSettings> = None;
         let mut connection = Box::new(Through { inner: stream, reading: Turns::new() });
         for request in 0..self.limits.keepalive_requests_max {
@@ -319,9 +320,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
                     let Through { inner: stream, reading } = *connection;
                     let mut ahead = reading.ahead;
                     let head = Head::new(ahead.split_to(end));
-                    let tunnel = self.tunnel.as_ref().expect("only a forward proxy has tunnels");
-                    tunnel.tunnel(Asked { stream, head, ahead, peer }, shutdown).await;
-                    return None;
+                    return Some(Asked { stream, head, ahead, peer });
                 }
                 Ok(read) => {
                     let (end, body) = read?;
@@ -372,7 +371,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
             .and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
             .map_or(IpAddr::from([0, 0, 0, 0]), |addr: SocketAddr| addr.ip());
         let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-        let Some(_place) = self.place(peer) else {
+        let Some(place) = self.place(peer) else {
             if is_http2 {
                 self.refusals.refused(HeadRefusal::ConnectionsExhausted, peer, b"", false);
             } else {
@@ -389,7 +388,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
                 self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
             }
         } else {
-            self.http1(stream, peer, shutdown).await;
+            let asked = self.http1(stream, peer, shutdown).await?;
+            let tunnel =
+                Arc::clone(self.tunnel.as_ref().expect("only a forward proxy has tunnels"));
+            let shutdown = shutdown.clone();
+            // In a task of its own: that of a connection is large, for all that a request may be,
+            // and a tunnel is mostly silent.
+            tokio::spawn(async move {
+                let _place = place;
+                tunnel.tunnel(asked, &shutdown).await;
+            });
         }
         None
     }

@@ -53,6 +53,9 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
+    /// For an exchange whose head is yet to be read.
+    pub(crate) const UNKNOWN: Self = Self(HeaderValue::from_static("?"));
+
     /// The client's `X-Request-Id` if it can be shown safely, else one of ours.
     pub(crate) fn of(request: &RequestHeader) -> Self {
         let mut given = request.headers.get_all(X_REQUEST_ID).iter();

@@ -121,7 +121,7 @@ impl ProxyHttp for Reverse {
             live: self.stage.live.load_full(),
             exchange: Exchange::default(),
             began: clock::now(),
-            request_id: RequestId::new(),
+            request_id: RequestId::UNKNOWN,
             denial: None,
             edits: Edits::default(),
             shown: None,

@@ -66,7 +66,7 @@ impl ProxyHttp for Plain {
             live: stage.live.load_full(),
             exchange: Exchange::default(),
             began: clock::now(),
-            id: RequestId::new(),
+            id: RequestId::UNKNOWN,
             denial: None,
             target: None,
             addresses: Vec::new(),

@@ -51,16 +51,16 @@ impl Tunnel for Forward {
         let Asked { mut stream, head, ahead, peer } = asked;
         let moved = Moved::default();
         let mut address = None;
-        let (status, result) = match self
-            .open(&live, &head, &stream, peer, began, &mut exchange)
-            .await
-        {
+        let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
+        // Both hold the buffer that the head was read into, and a tunnel may last for long.
+        let early = ahead.to_vec();
+        drop((head, ahead));
+        let (status, result) = match opened {
             Ok((server, connected)) => {
                 address = Some(connected);
-                let ahead = ahead.to_vec();
                 (
                     200,
-                    self.run(&live, &mut stream, server, ahead, &moved, &mut exchange, shutdown)
+                    self.run(&live, &mut stream, server, early, &moved, &mut exchange, shutdown)
                         .await,
                 )
             }
