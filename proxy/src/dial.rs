@@ -1,6 +1,7 @@
 //! Names to addresses: the only way this program finds whom to connect to.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
 };
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 /// Looks names up, both families, and connects.
 #[derive(Clone, Default)]
@@ -79,23 +80,28 @@ impl Dial {
         found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
     }
 
-    /// Connects to the first of these addresses that answers, trying them in turn.
+    /// Connects to the first of these addresses that answers, trying them in turn. Each has its
+    /// part of the time, so that one that swallows packets leaves some for the others.
     ///
     /// # Errors
     /// Why the last did not.
     pub async fn connect(
         &self,
         addresses: &[SocketAddr],
-    ) -> std::io::Result<(TcpStream, SocketAddr)> {
-        let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+        patience: Duration,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        let each = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
         for address in addresses {
             #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
+            match timeout(each, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Small messages must not wait for each other.
                     stream.set_nodelay(true)?;
                     return Ok((stream, *address));
                 }
-                Err(error) => last = error,
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
         }
         Err(last)
@@ -142,7 +148,7 @@ impl Inner {
 
 async fn ask(resolver: Option<&TokioResolver>, host: &str) -> Result<Vec<IpAddr>, String> {
     let resolver = resolver.ok_or("the system has no resolver")?;
-    let found = tokio::time::timeout(PATIENCE, resolver.lookup_ip(host))
+    let found = timeout(PATIENCE, resolver.lookup_ip(host))
         .await
         .map_err(|_| "no answer in time")?
         .map_err(|error| error.to_string())?;
@@ -158,5 +164,26 @@ impl reqwest::dns::Resolve for Dial {
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());
             Ok(found)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_not_the_last_that_is_tried() {
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listening.local_addr().unwrap();
+        // Bound, and so nobody else's; but nobody listens.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = closed.local_addr().unwrap();
+        let patience = Duration::from_secs(5);
+        let (_, reached) = Dial::default().connect(&[closed, open], patience).await.unwrap();
+        assert_eq!(reached, open);
+        let refused = Dial::default().connect(&[closed], patience).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(Dial::default().connect(&[], patience).await.is_err());
     }
 }

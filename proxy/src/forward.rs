@@ -49,6 +49,8 @@ struct Ended<'a> {
     peer: IpAddr,
     method: &'a str,
     trace_id: Option<&'a str>,
+    /// What it asked for, if that is no target.
+    host: Option<&'a [u8]>,
     /// The path of a plain request; a tunnel has none.
     path: &'a [u8],
     status: u16,
@@ -125,7 +127,7 @@ impl Forward {
             listener: &live.policy.listeners[self.listener].name,
             peer: ended.peer,
             method: ended.method,
-            host: None,
+            host: ended.host,
             raw_path: ended.path,
             status: ended.status,
             denial: ended.denial,

@@ -215,6 +215,7 @@ impl ProxyHttp for Plain {
                 peer: peer.map_or([0, 0, 0, 0].into(), SocketAddr::ip),
                 method: request.method.as_str(),
                 trace_id: trace_id(request),
+                host: ctx.exchange.called.is_none().then(|| request.raw_path()),
                 path,
                 status: written,
                 denial: ctx.denial.as_ref(),

@@ -53,7 +53,7 @@ impl Tunnel for Forward {
         let mut address = None;
         let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
         // Both hold the buffer that the head was read into, and a tunnel may last for long.
-        let early = ahead.to_vec();
+        let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
         drop((head, ahead));
         let (status, result) = match opened {
             Ok((server, connected)) => {
@@ -78,6 +78,7 @@ impl Tunnel for Forward {
                 peer,
                 method: "CONNECT",
                 trace_id: None,
+                host: exchange.called.is_none().then_some(&asked_for),
                 path: b"",
                 status,
                 denial: result.as_ref().err(),
@@ -121,13 +122,15 @@ impl Forward {
         let addresses = self.admit(live, &target, &shown, began, exchange).await?;
         let patience = *live.loaded.config.egress.connect_timeout;
         let upstream = || Label::lossy(&target.to_string());
-        match timeout(patience, self.stage.dial.connect(&addresses)).await {
-            Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(error)) => {
+        match self.stage.dial.connect(&addresses, patience).await {
+            Ok(connected) => Ok(connected),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Denial::ConnectTimeout { upstream: upstream() })
+            }
+            Err(error) => {
                 tracing::debug!(%error, target = %target, "a called host cannot be reached");
                 Err(Denial::UpstreamUnreachable { upstream: upstream() })
             }
-            Err(_) => Err(Denial::ConnectTimeout { upstream: upstream() }),
         }
     }
 
@@ -181,7 +184,7 @@ impl Forward {
     }
 }
 
-/// Reads until it is known what a client says first. `None` more to come means that it ended.
+/// Reads until it is known what a client says first.
 async fn hello(client: &mut Stream, ahead: &mut Vec<u8>) -> io::Result<Peek> {
     loop {
         match client_hello::peek(ahead) {

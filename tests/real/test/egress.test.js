@@ -190,6 +190,8 @@ test('a target that could be read in two ways is refused', async () => {
   ];
   for (const target of bad) assert.equal(first(await ask(`CONNECT ${target} HTTP/1.1\r\nHost: api.egress.test:${httpsPort}\r\n\r\n`)), 'HTTP/1.1 400 target_invalid', target);
   assert.equal(first(await ask(`CONNECT api.egress.test:${httpsPort} HTTP/1.1\r\nHost: evil.com\r\n\r\n`)), 'HTTP/1.1 400 target_invalid');
+  const record = await door.record((r) => r.code === 'target_invalid');
+  assert.deepEqual([record.method, record.host], ['CONNECT', 'api.egress.test'], 'what was asked for is on record');
   assert.match(first(await ask(`GET http://api.egress.test:${httpPort}/ HTTP/1.1\r\nHost: evil.com\r\nConnection: close\r\n\r\n`)), /^HTTP\/1.1 400 /);
   assert.match(first(await ask('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')), /^HTTP\/1.1 400 /);
   assert.match(first(await ask(`GET https://api.egress.test:${httpsPort}/ HTTP/1.1\r\nHost: api.egress.test:${httpsPort}\r\nConnection: close\r\n\r\n`)), /^HTTP\/1.1 400 /);
