@@ -369,3 +369,17 @@ test('git clones through a tunnel', async () => {
   assert.equal(await clone('api.egress.test', 'cloned'), 'cloned');
   assert.match(await clone('other.egress.test', 'refused'), /403/);
 });
+
+test('SIGTERM bounds open tunnels, and each is on record', async () => {
+  const client = await through(`api.egress.test:${httpsPort}`);
+  const closed = new Promise((resolve) => { client.once('close', resolve); client.on('error', () => {}); client.resume(); });
+  // Kept busy, so that it is not closed for being silent.
+  const busy = setInterval(() => client.write('GET /x HTTP/1.1\r\nHost: a\r\n\r\n'), 200);
+  const before = door.records().length;
+  door.signal('SIGTERM');
+  await closed;
+  clearInterval(busy);
+  assert.equal(await door.ended, 0);
+  const record = door.records().slice(before).find((r) => r.cut);
+  assert.deepEqual([record?.target, record?.cut, record?.decision], [`api.egress.test:${httpsPort}`, true, 'allow']);
+});
