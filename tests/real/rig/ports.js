@@ -3,15 +3,25 @@
 
 const net = require('node:net');
 
-/** A port that nobody listens on. */
-exports.freePort = () => new Promise((resolve, reject) => {
+// Below the ports that the system gives to connections, or one of those could take it meanwhile.
+const FIRST = 12000;
+const COUNT = 20000;
+let next = Math.floor(Math.random() * COUNT);
+
+const listens = (port) => new Promise((resolve) => {
   const server = net.createServer();
-  server.once('error', reject);
-  server.listen(0, '127.0.0.1', () => {
-    const { port } = server.address();
-    server.close(() => resolve(port));
-  });
+  server.once('error', () => resolve(false));
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
 });
+
+/** A port that nobody listens on. */
+exports.freePort = async () => {
+  for (let tries = 0; tries < COUNT; tries += 1) {
+    next = (next + 1) % COUNT;
+    if (await listens(FIRST + next)) return FIRST + next;
+  }
+  throw new Error('no port is free');
+};
 
 /** Waits until `check` answers true, looking again at short intervals; fails after `ms`. */
 exports.until = async (what, check, ms = 30000) => {

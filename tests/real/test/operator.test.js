@@ -95,6 +95,8 @@ const metric = async (door, name, labels = {}) => {
   const found = (await samples(door)).filter((s) => s.name === name && Object.entries(labels).every(([key, text]) => s.labels[key] === text));
   return found.length ? found.reduce((sum, s) => sum + s.value, 0) : undefined;
 };
+/** An exchange is counted after its answer: waits until none is left to be counted. */
+const counted = (door) => until('every exchange to be counted', async () => (await state(door)).requests_in_flight === 0);
 
 // ---- check
 
@@ -921,6 +923,7 @@ routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read, plugin: shown}`);
   await withDoor(config, {}, async (door) => {
     for (const name of ['w1', 'w2', 'w2', 'w3', 'w4', 'w4']) assert.equal((await fetch(`${door.url}/read/x`, { headers: bearer('ada', [name]) })).status, 200);
+    await counted(door);
     const found = (await samples(door)).filter((s) => s.name === 'stagedoor_workspace_requests_total').map((s) => [s.labels.workspace, s.value]);
     assert.deepEqual(found.sort(), [['other', 3], ['w1', 1], ['w2', 2]]);
     assert.deepEqual((await samples(door)).filter((s) => !s.name.startsWith('stagedoor_')), []);
@@ -936,6 +939,7 @@ routes:
   await withDoor(config, {}, async (door) => {
     assert.equal((await fetch(`${door.url}/b`)).status, 200);
     for (const status of [502, 502, 503]) assert.equal((await fetch(`${door.url}/a?do=close`)).status, status);
+    await counted(door);
     assert.deepEqual([await metric(door, 'stagedoor_breaker_state', { plugin: 'a' }), await metric(door, 'stagedoor_breaker_state', { plugin: 'b' })], [1, 0]);
     assert.equal(await metric(door, 'backstage_circuit_breaker_state', { service: 'up' }), 1);
   });
@@ -944,16 +948,19 @@ routes:
 test('a workspace that is put before others is not counted as one of them', async () => {
   await withDoor(ROUTES('- {name: read, methods: [GET], path: /read/**, upstream: up, class: read}'), {}, async (door) => {
     const ask = async (name) => assert.equal((await fetch(`${door.url}/read/x`, { headers: bearer('ada', [name]) })).status, 200);
-    const counted = async () => [await metric(door, 'stagedoor_workspace_requests_total', { workspace: 'payments' }), await metric(door, 'stagedoor_workspace_requests_total', { workspace: 'web' })];
+    const both = async () => {
+      await counted(door);
+      return [await metric(door, 'stagedoor_workspace_requests_total', { workspace: 'payments' }), await metric(door, 'stagedoor_workspace_requests_total', { workspace: 'web' })];
+    };
     await ask('payments');
     await ask('web');
-    assert.deepEqual(await counted(), [1, 1]);
+    assert.deepEqual(await both(), [1, 1]);
     edit(door, 'named: {payments: {}', 'named: {alpha: {}, payments: {}');
     assert.equal((await door.reload()).successful, true);
     await ask('alpha');
-    assert.deepEqual(await counted(), [1, 1], 'alpha is neither');
+    assert.deepEqual(await both(), [1, 1], 'alpha is neither');
     await ask('payments');
-    assert.deepEqual(await counted(), [2, 1]);
+    assert.deepEqual(await both(), [2, 1]);
   });
 });
 
