@@ -17,8 +17,9 @@ const listens = (port) => new Promise((resolve) => {
 /** A port that nobody listens on. */
 exports.freePort = async () => {
   for (let tries = 0; tries < COUNT; tries += 1) {
+    const port = FIRST + next;
     next = (next + 1) % COUNT;
-    if (await listens(FIRST + next)) return FIRST + next;
+    if (await listens(port)) return port;
   }
   throw new Error('no port is free');
 };
