@@ -174,6 +174,9 @@ impl Page {
                 }
             }
         }
+        if !exchange.turn.is_zero() {
+            self.outcome += &format!("\nwaits {} ms", exchange.turn.as_millis());
+        }
         if let Some(shown) = &exchange.credential {
             self.outcome += &format!("\nshows {} in {}", shown.name, shown.header);
         }

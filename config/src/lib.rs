@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod breaker;
 mod check;
+mod coalesce;
 mod credentials;
 mod cuts;
 mod date;
@@ -14,6 +15,7 @@ mod de;
 mod duration;
 mod egress;
 mod env;
+mod graphql;
 mod header_name;
 mod headers;
 mod host_rule;
@@ -23,6 +25,7 @@ mod listeners;
 mod load;
 mod located;
 mod name;
+mod pace;
 mod path_template;
 mod plugins;
 mod presets;
@@ -47,6 +50,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Class};
 pub use audit::Audit;
 pub use breaker::{Breaker, IgnoredFailure};
+pub use coalesce::{Among, Coalesce};
 pub use credentials::{ClientAuth, Credential, CredentialKind};
 pub use date::Date;
 pub use duration::Duration;
@@ -54,6 +58,7 @@ pub use egress::{
     Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
     shipped_hosts,
 };
+pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
 pub use host_rule::HostRule;
@@ -65,6 +70,7 @@ pub use listeners::{Certificate, ClientCertificate, Limits, Listener, ListenerKi
 pub use load::{Loaded, load, load_from, parse};
 pub use located::{Located, Place};
 pub use name::Name;
+pub use pace::Pace;
 pub use path_template::{PathTemplate, Segment};
 pub use plugins::{Percent, Plugin};
 pub use presets::{Preset, PresetRoute, PresetState, PresetUse, RouteChanges, SHIPPED};

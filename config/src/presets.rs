@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Authority, Breaker, Class, Detail, ErrorFormat, HostPattern, IgnoredFailure, Limit,
-    Located, Method, Name, PathTemplate, Problems, QueryRules, Route, RouteOptions, Size, Timeouts,
-    WorkspaceNeed, read_shipped,
+    Access, Authority, Breaker, Class, Coalesce, Detail, ErrorFormat, HostPattern, IgnoredFailure,
+    Limit, Located, Method, Name, PathTemplate, Problems, QueryRules, Route, RouteOptions, Size,
+    Timeouts, WorkspaceNeed, read_shipped,
 };
 
 /// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
@@ -67,6 +67,10 @@ pub struct RouteChanges {
     pub body_max: Option<Size>,
     /// Values a query parameter may have, by parameter.
     pub query_allow: IndexMap<String, Vec<String>>,
+    /// Parameters of its path that must name a resource of the workspace, by kind.
+    pub resources: IndexMap<Name, String>,
+    /// Whether the same requests are asked of the upstream once.
+    pub coalesce: Option<Coalesce>,
 }
 
 /// A route table we ship (`presets/<name>.yaml`).
@@ -230,6 +234,10 @@ impl PresetUse {
                 upgrade: route.upgrade,
                 encoded_slashes: route.encoded_slashes,
                 query,
+                resources: changes.resources,
+                graphql: None,
+                strip_prefix: None,
+                coalesce: changes.coalesce,
                 redact: preset.redact.clone(),
                 rate_limit: changes.rate_limit,
                 timeouts: changes.timeouts.or(route.timeouts),

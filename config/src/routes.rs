@@ -6,7 +6,9 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{Access, Class, Limit, Located, Name, PathTemplate, Size, Timeouts};
+use crate::{
+    Access, Class, Coalesce, GraphqlRule, Limit, Located, Name, PathTemplate, Size, Timeouts,
+};
 
 /// Which requests go where. A request that no route takes gets 403 `route_unknown`, never 404.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,8 +59,21 @@ pub struct RouteOptions {
     pub encoded_slashes: bool,
     /// What happens to query parameters.
     pub query: QueryRules,
+    /// Parameters of the path that must name a resource of the workspace, by its kind in the
+    /// workspace's `resources`: `{spacelift-stack: stack}` for `/stacks/{stack}/trigger`. Else 403
+    /// `resource_refused`.
+    pub resources: IndexMap<Name, String>,
+    /// If it is a GraphQL API: the operations that may be asked for. The route's methods are then
+    /// `[POST]`. Default: bodies are not looked at.
+    pub graphql: Option<Vec<GraphqlRule>>,
     /// Members removed from JSON answers, at any depth.
     pub redact: Vec<String>,
+    /// The part of the path that is ours alone, for example `/ext/github`: the upstream is asked for
+    /// what follows. Where its answers name its own URLs (`Location`, `Content-Location`, `Link`),
+    /// they are made ours again.
+    pub strip_prefix: Option<PathTemplate>,
+    /// Whether the same requests are asked of the upstream once.
+    pub coalesce: Option<Coalesce>,
     /// What each workspace may ask of this route.
     pub rate_limit: Option<Limit>,
     /// Timeouts of its own.

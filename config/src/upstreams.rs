@@ -5,14 +5,25 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, Duration, Located, Name, Timeouts, Url};
+use crate::{Breaker, Duration, Located, Name, Pace, Timeouts, Url};
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Scheme, host and port, for example `https://dxcp.delivery.svc:8443`. No path.
+    /// Scheme, host and port, for example `https://dxcp.delivery.svc:8443`. A path, as in
+    /// `https://github.corp.example/api/v3`, is put before that of each request.
     pub url: Located<Url>,
+    /// Whether it is somebody else's, for example `https://api.github.com`. Its name must then lead
+    /// to public addresses (or those of `egress.private`), and it learns nothing of the portal:
+    /// cookies, the caller's token, our identity headers and `X-Forwarded-*` do not reach it, nor do
+    /// its cookies reach the portal's clients.
+    #[serde(default)]
+    pub external: bool,
+    /// How fast it may be asked, by all callers together. Requests beyond that wait for their turn
+    /// instead of being refused. Default: as fast as they come.
+    #[serde(default)]
+    pub pace: Option<Pace>,
     /// `delivery` for the control plane (DXCP): its answers are never stored, its actions never
     /// retried, its admin surface cannot be opened.
     #[serde(default)]

@@ -53,6 +53,9 @@ pub struct Workspace {
     pub callers: Vec<String>,
     /// Plugins switched on (`true`) or off (`false`) here, whatever `plugins` says of them.
     pub plugins: IndexMap<Name, bool>,
+    /// What is its own in the systems behind, by kind, for routes that ask for it (`resources`):
+    /// `{spacelift-stack: [pay-prod, pay-dev-*]}`. A `*` at the end stands for anything.
+    pub resources: IndexMap<Name, Vec<String>>,
     /// A limit of its own instead of `rate_limit.each_workspace`.
     pub rate_limit: Option<Limit>,
 }

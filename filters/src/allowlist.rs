@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use ipnet::IpNet;
-
 use crate::{
     Denial, Label, Now,
     target::{Host, Target},
@@ -16,7 +14,6 @@ pub struct Allowlist {
     /// By the domain that the names are below.
     domains: HashMap<String, Vec<Entry>>,
     addresses: HashMap<IpAddr, Vec<Entry>>,
-    private: Vec<Private>,
 }
 
 /// A rule that lets some callers call some hosts.
@@ -40,14 +37,6 @@ struct Entry {
     rule: Arc<Rule>,
 }
 
-/// Addresses of our own network that a host may have.
-#[derive(Debug)]
-struct Private {
-    host: config::HostRule,
-    addresses: Vec<IpNet>,
-    expires: Option<u64>,
-}
-
 impl Allowlist {
     /// From what the operator wrote.
     pub fn new(written: &config::Egress) -> Self {
@@ -59,15 +48,6 @@ impl Allowlist {
                 all.add(&host, &rule);
             }
         }
-        all.private = written
-            .private
-            .iter()
-            .map(|private| Private {
-                host: private.host.value.clone(),
-                addresses: private.addresses.clone(),
-                expires: private.expires.map(config::Date::unix_seconds),
-            })
-            .collect();
         all
     }
 
@@ -113,16 +93,6 @@ impl Allowlist {
         })
     }
 
-    /// Whether `target` may have this address of our own network.
-    pub fn is_private_on_purpose(&self, target: &Target, ip: IpAddr, now: Now) -> bool {
-        self.private.iter().any(|private| {
-            private.addresses.iter().any(|net| net.contains(&ip))
-                && private.host.port == target.port
-                && private.expires.is_none_or(|at| now.unix_seconds() < at)
-                && covers(&private.host, &target.host)
-        })
-    }
-
     fn entries(&self, host: &Host) -> impl Iterator<Item = &Entry> {
         let (exact, name) = match host {
             Host::Address(ip) => (self.addresses.get(ip), ""),
@@ -155,16 +125,8 @@ impl Rule {
 
 /// The domains that a name is below, the nearest first. Only whole labels count: `evilgithub.com`
 /// is not below `github.com`.
-fn domains_above(name: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn domains_above(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(at, _)| &name[at + 1..])
-}
-
-fn covers(rule: &config::HostRule, host: &Host) -> bool {
-    match host {
-        Host::Address(ip) => rule.ip() == Some(*ip),
-        Host::Name(name) if rule.subdomains => domains_above(name).any(|above| above == rule.host),
-        Host::Name(name) => rule.host == **name,
-    }
 }
 
 #[cfg(test)]
@@ -231,28 +193,6 @@ mod tests {
         assert_eq!(ask("x.vendor.example:443", "argocd", "web", 0), rule("wide", true));
         assert_eq!(ask("api.vendor.example:443", "argocd", "web", 0), rule("wide", true));
         assert_eq!(ask("api.vendor.example:443", "catalog", "web", 0), rule("narrow", false));
-    }
-
-    #[test]
-    fn a_private_address_is_bound_to_its_host_and_port() {
-        let list = allowlist(
-            "  private: [{host: 'harbor.corp.example:8443', addresses: [10.2.0.0/16]}, {host: '*.lab.example', addresses: ['fd00::/8'], expires: 1970-01-02}]\n",
-        );
-        let check = |host: &str, ip: &str, expected: bool| {
-            let now = Now::default();
-            let found = list.is_private_on_purpose(&target(host), ip.parse().unwrap(), now);
-            assert_eq!(found, expected, "{host} {ip}");
-        };
-        check("harbor.corp.example:8443", "10.2.3.4", true);
-        check("harbor.corp.example:443", "10.2.3.4", false);
-        check("harbor.corp.example:8443", "10.3.3.4", false);
-        check("evil.corp.example:8443", "10.2.3.4", false);
-        check("harbor.corp.example:8443", "::ffff:10.2.3.4", false);
-        check("a.lab.example:443", "fd00::1", true);
-        check("lab.example:443", "fd00::1", false);
-        let later = Now::default().plus(Duration::from_secs(86_400));
-        let lab = target("a.lab.example:443");
-        assert!(!list.is_private_on_purpose(&lab, "fd00::1".parse().unwrap(), later));
     }
 
     proptest! {

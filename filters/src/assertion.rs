@@ -11,7 +11,10 @@ use moka::sync::Cache;
 use ring::{
     digest::{SHA256, digest},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        UnparsedPublicKey,
+    },
 };
 use serde_json::json;
 
@@ -109,6 +112,19 @@ impl Assertions {
         .to_string()
     }
 
+    /// Signs a message (ES256).
+    pub(crate) fn signature(&self, message: &[u8]) -> Vec<u8> {
+        let signature =
+            self.key.sign(&self.random, message).expect("the system has random numbers");
+        signature.as_ref().to_vec()
+    }
+
+    /// Whether a message was signed with this key.
+    pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key());
+        public.verify(message, signature).is_ok()
+    }
+
     fn sign_now(&self, statement: &Statement<'_>, now: Now) -> HeaderValue {
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": self.key_id});
         let issued = now.unix_seconds();
@@ -131,9 +147,7 @@ impl Assertions {
         say("plugin", statement.plugin);
         let part = |json: &serde_json::Value| BASE64URL.encode(json.to_string());
         let message = format!("{}.{}", part(&header), part(&claims));
-        let signature =
-            self.key.sign(&self.random, message.as_bytes()).expect("the system has random numbers");
-        let token = format!("{message}.{}", BASE64URL.encode(signature.as_ref()));
+        let token = format!("{message}.{}", BASE64URL.encode(self.signature(message.as_bytes())));
         HeaderValue::from_str(&token).expect("base64url can stand in a header")
     }
 }

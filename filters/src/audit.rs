@@ -6,7 +6,7 @@ use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Exchange, Label, Now, Policy, client};
+use crate::{Denial, Exchange, Label, Now, Policy, client, exchange::Shared};
 
 /// What the machinery knows of an exchange beside [`Exchange`].
 #[derive(Debug)]
@@ -87,7 +87,8 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     if let Some(route) = &exchange.route {
         line.text("route", &route.name);
         line.text("rule", &route.place);
-        line.text("class", class(route.class));
+        line.maybe("operation", exchange.operation.as_deref());
+        line.text("class", class(exchange.class.unwrap_or(route.class)));
         line.maybe("plugin", route.plugin.as_deref());
         line.text("upstream", &route.upstream);
     }
@@ -114,6 +115,14 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     line.number("duration_us", facts.took.as_micros());
     if let Some(took) = facts.upstream_took {
         line.number("upstream_us", took.as_micros());
+    }
+    match exchange.shared {
+        Some(Shared::Collapsed) => line.text("shared", "collapsed"),
+        Some(Shared::Hit) => line.text("shared", "hit"),
+        None => {}
+    }
+    if !exchange.turn.is_zero() {
+        line.number("turn_us", exchange.turn.as_micros());
     }
     if facts.upgraded {
         line.literal("upgraded", "true");

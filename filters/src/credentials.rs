@@ -16,6 +16,8 @@ pub struct Credential {
     pub name: Label,
     /// The header that holds it.
     pub header: HeaderName,
+    /// Whether clients that insist on signing in for it are answered here.
+    pub signs_in: bool,
 }
 
 impl Credential {
@@ -23,7 +25,7 @@ impl Credential {
     pub fn new(called: &config::Name, written: &config::Credential) -> Self {
         let header = written.header.as_ref();
         let header = header.map_or(header::AUTHORIZATION, |header| name(header));
-        Self { name: called.into(), header }
+        Self { name: called.into(), header, signs_in: false }
     }
 
     /// Shows `value` to the upstream. What the client said in its place, and the client's own token
@@ -55,8 +57,11 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        let credential =
-            Credential { name: Label::lossy("jenkins"), header: header.parse().unwrap() };
+        let credential = Credential {
+            name: Label::lossy("jenkins"),
+            header: header.parse().unwrap(),
+            signs_in: false,
+        };
         credential.show(&mut headers, HeaderValue::from_static("ours"));
         assert!(headers[header].is_sensitive());
         assert!(!format!("{headers:?}").contains("ours"));

@@ -57,6 +57,14 @@ pub enum Denial {
     BreakerOpen { upstream: Label, retry_after: Duration },
     /// The action could not be put on record.
     AuditUnavailable,
+    /// It would have to wait too long for its turn at the upstream.
+    PaceExceeded { upstream: Label, retry_after: Duration },
+    /// The body is no GraphQL request that means one thing.
+    GraphqlMalformed { why: &'static str },
+    /// No rule allows the operation.
+    GraphqlRefused { operation: &'static str, field: Label },
+    /// What the request is about is not the workspace's.
+    ResourceRefused { kind: Label, name: Label },
     /// What the upstream must be shown could not be had.
     CredentialUnavailable { credential: Label },
     /// The body is larger than the route takes.
@@ -151,6 +159,8 @@ pub enum Lack {
         /// The key id that is not known.
         kid: Option<Label>,
     },
+    /// The request's body, which the route's rules are about.
+    Body,
     /// The groups of a user that its token does not name.
     Groups {
         /// The issuer's name in the config.
@@ -201,6 +211,10 @@ impl Denial {
             Self::IdempotencyKeyInvalid => (S::BAD_REQUEST, "idempotency_key_invalid"),
             Self::BreakerOpen { .. } => (S::SERVICE_UNAVAILABLE, "breaker_open"),
             Self::AuditUnavailable => (S::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            Self::PaceExceeded { .. } => (S::TOO_MANY_REQUESTS, "pace_exceeded"),
+            Self::GraphqlMalformed { .. } => (S::BAD_REQUEST, "graphql_malformed"),
+            Self::GraphqlRefused { .. } => (S::FORBIDDEN, "graphql_refused"),
+            Self::ResourceRefused { .. } => (S::FORBIDDEN, "resource_refused"),
             Self::CredentialUnavailable { .. } => {
                 (S::SERVICE_UNAVAILABLE, "credential_unavailable")
             }
@@ -230,9 +244,9 @@ impl Denial {
     /// How long the client should wait before it asks again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::BreakerOpen { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            Self::RateLimited { retry_after, .. }
+            | Self::BreakerOpen { retry_after, .. }
+            | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),
             Self::IdempotencyInFlight | Self::TunnelsExhausted { .. } => {
                 Some(Duration::from_secs(1))
             }
@@ -337,6 +351,16 @@ impl fmt::Display for Denial {
                 write!(f, "upstream `{upstream}` is left alone after failures")
             }
             Self::AuditUnavailable => write!(f, "the action cannot be put on record"),
+            Self::PaceExceeded { upstream, .. } => {
+                write!(f, "it would have to wait too long for its turn at `{upstream}`")
+            }
+            Self::GraphqlMalformed { why } => write!(f, "the GraphQL request is refused: {why}"),
+            Self::GraphqlRefused { operation, field } => {
+                write!(f, "no rule of the route allows `{operation} {field}`")
+            }
+            Self::ResourceRefused { kind, name } => {
+                write!(f, "`{name}` is no `{kind}` of the workspace's `resources`")
+            }
             Self::CredentialUnavailable { credential } => {
                 write!(f, "credential `{credential}` cannot be had")
             }

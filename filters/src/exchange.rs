@@ -1,13 +1,15 @@
 //! One request and its answer, as far as we know it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
 
 use crate::{
     Label,
     allowlist::Rule,
+    api_key::SignedIn,
     breaker::Permit,
+    coalesce,
     credentials::Credential,
     denial::Lack,
     headers::Edits,
@@ -40,6 +42,8 @@ pub struct Head<'a> {
     pub host: Option<&'a [u8]>,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The body, once it was read because a decision lacked it.
+    pub body: Option<&'a [u8]>,
 }
 
 impl Head<'_> {
@@ -87,12 +91,31 @@ pub struct Exchange {
     pub lack: Option<Lack>,
     /// What the upstream is to be shown. Set once nothing else stands in the way.
     pub credential: Option<Arc<Credential>>,
+    /// What a GraphQL request asks for, if its route asks that.
+    pub operation: Option<Label>,
+    /// What it does, if its body says so and not its route.
+    pub class: Option<config::Class>,
+    /// The answer to somebody who signed in here.
+    pub signed_in: Option<SignedIn>,
+    /// How long it has to wait for its turn at the upstream.
+    pub turn: Duration,
+    /// Where the answer came from, if not from the upstream for this request alone.
+    pub shared: Option<Shared>,
     /// The breaker's leave; it takes the outcome.
     pub permit: Option<Permit>,
     /// On a forward listener: what was called.
     pub called: Option<Called>,
     /// On a forward listener: its place among the workspace's tunnels.
     pub tunnel: Option<Open>,
+}
+
+/// Where an answer came from that others have, too (RFC 9211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// From the answer to another request, asked at the same time.
+    Collapsed,
+    /// From an answer that was kept.
+    Hit,
 }
 
 /// What a call on a forward listener was about.
@@ -124,4 +147,7 @@ pub struct Admitted {
     pub upstream: Label,
     /// How its head is changed on the way.
     pub edits: Edits,
+    /// What it has in common with requests that are the same, if it may be one with them. It has
+    /// yet to [`crate::reverse::depart`] if nobody else asks for it.
+    pub key: Option<coalesce::Key>,
 }

@@ -15,10 +15,13 @@ pub struct Request {
     pub target: String,
     /// The headers, `host` among them.
     pub headers: HeaderMap,
+    /// The body, if there is one.
+    pub body: Option<String>,
 }
 
 impl Request {
-    /// Reads a head as HTTP/1.1 writes it: a request line and headers.
+    /// Reads a request as HTTP/1.1 writes it: a request line, headers, and after an empty line the
+    /// body.
     ///
     /// # Errors
     /// Which line cannot be read.
@@ -33,10 +36,13 @@ impl Request {
             method: method.parse().map_err(|_| format!("`{method}` is not a method"))?,
             target: target.to_owned(),
             headers: HeaderMap::new(),
+            body: None,
         };
-        for line in lines.take_while(|line| !line.trim().is_empty()) {
+        for line in lines.by_ref().take_while(|line| !line.trim().is_empty()) {
             request.header(line)?;
         }
+        let body = lines.collect::<Vec<_>>().join("\n");
+        request.body = Some(body).filter(|body| !body.is_empty());
         Ok(request)
     }
 
@@ -64,6 +70,7 @@ impl Request {
             target: self.target.as_bytes(),
             host: self.headers.get("host").map(HeaderValue::as_bytes),
             headers: &self.headers,
+            body: self.body.as_deref().map(str::as_bytes),
         }
     }
 }
@@ -104,7 +111,9 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
             .as_ref()
             .map(|route| format!("{} ({}), at {}", route.name, route.template, route.place)),
     );
-    step("class", exchange.route.as_ref().map(|r| crate::audit::class(r.class).to_owned()));
+    step("operation", exchange.operation.as_ref().map(ToString::to_string));
+    let class = exchange.class.or(exchange.route.as_ref().map(|route| route.class));
+    step("class", class.map(|class| crate::audit::class(class).to_owned()));
     step(
         "plugin",
         exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string),

@@ -12,6 +12,7 @@ use crate::{
     addresses::AddressClass,
     client_hello::{ClientHello, Peek},
     exchange::Called,
+    guard,
     identity::{ClientCertificate, Shown},
     target::{Host, Target},
 };
@@ -101,30 +102,19 @@ pub fn choose(
     let mut reported = false;
     let mut refused = None;
     for ip in found {
-        let class = policy.egress.class(*ip, own);
-        if class == AddressClass::Public
-            || policy.allowlist.is_private_on_purpose(&called.target, *ip, now)
-        {
-            chosen.push(*ip);
-        } else if report_only && is_merely_private(class) {
-            reported = true;
-            chosen.push(*ip);
-        } else {
-            refused = refused.or(Some((*ip, class)));
+        match policy.guard.judge(&called.target, *ip, own, now) {
+            Ok(()) => chosen.push(*ip),
+            Err(class) if report_only && is_merely_private(class) => {
+                reported = true;
+                chosen.push(*ip);
+            }
+            Err(class) => refused = refused.or(Some((*ip, class))),
         }
     }
     if reported {
         called.would_deny = called.would_deny.or(Some("address_refused"));
     }
-    if !chosen.is_empty() {
-        return Ok(chosen);
-    }
-    let (ip, class) = refused.unwrap_or((IpAddr::from([0, 0, 0, 0]), AddressClass::Unspecified));
-    Err(Denial::AddressRefused {
-        target: Label::lossy(&called.target.to_string()),
-        address: Label::lossy(&ip.to_string()),
-        class: class.name(),
-    })
+    if chosen.is_empty() { Err(guard::refusal(&called.target, refused)) } else { Ok(chosen) }
 }
 
 /// Whether a tunnel to this target must carry TLS for its name.

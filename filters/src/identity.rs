@@ -5,7 +5,6 @@ mod backstage;
 mod certificates;
 mod claims;
 mod crypto;
-mod json;
 mod keys;
 mod p521;
 mod proxy_authorization;
@@ -82,8 +81,10 @@ pub enum Proof {
     WebSocketProtocol,
     /// A client certificate.
     ClientCertificate,
-    /// A password in `Proxy-Authorization`.
+    /// A password in `Proxy-Authorization`, or in signing in to an API.
     Password,
+    /// A ticket that was given for a password.
+    Ticket,
     /// Nothing but having reached a listener that says whose its calls are.
     Listener,
     /// Nothing: a caller that `explain` supposes.
@@ -147,6 +148,7 @@ impl Proof {
             Self::WebSocketProtocol => "websocket_protocol",
             Self::ClientCertificate => "client_certificate",
             Self::Password => "password",
+            Self::Ticket => "ticket",
             Self::Listener => "listener",
             Self::Supposed => "supposed",
         }
@@ -158,7 +160,7 @@ impl Proof {
         match self {
             Self::Token | Self::Cookie | Self::WebSocketProtocol => "token",
             Self::ClientCertificate => "certificate",
-            Self::Password => "shared_secret",
+            Self::Password | Self::Ticket => "shared_secret",
             Self::Listener => "listener",
             Self::Supposed => "supposed",
         }
@@ -178,8 +180,12 @@ impl From<TokenFault> for Refusal {
 }
 
 impl Refusal {
-    fn plain(denial: Denial) -> Self {
+    pub(crate) fn plain(denial: Denial) -> Self {
         Self { denial, lack: None, suspect: false }
+    }
+
+    pub(crate) fn suspect(denial: Denial) -> Self {
+        Self { denial, lack: None, suspect: true }
     }
 }
 

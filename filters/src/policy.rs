@@ -7,11 +7,15 @@ use ipnet::IpNet;
 use crate::{
     Label,
     allowlist::Allowlist,
+    base::Base,
     breaker,
     credentials::Credential,
     egress::Egress,
+    graphql::Graphql,
+    guard::Guard,
     headers::Headers,
     identity::{self, Caller, Identity},
+    pace,
     plugins::Plugins,
     query::Query,
     rate_limit::RateLimits,
@@ -37,6 +41,8 @@ pub struct Policy {
     pub allowlist: Allowlist,
     /// What holds for all calls out.
     pub egress: Egress,
+    /// Which addresses may be dialled.
+    pub guard: Guard,
     /// How much.
     pub rate_limits: RateLimits,
     /// What the upstream is told.
@@ -73,6 +79,7 @@ impl Policy {
             plugins: Plugins::new(written),
             allowlist: Allowlist::new(&written.egress),
             egress: Egress::new(&written.egress),
+            guard: Guard::new(&written.egress),
             rate_limits: RateLimits::new(written),
             headers: Headers::new(&written.headers),
         }
@@ -116,6 +123,11 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
         .iter()
         .map(|(name, upstream)| (name, Arc::new(written.breaker(name, upstream))))
         .collect();
+    let paces: HashMap<&config::Name, Option<Arc<pace::Rules>>> = written
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name, pace::Rules::of(upstream)))
+        .collect();
     all.iter()
         .enumerate()
         .map(|(index, located)| {
@@ -138,9 +150,13 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 plugin,
                 class: route.class,
                 query: Query::from(&route.options.query),
-                workspace_segment: route.path.segments.iter().position(
-                    |s| matches!(s, config::Segment::Parameter(name) if name == "workspace"),
-                ),
+                workspace_segment: segment_of(&route.path, "workspace"),
+                pace: paces[&route.upstream.value].clone(),
+                base: Base::new(&upstream.url, route.options.strip_prefix.as_ref()),
+                external: upstream.external,
+                coalesce: route.options.coalesce.map(Into::into),
+                graphql: route.options.graphql.as_deref().map(Graphql::new),
+                resources: resources(route),
                 credential: upstream
                     .credential
                     .as_ref()
@@ -150,6 +166,22 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 options: route.options.clone(),
             };
             (Arc::new(run), route.clone())
+        })
+        .collect()
+}
+
+/// Which segment of a path is the parameter of this name.
+fn segment_of(path: &config::PathTemplate, name: &str) -> Option<usize> {
+    let is_it = |s: &config::Segment| matches!(s, config::Segment::Parameter(own) if own == name);
+    path.segments.iter().position(is_it)
+}
+
+fn resources(route: &config::Route) -> Vec<(Label, usize)> {
+    let named = route.options.resources.iter();
+    named
+        .map(|(kind, parameter)| {
+            let segment = segment_of(&route.path, parameter);
+            (kind.into(), segment.expect("a config's resources name parameters of the path"))
         })
         .collect()
 }

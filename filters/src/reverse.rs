@@ -4,10 +4,13 @@
 //! charged before they are known. A new filter is one more line here.
 
 use crate::{
-    Admitted, Denial, Exchange, Head, Now, Policy, State, access,
+    Admitted, Denial, Exchange, Head, Label, Now, Policy, State, access, api_key,
     breaker::Outcome,
     breaker::Transition,
-    client,
+    client, coalesce,
+    denial::Lack,
+    graphql::Operation,
+    headers::Edits,
     identity::Asked,
     normal_form::NormalPath,
     routes::{self, Route},
@@ -44,7 +47,7 @@ pub fn decide(
     let mut edits = if route.options.public {
         let standing = policy.rate_limits.take_stranger(&state.limiters, client, now)?;
         exchange.standing = Some(standing);
-        policy.headers.anonymous(route)
+        if route.external { Edits::default() } else { policy.headers.anonymous(route) }
     } else {
         let asked = Asked {
             headers: head.headers,
@@ -52,11 +55,16 @@ pub fn decide(
             upgrade: head.is_upgrade(),
             certificate: head.certificate,
         };
+        let signs_in = route.credential.as_ref().is_some_and(|credential| credential.signs_in);
         let known = match exchange.supposed.take() {
-            Some(supposed) => Ok(supposed),
-            None => policy.identity.authenticate(&asked, &state.keys, &state.tokens, now),
+            Some(supposed) => Ok((supposed, None)),
+            None if signs_in => api_key::authenticate(policy, state, head, &asked, route, now),
+            None => policy
+                .identity
+                .authenticate(&asked, &state.keys, &state.tokens, now)
+                .map(|caller| (caller, None)),
         };
-        let known = known.map_err(|refusal| {
+        let (known, signed_in) = known.map_err(|refusal| {
             exchange.lack = refusal.lack;
             // Whoever keeps trying tokens that do not verify is held to the share of a stranger.
             let stranger = refusal
@@ -64,24 +72,65 @@ pub fn decide(
                 .then(|| policy.rate_limits.take_stranger(&state.limiters, client, now));
             stranger.and_then(Result::err).unwrap_or(refusal.denial)
         })?;
+        exchange.signed_in = signed_in;
         let caller = exchange.caller.insert(known);
         let workspace = policy.workspaces.resolve(head, path, route, caller)?;
         exchange.workspace = workspace;
         let workspace = exchange.workspace.as_ref();
         policy.plugins.enabled(route.plugin.as_ref(), workspace)?;
         access::permit(route, caller)?;
+        access::resources(route, path, workspace)?;
+        if let Some(signed_in) = &exchange.signed_in {
+            exchange.operation = Some(signed_in.operation.clone());
+        } else if let Some(graphql) = &route.graphql {
+            let Some(body) = head.body else {
+                exchange.lack = Some(Lack::Body);
+                return Err(Denial::GraphqlMalformed { why: "it has no body" });
+            };
+            let operation = Operation::of(head, body)?;
+            exchange.operation = Some(Label::lossy(&operation.to_string()));
+            exchange.class = Some(operation.class());
+            graphql.permit(&operation, &route.name, caller, workspace)?;
+        }
         let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
         exchange.standing = Some(standing);
         exchange.running = state.in_flight.begin(head, path, caller)?;
-        policy.headers.vouch(route, caller, workspace, &state.assertions, now)
+        if route.external {
+            // Who calls is none of a stranger's business.
+            Edits::default()
+        } else {
+            policy.headers.vouch(route, caller, workspace, &state.assertions, now)
+        }
     };
-    state.recording.ready(route.class)?;
+    state.recording.ready(exchange.class.unwrap_or(route.class))?;
+    edits.target = target(head, route, path, query);
+    let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
+    let caller = exchange.caller.as_deref();
+    let workspace = exchange.workspace.as_ref().map(|workspace| &workspace.name);
+    let asked = coalesce::Asked { head, target: sent, route, caller, workspace };
+    let key = coalesce::Key::of(&asked, &policy.headers, &policy.digest);
+    let admitted = Admitted { upstream: route.upstream.clone(), edits, key };
+    if key.is_none() && exchange.signed_in.is_none() {
+        depart(state, now, exchange)?;
+    }
+    Ok(admitted)
+}
+
+/// The last checks of an admitted request, for those that go to the upstream. The others are given
+/// the answer to one that did.
+///
+/// # Errors
+/// [`Denial::BreakerOpen`] and [`Denial::PaceExceeded`].
+pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), Denial> {
+    let route = exchange.route.as_ref().expect("an admitted request has a route");
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
     let permit = state.breakers.admit(&route.breaker, &route.breaker_rules, now)?;
+    if let Some(pace) = &route.pace {
+        exchange.turn = state.paces.turn(&route.upstream, pace, now)?;
+    }
     exchange.permit = Some(permit);
     exchange.credential.clone_from(&route.credential);
-    edits.target = target(head, path, query);
-    Ok(Admitted { upstream: route.upstream.clone(), edits })
+    Ok(())
 }
 
 /// Tells the breaker how an admitted exchange ended. `Some` if that moved it.
@@ -100,11 +149,16 @@ fn slashes(route: &Route, path: &NormalPath) -> Result<(), Denial> {
 }
 
 /// Path and query as the upstream gets them, if not as they came.
-fn target(head: &Head<'_>, path: &NormalPath, query: Option<String>) -> Option<String> {
-    if !path.changed() && query.is_none() {
+fn target(
+    head: &Head<'_>,
+    route: &Route,
+    path: &NormalPath,
+    query: Option<String>,
+) -> Option<String> {
+    if !path.changed() && query.is_none() && route.base.is_plain() {
         return None;
     }
-    let mut target = path.as_str().to_owned();
+    let mut target = route.base.theirs(path).into_owned();
     let query = match query {
         Some(query) => Some(query),
         None => head.query().map(|query| String::from_utf8_lossy(query).into_owned()),

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use http::Method;
 
 use crate::{
-    Denial, Head, Label, breaker, credentials::Credential, normal_form::NormalPath, query::Query,
+    Denial, Head, Label, base::Base, breaker, coalesce, credentials::Credential, graphql::Graphql,
+    normal_form::NormalPath, pace, query::Query,
 };
 
 /// A route as it is run.
@@ -35,6 +36,18 @@ pub struct Route {
     pub breaker: breaker::Key,
     /// When that breaker opens.
     pub breaker_rules: Arc<config::Breaker>,
+    /// How fast its upstream may be asked.
+    pub pace: Option<Arc<pace::Rules>>,
+    /// Where its upstream's paths stand among ours.
+    pub base: Base,
+    /// Whether its upstream is somebody else's.
+    pub external: bool,
+    /// Whether, and among whom, the same requests are one.
+    pub coalesce: Option<coalesce::Rules>,
+    /// The operations it lets through, if it is a GraphQL API.
+    pub graphql: Option<Graphql>,
+    /// The segments of its path that must name resources of these kinds.
+    pub resources: Vec<(Label, usize)>,
     /// What its upstream is shown.
     pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.

@@ -8,6 +8,7 @@ use crate::{
     breaker::Breakers,
     idempotency::InFlight,
     identity::{Keys, Tokens},
+    pace::Paces,
     passwords::Passwords,
     rate_limit::Limiters,
     tunnels::Tunnels,
@@ -27,6 +28,8 @@ pub struct State {
     pub limiters: Limiters,
     /// Which upstreams are left alone.
     pub breakers: Breakers,
+    /// When each upstream may be asked next.
+    pub paces: Paces,
     /// Requests under way that carry an idempotency key.
     pub in_flight: InFlight,
     /// The key that signs assertions.
@@ -49,6 +52,7 @@ impl State {
             tunnels: Tunnels::default(),
             limiters: Limiters::default(),
             breakers: Breakers::default(),
+            paces: Paces::default(),
             in_flight: InFlight::default(),
             assertions,
             recording: Recording(AtomicBool::new(true)),

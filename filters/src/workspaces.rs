@@ -29,6 +29,8 @@ pub struct Declared {
     callers: HashSet<String>,
     /// Plugins switched on or off here.
     pub plugins: HashMap<String, bool>,
+    /// What is its own in the systems behind, by kind.
+    pub resources: HashMap<String, Vec<String>>,
     /// A limit of its own.
     pub rate_limit: Option<config::Limit>,
     /// Its number in the config, for metrics.
@@ -62,6 +64,11 @@ impl Workspaces {
                 groups: workspace.groups.iter().cloned().collect(),
                 callers: workspace.callers.iter().cloned().collect(),
                 plugins: workspace.plugins.iter().map(|(p, on)| (p.to_string(), *on)).collect(),
+                resources: workspace
+                    .resources
+                    .iter()
+                    .map(|(kind, names)| (kind.to_string(), names.clone()))
+                    .collect(),
                 rate_limit: workspace.rate_limit,
                 index,
             };

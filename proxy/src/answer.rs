@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use config::{Detail, ErrorFormat};
-use filters::{Denial, Exchange, rate_limit::Standing};
+use filters::{Denial, Exchange, exchange::Shared, rate_limit::Standing};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
 use crate::{
+    flights::Answer,
     heads,
     request::{RequestId, X_REQUEST_ID},
 };
@@ -73,6 +74,64 @@ async fn write_as(
     }
     Ok(())
 }
+
+/// Writes an answer of our own in JSON, for one caller and nobody else.
+///
+/// # Errors
+/// If the client is gone.
+pub(crate) async fn write_json(
+    session: &mut Session,
+    body: &str,
+    request_id: &RequestId,
+) -> Result<()> {
+    let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
+    head.insert_header(header::CONTENT_TYPE, "application/json")?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    head.insert_header(X_REQUEST_ID, request_id.header())?;
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(Bytes::copy_from_slice(body.as_bytes())), true).await
+}
+
+/// Writes the answer to another request that was the same.
+///
+/// # Errors
+/// If the client is gone.
+pub(crate) async fn write_shared(
+    session: &mut Session,
+    exchange: &Exchange,
+    shared: &Answer,
+    request_id: &RequestId,
+) -> Result<()> {
+    let mut head = ResponseHeader::build(shared.status, None)?;
+    heads::edit_response(&mut head, |parts| {
+        let headers = &mut parts.headers;
+        headers.clone_from(&shared.headers);
+        // RFC 9211.
+        let (age, left) = (shared.age().as_secs(), shared.left().as_secs());
+        let status = match exchange.shared {
+            Some(Shared::Hit) => format!("stagedoor; hit; ttl={left}"),
+            _ => "stagedoor; fwd=miss; collapsed".to_owned(),
+        };
+        if exchange.shared == Some(Shared::Hit) {
+            headers.insert(header::AGE, age.into());
+        }
+        headers.insert(CACHE_STATUS, status.parse().expect("a cache status is plain"));
+        if !matches!(shared.status.as_u16(), 204 | 304) {
+            headers.insert(header::CONTENT_LENGTH, shared.body.len().into());
+        }
+        headers.insert(X_REQUEST_ID, request_id.header());
+        limits(headers, exchange.standing.as_ref(), None);
+    });
+    let nothing = shared.body.is_empty();
+    session.write_response_header(Box::new(head), nothing).await?;
+    if !nothing {
+        session.write_response_body(Some(shared.body.clone()), true).await?;
+    }
+    Ok(())
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How a caller may say who it is to a forward proxy (RFC 9110 11.7.1).
 pub(crate) const PROXY_CHALLENGE: &str = "Basic realm=\"stagedoor\"";

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use filters::{
+    Denial,
+    guard::Guard,
+    target::{Host, Target},
+};
 use hickory_resolver::{
     ResolverBuilder, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
@@ -14,6 +19,8 @@ use hickory_resolver::{
 };
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
+
+use crate::clock;
 
 /// Looks names up, both families, and connects.
 #[derive(Clone, Default)]
@@ -37,9 +44,27 @@ pub struct Unresolved {
     cause: String,
 }
 
+/// Why there is nothing to connect to.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// The name has no address.
+    #[error(transparent)]
+    Unresolved(Unresolved),
+    /// None of its addresses may be dialled.
+    #[error("{0}")]
+    Refused(Box<Denial>),
+}
+
 const PATIENCE: Duration = Duration::from_secs(3);
 /// An interface that comes up is known after this.
 const OWN_FOR: Duration = Duration::from_secs(10);
+
+impl Unresolved {
+    /// It had one, and has none now.
+    pub(crate) fn gone(host: &str) -> Self {
+        Self { host: host.to_owned(), cause: "it has no address any more".to_owned() }
+    }
+}
 
 impl Dial {
     /// Asks these servers instead of the system's.
@@ -78,6 +103,31 @@ impl Dial {
         let resolver = inner.outward.get_or_init(|| inner.resolver(ResolveHosts::Never));
         let found = ask(resolver.as_ref(), &format!("{name}.")).await;
         found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
+    }
+
+    /// The addresses of a host that may be dialled, each with the port, for whoever connects to what
+    /// others name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn vetted(
+        &self,
+        host: &str,
+        port: u16,
+        guard: &Guard,
+    ) -> Result<Vec<SocketAddr>, Unreachable> {
+        let refused = |denial| Unreachable::Refused(Box::new(denial));
+        let called =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let target = Target::of_connect(called.as_bytes());
+        let target = target.map_err(|fault| refused(Denial::TargetInvalid(fault)))?;
+        let found = match &target.host {
+            Host::Address(ip) => vec![*ip],
+            Host::Name(name) => self.lookup(name).await.map_err(Unreachable::Unresolved)?,
+        };
+        let own = self.own_addresses();
+        let passed = guard.vet(&target, &found, &own, clock::now()).map_err(refused)?;
+        Ok(passed.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
     /// Connects to the first of these addresses that answers, trying them in turn. Each has its

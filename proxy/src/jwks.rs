@@ -90,6 +90,8 @@ impl Fetcher {
     /// Fetches what a decision lacked; answers whether asking again makes sense.
     pub async fn fetch(&self, config: &config::Config, lack: &Lack) -> bool {
         match lack {
+            // It is the client's to send.
+            Lack::Body => false,
             Lack::Keys { issuer, plugin, kid } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
                 let source = Source::new(issuer.clone(), written, plugin.clone());

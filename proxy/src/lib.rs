@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod dial;
 mod failure;
 mod fetch;
+pub mod flights;
 pub mod forward;
 pub mod front;
 mod heads;

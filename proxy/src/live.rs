@@ -18,6 +18,7 @@ use crate::{
     clock,
     credentials::Credentials,
     dial::Dial,
+    flights::Flights,
     front::Drain,
     jwks::Fetcher,
     metrics::{Counts, Metrics},
@@ -57,6 +58,8 @@ pub struct Stage {
     pub fetcher: Fetcher,
     /// Resolves names.
     pub dial: Dial,
+    /// Requests that are the same.
+    pub flights: Arc<Flights>,
     /// Whether the process is stopping.
     pub drain: Arc<Drain>,
     /// The config file.

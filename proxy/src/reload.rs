@@ -152,7 +152,7 @@ impl Stage {
             needs_restart,
             ..make(loaded, &self.dial, &self.metrics, Some(&last.credentials))?
         });
-        live.upstreams.resolve(&self.dial).await;
+        live.upstreams.resolve(&self.dial, &live.policy.guard).await;
         let config = &live.loaded.config;
         let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.

@@ -39,6 +39,7 @@ pub(crate) fn head<'a>(
         target: request.raw_path(),
         host: authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)),
         headers: &request.headers,
+        body: None,
     }
 }
 
@@ -48,6 +49,7 @@ pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
 }
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What an exchange is called, by the client, the upstream and the record.
 pub(crate) struct RequestId(HeaderValue);

@@ -1,16 +1,18 @@
 //! Pingora's phases of a reverse exchange, each one call into `filters`. Nothing is decided here
 //! that `filters::decide` did not.
 
+mod admit;
+mod answered;
+mod record;
+mod redaction;
+mod sent;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use filters::{
-    Denial, Exchange, Now,
-    breaker::{self, Outcome},
-    headers::{Edits, forwarded_for},
-};
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -22,14 +24,14 @@ use crate::{
     answer, clock,
     credentials::Shown,
     failure,
+    flights::{Capture, Lead},
     front::UnderWay,
-    heads,
     live::{Live, Stage},
-    metrics::Counted,
-    request::{RequestId, X_REQUEST_ID, caused_by, control_id, facts_of, head, is_json, trace_id},
+    request::{RequestId, caused_by},
     upgrade::Answered,
-    upstreams::Attempt,
+    upstreams::{Attempt, Unreachable},
 };
+use admit::Admission;
 
 /// One reverse listener.
 pub struct Reverse {
@@ -67,22 +69,17 @@ pub struct Ctx {
     answered: Answered,
     grpc: bool,
     bytes_in: u64,
+    /// The request's body, where a decision is about it.
+    body: Option<Bytes>,
     /// The answer so far, where it must be read whole to be redacted.
     redacting: Option<BytesMut>,
+    /// Others wait for the answer, which is yet to come.
+    lead: Option<Lead>,
+    /// Others wait for the answer, which is coming.
+    captured: Option<Capture>,
     control_id: Option<String>,
     _under_way: UnderWay,
 }
-
-/// Answers larger than this are not redacted, so they do not leave.
-const REDACTED_BYTES_MAX: usize = 8 << 20;
-
-/// A plugin's token may lack the plugin's keys, the user's, and the user's groups.
-const LACKS_MAX: usize = 3;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
@@ -103,6 +100,19 @@ impl Ctx {
     fn upstream(&self) -> filters::Label {
         let route = self.exchange.route.as_ref();
         route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
+    }
+
+    /// Takes a part of the answer for those who wait for it, too.
+    fn capture(&mut self, part: Option<&Bytes>, whole: bool) {
+        let Some(captured) = self.captured.take() else { return };
+        let captured = match part {
+            Some(part) => captured.read(part),
+            None => Some(captured),
+        };
+        match captured {
+            Some(captured) if whole => captured.finish(),
+            captured => self.captured = captured,
+        }
     }
 
     fn late(&mut self) -> Box<Error> {
@@ -136,7 +146,10 @@ impl ProxyHttp for Reverse {
             answered: Answered::default(),
             grpc: false,
             bytes_in: 0,
+            body: None,
             redacting: None,
+            lead: None,
+            captured: None,
             control_id: None,
             _under_way: self.stage.drain.exchange(),
         }
@@ -150,32 +163,20 @@ impl ProxyHttp for Reverse {
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
         ctx.request_id = RequestId::of(session.req_header());
-        let mut decided = self.decide(session, ctx);
-        for _ in 0..LACKS_MAX {
-            let Some(lack) = decided.as_ref().err().and_then(|_| ctx.exchange.lack.take()) else {
-                break;
-            };
-            if !self.stage.fetcher.fetch(&ctx.live.loaded.config, &lack).await {
-                break;
-            }
-            decided = self.decide(session, ctx);
-        }
-        let too_large = || {
-            let max = self.body_max(ctx);
-            let length = session.req_header().headers.get(header::CONTENT_LENGTH)?;
-            let length: u64 = length.to_str().ok()?.parse().ok()?;
-            (length > max).then_some(Denial::BodyTooLarge { bytes_max: max })
-        };
-        let decided = decided.and_then(|edits| too_large().map_or(Ok(edits), Err));
-        let decided = match decided {
-            Ok(edits) => fetch_credential(ctx).await.map(|()| edits),
-            Err(denial) => Err(denial),
-        };
-        match decided {
-            Ok(edits) => {
-                ctx.edits = edits;
+        match self.admit(session, ctx).await {
+            Ok(Admission::Sent) => {
                 self.note_kind(session, ctx);
                 Ok(false)
+            }
+            Ok(Admission::SignedIn(signed_in)) => {
+                ctx.status = 200;
+                answer::write_json(session, signed_in.body.expose(), &ctx.request_id).await?;
+                Ok(true)
+            }
+            Ok(Admission::Shared(shared)) => {
+                ctx.status = shared.status.as_u16();
+                answer::write_shared(session, &ctx.exchange, &shared, &ctx.request_id).await?;
+                Ok(true)
             }
             Err(denial) => {
                 self.refuse(session, ctx, denial).await?;
@@ -200,16 +201,21 @@ impl ProxyHttp for Reverse {
             nth: ctx.attempts as usize,
         };
         ctx.attempts += 1;
-        match upstream.peer(&attempt, &self.stage.dial).await {
+        match upstream.peer(&attempt, &self.stage.dial, &live.policy.guard).await {
             Ok(peer) => {
                 ctx.upstream_asked = Some(clock::elapsed());
                 ctx.upstream_address = peer._address.as_inet().copied();
                 Ok(peer)
             }
-            Err(error) => {
+            Err(Unreachable::Unresolved(error)) => {
                 tracing::warn!(upstream = %route.upstream, %error);
                 ctx.outcome = Some(Outcome::Failure);
                 Err(ctx.deny(Denial::UpstreamUnreachable { upstream: route.upstream.clone() }))
+            }
+            // Our refusal, and so no failure of its own.
+            Err(Unreachable::Refused(denial)) => {
+                tracing::warn!(upstream = %route.upstream, %denial);
+                Err(ctx.deny(*denial))
             }
         }
     }
@@ -255,60 +261,6 @@ impl ProxyHttp for Reverse {
         error
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let policy = &ctx.live.policy;
-        let came = session.req_header();
-        let head = head(self.listener, self.tls, session, came, None);
-        let trusted = &policy.listeners[self.listener].trusted_proxies;
-        let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
-        let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
-        let https = HeaderValue::from_static(if self.tls { "https" } else { "http" });
-        let host = head.host.and_then(|host| HeaderValue::from_bytes(host).ok());
-        let upstream = ctx.live.upstreams.get(&ctx.upstream());
-        let upstream = upstream.expect("a policy names known upstreams");
-        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
-        heads::edit_request(request, |parts| {
-            let headers = &mut parts.headers;
-            headers.reserve(12);
-            for name in policy.headers.strip(headers) {
-                headers.remove(&name);
-            }
-            for (name, value) in &ctx.edits.set {
-                headers.insert(name.clone(), value.clone());
-            }
-            headers.insert(X_FORWARDED_FOR, forwarded_for(&head, trusted));
-            headers.insert(X_FORWARDED_PROTO, proto.cloned().unwrap_or(https));
-            if let Some(host) = &host {
-                headers.insert(X_FORWARDED_HOST, host.clone());
-            }
-            headers.insert(X_REQUEST_ID, ctx.request_id.header());
-            let kept = host.filter(|_| upstream.written.preserve_host);
-            headers.insert(header::HOST, kept.unwrap_or_else(|| upstream.host.clone()));
-            if !route.options.redact.is_empty() {
-                // What must be read must not be compressed, nor come in parts.
-                headers.remove(header::ACCEPT_ENCODING);
-                headers.remove(header::RANGE);
-            }
-            if ctx.grpc {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            if let Some(target) = &ctx.edits.target {
-                parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
-            }
-            // Last: nothing may say anything beside it.
-            if let Some(credential) = &ctx.exchange.credential {
-                let shown = ctx.shown.as_ref().expect("request_filter fetched it");
-                credential.show(&mut parts.headers, shown.value());
-            }
-            Ok(())
-        })
-    }
-
     async fn request_body_filter(
         &self,
         _: &mut Session,
@@ -332,70 +284,22 @@ impl ProxyHttp for Reverse {
         Ok(())
     }
 
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        self.edit_sent(session, request, ctx)
+    }
+
     async fn response_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let Some(route) = ctx.exchange.route.clone() else { return Ok(()) };
-        let now = clock::now();
-        ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
-        let status = response.status.as_u16();
-        if status < 200 && status != 101 {
-            return Ok(());
-        }
-        ctx.status = status;
-        ctx.answered.note();
-        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
-        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
-        if status == 401
-            && let Some(shown) = &ctx.shown
-        {
-            shown.refused();
-        }
-        let is_json = content_type.is_some_and(is_json);
-        ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let redacted = !route.options.redact.is_empty() && is_json && status != 101;
-        if redacted {
-            if response.headers.contains_key(header::CONTENT_ENCODING) {
-                return Err(
-                    ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
-                );
-            }
-            let length = response.headers.get(header::CONTENT_LENGTH);
-            let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
-            ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
-        }
-        heads::edit_response(response, |parts| {
-            let headers = &mut parts.headers;
-            headers.reserve(8);
-            if status == 429 && !headers.contains_key(header::RETRY_AFTER) {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
-            }
-            // Pingora speaks of its own connection; the upstream's is none of the client's.
-            headers.remove(KEEP_ALIVE);
-            if route.delivery {
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                headers.remove(header::ETAG);
-                headers.remove(header::EXPIRES);
-                headers.remove(header::AGE);
-            }
-            if redacted {
-                headers.remove(header::CONTENT_LENGTH);
-                headers.remove(header::TRAILER);
-                if parts.version != Version::HTTP_2 {
-                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
-            }
-            headers.insert(X_REQUEST_ID, ctx.request_id.header());
-            answer::limits(headers, ctx.exchange.standing.as_ref(), None);
-        });
-        if self.stage.drain.is_draining() && !ctx.upgrade {
-            session.as_downstream_mut().set_keepalive(None);
-        }
-        Ok(())
+        self.edit_answered(session, response, ctx)
     }
 
     fn response_body_filter(
@@ -408,36 +312,9 @@ impl ProxyHttp for Reverse {
         if ctx.is_late() {
             return Err(ctx.late());
         }
-        let Some(whole) = &mut ctx.redacting else { return Ok(None) };
-        if let Some(part) = body.take() {
-            whole.extend_from_slice(&part);
-        }
-        let fits = whole.len() <= REDACTED_BYTES_MAX;
-        if fits && !end_of_stream {
-            return Ok(None);
-        }
-        let whole = ctx.redacting.take().unwrap_or_default().freeze();
-        let route = ctx.exchange.route.clone().expect("an admitted request has a route");
-        // A HEAD has no body, and neither have some answers.
-        let redacted = if whole.is_empty() {
-            Ok(whole)
-        } else {
-            match filters::redact::redact(&whole, &route.options.redact) {
-                Ok(std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),
-                Ok(std::borrow::Cow::Owned(kept)) => Ok(kept.into()),
-                Err(_) => Err(()),
-            }
-        };
-        match redacted {
-            Ok(kept) if fits => {
-                if route.class == config::Class::Action {
-                    ctx.control_id = control_id(&kept);
-                }
-                *body = Some(kept);
-                Ok(None)
-            }
-            _ => Err(ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })),
-        }
+        redaction::redact(body, end_of_stream, ctx)?;
+        ctx.capture(body.as_ref(), end_of_stream);
+        Ok(None)
     }
 
     async fn fail_to_proxy(
@@ -473,82 +350,14 @@ impl ProxyHttp for Reverse {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let now = clock::now();
-        let outcome = match (&ctx.denial, ctx.outcome) {
-            (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
-            (_, outcome) => outcome,
-        };
-        let moved = filters::reverse::report(&mut ctx.exchange, outcome, now);
-        if let Some(moved) = moved {
-            let plugin = moved.key.plugin.as_deref().unwrap_or_default();
-            tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
+        if error.is_none() {
+            ctx.capture(None, true);
         }
-        let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
-        let took = now.elapsed.saturating_sub(ctx.began.elapsed);
-        let method = session.req_header().method.as_str();
-        let counted = Counted {
-            status,
-            code: ctx.denial.as_ref().map(Denial::code),
-            upstream_failed: outcome == Some(Outcome::Failure),
-            method,
-            took,
-            upstream_took: ctx.upstream_took,
-        };
-        self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
-        let came = session.req_header();
-        let head = head(self.listener, self.tls, session, came, None);
-        let facts = filters::audit::Facts {
-            began: ctx.began,
-            request_id: ctx.request_id.as_str(),
-            trace_id: trace_id(came),
-            listener: &ctx.live.policy.listeners[self.listener].name,
-            peer: head.peer,
-            method,
-            host: head.host,
-            raw_path: head.path(),
-            status,
-            denial: ctx.denial.as_ref(),
-            upstream_address: ctx.upstream_address,
-            attempts: ctx.attempts,
-            bytes_in: ctx.bytes_in,
-            bytes_out: session.as_ref().body_bytes_sent() as u64,
-            took,
-            upstream_took: ctx.upstream_took,
-            upgraded: status == 101,
-            cut: error.is_some() && ctx.denial.is_none(),
-            idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
-            control_id: ctx.control_id.as_deref(),
-        };
-        self.stage.audit.record(|out| {
-            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
-        });
+        self.record(session, error, ctx);
     }
-}
-
-/// Gets what the upstream is to be shown, if anything.
-async fn fetch_credential(ctx: &mut Ctx) -> std::result::Result<(), Denial> {
-    let (Some(credential), Some(route)) = (&ctx.exchange.credential, &ctx.exchange.route) else {
-        return Ok(());
-    };
-    // The upstream has not been asked: that the exchange takes too long is not its failure.
-    let left = (ctx.began.elapsed + route.timeouts.whole).saturating_sub(clock::elapsed());
-    let shown = tokio::time::timeout(left, ctx.live.credentials.get(&credential.name)).await;
-    let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
-    ctx.shown = Some(shown.map_err(late)??);
-    Ok(())
 }
 
 impl Reverse {
-    fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<Edits, Denial> {
-        ctx.exchange = Exchange::default();
-        let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
-        let head = head(self.listener, self.tls, session, session.req_header(), certificate);
-        let policy = &ctx.live.policy;
-        let admitted =
-            filters::decide(policy, &self.stage.state, &head, ctx.began, &mut ctx.exchange)?;
-        Ok(admitted.edits)
-    }
-
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
         ctx.status = denial.status().as_u16();
         // A body that nobody will read is not waited for.
@@ -558,11 +367,6 @@ impl Reverse {
         }
         ctx.denial = Some(denial.clone());
         answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await
-    }
-
-    fn body_max(&self, ctx: &Ctx) -> u64 {
-        let own = ctx.exchange.route.as_ref().and_then(|route| route.options.body_max);
-        own.map_or(ctx.live.policy.listeners[self.listener].body_max, config::Size::bytes)
     }
 
     /// What kind of exchange it is, as far as its head says.

@@ -28,6 +28,7 @@ use crate::{
     audit::Audit,
     clock,
     dial::Dial,
+    flights::Flights,
     forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
     jwks::Fetcher,
@@ -97,6 +98,7 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
         audit,
         metrics,
         dial,
+        flights: Flights::new(),
         drain: Arc::default(),
         path: path.to_owned(),
         started,
@@ -307,7 +309,7 @@ impl BackgroundService for Background {
             loop {
                 let live = stage.live.load_full();
                 stage.fetcher.refresh(&live.loaded.config).await;
-                live.upstreams.resolve(&stage.dial).await;
+                live.upstreams.resolve(&stage.dial, &live.policy.guard).await;
                 tokio::time::sleep(LOOK).await;
             }
         };

@@ -12,13 +12,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use certs::LoadError;
-use filters::{Label, routes::Timeouts};
+use filters::{Label, guard::Guard, routes::Timeouts};
 use http::HeaderValue;
 use pingora::{
     upstreams::peer::HttpPeer,
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 
+pub use crate::dial::Unreachable;
 use crate::{
     dial::{Dial, Unresolved},
     upgrade::Answered,
@@ -75,10 +76,16 @@ impl Upstreams {
     }
 
     /// Looks up the names of all upstreams again. What cannot be found stays as it was.
-    pub async fn resolve(&self, dial: &Dial) {
+    pub async fn resolve(&self, dial: &Dial, guard: &Guard) {
         for (name, upstream) in &self.0 {
-            if let Err(error) = upstream.resolve(dial).await {
-                tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
+            match upstream.resolve(dial, guard).await {
+                Ok(()) => {}
+                Err(Unreachable::Unresolved(error)) => {
+                    tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
+                }
+                Err(Unreachable::Refused(denial)) => {
+                    tracing::warn!(upstream = %name, %denial, "it has no address any more");
+                }
             }
         }
     }
@@ -134,9 +141,19 @@ impl Upstream {
         self.len() == 0
     }
 
-    async fn resolve(&self, dial: &Dial) -> Result<(), Unresolved> {
+    async fn resolve(&self, dial: &Dial, guard: &Guard) -> Result<(), Unreachable> {
         let url = &self.written.url;
-        let mut found = dial.addresses(&url.host, url.port).await?;
+        let found = if self.written.external {
+            dial.vetted(&url.host, url.port, guard).await.inspect_err(|unreachable| {
+                // What may not be dialled any more is not, also if it could be before.
+                if matches!(unreachable, Unreachable::Refused(_)) {
+                    self.addresses.store(Arc::default());
+                }
+            })
+        } else {
+            dial.addresses(&url.host, url.port).await.map_err(Unreachable::Unresolved)
+        };
+        let mut found = found?;
         found.sort();
         if **self.addresses.load() != found {
             self.addresses.store(Arc::new(found));
@@ -147,12 +164,22 @@ impl Upstream {
     /// Whom to ask this time. Takes its addresses in turn.
     ///
     /// # Errors
-    /// If its name has no address.
-    pub async fn peer(&self, attempt: &Attempt, dial: &Dial) -> Result<Box<HttpPeer>, Unresolved> {
-        if self.is_empty() {
-            self.resolve(dial).await?;
+    /// If its name has no address, or none that may be dialled.
+    pub async fn peer(
+        &self,
+        attempt: &Attempt,
+        dial: &Dial,
+        guard: &Guard,
+    ) -> Result<Box<HttpPeer>, Unreachable> {
+        let mut addresses = self.addresses.load_full();
+        if addresses.is_empty() {
+            self.resolve(dial, guard).await?;
+            addresses = self.addresses.load_full();
         }
-        let addresses = self.addresses.load();
+        // A background look may have found that none may be dialled, just now.
+        if addresses.is_empty() {
+            return Err(Unreachable::Unresolved(Unresolved::gone(&self.written.url.host)));
+        }
         let turn = match addresses.len() {
             1 => 0,
             count if attempt.nth == 0 => self.next.fetch_add(1, Ordering::Relaxed) % count,

@@ -47,6 +47,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             );
         }
         let options = &route.options;
+        further(config, route, found);
         if options.public && !options.access.is_open() {
             found.problem(&route.place, format!("route `{}` is public: nobody is asked who they are; remove `access` or `public`", route.name));
         }
@@ -73,6 +74,77 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
     }
     same_requests(&routes, found);
+}
+
+/// What is said of paths, bodies and answers.
+fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
+    let (options, name) = (&route.options, &route.name);
+    let mut problem = |message: String| found.problem(&route.place, message);
+    if let Some(prefix) = &options.strip_prefix {
+        let text = |segment: &Segment| matches!(segment, Segment::Text(_));
+        if prefix.open_ended || prefix.segments.is_empty() || !prefix.segments.iter().all(text) {
+            problem(format!(
+                "`strip_prefix` of route `{name}` is no plain path; write for example `/ext/github`"
+            ));
+        } else if !route.path.segments.starts_with(&prefix.segments) {
+            problem(format!(
+                "route `{name}` takes `{}`, which does not begin with `{prefix}`; write `path: {prefix}/**`",
+                route.path
+            ));
+        }
+    }
+    let parameter = |wanted: &str| {
+        route.path.segments.iter().any(|s| matches!(s, Segment::Parameter(own) if own == wanted))
+    };
+    for (kind, wanted) in &options.resources {
+        if !parameter(wanted) {
+            problem(format!(
+                "the path of route `{name}` has no `{{{wanted}}}` that could name a `{kind}`"
+            ));
+        }
+    }
+    let needs_workspace = !options.resources.is_empty()
+        || options.graphql.iter().flatten().any(|rule| !rule.resources.is_empty());
+    let has_none = options.public || options.workspace == crate::WorkspaceNeed::Optional;
+    if needs_workspace && has_none {
+        problem(format!(
+            "route `{name}` asks for `resources` of the workspace, but may have none; remove `public` and `workspace: optional`"
+        ));
+    }
+    if let Some(rules) = &options.graphql {
+        if route.methods != [Method::Post] {
+            problem(format!("route `{name}` reads GraphQL bodies; write `methods: [POST]`"));
+        }
+        if rules.iter().all(|rule| rule.query.is_empty() && rule.mutation.is_empty()) {
+            problem(format!(
+                "`graphql` of route `{name}` allows nothing; write for example `[{{query: [stacks]}}]`"
+            ));
+        }
+    }
+    let Some(coalesce) = &options.coalesce else { return };
+    let upstream = config.upstreams.get(&route.upstream.value);
+    if upstream.is_some_and(|u| u.authority == crate::Authority::Delivery) {
+        problem(format!(
+            "route `{name}` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`"
+        ));
+    }
+    if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
+        problem(format!(
+            "route `{name}` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`"
+        ));
+    }
+    if options.upgrade {
+        problem(format!("route `{name}` cannot both `coalesce` and `upgrade`; write two routes"));
+    }
+    if *coalesce.keep > std::time::Duration::from_secs(60) {
+        problem(format!("route `{name}` would keep answers for {}; at most 60s", coalesce.keep));
+    }
+    if coalesce.bytes_max.bytes() > 16 << 20 {
+        problem(format!(
+            "route `{name}` would share answers of {}; at most 16MiB",
+            coalesce.bytes_max
+        ));
+    }
 }
 
 /// Two routes of the same shape, method, host and listener: neither would be more exact.

@@ -1,21 +1,38 @@
 //! Upstreams: addresses, TLS, breakers.
 
 use super::Findings;
-use crate::Config;
+use crate::{Config, Duration, Located, Name, Upstream};
+
+/// `timeouts.whole` where nobody says another.
+const WHOLE: Duration = Duration::from_secs(15);
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     for (name, upstream) in &config.upstreams {
         let place = &upstream.place;
-        if !upstream.url.path.is_empty() {
+        if upstream.external && upstream.authority == crate::Authority::Delivery {
             found.problem(
-                &upstream.url.place,
-                format!("`{name}` has a path; routes say the path, write `{}`", {
-                    let mut bare = upstream.url.value.clone();
-                    bare.path.clear();
-                    bare
-                }),
+                place,
+                format!("`{name}` cannot be somebody else's and decide about delivery; remove `external` or `authority`"),
             );
         }
+        if upstream.external && upstream.preserve_host {
+            found.problem(
+                place,
+                format!(
+                    "`{name}` is `external`: it knows its own host only; remove `preserve_host`"
+                ),
+            );
+        }
+        if upstream.external
+            && !upstream.url.tls
+            && upstream.url.ip().is_none_or(|ip| !ip.is_loopback())
+        {
+            found.warning(
+                place,
+                format!("`{name}` is asked in the clear; write `https://` if it has it"),
+            );
+        }
+        pace(config, name, upstream, found);
         let tls = &upstream.tls;
         if tls.client_cert.is_some() != tls.client_key.is_some() {
             found.problem(place, format!("`{name}` needs both `client_cert` and `client_key`"));
@@ -49,6 +66,26 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
         if !config.all_routes().iter().any(|route| *route.upstream == *name) {
             found.warning(place, format!("no route goes to upstream `{name}`"));
+        }
+    }
+}
+
+/// A request that waits for its turn must still have time for its answer.
+fn pace(config: &Config, name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
+    let Some(pace) = upstream.pace else { return };
+    let routes = config.all_routes();
+    let of_it = routes.iter().filter(|route| *route.upstream == *name);
+    for route in of_it {
+        let whole = route.options.timeouts.or(upstream.timeouts).whole;
+        let whole = whole.unwrap_or(WHOLE);
+        if pace.wait_max >= whole {
+            found.problem(
+                &upstream.place,
+                format!(
+                    "`{name}`: a request of route `{}` may wait {} for its turn, but has {} in all; raise `timeouts.whole` or lower `wait_max`",
+                    route.name, pace.wait_max, whole
+                ),
+            );
         }
     }
 }

@@ -19,6 +19,11 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// The token in `Authorization`, if it has one.
+    pub(crate) fn bearer(&self) -> Result<Option<&'a str>, Refusal> {
+        in_authorization(self.headers)
+    }
+
     /// The token and where it stood. The first place that has one counts.
     pub(super) fn token(&self) -> Result<Option<(&'a str, Proof)>, Refusal> {
         let bearer = in_authorization(self.headers)?;

@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::{EgressCaller, Located, Name};
 
 use super::{Caller, CallerKind, ClientCertificate, Identity, Proof, Refusal};
-use crate::{Denial, Label, Now, State, denial::TokenFault};
+use crate::{Denial, Label, Now, State, denial::TokenFault, passwords::Passwords};
 
 /// What of a call says who is calling. Not for printing: it holds passwords and tokens.
 #[derive(Clone, Copy)]
@@ -95,12 +95,26 @@ impl Identity {
         let decoded = BASE64.decode(rest.trim()).map_err(|_| malformed())?;
         let colon = decoded.iter().position(|b| *b == b':').ok_or_else(malformed)?;
         let name = std::str::from_utf8(&decoded[..colon]).map_err(|_| malformed())?;
-        let wrong = Refusal { denial: Denial::PasswordWrong, lack: None, suspect: true };
-        match self.by_password.0.get(name) {
-            Some(caller) if state.passwords.fits(name, &decoded[colon + 1..]) => {
-                Ok(Some(Arc::clone(caller)))
-            }
-            _ => Err(wrong),
-        }
+        let caller = self.with_password(name, &decoded[colon + 1..], &state.passwords);
+        caller.map(Some).ok_or_else(|| Refusal::suspect(Denial::PasswordWrong))
+    }
+
+    /// The caller of this name, if that is its password.
+    pub(crate) fn with_password(
+        &self,
+        name: &str,
+        password: &[u8],
+        passwords: &Passwords,
+    ) -> Option<Arc<Caller>> {
+        let caller = self.by_password.0.get(name)?;
+        passwords.fits(name, password).then(|| Arc::clone(caller))
+    }
+
+    /// The caller of this name, who has a ticket until then.
+    pub(crate) fn named(&self, name: &str, expires: u64) -> Option<Arc<Caller>> {
+        let known = self.by_password.0.get(name)?;
+        let caller = unproven(known.subject.clone(), Proof::Ticket)
+            .with(known.workspaces.clone(), known.plugin.clone());
+        Some(Arc::new(Caller { expires, id: known.id, ..caller }))
     }
 }

@@ -4,8 +4,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use config::Algorithm;
 use serde_json::{Map, Value};
 
-use super::{json, keys};
-use crate::denial::TokenFault;
+use super::keys;
+use crate::{denial::TokenFault, json};
 
 /// A JWT whose signature is yet to be verified.
 pub(super) struct Token<'a> {

@@ -1,4 +1,4 @@
-//! JSON as a token may have it: an object, no member twice at any level, not too deep.
+//! JSON that means one thing: an object, no member twice at any level, not too deep.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// Why it cannot.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     // serde_json itself stops at a depth of 128.
     match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(Value::Object(members))) => Ok(members),

@@ -1,0 +1,171 @@
+//! Which requests are one, and which answers may be given to several.
+
+use std::time::Duration;
+
+use config::Among;
+use http::{HeaderMap, HeaderName, header};
+use ring::digest::{Context, SHA256};
+
+use crate::{Head, Label, headers::Headers, identity::Caller, routes::Route};
+
+/// What is the same about requests that are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+/// How an answer may be shared.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    among: Among,
+    /// How long it is given to those who ask later.
+    pub keep: Duration,
+    /// A larger one is not shared.
+    pub bytes_max: usize,
+}
+
+/// What a request is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a Head<'a>,
+    /// Path and query, as the upstream is asked for them.
+    pub(crate) target: &'a [u8],
+    pub(crate) route: &'a Route,
+    pub(crate) caller: Option<&'a Caller>,
+    pub(crate) workspace: Option<&'a Label>,
+}
+
+/// Headers that only say who asks, from where, and as part of what.
+const ASIDE: &[&str] = &[
+    "authorization",
+    "baggage",
+    "connection",
+    "keep-alive",
+    "priority",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-request-id",
+];
+
+impl From<config::Coalesce> for Rules {
+    fn from(written: config::Coalesce) -> Self {
+        let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
+        Self { among: written.among, keep: *written.keep, bytes_max }
+    }
+}
+
+impl Key {
+    /// That of a request, if it may be one with others. `digest` is that of the policy.
+    pub(crate) fn of(asked: &Asked<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
+        let Asked { head, target, route, caller, workspace } = *asked;
+        let rules = route.coalesce.as_ref()?;
+        let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+            || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+        if head.method != http::Method::GET || has_body {
+            return None;
+        }
+        let mut context = Context::new(&SHA256);
+        // Each part with its length, so that parts cannot run into each other.
+        let mut say = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        say(digest.as_bytes());
+        say(route.name.as_bytes());
+        say(target);
+        say(head.host.unwrap_or_default());
+        let caller = caller.filter(|_| rules.among == Among::Caller);
+        for part in caller.iter().flat_map(|c| [&c.issuer, &c.subject]) {
+            say(part.as_bytes());
+        }
+        say(caller.and_then(|c| c.on_behalf_of.as_deref()).unwrap_or_default().as_bytes());
+        let workspace = workspace.filter(|_| rules.among != Among::All);
+        say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
+        let unseen = |name: &HeaderName| route.external && *name == header::COOKIE;
+        for (name, value) in head.headers {
+            if !ASIDE.contains(&name.as_str()) && !headers.is_ours(name) && !unseen(name) {
+                say(name.as_str().as_bytes());
+                say(value.as_bytes());
+            }
+        }
+        Some(Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+    }
+}
+
+impl Rules {
+    /// Whether an answer may be given to all who ask the same now.
+    pub fn may_share(&self, status: u16, headers: &HeaderMap) -> bool {
+        let alike = matches!(status, 200 | 203 | 204 | 304 | 429 | 500..=599);
+        // Whatever else an upstream says may be about this caller.
+        (alike || self.among == Among::Caller && status >= 200)
+            && !headers.contains_key(header::SET_COOKIE)
+            && !self.is_personal(headers)
+            && !self.varies(headers)
+    }
+
+    /// How long it may be given to those who ask later.
+    pub fn keeps(&self, status: u16) -> Duration {
+        if status == 200 { self.keep } else { Duration::ZERO }
+    }
+
+    fn is_personal(&self, headers: &HeaderMap) -> bool {
+        tokens(headers, &header::CACHE_CONTROL).any(|directive| {
+            let name = directive.split('=').next().unwrap_or_default();
+            name.eq_ignore_ascii_case("no-store")
+                || name.eq_ignore_ascii_case("private") && self.among != Among::Caller
+        })
+    }
+
+    /// Whether it depends on what was left aside.
+    fn varies(&self, headers: &HeaderMap) -> bool {
+        let among_many = self.among != Among::Caller;
+        tokens(headers, &header::VARY).any(|name| {
+            let aside = ASIDE.iter().any(|aside| name.eq_ignore_ascii_case(aside));
+            let who = name.eq_ignore_ascii_case("authorization");
+            name == "*" || aside && (!who || among_many)
+        })
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_one_is_not_given_to_others() {
+        let check = |among: &str, status: u16, headers: &[(&'static str, &str)], expected: bool| {
+            let text = format!("{{\"for\": \"{among}\"}}");
+            let rules = Rules::from(serde_json::from_str::<config::Coalesce>(&text).unwrap());
+            let pairs = headers.iter();
+            let map = pairs.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()));
+            assert_eq!(
+                rules.may_share(status, &map.collect()),
+                expected,
+                "{among} {status} {headers:?}"
+            );
+        };
+        for among in ["caller", "workspace", "all"] {
+            check(among, 200, &[], true);
+            check(among, 200, &[("vary", "accept, Accept-Encoding")], true);
+            check(among, 429, &[], true);
+            check(among, 503, &[], true);
+            check(among, 200, &[("set-cookie", "a=b")], false);
+            check(among, 200, &[("cache-control", "max-age=0, No-Store")], false);
+            check(among, 200, &[("vary", "*")], false);
+            check(among, 200, &[("vary", "accept, user-agent")], false);
+        }
+        check("caller", 403, &[], true);
+        check("workspace", 403, &[], false);
+        check("all", 404, &[], false);
+        check("caller", 200, &[("cache-control", "private, max-age=60")], true);
+        check("workspace", 200, &[("cache-control", "private")], false);
+        check("caller", 200, &[("vary", "Authorization")], true);
+        check("all", 200, &[("vary", "Authorization")], false);
+    }
+}

@@ -1,0 +1,197 @@
+//! Requests that are the same, under way: one goes to the upstream, the others get its answer.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use filters::coalesce::{Key, Rules};
+use http::{HeaderMap, StatusCode, header};
+use moka::{Expiry, sync::Cache};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clock;
+
+/// Requests under way that others may join, and answers that are kept for a moment.
+pub struct Flights {
+    under_way: Mutex<HashMap<Key, watch::Receiver<Landing>>>,
+    kept: Cache<Key, Arc<Answer>>,
+    /// For those who lead one.
+    this: Weak<Self>,
+}
+
+/// An answer that is given to several.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, those of one exchange aside.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// When it came.
+    at: Duration,
+    keep: Duration,
+}
+
+/// How a flight ended, or that it has not.
+#[derive(Clone)]
+enum Landing {
+    Flying,
+    /// The answer cannot be shared: each asks for itself.
+    Lost,
+    Answered(Arc<Answer>),
+}
+
+/// A request's place among those that are the same.
+pub enum Place {
+    /// It goes to the upstream.
+    Leads(Lead),
+    /// Another did; it may be waited for.
+    Follows(Following),
+    /// It was answered a moment ago.
+    Kept(Arc<Answer>),
+}
+
+/// Whoever goes to the upstream, for others too. What it drops, the others ask for themselves.
+pub struct Lead {
+    key: Key,
+    sender: watch::Sender<Landing>,
+    flights: Arc<Flights>,
+}
+
+/// Whoever waits for another's answer.
+pub struct Following(watch::Receiver<Landing>);
+
+/// An answer that is being read, to be shared.
+pub struct Capture {
+    lead: Lead,
+    rules: Rules,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: BytesMut,
+}
+
+/// Answers that are kept, all together.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
+
+impl Flights {
+    /// None yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            under_way: Mutex::default(),
+            kept: Cache::builder()
+                .max_capacity(KEPT_BYTES_MAX)
+                .weigher(|_, answer: &Arc<Answer>| answer.weight())
+                .expire_after(Keep)
+                .build(),
+            this: Weak::clone(this),
+        })
+    }
+
+    /// Takes a place among the requests with this key.
+    pub fn join(&self, key: Key) -> Place {
+        if let Some(answer) = self.kept.get(&key) {
+            return Place::Kept(answer);
+        }
+        let mut under_way = self.under_way.lock();
+        if let Some(flying) = under_way.get(&key) {
+            return Place::Follows(Following(flying.clone()));
+        }
+        let (sender, receiver) = watch::channel(Landing::Flying);
+        under_way.insert(key, receiver);
+        let flights = self.this.upgrade().expect("it is borrowed, so it is there");
+        Place::Leads(Lead { key, sender, flights })
+    }
+}
+
+impl Following {
+    /// Waits for the answer. `None` if there is none to share.
+    pub async fn answer(mut self) -> Option<Arc<Answer>> {
+        let landed = self.0.wait_for(|landing| !matches!(landing, Landing::Flying)).await;
+        match landed.ok().as_deref() {
+            Some(Landing::Answered(answer)) => Some(Arc::clone(answer)),
+            _ => None,
+        }
+    }
+}
+
+impl Lead {
+    /// Begins to read an answer; `None` if it is not meant for others.
+    pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Option<Capture> {
+        if !rules.may_share(status.as_u16(), headers) {
+            return None;
+        }
+        let mut headers = headers.clone();
+        headers.remove(header::TRANSFER_ENCODING);
+        headers.remove(header::CONNECTION);
+        Some(Capture { lead: self, rules, status, headers, body: BytesMut::new() })
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        // Whoever asks from now on leads another; then those who wait are told.
+        self.flights.under_way.lock().remove(&self.key);
+        self.sender.send_if_modified(|landing| {
+            let lost = matches!(landing, Landing::Flying);
+            if lost {
+                *landing = Landing::Lost;
+            }
+            lost
+        });
+    }
+}
+
+impl Capture {
+    /// Takes a part of the body; `None` once it is too large to be shared.
+    pub fn read(mut self, part: &Bytes) -> Option<Self> {
+        self.body.extend_from_slice(part);
+        (self.body.len() <= self.rules.bytes_max).then_some(self)
+    }
+
+    /// Gives the whole answer to all who wait, and keeps it for those who ask a moment later.
+    pub fn finish(self) {
+        let Self { lead, rules, status, headers, body } = self;
+        let keep = rules.keeps(status.as_u16());
+        let (body, at) = (body.freeze(), clock::elapsed());
+        let answer = Arc::new(Answer { status, headers, body, at, keep });
+        if !keep.is_zero() {
+            lead.flights.kept.insert(lead.key, Arc::clone(&answer));
+        }
+        lead.sender.send_replace(Landing::Answered(answer));
+    }
+}
+
+impl Answer {
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        clock::elapsed().saturating_sub(self.at)
+    }
+
+    /// How long it is given to others yet.
+    pub fn left(&self) -> Duration {
+        self.keep.saturating_sub(self.age())
+    }
+
+    fn weight(&self) -> u32 {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        u32::try_from(self.body.len() + headers.sum::<usize>() + 256).unwrap_or(u32::MAX)
+    }
+}
+
+/// Each is kept for as long as its route says.
+struct Keep;
+
+impl Expiry<Key, Arc<Answer>> for Keep {
+    fn expire_after_create(
+        &self,
+        _: &Key,
+        answer: &Arc<Answer>,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(answer.keep)
+    }
+}

@@ -1,0 +1,166 @@
+//! An answer's head, as the client gets it.
+
+use bytes::BytesMut;
+use filters::{
+    Denial,
+    base::Here,
+    breaker::{self, Outcome},
+    pace::Told,
+    routes::Route,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+
+use super::{Ctx, Reverse, redaction::REDACTED_BYTES_MAX};
+use crate::{
+    answer, clock, heads,
+    request::{X_FORWARDED_PROTO, X_REQUEST_ID, head, is_json},
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+impl Reverse {
+    pub(super) fn edit_answered(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(route) = ctx.exchange.route.clone() else { return Ok(()) };
+        let now = clock::now();
+        ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
+        let status = response.status.as_u16();
+        if status < 200 && status != 101 {
+            return Ok(());
+        }
+        ctx.status = status;
+        ctx.answered.note();
+        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
+        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        if status == 401
+            && let Some(shown) = &ctx.shown
+        {
+            shown.refused();
+        }
+        if route.pace.is_some() {
+            self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
+        }
+        let is_json = content_type.is_some_and(is_json);
+        ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let redacted = !route.options.redact.is_empty() && is_json && status != 101;
+        if redacted {
+            if response.headers.contains_key(header::CONTENT_ENCODING) {
+                return Err(
+                    ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
+                );
+            }
+            let length = response.headers.get(header::CONTENT_LENGTH);
+            let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
+            ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
+        }
+        let here = self.here(session, response, ctx);
+        let target = match &ctx.edits.target {
+            Some(target) => target.clone(),
+            None => String::from_utf8_lossy(session.req_header().raw_path()).into_owned(),
+        };
+        heads::edit_response(response, |parts| {
+            let headers = &mut parts.headers;
+            headers.reserve(8);
+            if status == 429 && !headers.contains_key(header::RETRY_AFTER) {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            if route.external {
+                headers.remove(header::SET_COOKIE);
+            }
+            if let Some(here) = &here {
+                relocate(headers, &route, &target, here.borrowed());
+            }
+            // Pingora speaks of its own connection; the upstream's is none of the client's.
+            headers.remove(KEEP_ALIVE);
+            if route.delivery {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                headers.remove(header::ETAG);
+                headers.remove(header::EXPIRES);
+                headers.remove(header::AGE);
+            }
+            if redacted {
+                headers.remove(header::CONTENT_LENGTH);
+                headers.remove(header::TRAILER);
+                if parts.version != Version::HTTP_2 {
+                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+            }
+            if let (Some(lead), Some(rules)) = (ctx.lead.take(), route.coalesce) {
+                ctx.captured = lead.capture(parts.status, headers, rules);
+            }
+            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            answer::limits(headers, ctx.exchange.standing.as_ref(), None);
+        });
+        if self.stage.drain.is_draining() && !ctx.upgrade {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// How the client reaches us, where the answer may name URLs of an upstream that knows only
+    /// its own.
+    fn here(&self, session: &Session, response: &ResponseHeader, ctx: &Ctx) -> Option<HereOwned> {
+        let names_some = REFERENCES.iter().any(|name| response.headers.contains_key(name));
+        let upstream = ctx.live.upstreams.get(&ctx.upstream()).filter(|_| names_some)?;
+        if upstream.written.preserve_host {
+            return None;
+        }
+        let came = session.req_header();
+        let head = head(self.listener, self.tls, session, came, None);
+        let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;
+        let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
+        let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
+        let tls = proto.map_or(self.tls, |proto| proto == "https");
+        let host = std::str::from_utf8(head.host?).ok()?.to_owned();
+        Some(HereOwned { scheme: if tls { "https" } else { "http" }, host })
+    }
+}
+
+/// Headers that name URLs (RFC 9110 10.2.2, 8.7; RFC 8288).
+const REFERENCES: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::LINK];
+
+struct HereOwned {
+    scheme: &'static str,
+    host: String,
+}
+
+impl HereOwned {
+    fn borrowed(&self) -> Here<'_> {
+        Here { scheme: self.scheme, host: &self.host }
+    }
+}
+
+/// Makes the upstream's own URLs ours, so that whoever follows them passes here again.
+fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>) {
+    for name in REFERENCES {
+        let changed = headers.get_all(&name).iter().map(|value| {
+            let ours = value.to_str().ok().and_then(|text| match name {
+                header::LINK => route.base.our_links(text, target, here),
+                _ => route.base.ours(text, target, here),
+            });
+            ours.and_then(|ours| HeaderValue::from_str(&ours).ok()).unwrap_or_else(|| value.clone())
+        });
+        let changed: Vec<HeaderValue> = changed.collect();
+        headers.remove(&name);
+        for value in changed {
+            headers.append(name.clone(), value);
+        }
+    }
+}
+
+/// What an answer says of the upstream's quota.
+fn told(status: u16, headers: &HeaderMap) -> Told<'_> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    Told {
+        status,
+        retry_after: text("retry-after"),
+        remaining: text("x-ratelimit-remaining"),
+        reset: text("x-ratelimit-reset"),
+    }
+}

@@ -1,0 +1,66 @@
+//! What is left of an exchange: the breaker's outcome, the metrics and one record.
+
+use filters::{Denial, breaker::Outcome};
+use http::HeaderValue;
+use pingora::{Error, proxy::Session};
+
+use super::{Ctx, Reverse};
+use crate::{
+    clock,
+    metrics::Counted,
+    request::{head, trace_id},
+};
+
+impl Reverse {
+    pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let now = clock::now();
+        let outcome = match (&ctx.denial, ctx.outcome) {
+            (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
+            (_, outcome) => outcome,
+        };
+        let moved = filters::reverse::report(&mut ctx.exchange, outcome, now);
+        if let Some(moved) = moved {
+            let plugin = moved.key.plugin.as_deref().unwrap_or_default();
+            tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
+        }
+        let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
+        let took = now.elapsed.saturating_sub(ctx.began.elapsed);
+        let method = session.req_header().method.as_str();
+        let counted = Counted {
+            status,
+            code: ctx.denial.as_ref().map(Denial::code),
+            upstream_failed: outcome == Some(Outcome::Failure),
+            method,
+            took,
+            upstream_took: ctx.upstream_took,
+        };
+        self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
+        let came = session.req_header();
+        let head = head(self.listener, self.tls, session, came, None);
+        let facts = filters::audit::Facts {
+            began: ctx.began,
+            request_id: ctx.request_id.as_str(),
+            trace_id: trace_id(came),
+            listener: &ctx.live.policy.listeners[self.listener].name,
+            peer: head.peer,
+            method,
+            host: head.host,
+            raw_path: head.path(),
+            status,
+            denial: ctx.denial.as_ref(),
+            upstream_address: ctx.upstream_address,
+            attempts: ctx.attempts,
+            bytes_in: ctx.bytes_in,
+            bytes_out: session.as_ref().body_bytes_sent() as u64,
+            took,
+            upstream_took: ctx.upstream_took,
+            upgraded: status == 101,
+            cut: error.is_some() && ctx.denial.is_none(),
+            idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
+            control_id: ctx.control_id.as_deref(),
+        };
+        self.stage.audit.record(|out| {
+            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
+        });
+    }
+}

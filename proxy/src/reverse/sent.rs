@@ -1,0 +1,84 @@
+//! A request's head, as the upstream gets it.
+
+use filters::headers::forwarded_for;
+use http::{HeaderName, HeaderValue, header};
+use pingora::{Error, Result, http::RequestHeader, proxy::Session};
+
+use super::{Ctx, DENIED, Reverse};
+use crate::{
+    heads,
+    request::{X_FORWARDED_PROTO, X_REQUEST_ID, head},
+};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What a browser tells of the portal and its users, which is no stranger's business.
+const OURS_ALONE: [HeaderName; 3] = [header::COOKIE, header::ORIGIN, header::REFERER];
+
+impl Reverse {
+    pub(super) fn edit_sent(
+        &self,
+        session: &Session,
+        request: &mut RequestHeader,
+        ctx: &Ctx,
+    ) -> Result<()> {
+        let policy = &ctx.live.policy;
+        let came = session.req_header();
+        let head = head(self.listener, self.tls, session, came, None);
+        let trusted = &policy.listeners[self.listener].trusted_proxies;
+        let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
+        let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
+        let https = HeaderValue::from_static(if self.tls { "https" } else { "http" });
+        let host = head.host.and_then(|host| HeaderValue::from_bytes(host).ok());
+        let upstream = ctx.live.upstreams.get(&ctx.upstream());
+        let upstream = upstream.expect("a policy names known upstreams");
+        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
+        heads::edit_request(request, |parts| {
+            let headers = &mut parts.headers;
+            headers.reserve(12);
+            for name in policy.headers.strip(headers) {
+                headers.remove(&name);
+            }
+            if route.external {
+                for name in OURS_ALONE {
+                    headers.remove(name);
+                }
+                // On a public route it is none that we were shown.
+                if !route.options.public {
+                    headers.remove(header::AUTHORIZATION);
+                }
+            }
+            for (name, value) in &ctx.edits.set {
+                headers.insert(name.clone(), value.clone());
+            }
+            if !route.external {
+                headers.insert(X_FORWARDED_FOR, forwarded_for(&head, trusted));
+                headers.insert(X_FORWARDED_PROTO, proto.cloned().unwrap_or(https));
+                if let Some(host) = &host {
+                    headers.insert(X_FORWARDED_HOST, host.clone());
+                }
+            }
+            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            let kept = host.filter(|_| upstream.written.preserve_host);
+            headers.insert(header::HOST, kept.unwrap_or_else(|| upstream.host.clone()));
+            if !route.options.redact.is_empty() {
+                // What must be read must not be compressed, nor come in parts.
+                headers.remove(header::ACCEPT_ENCODING);
+                headers.remove(header::RANGE);
+            }
+            if ctx.grpc {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            if let Some(target) = &ctx.edits.target {
+                parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
+            }
+            // Last: nothing may say anything beside it.
+            if let Some(credential) = &ctx.exchange.credential {
+                let shown = ctx.shown.as_ref().expect("request_filter fetched it");
+                credential.show(&mut parts.headers, shown.value());
+            }
+            Ok(())
+        })
+    }
+}
