@@ -1,0 +1,70 @@
+//! The secrets of credentials, from their files.
+
+use certs::LoadError;
+use config::CredentialKind;
+use filters::Secret;
+
+pub(super) const SECRET_BYTES_MAX: usize = 16 << 10;
+
+/// The secret of a credential.
+///
+/// # Errors
+/// Why its file cannot be used.
+pub fn secret(written: &config::Credential) -> Result<Secret, LoadError> {
+    let file = written.secret_file().expect("a config that is valid has it");
+    let wrong = |cause: &str| LoadError { file: file.value.clone(), cause: cause.to_owned() };
+    let text = certs::bytes(file)?;
+    let text = String::from_utf8(text).map_err(|_| wrong("it is not UTF-8"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(wrong("it is empty"));
+    }
+    if text.len() > SECRET_BYTES_MAX {
+        return Err(wrong("it is too long for a secret"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(wrong("it has several lines, or other control characters"));
+    }
+    if written.kind == CredentialKind::Header && !text.is_ascii() {
+        return Err(wrong("it is not ASCII, as a header must be"));
+    }
+    Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_one_line_that_can_be_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let of = |kind: &str, key: &str, bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            let text = format!(
+                "version: stagedoor/v1\nlisteners: {{edge: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+                 credentials: {{a: {{kind: {kind}, {key}: {}}}}}\n",
+                file.display()
+            );
+            let loaded = config::parse("test", &text).unwrap();
+            let secret = secret(&loaded.config.credentials["a"]);
+            secret.map(|s| s.expose().to_owned()).map_err(|error| error.cause)
+        };
+        let header = |bytes: &[u8]| of("header", "value_file", bytes);
+        assert_eq!(header(b"a b\n"), Ok("a b".to_owned()));
+        assert_eq!(header(b"a\r\n"), Ok("a".to_owned()));
+        assert_eq!(header(b"\n"), Err("it is empty".to_owned()));
+        assert_eq!(header(b"\xff"), Err("it is not UTF-8".to_owned()));
+        assert_eq!(header("ä".as_bytes()), Err("it is not ASCII, as a header must be".to_owned()));
+        let lines = Err("it has several lines, or other control characters".to_owned());
+        assert_eq!(header(b"a\nb: c\n"), lines);
+        assert_eq!(header(b"a\n\n"), lines);
+        assert_eq!(
+            header(&[b'a'; SECRET_BYTES_MAX + 1]),
+            Err("it is too long for a secret".to_owned())
+        );
+        let basic = of("basic", "username: b, password_file", "ä".as_bytes());
+        assert_eq!(basic, Ok("ä".to_owned()));
+    }
+}
