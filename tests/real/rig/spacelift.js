@@ -31,10 +31,11 @@ const same = (a, b) => { const hash = (text) => crypto.createHash('sha256').upda
 
 /**
  * Starts it. `keys` are secrets by id. `calls` counts what was run, by root field; `tokens` are the JWTs
- * that it gave out.
+ * that it gave out; `lives(seconds)` says how long the next ones last.
  */
-exports.spacelift = async (certificate, { keys, lifetime = 3600 }) => {
+exports.spacelift = async (certificate, { keys }) => {
   const signing = crypto.randomBytes(32);
+  let lifetime = 3600;
   const calls = {};
   const tokens = [];
   const runs = [];
@@ -96,5 +97,5 @@ exports.spacelift = async (certificate, { keys, lifetime = 3600 }) => {
     for (const each of asked) answers.push(await one(each ?? {}, caller));
     return { body: answers };
   });
-  return { ...server, calls, tokens, runs, stacks };
+  return { ...server, calls, tokens, runs, stacks, lives: (seconds) => { lifetime = seconds; } };
 };
