@@ -36,9 +36,10 @@ exports.threeRoutes = (target) => {
 /**
  * Starts Backstage on `port`. `baseUrl` is what its users see: the proxy's address. `endpoints` are those
  * of its proxy plugin. With `oidc`, from rig/oidc, people sign in there: it must allow the address
- * `callback(baseUrl)`.
+ * `callback(baseUrl)`. `plugins` are names of further plugins, `config` is YAML for them, `env` what its
+ * environment has besides ours.
  */
-exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc }) => {
+exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc, plugins = [], config = '', env = {} }) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-backstage-'));
   const providers = { guest: { userEntityRef: 'user:default/ada', dangerouslyAllowOutsideDevelopment: true } };
   if (oidc) {
@@ -68,7 +69,7 @@ catalog:
   locations: [{type: file, target: ${folder}/catalog.yaml}]
 permission: {enabled: true}
 proxy: {endpoints: ${typeof endpoints === 'string' ? endpoints : JSON.stringify(endpoints)}}
-`);
+${config}`);
   fs.writeFileSync(`${folder}/catalog.yaml`, `
 apiVersion: backstage.io/v1alpha1
 kind: User
@@ -91,7 +92,7 @@ spec: {type: service, lifecycle: production, owner: payments-dev}
 const load = require('node:module').createRequire(${JSON.stringify(`${modules}/package.json`)});
 const { createBackend } = load('@backstage/backend-defaults');
 const backend = createBackend();
-for (const name of ${JSON.stringify(PLUGINS)}) {
+for (const name of ${JSON.stringify([...PLUGINS, ...plugins])}) {
   const plugin = load(name);
   backend.add(plugin.default ?? plugin);
 }
@@ -99,7 +100,7 @@ backend.add(load('./rig/stage-plugin.js'));
 backend.start();
 `);
   const program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
-    cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn' },
+    cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn', ...env },
   });
   const url = `http://127.0.0.1:${port}`;
   await until('Backstage', async () => {

@@ -9,10 +9,13 @@ const { backstage, callback, threeRoutes } = require('../rig/backstage');
 const { browser } = require('../rig/browser');
 const { authority } = require('../rig/certificates');
 const { dxcp } = require('../rig/dxcp');
+const { inMemory } = require('../rig/memory');
 const { oidc } = require('../rig/oidc');
 const { freePort, until } = require('../rig/ports');
 const { postgres } = require('../rig/postgres');
+const { start } = require('../rig/process');
 const { caller, grpc, rpc } = require('../rig/rpc');
+const { spacelift } = require('../rig/spacelift');
 const { read } = require('../rig/token');
 const { raw, upstream } = require('../rig/upstream');
 
@@ -255,5 +258,40 @@ test('gRPC works without a proxy: unary, streams, trailers alone, over TLS too',
     call.close();
     service.stop();
   }
+  fs.rmSync(folder, { recursive: true, force: true });
+});
+
+test('what a program holds in its memory is found, in both ways that V8 keeps text', async (t) => {
+  const holder = start(process.execPath, ['-e', "const kept = ['planted', process.pid, 'here'].join('-'); const wide = Buffer.from(`${kept}☃`, 'utf16le').toString('utf16le'); setInterval(() => [kept, wide], 1000); console.log('ready');"]);
+  t.after(() => holder.stop());
+  await until('the program', async () => holder.output().includes('ready'));
+  const planted = `planted-${holder.pid}-here`;
+  assert.deepEqual(inMemory(holder.pid, [planted, `${planted}☃`, `${planted}-not`]).found.sort(), [planted, `${planted}☃`]);
+});
+
+test('Spacelift’s stand-in runs what a token of its own may, and says no with 200', async () => {
+  const folder = fs.mkdtempSync('/tmp/stagedoor-rig-');
+  const certificate = authority(folder).issue('spacelift', { names: ['localhost'] });
+  const runs = await spacelift(certificate, { keys: { key: 'secret' } });
+  const { Agent, fetch: ask } = require('undici');
+  const dispatcher = new Agent({ connect: { ca: fs.readFileSync(`${folder}/ca.crt`), family: 4 } });
+  const post = async (body, jwt) => {
+    const answer = await ask(`https://localhost:${runs.port}/graphql`, { dispatcher, method: 'POST', headers: jwt ? { authorization: `Bearer ${jwt}` } : {}, body: JSON.stringify(body) });
+    assert.equal(answer.status, 200);
+    return answer.json();
+  };
+  const logIn = (secret) => post({ query: 'mutation A($s: String!) { apiKeyUser(id: "key", secret: $s) { jwt validUntil } }', variables: { s: secret } });
+  assert.match((await logIn('wrong')).errors[0].message, /unauthorized/);
+  const { data: { apiKeyUser: { jwt, validUntil } } } = await logIn('secret');
+  assert.equal(read(jwt).claims.exp, validUntil);
+  assert.match((await post({ query: '{ stacks { id } }' })).errors[0].message, /unauthorized/);
+  const last = jwt.at(-2) === 'A' ? 'B' : 'A';
+  assert.match((await post({ query: '{ stacks { id } }' }, `${jwt.slice(0, -2)}${last}${jwt.at(-1)}`)).errors[0].message, /unauthorized/);
+  assert.match((await post({ query: 'query A () { nothing }' }, jwt)).errors[0].message, /Cannot query field/);
+  const trigger = 'mutation { one: runTrigger(stack: "payments-db") { id } two: runTrigger(stack: "search-index") { id } }';
+  const [first, second] = await post([{ query: 'query A () { stacks { id } }' }, { query: trigger }], jwt);
+  assert.deepEqual([first.data.stacks.length, second.data.two.id], [3, 'run-2']);
+  assert.deepEqual(runs.calls, { apiKeyUser: 2, stacks: 1, runTrigger: 2 });
+  await dispatcher.close(); await runs.stop();
   fs.rmSync(folder, { recursive: true, force: true });
 });
