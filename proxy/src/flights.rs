@@ -119,15 +119,12 @@ impl Following {
 }
 
 impl Lead {
-    /// Begins to read an answer; `None` if it is not meant for others.
-    pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Option<Capture> {
-        if !rules.may_share(status.as_u16(), headers) {
-            return None;
-        }
+    /// Begins to read an answer that is meant for others, too.
+    pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Capture {
         let mut headers = headers.clone();
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONNECTION);
-        Some(Capture { lead: self, rules, status, headers, body: BytesMut::new() })
+        Capture { lead: self, rules, status, headers, body: BytesMut::new() }
     }
 }
 

@@ -59,6 +59,9 @@ impl Reverse {
             let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
             ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
         }
+        // Judged by what the upstream says, of which not all is passed on.
+        let shared = ctx.lead.take().zip(route.coalesce);
+        let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let here = self.here(session, response, ctx);
         let target = match &ctx.edits.target {
             Some(target) => target.clone(),
@@ -91,9 +94,7 @@ impl Reverse {
                     headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 }
             }
-            if let (Some(lead), Some(rules)) = (ctx.lead.take(), route.coalesce) {
-                ctx.captured = lead.capture(parts.status, headers, rules);
-            }
+            ctx.captured = shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             answer::limits(headers, ctx.exchange.standing.as_ref(), None);
         });
