@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// Which addresses may be dialled.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Guard {
     own_addresses: Vec<IpNet>,
     private: Vec<Private>,
 }
 
 /// Addresses of our own network that a host may have.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Private {
     host: config::HostRule,
     addresses: Vec<IpNet>,

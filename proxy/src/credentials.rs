@@ -12,14 +12,18 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::CredentialKind;
-use filters::{Denial, Label, Secret};
+use filters::{Denial, Label, Secret, guard::Guard};
 use http::HeaderValue;
 
 use self::{
     client_credentials::ClientCredentials,
     tokens::{Issuer, Tokens},
 };
-use crate::{dial::Dial, fetch, metrics::Metrics};
+use crate::{
+    dial::Dial,
+    fetch::{self, Place},
+    metrics::Metrics,
+};
 
 pub use secret::secret;
 
@@ -37,6 +41,7 @@ struct Credential {
     secret: Secret,
     /// What its CA file held.
     ca: Option<Vec<u8>>,
+    guard: Arc<Guard>,
     means: Means,
 }
 
@@ -80,11 +85,12 @@ impl Credentials {
     ) -> Result<Self, Vec<String>> {
         let mut this = Self { all: HashMap::new(), kept: Vec::new() };
         let mut errors = Vec::new();
+        let guard = Arc::new(Guard::new(&written.egress));
         for (name, written) in &written.credentials {
             let label = Label::from(name);
             let last = last.and_then(|last| last.all.get(&label));
             let last = last.filter(|last| last.written == written.value);
-            let credential = match Credential::new(&label, written, dial, metrics, last) {
+            let credential = match Credential::new(&label, written, dial, &guard, metrics, last) {
                 Ok(credential) => credential,
                 Err(error) => {
                     let Some(last) = last else {
@@ -138,6 +144,7 @@ impl Credential {
         name: &Label,
         written: &config::Credential,
         dial: &Dial,
+        guard: &Arc<Guard>,
         metrics: &Arc<Metrics>,
         last: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
@@ -147,10 +154,14 @@ impl Credential {
         if let Some(last) = last
             && last.secret == secret
             && last.ca == ca
+            && last.guard == *guard
         {
             return Ok(Arc::clone(last));
         }
-        let http = || fetch::client(dial, written.ca.as_deref().map(PathBuf::as_path));
+        let http = |url: &config::Url| {
+            let ca = written.ca.as_deref().map(PathBuf::as_path);
+            fetch::client(dial, guard, &Place::declared(url), ca)
+        };
         let tokens = |issuer: Issuer| {
             let last = last.and_then(|last| match &last.means {
                 Means::Tokens(tokens) => Some(&**tokens),
@@ -169,11 +180,13 @@ impl Credential {
                 Means::Fixed(Secret::new(format!("{prefix}{}", secret.expose())))
             }
             CredentialKind::ClientCredentials => {
-                let client = ClientCredentials::new(written, &secret, http()?);
+                let url = written.token_url.as_ref().expect("a config that is valid has it");
+                let client = ClientCredentials::new(written, &secret, http(url)?);
                 tokens(Issuer::ClientCredentials(client))
             }
         };
-        Ok(Arc::new(Self { written: written.clone(), secret, ca, means }))
+        let guard = Arc::clone(guard);
+        Ok(Arc::new(Self { written: written.clone(), secret, ca, guard, means }))
     }
 }
 

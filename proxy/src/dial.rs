@@ -206,17 +206,6 @@ async fn ask(resolver: Option<&TokioResolver>, host: &str) -> Result<Vec<IpAddr>
     if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
 }
 
-impl reqwest::dns::Resolve for Dial {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let dial = self.clone();
-        Box::pin(async move {
-            let found = dial.addresses(name.as_str(), 0).await?;
-            let found: reqwest::dns::Addrs = Box::new(found.into_iter());
-            Ok(found)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,19 @@
 //! Asks issuers over HTTP: in bounded time and size, of addresses that `Dial` found, and not too
 //! often.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::dial::Dial;
+use filters::{Denial, guard::Guard, target::Target};
+
+use crate::{
+    clock,
+    dial::{Dial, Unreachable},
+};
 
 /// Nobody waits longer than this for an issuer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,8 +36,94 @@ impl Allowance {
     }
 }
 
-/// Asks whoever these CAs (or the system's) vouch for. Follows no redirect.
-pub(crate) fn client(dial: &Dial, ca: Option<&Path>) -> Result<reqwest::Client, String> {
+/// Where something is fetched, and whether that may be within our own network.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    host: String,
+    port: u16,
+    inside: bool,
+}
+
+impl Place {
+    /// Where the operator wrote. An address, and a name that only a network of ours can know, say of
+    /// themselves that they are inside.
+    pub(crate) fn declared(url: &config::Url) -> Self {
+        let name = &*url.host;
+        let inside = url.ip().is_some()
+            || !name.contains('.')
+            || name.ends_with(".svc")
+            || name.ends_with(".cluster.local");
+        Self { host: name.to_owned(), port: url.port, inside }
+    }
+
+    /// Where somebody else said, who was asked at `asked`. It is no further inside than that.
+    ///
+    /// # Errors
+    /// If it is no place on the web.
+    pub(crate) fn found(url: &str, asked: &Self) -> Result<Self, String> {
+        let wrong = || format!("`{}` is no address on the web", url.escape_debug());
+        let read = reqwest::Url::parse(url).map_err(|_| wrong())?;
+        let host = read.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        let port = read.port_or_known_default().ok_or_else(wrong)?;
+        let inside = asked.inside && host == asked.host;
+        Ok(Self { host, port, inside })
+    }
+}
+
+/// Finds the addresses of one place, and of no other.
+struct Bound {
+    dial: Dial,
+    guard: Arc<Guard>,
+    place: Place,
+}
+
+impl reqwest::dns::Resolve for Bound {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let Self { dial, guard, place } = self;
+        let (dial, guard, place) = (dial.clone(), Arc::clone(guard), place.clone());
+        Box::pin(async move {
+            if name.as_str() != place.host {
+                return Err(format!("`{}` was not to be asked", name.as_str()).into());
+            }
+            let found = if place.inside {
+                dial.addresses(&place.host, place.port).await?
+            } else {
+                dial.vetted(&place.host, place.port, &guard).await.map_err(advised)?
+            };
+            let found: reqwest::dns::Addrs = Box::new(found.into_iter());
+            Ok(found)
+        })
+    }
+}
+
+/// What a place may not be, and what to write if it is meant.
+fn advised(unreachable: Unreachable) -> String {
+    match &unreachable {
+        Unreachable::Refused(denial) => match &**denial {
+            Denial::AddressRefused { target, address, .. } => format!(
+                "{unreachable}; if it is meant, write `egress.private: [{{host: \"{target}\", addresses: [\"{address}\"]}}]`"
+            ),
+            _ => unreachable.to_string(),
+        },
+        Unreachable::Unresolved(_) => unreachable.to_string(),
+    }
+}
+
+/// Asks at one place whoever these CAs (or the system's) vouch for. Follows no redirect.
+pub(crate) fn client(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+) -> Result<reqwest::Client, String> {
+    if let (Ok(ip), false) = (place.host.parse::<IpAddr>(), place.inside) {
+        // A literal address is not looked up.
+        let target = SocketAddr::new(ip, place.port).to_string();
+        let target = Target::of_connect(target.as_bytes()).map_err(|_| "it is no address")?;
+        let vetted = guard.vet(&target, &[ip], &dial.own_addresses(), clock::now());
+        vetted.map_err(|denial| advised(Unreachable::Refused(Box::new(denial))))?;
+    }
+    let bound = Bound { dial: dial.clone(), guard: Arc::clone(guard), place: place.clone() };
     let roots = match ca {
         Some(file) => certs::roots(file).map_err(|error| error.to_string())?,
         None => system_roots(),
@@ -39,7 +135,7 @@ pub(crate) fn client(dial: &Dial, ca: Option<&Path>) -> Result<reqwest::Client, 
         .with_no_client_auth();
     reqwest::Client::builder()
         .use_preconfigured_tls(tls)
-        .dns_resolver(Arc::new(dial.clone()))
+        .dns_resolver(Arc::new(bound))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .connect_timeout(PATIENCE)
@@ -62,8 +158,11 @@ pub(crate) async fn send(
     url: &str,
 ) -> Result<reqwest::Response, String> {
     request.header("accept", "application/json").send().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
-        format!("cannot get `{url}`{cause}")
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        format!("cannot get `{url}`: {cause}")
     })
 }
 

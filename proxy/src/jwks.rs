@@ -11,6 +11,7 @@ use config::{Issuer, IssuerKind};
 use filters::{
     Label, Secret, State,
     denial::Lack,
+    guard::Guard,
     identity::{KeySet, Source},
 };
 use moka::sync::Cache;
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use crate::{
     clock,
     dial::Dial,
-    fetch::{self, Allowance},
+    fetch::{self, Allowance, Place},
     metrics::Metrics,
 };
 
@@ -99,7 +100,8 @@ impl Fetcher {
                 if self.absent.contains_key(&wanted) {
                     return false;
                 }
-                let fetched = self.keys(written, &wanted.0, Cause::Token).await.is_ok();
+                let fetched =
+                    self.keys(&guard(config), written, &wanted.0, Cause::Token).await.is_ok();
                 if fetched {
                     // If it is there now, nobody will ask for it again.
                     self.absent.insert(wanted, ());
@@ -108,7 +110,7 @@ impl Fetcher {
             }
             Lack::Groups { issuer, subject, token } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
-                self.groups(written, issuer, subject, token).await
+                self.groups(&guard(config), written, issuer, subject, token).await
             }
         }
     }
@@ -122,7 +124,7 @@ impl Fetcher {
             for source in std::iter::once(own.clone()).chain(plugins) {
                 let age = self.state.keys.age(&source, clock::now());
                 if age.is_none_or(|age| age >= *issuer.keys.refresh) {
-                    let _ = self.keys(issuer, &source, Cause::Time).await;
+                    let _ = self.keys(&guard(config), issuer, &source, Cause::Time).await;
                 }
             }
         }
@@ -138,7 +140,9 @@ impl Fetcher {
             if !in_file && last.contains(&source) {
                 continue;
             }
-            let Err(cause) = self.keys(issuer, &source, Cause::Time).await else { continue };
+            let Err(cause) = self.keys(&guard(config), issuer, &source, Cause::Time).await else {
+                continue;
+            };
             let kept = self.state.keys.age(&source, clock::now()).is_some();
             let then =
                 if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
@@ -147,7 +151,13 @@ impl Fetcher {
         failures
     }
 
-    async fn keys(&self, issuer: &Issuer, source: &Source, cause: Cause) -> Result<(), String> {
+    async fn keys(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+        cause: Cause,
+    ) -> Result<(), String> {
         let flight = self.flights.get_with_by_ref(source, Arc::default);
         let asked = clock::now();
         let _only = flight.under_way.lock().await;
@@ -161,7 +171,7 @@ impl Fetcher {
         if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
             return Err("it was asked too often".to_owned());
         }
-        let result = self.key_set(issuer, source).await;
+        let result = self.key_set(guard, issuer, source).await;
         let now = clock::now();
         self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
         flight.progress.lock().note(source, now.elapsed, result.as_ref().err());
@@ -178,7 +188,12 @@ impl Fetcher {
         flight.progress.lock().allowance.take(now, OF_SOURCE)
     }
 
-    async fn key_set(&self, issuer: &Issuer, source: &Source) -> Result<KeySet, String> {
+    async fn key_set(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+    ) -> Result<KeySet, String> {
         let keys = &issuer.keys;
         if let Some(file) = &keys.secret_file {
             return secret(file).map_err(|error| error.to_string());
@@ -186,15 +201,18 @@ impl Fetcher {
         if let Some(file) = &keys.file {
             return set(file).map_err(|error| error.to_string());
         }
-        let client = self.client(issuer)?;
-        let url = match (issuer.kind, &keys.url, &keys.backstage_url) {
-            (IssuerKind::Backstage, _, Some(base)) => match &source.plugin {
-                Some(plugin) => format!("{}/api/{plugin}/.backstage/auth/v1/jwks.json", base.value),
-                None => format!("{}/api/auth/.well-known/jwks.json", base.value),
-            },
-            (_, Some(url), _) => url.value.to_string(),
-            _ => self.discovered(&client, &issuer.issuer).await?,
+        let (url, place) = match (issuer.kind, &keys.url, &keys.backstage_url) {
+            (IssuerKind::Backstage, _, Some(base)) => {
+                let path = match &source.plugin {
+                    Some(plugin) => format!("/api/{plugin}/.backstage/auth/v1/jwks.json"),
+                    None => "/api/auth/.well-known/jwks.json".to_owned(),
+                };
+                (format!("{}{path}", base.value), Place::declared(base))
+            }
+            (_, Some(url), _) => (url.value.to_string(), Place::declared(url)),
+            _ => self.discovered(guard, issuer).await?,
         };
+        let client = self.client(guard, issuer, &place)?;
         let text = get(&client, &url, None).await?;
         let set = KeySet::from_jwks(&text)?;
         // A Backstage plugin has none until it has signed something.
@@ -205,7 +223,15 @@ impl Fetcher {
     }
 
     /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the one that was asked.
-    async fn discovered(&self, client: &reqwest::Client, issuer: &str) -> Result<String, String> {
+    async fn discovered(
+        &self,
+        guard: &Arc<Guard>,
+        written: &Issuer,
+    ) -> Result<(String, Place), String> {
+        let issuer = &*written.issuer;
+        let asked: config::Url = issuer.parse()?;
+        let asked = Place::declared(&asked);
+        let client = &self.client(guard, written, &asked)?;
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let text = get(client, &url, None).await?;
         let document: serde_json::Value = serde_json::from_slice(&text)
@@ -213,15 +239,15 @@ impl Fetcher {
         if document["issuer"] != issuer {
             return Err(format!("`{url}` is of another issuer than `{issuer}`"));
         }
-        document["jwks_uri"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| format!("`{url}` names no `jwks_uri`"))
+        let found = document["jwks_uri"].as_str();
+        let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
+        Ok((found.to_owned(), Place::found(found, &asked)?))
     }
 
     /// Backstage's user info: what the token itself leaves out.
     async fn groups(
         &self,
+        guard: &Arc<Guard>,
         written: &Issuer,
         issuer: &Label,
         subject: &Label,
@@ -230,7 +256,7 @@ impl Fetcher {
         let Some(base) = &written.keys.backstage_url else { return false };
         let Ok(_place) = self.groups_flights.acquire().await else { return false };
         let answer = async {
-            let client = self.client(written)?;
+            let client = self.client(guard, written, &Place::declared(base))?;
             let url = format!("{}/api/auth/v1/userinfo", base.value);
             let text = get(&client, &url, Some(token)).await?;
             let info: serde_json::Value =
@@ -256,8 +282,13 @@ impl Fetcher {
         }
     }
 
-    fn client(&self, issuer: &Issuer) -> Result<reqwest::Client, String> {
-        fetch::client(&self.dial, issuer.keys.ca.as_deref().map(PathBuf::as_path))
+    fn client(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        place: &Place,
+    ) -> Result<reqwest::Client, String> {
+        fetch::client(&self.dial, guard, place, issuer.keys.ca.as_deref().map(PathBuf::as_path))
     }
 }
 
@@ -277,6 +308,11 @@ impl Progress {
         }
         self.failing = failure.cloned();
     }
+}
+
+/// Keeps what issuers say from leading us into our own network.
+fn guard(config: &config::Config) -> Arc<Guard> {
+    Arc::new(Guard::new(&config.egress))
 }
 
 /// Whose keys a config believes, those of Backstage's plugins aside.
