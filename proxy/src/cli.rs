@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod schema;
+mod suggest;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Check),
     /// Tell what would happen to a request, step by step, and why.
     Explain(Box<explain::Explain>),
+    /// Propose what could be written into the config, from audit records.
+    Suggest(suggest::Suggest),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Suggest(suggest) => suggest.run(),
         Command::Schema(schema) => schema.run(),
         Command::Demo(demo) => demo.run(),
     }
