@@ -12,6 +12,7 @@ const os = require('node:os');
 const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
+const { call } = require('../rig/calling');
 const { authority } = require('../rig/certificates');
 const { dns } = require('../rig/dns');
 const { freePort, until } = require('../rig/ports');
@@ -19,7 +20,6 @@ const { stagedoor } = require('../rig/stagedoor');
 
 const PASSWORD = 'a-password-of-the-catalog';
 const NAMES = ['api.egress.test', 'other.egress.test', 'flip.egress.test', 'alias.egress.test', 'six.egress.test', 'wide.egress.test'];
-const ROOT = path.join(__dirname, '../../..');
 
 let door; let names; let secure; let open; let ca; let folder; let httpsPort; let httpPort; let rawPort; let raw;
 const seen = [];
@@ -131,13 +131,7 @@ const through = (target, { servername, port = door.ports.edge } = {}) => new Pro
   socket.once('error', reject);
   socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`);
 });
-const run = (client, url, env = {}) => new Promise((resolve) => {
-  const proxy = `http://127.0.0.1:${door.ports.edge}`;
-  execFile(process.execPath, ['-r', path.join(ROOT, 'examples/egress-bootstrap.js'), path.join(__dirname, '../rig/clients.js'), client, url], {
-    timeout: 20000,
-    env: { ...process.env, NODE_PATH: path.join(__dirname, '../node_modules'), NODE_EXTRA_CA_CERTS: `${folder}/ca.crt`, HTTPS_PROXY: proxy, HTTP_PROXY: proxy, NO_PROXY: '127.0.0.1,localhost', ...env },
-  }, (_, out, err) => resolve(out.trim() || err));
-});
+const run = (client, url, env = {}) => call(client, url, `http://127.0.0.1:${door.ports.edge}`, { NODE_EXTRA_CA_CERTS: `${folder}/ca.crt`, ...env });
 
 test('every client that plugins use goes through, and is on record', async () => {
   for (const client of ['fetch', 'node-fetch', 'cross-fetch', 'axios', 'got', 'octokit', 'https', 'https without an agent']) {
