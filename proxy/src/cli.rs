@@ -1,7 +1,8 @@
-//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use.
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out.
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod schema;
 mod suggest;
@@ -36,6 +37,8 @@ enum Command {
     Explain(Box<explain::Explain>),
     /// Propose what could be written into the config, from audit records.
     Suggest(suggest::Suggest),
+    /// Watch who connects past the proxy, beside it.
+    Doctor(doctor::Doctor),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Suggest(suggest) => suggest.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Schema(schema) => schema.run(),
         Command::Demo(demo) => demo.run(),
     }
