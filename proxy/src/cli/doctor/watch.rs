@@ -225,6 +225,29 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_was_seen_once_and_may_be_the_proxys_is_held_against_nobody() {
+        let dial = Dial::default();
+        let mut watch = Watch::new(Expected::default(), &[], &dial);
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        for (inode, looks, user, owner) in [
+            (1, 1, 65532, None),
+            (2, 2, 65532, None),
+            (3, 1, 1000, None),
+            (4, 1, 65532, Some((7, "node".to_owned()))),
+        ] {
+            let remote = at(inode);
+            let connection = Connection { remote, owner, looks, user };
+            watch.seen.insert((inode.into(), at(9), remote), connection);
+        }
+        watch.proxies.insert(1);
+        watch.own_users.insert(65532);
+        let (mut found, short) = watch.found();
+        found.sort_by_key(|connection| connection.remote);
+        let ports: Vec<u16> = found.iter().map(|found| found.remote.port()).collect();
+        assert_eq!((ports, short), (vec![2, 3, 4], 1));
+    }
+
     const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
     #[test]
