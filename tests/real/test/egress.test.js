@@ -347,6 +347,8 @@ test('a listener that only reports lets pass what would be refused, but never to
   assert.match(await (await door.admin('/metrics')).text(), /stagedoor_calls_total\{decision="would_deny",rule="none"\} [1-9]/);
   assert.equal(first(await connect(`meta.egress.test:${httpsPort}`, learning)), 'HTTP/1.1 403 address_refused');
   assert.equal(first(await connect(`127.0.0.1:${httpPort}`, learning)), 'HTTP/1.1 403 address_refused');
+  const refused = await door.record((r) => r.target === `meta.egress.test:${httpsPort}` && r.listener === 'learning');
+  assert.deepEqual([refused.decision, refused.code, refused.would_deny], ['deny', 'address_refused', undefined], 'it was refused: nothing would be');
 });
 
 test('slow and oversized heads are cut off here too', async () => {
