@@ -1,15 +1,17 @@
 //! `stagedoor suggest`: what a person could write into the config, from what was recorded.
 
 mod calls;
+mod groups;
 mod proposal;
 mod records;
 mod risks;
+mod standing;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use self::{calls::Calls, proposal::Standing};
+use self::{calls::Calls, standing::Standing};
 use crate::{clock, reload};
 
 /// Propose what could be written into the config. Applies nothing and writes no file.

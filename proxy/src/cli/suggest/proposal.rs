@@ -3,75 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    net::IpAddr,
 };
 
-use config::{Config, HostRule, Name};
-use filters::{Label, Now, addresses::AddressClass, allowlist::Allowlist, guard::Guard};
+use filters::Now;
 
 use super::{
     calls::{Calls, Tally, Where, Who},
+    groups::{Hosts, covering, free_name, shared},
     risks,
+    standing::Standing,
 };
-
-/// The config that a proposal is an addition to.
-pub(super) struct Standing<'a> {
-    config: Option<&'a Config>,
-    pub(super) egress: config::Egress,
-    guard: Guard,
-    allowlist: Allowlist,
-    groups: Vec<(Name, Vec<HostRule>)>,
-    /// The registered names of hosts that somebody has thought about.
-    pub(super) known: BTreeSet<String>,
-}
-
-impl<'a> Standing<'a> {
-    /// Without a config: nothing is allowed, and no group is known by name.
-    pub(super) fn of(config: Option<&'a Config>) -> Self {
-        let egress = config.map(|config| config.egress.clone()).unwrap_or_default();
-        let shipped = config::shipped_hosts();
-        let own = egress.hosts.iter().map(|(name, hosts)| {
-            (name.clone(), hosts.iter().map(|host| host.value.clone()).collect())
-        });
-        let unshadowed = shipped.iter().filter(|(name, _)| !egress.hosts.contains_key(*name));
-        let groups: Vec<(Name, Vec<HostRule>)> = own
-            .chain(unshadowed.map(|(name, group)| (name.clone(), group.hosts.clone())))
-            .collect();
-        let in_rules = egress.rules.iter().flat_map(|rule| egress.hosts_of(rule, &shipped));
-        let known = groups.iter().flat_map(|(_, hosts)| hosts.clone()).chain(in_rules);
-        let known = known.filter_map(|rule| config::registered(&rule.host).map(str::to_owned));
-        Self {
-            config,
-            guard: Guard::new(&egress),
-            allowlist: Allowlist::new(&egress),
-            known: known.collect(),
-            groups: if config.is_some() { groups } else { Vec::new() },
-            egress,
-        }
-    }
-
-    /// The class of an address that this host may not have. Of this machine's own it is not known
-    /// whether they are the proxy's.
-    pub(super) fn refuses(&self, place: &Where, ip: IpAddr) -> Option<AddressClass> {
-        self.guard.judge(&place.target()?, ip, &[], crate::clock::now()).err()
-    }
-
-    fn allows(&self, who: &Who, place: &Where, now: Now) -> bool {
-        let Some(target) = place.target() else { return false };
-        let (plugin, workspace) =
-            (who.plugin.as_ref().map(Label::from), who.workspace.as_ref().map(Label::from));
-        let found = self.allowlist.allow(&target, plugin.as_ref(), workspace.as_ref(), now);
-        found.is_ok_and(|rule| !rule.report_only)
-    }
-
-    /// Whether a rule can name this workspace. Without a config that cannot be known.
-    fn can_name(&self, workspace: Option<&Name>) -> bool {
-        let (Some(config), Some(workspace)) = (self.config, workspace) else { return true };
-        config.workspaces.undeclared || config.workspaces.named.contains_key(workspace)
-    }
-}
-
-type Hosts = BTreeMap<Where, Tally>;
 
 /// The proposal, and in comments what is not in it.
 pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
@@ -179,52 +120,6 @@ fn rule(
     }
 }
 
-/// The groups of the config and of ours that cover some of these hosts, those that cover most first.
-fn covering<'a>(hosts: &'a Hosts, standing: &'a Standing<'_>) -> Vec<(&'a Name, Vec<&'a Where>)> {
-    let mut left: Vec<&Where> = hosts.keys().collect();
-    let mut chosen = Vec::new();
-    loop {
-        let mut best: Option<(&Name, Vec<&Where>)> = None;
-        for (name, group) in &standing.groups {
-            let of: Vec<&Where> =
-                left.iter().copied().filter(|place| group.iter().any(|r| place.is_of(r))).collect();
-            if of.len() > best.as_ref().map_or(0, |(_, of)| of.len()) {
-                best = Some((name, of));
-            }
-        }
-        let Some((name, of)) = best else { return chosen };
-        left.retain(|place| !of.contains(place));
-        chosen.push((name, of));
-    }
-}
-
-/// Hosts that the same several callers call become a group, so that a change is made once.
-fn shared(
-    wanted: &BTreeMap<Who, Hosts>,
-    standing: &Standing<'_>,
-) -> Vec<(String, BTreeSet<Where>)> {
-    let mut callers: BTreeMap<&Where, BTreeSet<&Who>> = BTreeMap::new();
-    for (who, hosts) in wanted {
-        let covered: Vec<&Where> =
-            covering(hosts, standing).into_iter().flat_map(|(_, of)| of).collect();
-        for place in hosts.keys().filter(|place| !covered.contains(place)) {
-            callers.entry(place).or_default().insert(who);
-        }
-    }
-    let mut by_callers: BTreeMap<BTreeSet<&Who>, BTreeSet<Where>> = BTreeMap::new();
-    for (place, callers) in callers {
-        by_callers.entry(callers).or_default().insert(place.clone());
-    }
-    let own = standing.egress.hosts.keys().map(ToString::to_string);
-    let shipped = config::shipped_hosts();
-    let mut names: BTreeSet<String> = own.chain(shipped.keys().map(ToString::to_string)).collect();
-    by_callers
-        .into_iter()
-        .filter(|(callers, hosts)| callers.len() > 1 && hosts.len() > 1)
-        .map(|(_, hosts)| (free_name("shared", &mut names), hosts))
-        .collect()
-}
-
 /// A host whose name is allowed, or need not be: something else refused it.
 fn refused_otherwise(
     who: &Who,
@@ -285,28 +180,6 @@ fn put(text: &mut String, depth: usize, line: &str) {
 /// Names and hosts are safe as they are, but `on` and `1.10` are no texts without quotes.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-/// A name that is not taken, and now is.
-fn free_name(wish: &str, taken: &mut BTreeSet<String>) -> String {
-    let room = Name::LENGTH_MAX - "-99999".len();
-    let wish = &wish[..wish.len().min(room)];
-    let numbered = (2_u32..).map(|n| format!("{wish}-{n}"));
-    let free = std::iter::once(wish.to_owned()).chain(numbered).find(|name| !taken.contains(name));
-    let free = free.expect("there are more numbers than names");
-    taken.insert(free.clone());
-    free
-}
-
-impl Where {
-    fn is_of(&self, rule: &HostRule) -> bool {
-        let host = match self.host.strip_suffix(&rule.host) {
-            Some(before) if rule.subdomains => before.ends_with('.'),
-            Some(before) => before.is_empty(),
-            None => false,
-        };
-        host && self.port == rule.port
-    }
 }
 
 impl Who {

@@ -6,7 +6,7 @@ use filters::addresses::AddressClass;
 
 use super::{
     calls::{Tally, Where},
-    proposal::Standing,
+    standing::Standing,
 };
 
 /// Names as short as this are near to too many others.

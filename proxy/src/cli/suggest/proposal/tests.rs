@@ -1,3 +1,5 @@
+use filters::{Label, allowlist::Allowlist};
+
 use super::{super::records::Record, *};
 
 const BASE: &str = "version: stagedoor/v1
