@@ -74,6 +74,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `1 call`, `2 calls`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would.
 fn log_to_stderr() {
     // Every bad client would be an error of Pingora's; ours are the records.

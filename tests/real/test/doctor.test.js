@@ -105,7 +105,7 @@ if (isOutside) {
     for (const program of [plain, tunnel]) assert.deepEqual(of(program).lacks, []);
 
     const { out } = await doctor('-c', door.file, '--for', '0s');
-    assert.match(out, new RegExp(`past the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connections, seen 1 times`));
+    assert.match(out, new RegExp(`past the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
     assert.match(out, new RegExp(`pid ${direct.pid}, node .*clients.js:\\n  no bootstrap file is preloaded.*; write NODE_OPTIONS=--require=`));
     assert.match(out, /listener `egress` at 127.0.0.1:\d+ answers/);
     assert.ok(!(out + JSON.stringify(found)).includes('a-secret-of-mine'));

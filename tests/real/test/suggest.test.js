@@ -69,7 +69,7 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
 
   const suggested = await stage('suggest', 'egress', '--audit', `${door.folder}/audit`, '-c', door.file);
   assert.equal(suggested.code, 0, suggested.err);
-  assert.match(suggested.err, /1 lines are no records/);
+  assert.match(suggested.err, /left out as no records \(torn, or not JSON\): 1 line\n/);
   const proposal = suggested.out;
   assert.match(proposal, /# plugin catalog, workspace web: 4 calls, .*; callers .*; identity_strength listener/);
   assert.match(proposal, new RegExp(`# 2 calls, .*\\n +- "api.egress.test:${httpsPort}"`));
@@ -102,6 +102,13 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
   assert.match(again, /name: "catalog-web-2"/);
   assert.match(again, new RegExp(`- "other.egress.test:${httpsPort}"`));
   assert.doesNotMatch(again, /- "api\./);
+
+  // It is whole by itself: included beside the rules in force, it adds to them.
+  fs.writeFileSync(`${door.folder}/proposal.yaml`, again);
+  door.write(`${config({ reportOnly: false, proposal: rules })(door.ports)}\ninclude: [proposal.yaml]`);
+  const included = await door.reload();
+  assert.equal(included.successful, true, JSON.stringify(included));
+  assert.equal(await run('node-fetch', `https://other.egress.test:${httpsPort}/x`), '200 hello from outside');
 });
 
 test('wrong use is told, and ends with 2', async () => {

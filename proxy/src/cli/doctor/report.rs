@@ -10,6 +10,7 @@ use super::{
     node::{self, Node, Proxies},
     watch::Watch,
 };
+use crate::cli::counted;
 
 /// What was found.
 #[derive(Serialize)]
@@ -103,11 +104,11 @@ impl Report {
         }
         more(&mut text, self.bypasses.len());
         if self.too_short > 0 {
-            let short = self.too_short;
-            let _ = writeln!(text, "{short} connections were too short to tell whose they were");
+            let short = counted(self.too_short as u64, "connection");
+            let _ = writeln!(text, "too short to tell whose they were: {short}");
         }
         if self.beyond > 0 {
-            let _ = writeln!(text, "{} sightings were too many to remember", self.beyond);
+            let _ = writeln!(text, "too many to remember: {}", counted(self.beyond, "sighting"));
         }
         let lacking: Vec<&Node> =
             self.node.iter().filter(|node| !node.readable || !node.lacks.is_empty()).collect();
@@ -115,7 +116,7 @@ impl Report {
             node.tell(&mut text);
         }
         more(&mut text, lacking.len());
-        let looks = self.looks;
+        let looks = counted(self.looks.into(), "look");
         let _ = match self.bypasses.len() {
             0 => writeln!(text, "nothing went past the proxy, in {looks} looks"),
             _ => writeln!(
@@ -142,7 +143,9 @@ impl Bypass {
         };
         let _ = writeln!(
             text,
-            "past the proxy: {remote} from {who}; {connections} connections, seen {seen} times"
+            "past the proxy: {remote} from {who}; {}, seen {}",
+            counted((*connections).into(), "connection"),
+            counted((*seen).into(), "time")
         );
         let _ = writeln!(
             text,

@@ -9,6 +9,7 @@ use config::{HostRule, Name};
 use filters::{Label, target::Target};
 
 use super::records::Record;
+use crate::cli::counted;
 
 /// Calls by who called and where to, in a fixed order.
 #[derive(Debug, Default)]
@@ -207,15 +208,13 @@ impl Left {
     /// Says on standard error what is left out.
     pub(super) fn tell(&self) {
         if self.unwritable > 0 {
-            eprintln!(
-                "{} records have a host, plugin, workspace or time that is none and are left out",
-                self.unwritable
-            );
+            let records = counted(self.unwritable, "record");
+            eprintln!("left out, as their host, plugin, workspace or time is none: {records}");
         }
         if self.beyond > 0 {
+            let calls = counted(self.beyond, "call");
             eprintln!(
-                "{} calls to hosts beyond the first {HOSTS_MAX} are left out; give fewer files at once",
-                self.beyond
+                "left out, as there is room for {HOSTS_MAX} hosts: {calls}; give fewer files at once"
             );
         }
     }

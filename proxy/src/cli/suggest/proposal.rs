@@ -13,6 +13,7 @@ use super::{
     risks,
     standing::Standing,
 };
+use crate::cli::counted;
 
 /// The proposal, and in comments what is not in it.
 pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
@@ -33,13 +34,18 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
     }
     let mut text = "# A proposal, from what was called. That something was called does not say that it should be:\n\
          # read every line, delete what nobody can explain, and give rules an `owner` and a `reason`.\n\
-         # Paste what is below `egress:` there, or save all of it as a file that `include` names.\n"
+         # Paste what is below `egress:` there, after what `hosts` and `rules` have already; or save all of it\n\
+         # as a file that `include` names.\n"
         .to_owned();
     if standing.config.is_none() {
         text += "# Made without the config (`-c`): what its rules allow is not left out, and its workspaces and\n# groups of hosts are not known.\n";
     }
     if allowed > 0 {
-        put(&mut text, 0, &format!("# Left out: {allowed} calls that the rules allow now"));
+        put(
+            &mut text,
+            0,
+            &format!("# Left out: {} that the rules allow now", counted(allowed, "call")),
+        );
     }
     for note in &notes {
         put(&mut text, 0, &format!("# Not proposed: {note}"));
@@ -53,6 +59,11 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
         put(&mut text, 1, "hosts:");
     }
     for (name, hosts) in &shared {
+        let callers =
+            wanted.iter().filter(|(_, of)| hosts.iter().all(|place| of.contains_key(place)));
+        for (who, _) in callers {
+            put(&mut text, 2, &format!("# Called by {who}"));
+        }
         put(&mut text, 2, &format!("{}:", quoted(name)));
         for place in hosts {
             let mut all = Tally::default();
@@ -131,13 +142,13 @@ fn refused_otherwise(
     let mut notes = Vec::new();
     if tally.by_hello > 0 {
         notes.push(format!(
-            "{host} for {who}: {} times what came first was not TLS for this host; see docs/egress.md",
-            tally.by_hello
+            "{host} for {who}: what came first was not TLS for this host, {}; see docs/egress.md",
+            counted(tally.by_hello, "time")
         ));
     }
     if tally.by_address > 0 {
-        let times = tally.by_address;
-        notes.push(format!("{host} for {who}: refused by its address {times} times"));
+        let times = counted(tally.by_address, "time");
+        notes.push(format!("{host} for {who}: refused by its address, {times}"));
         let of = tally.addresses.some.iter();
         let refused = of.filter_map(|ip| Some((*ip, standing.refuses(place, *ip)?)));
         notes.extend(refused.map(|(ip, c)| format!("{host}: {}", risks::private(place, ip, c))));
@@ -158,12 +169,9 @@ fn risky(text: &mut String, depth: usize, place: &Where, tally: &Tally, standing
 }
 
 fn facts(tally: &Tally) -> String {
-    let times = if tally.calls == 1 { "1 call" } else { &format!("{} calls", tally.calls) };
-    let when = if tally.first == tally.last {
-        tally.first.clone()
-    } else {
-        format!("{} to {}", tally.first, tally.last)
-    };
+    let times = counted(tally.calls, "call");
+    let (first, last) = (seconds(&tally.first), seconds(&tally.last));
+    let when = if first == last { first } else { format!("{first} to {last}") };
     let mut facts = format!("{times}, {when}");
     if !tally.callers.some.is_empty() {
         let _ = write!(facts, "; callers {}", tally.callers);
@@ -171,6 +179,11 @@ fn facts(tally: &Tally) -> String {
     let strengths: Vec<&str> = tally.strengths.iter().copied().collect();
     let _ = write!(facts, "; identity_strength {}", strengths.join(", "));
     facts
+}
+
+/// A moment without its fraction, which nobody needs.
+fn seconds(time: &str) -> String {
+    format!("{}Z", time.trim_end_matches('Z').split('.').next().unwrap_or_default())
 }
 
 fn put(text: &mut String, depth: usize, line: &str) {

@@ -8,6 +8,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::cli::counted;
+
 /// What of a record of a call is of use here. All of it is text that a stranger may have chosen.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -81,12 +83,11 @@ impl Reading {
 
     /// Says on standard error what was read, and what could not be.
     pub(super) fn tell(&self) {
-        eprintln!("{} records in {} files", self.records, self.files);
+        let (records, files) = (counted(self.records, "record"), counted(self.files, "file"));
+        eprintln!("{records} in {files}");
         if self.unreadable > 0 {
-            eprintln!(
-                "{} lines are no records (torn, or not JSON) and are left out",
-                self.unreadable
-            );
+            let lines = counted(self.unreadable, "line");
+            eprintln!("left out as no records (torn, or not JSON): {lines}");
         }
     }
 }

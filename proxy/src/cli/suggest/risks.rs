@@ -8,6 +8,7 @@ use super::{
     calls::{Tally, Where},
     standing::Standing,
 };
+use crate::cli::counted;
 
 /// Names as short as this are near to too many others.
 const NEAR_MIN: usize = 5;
@@ -40,7 +41,7 @@ pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<S
         ));
     }
     if tally.by_address > 0 {
-        risks.push(format!("refused by its address {} times", tally.by_address));
+        risks.push(format!("refused by its address, {}", counted(tally.by_address, "time")));
     }
     for ip in tally.addresses.some.iter().chain(&rule.ip()) {
         if let Some(class) = standing.refuses(place, *ip) {
@@ -104,7 +105,12 @@ mod tests {
         check("a.example", 22, &often, &["port 22"]);
         check("a.example", 80, &Tally { calls: 9, plain: 1, ..often.clone() }, &["plain HTTP"]);
         check("a.example", 443, &Tally { calls: 1, ..often.clone() }, &["only once"]);
-        check("a.example", 443, &Tally { by_address: 3, ..often.clone() }, &["address 3 times"]);
+        check(
+            "a.example",
+            443,
+            &Tally { by_address: 3, ..often.clone() },
+            &["its address, 3 times"],
+        );
         check("a.example", 443, &inside, &["addresses: [\"10.2.3.4/32\"]"]);
     }
 }
