@@ -5,6 +5,7 @@ const assert = require('node:assert/strict');
 const { execFile } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
+const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
 const { after, afterEach, before, test } = require('node:test');
@@ -158,6 +159,20 @@ if (isOutside) {
     assert.deepEqual(found.bypasses.map(({ remote, pid }) => ({ remote, pid })), [{ remote: `[${network.v6}]:${port}`, pid: direct.pid }]);
     const six = await examined('--for', '0s', '--expect', `[${network.v6}]:${port}`);
     assert.equal(six.code, 0);
+  });
+
+  test('a connection that is only being opened is one', async () => {
+    // Its queue is full and nobody takes from it, so what comes more is dropped.
+    const stopped = client(['-e', `const s = net.createServer().listen({ port: 0, host: '${network.v4}', backlog: 1 }, () => console.log(s.address().port))`], bare());
+    const deaf = Number(await until('it to listen', async () => stopped.output().trim()));
+    stopped.signal('SIGSTOP');
+    await until('it to stand still', async () => fs.readFileSync(`/proc/${stopped.pid}/stat`, 'utf8').includes(') T '));
+    let connected = 0;
+    const waiting = Array.from({ length: 2 }, () => net.connect(deaf, network.v4, () => { connected += 1; }).on('error', () => {}));
+    await until('its queue to be full', async () => connected === 2);
+    const direct = client([CLIENTS, 'https without an agent', `http://${network.v4}:${deaf}/`], bare());
+    await until('it to be found', async () => JSON.parse((await doctor('--json', '--for', '0s')).out).bypasses.some((one) => one.pid === direct.pid && one.remote === `${network.v4}:${deaf}`));
+    for (const socket of waiting) socket.destroy();
   });
 
   test('NODE_USE_ENV_PROXY alone is not enough', async () => {
