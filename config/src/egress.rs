@@ -38,11 +38,13 @@ pub struct Egress {
     pub each_workspace: Limit,
     /// Tunnels at once for each workspace. More get 429 `tunnels_exhausted`.
     pub tunnels_max: u32,
-    /// Until the connection to the called host stands. Then 504 `connect_timeout`.
+    /// Until the connection to the called host stands. Then 504 `connect_timeout`. A host with
+    /// several addresses has each tried in turn, for its part of this time.
     pub connect_timeout: Duration,
     /// Until the client has sent the first message of TLS in a tunnel.
     pub hello_timeout: Duration,
-    /// The longest silence in a tunnel, in both directions together.
+    /// The longest silence: in a tunnel in both directions together, which is then closed; in a plain
+    /// request of the called host, then 504 `upstream_timeout`.
     pub idle_timeout: Duration,
     /// The longest life of a tunnel.
     pub life_max: Duration,

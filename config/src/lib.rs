@@ -32,6 +32,7 @@ mod presets;
 mod problem;
 mod rate;
 mod rate_limit;
+mod rentable;
 mod routes;
 mod schema;
 mod size;
@@ -77,6 +78,7 @@ pub use presets::{Preset, PresetRoute, PresetState, PresetUse, RouteChanges, SHI
 pub use problem::{Problem, Problems};
 pub use rate::Rate;
 pub use rate_limit::{Limit, RateLimit};
+pub use rentable::{registered, rentable_above};
 pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };

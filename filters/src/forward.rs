@@ -114,7 +114,12 @@ pub fn choose(
     if reported {
         called.would_deny = called.would_deny.or(Some("address_refused"));
     }
-    if chosen.is_empty() { Err(guard::refusal(&called.target, refused)) } else { Ok(chosen) }
+    if chosen.is_empty() {
+        // It is refused: nothing would be.
+        called.would_deny = None;
+        return Err(guard::refusal(&called.target, refused));
+    }
+    Ok(chosen)
 }
 
 /// Whether a tunnel to this target must carry TLS for its name.

@@ -1,9 +1,11 @@
-//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use.
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out.
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod schema;
+mod suggest;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -33,6 +35,10 @@ enum Command {
     Check(check::Check),
     /// Tell what would happen to a request, step by step, and why.
     Explain(Box<explain::Explain>),
+    /// Propose what could be written into the config, from audit records.
+    Suggest(suggest::Suggest),
+    /// Watch who connects past the proxy, beside it.
+    Doctor(doctor::Doctor),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
@@ -61,9 +67,16 @@ pub fn main() -> ExitCode {
         }
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Suggest(suggest) => suggest.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Schema(schema) => schema.run(),
         Command::Demo(demo) => demo.run(),
     }
+}
+
+/// `1 call`, `2 calls`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would.

@@ -223,7 +223,10 @@ fn forward(
         body_timeout: *listener.limits.body_timeout,
         write_timeout: *listener.limits.write_timeout,
     };
-    let mut proxy = HttpProxy::new(plain, Arc::clone(conf));
+    // `Plain` goes from address to address, and ends with the last.
+    let conf =
+        ServerConf { threads: conf.threads, max_retries: usize::MAX, ..ServerConf::default() };
+    let mut proxy = HttpProxy::new(plain, Arc::new(conf));
     proxy.handle_init_modules();
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);

@@ -1,10 +1,11 @@
 //! Egress: groups that exist, rules that can fit, hosts that are not anybody's.
 
 use super::Findings;
-use crate::{Config, Destination, HostRule, Listener, ListenerKind, Located, Place, shipped_hosts};
-
-/// Domains below which anybody can have a name, beyond those of the public suffix list.
-const RENTABLE: &str = include_str!("../../egress/rentable.txt");
+use crate::{
+    Config, Destination, HostRule, Listener, ListenerKind, Located, Place,
+    rentable::{Names, names_below},
+    shipped_hosts,
+};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let egress = &config.egress;
@@ -132,19 +133,15 @@ fn rentable(rule: &HostRule, place: &Place, found: &mut Findings) {
         return;
     }
     let host = rule.host.as_str();
-    let suffix = psl::suffix(host.as_bytes()).filter(|suffix| suffix.as_bytes() == host.as_bytes());
-    if suffix.is_some_and(|suffix| suffix.typ() == Some(psl::Type::Icann)) {
-        found.problem(
+    match names_below(host) {
+        Names::Owned => {}
+        Names::Registered => found.problem(
             place,
             format!("`*.{host}` would allow half the internet; name a domain under it"),
-        );
-        return;
-    }
-    let listed = RENTABLE.lines().filter(|line| !line.starts_with('#')).any(|line| line == host);
-    if suffix.is_some() || listed {
-        found.warning(
+        ),
+        Names::Rented => found.warning(
             place,
             format!("anybody can have a name under `{host}`, and take what is sent there; name yours, such as `acme.{host}`"),
-        );
+        ),
     }
 }

@@ -42,6 +42,8 @@ pub struct Ctx {
     denial: Option<Denial>,
     target: Option<(Target, Vec<u8>)>,
     addresses: Vec<SocketAddr>,
+    /// How many of them could not be connected to.
+    failed: usize,
     address: Option<SocketAddr>,
     bytes_in: u64,
     _under_way: UnderWay,
@@ -53,8 +55,6 @@ const FOR_US: [HeaderName; 3] = [
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("keep-alive"),
 ];
-/// How long an upstream of a plain request may be silent.
-const SILENCE: Duration = Duration::from_secs(60);
 
 #[async_trait]
 impl ProxyHttp for Plain {
@@ -70,6 +70,7 @@ impl ProxyHttp for Plain {
             denial: None,
             target: None,
             addresses: Vec::new(),
+            failed: 0,
             address: None,
             bytes_in: 0,
             _under_way: stage.drain.exchange(),
@@ -94,14 +95,17 @@ impl ProxyHttp for Plain {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let address = *ctx.addresses.first().expect("an admitted call has an address");
+        let address = *ctx.addresses.get(ctx.failed).expect("an admitted call has an address");
         ctx.address = Some(address);
         let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
-        let connect = *ctx.live.loaded.config.egress.connect_timeout;
+        let egress = &ctx.live.loaded.config.egress;
+        // Each has its part of the time, as in `Dial::connect`.
+        let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
+        let connect = *egress.connect_timeout / parts;
         peer.options.connection_timeout = Some(connect);
         peer.options.total_connection_timeout = Some(connect);
-        peer.options.read_timeout = Some(SILENCE);
-        peer.options.write_timeout = Some(SILENCE);
+        peer.options.read_timeout = Some(*egress.idle_timeout);
+        peer.options.write_timeout = Some(*egress.idle_timeout);
         // Nothing is kept: the next call may be for another name at this address.
         peer.options.idle_timeout = Some(Duration::ZERO);
         Ok(peer)
@@ -158,6 +162,19 @@ impl ProxyHttp for Plain {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
+    }
+
+    /// Nothing was sent yet: the next address is as good.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.failed += 1;
+        error.set_retry(ctx.failed < ctx.addresses.len());
+        error
     }
 
     /// What a call did before it broke is not known: it is never tried again.

@@ -12,14 +12,15 @@ const os = require('node:os');
 const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
+const { call } = require('../rig/calling');
 const { authority } = require('../rig/certificates');
 const { dns } = require('../rig/dns');
 const { freePort, until } = require('../rig/ports');
+const { start } = require('../rig/process');
 const { stagedoor } = require('../rig/stagedoor');
 
 const PASSWORD = 'a-password-of-the-catalog';
 const NAMES = ['api.egress.test', 'other.egress.test', 'flip.egress.test', 'alias.egress.test', 'six.egress.test', 'wide.egress.test'];
-const ROOT = path.join(__dirname, '../../..');
 
 let door; let names; let secure; let open; let ca; let folder; let httpsPort; let httpPort; let rawPort; let raw;
 const seen = [];
@@ -41,6 +42,8 @@ before(async () => {
     seen.push({ url: request.url, headers: request.headers, raw: request.rawHeaders.join('\n') });
     const file = path.join(folder, request.url.split('?')[0]);
     if (request.url.startsWith('/repo.git/')) return fs.existsSync(file) && fs.statSync(file).isFile() ? fs.createReadStream(file).pipe(response) : response.writeHead(404).end();
+    if (request.url === '/silent') return undefined;
+    if (request.method === 'POST') return request.pipe(response);
     if (request.url === '/large') return response.end(Buffer.alloc(5 << 20, 'x'));
     return response.end('hello from outside');
   };
@@ -65,6 +68,9 @@ before(async () => {
     'meta.egress.test': { A: ['169.254.169.254'] },
     'mute.egress.test': () => null,
     'dead.egress.test': { A: ['127.0.0.1'] },
+    'several.egress.test': { A: ['127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.1', '127.0.0.5'] },
+    'all-dead.egress.test': { A: ['127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.5'] },
+    'swallowed.egress.test': { A: ['127.0.0.9', '127.0.0.2', '127.0.0.3', '127.0.0.1'] },
   });
   const [dead, asking, learning] = await Promise.all([freePort(), freePort(), freePort()]);
   names.dead = dead;
@@ -86,11 +92,15 @@ egress:
   hosts: {outside: ["${hosts.join('", "')}"]}
   rules:
   - {name: catalog, to: [outside, "api.egress.test:${httpPort}", "api.egress.test:${rawPort}", "dead.egress.test:${dead}"], plugins: [catalog]}
+  - {name: several, to: ["several.egress.test:${httpPort}", "all-dead.egress.test:${httpPort}", "swallowed.egress.test:${httpPort}"], plugins: [catalog]}
   - {name: scaffolder, to: ["other.egress.test:${httpsPort}"], plugins: [scaffolder]}
   - {name: over, to: ["api.egress.test:9"], plugins: [catalog], expires: 2020-01-01}
   private:
   - {host: "*.egress.test:${httpsPort}", addresses: [127.0.0.1/32]}
   - {host: "*.egress.test:${httpPort}", addresses: [127.0.0.1/32]}
+  - {host: "several.egress.test:${httpPort}", addresses: [127.0.0.0/28]}
+  - {host: "all-dead.egress.test:${httpPort}", addresses: [127.0.0.0/28]}
+  - {host: "swallowed.egress.test:${httpPort}", addresses: [127.0.0.0/28]}
   - {host: "*.egress.test:${rawPort}", addresses: [127.0.0.1/32]}
   - {host: "dead.egress.test:${dead}", addresses: [127.0.0.1/32]}
   callers: {catalog: {password_file: ${folder}/password, workspace: payments, plugin: catalog}}
@@ -107,10 +117,10 @@ after(async () => {
 });
 
 /** Sends a head, and answers all that comes until the proxy is silent or closes. */
-const ask = (text, { port = door.ports.edge, until: enough = () => false } = {}) => new Promise((resolve) => {
+const ask = (text, { port = door.ports.edge, patience = 8000, until: enough = () => false } = {}) => new Promise((resolve) => {
   const socket = net.connect(port, '127.0.0.1');
   let got = '';
-  socket.setTimeout(8000, () => socket.destroy());
+  socket.setTimeout(patience, () => socket.destroy());
   socket.on('data', (data) => { got += data; if (enough(got)) socket.destroy(); });
   socket.on('error', () => {});
   socket.on('close', () => resolve(got));
@@ -131,13 +141,7 @@ const through = (target, { servername, port = door.ports.edge } = {}) => new Pro
   socket.once('error', reject);
   socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`);
 });
-const run = (client, url, env = {}) => new Promise((resolve) => {
-  const proxy = `http://127.0.0.1:${door.ports.edge}`;
-  execFile(process.execPath, ['-r', path.join(ROOT, 'examples/egress-bootstrap.js'), path.join(__dirname, '../rig/clients.js'), client, url], {
-    timeout: 20000,
-    env: { ...process.env, NODE_PATH: path.join(__dirname, '../node_modules'), NODE_EXTRA_CA_CERTS: `${folder}/ca.crt`, HTTPS_PROXY: proxy, HTTP_PROXY: proxy, NO_PROXY: '127.0.0.1,localhost', ...env },
-  }, (_, out, err) => resolve(out.trim() || err));
-});
+const run = (client, url, env = {}) => call(client, url, `http://127.0.0.1:${door.ports.edge}`, { NODE_EXTRA_CA_CERTS: `${folder}/ca.crt`, ...env });
 
 test('every client that plugins use goes through, and is on record', async () => {
   for (const client of ['fetch', 'node-fetch', 'cross-fetch', 'axios', 'got', 'octokit', 'https', 'https without an agent']) {
@@ -168,6 +172,42 @@ test('a plain request goes out in origin form, without what was meant for the pr
   const record = await door.record((r) => r.path === '/plain');
   assert.deepEqual([record.target, record.egress_rule, record.status], [`api.egress.test:${httpPort}`, 'catalog', 200]);
   assert.equal(await run('node-fetch', `http://api.egress.test:${httpPort}/x`), '200 hello from outside');
+});
+
+const post = (host, body) => ask(`POST http://${host}:${httpPort}/posted HTTP/1.1\r\nHost: ${host}:${httpPort}\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`);
+
+test('a plain request goes to the first address that can be connected to, whole and once', async () => {
+  seen.length = 0;
+  assert.match(await post('several.egress.test', 'a whole body'), /^HTTP\/1.1 200 [^]*a whole body/);
+  assert.equal(seen.length, 1);
+  const record = await door.record((r) => r.target === `several.egress.test:${httpPort}`);
+  assert.deepEqual([record.upstream_address, record.status, record.bytes_in], [`127.0.0.1:${httpPort}`, 200, 12]);
+  assert.match(await post('all-dead.egress.test', 'a whole body'), /^HTTP\/1.1 502 [^]*upstream_unreachable/);
+  assert.equal(seen.length, 1);
+});
+
+test('an address that swallows packets leaves time for the others', async () => {
+  // Its queue is full and nobody takes from it, so what comes more is dropped.
+  const stopped = start(process.execPath, ['-e', `net.createServer().listen({ port: ${httpPort}, host: '127.0.0.9', backlog: 1 }, () => console.log('listens'))`]);
+  await until('it to listen', async () => stopped.output().includes('listens'));
+  stopped.signal('SIGSTOP');
+  await until('it to stand still', async () => fs.readFileSync(`/proc/${stopped.pid}/stat`, 'utf8').includes(') T '));
+  let connected = 0;
+  const waiting = Array.from({ length: 4 }, () => net.connect(httpPort, '127.0.0.9', () => { connected += 1; }).on('error', () => {}));
+  await until('its queue to be full', async () => connected === 2);
+  assert.match(await post('swallowed.egress.test', 'late'), /^HTTP\/1.1 200 [^]*late/);
+  const record = await door.record((r) => r.target === `swallowed.egress.test:${httpPort}`);
+  // Of four addresses each has a quarter of the 5 s.
+  assert.ok(record.duration_us > 1.2e6 && record.duration_us < 5e6, String(record.duration_us));
+  for (const socket of waiting) socket.destroy();
+  await stopped.stop('SIGKILL');
+});
+
+test('a host that is silent to a plain request is waited for as long as to a tunnel', async () => {
+  const silent = await ask(`GET http://api.egress.test:${httpPort}/silent HTTP/1.1\r\nHost: api.egress.test:${httpPort}\r\nConnection: close\r\n\r\n`, { patience: 50000 });
+  assert.match(silent, /^HTTP\/1.1 504 [^]*upstream_timeout/);
+  const record = await door.record((r) => r.code === 'upstream_timeout');
+  assert.ok(record.duration_us >= 2e6, String(record.duration_us));
 });
 
 test('a host that no rule allows is refused, and not even looked up', async () => {
@@ -353,6 +393,8 @@ test('a listener that only reports lets pass what would be refused, but never to
   assert.match(await (await door.admin('/metrics')).text(), /stagedoor_calls_total\{decision="would_deny",rule="none"\} [1-9]/);
   assert.equal(first(await connect(`meta.egress.test:${httpsPort}`, learning)), 'HTTP/1.1 403 address_refused');
   assert.equal(first(await connect(`127.0.0.1:${httpPort}`, learning)), 'HTTP/1.1 403 address_refused');
+  const refused = await door.record((r) => r.target === `meta.egress.test:${httpsPort}` && r.listener === 'learning');
+  assert.deepEqual([refused.decision, refused.code, refused.would_deny], ['deny', 'address_refused', undefined], 'it was refused: nothing would be');
 });
 
 test('slow and oversized heads are cut off here too', async () => {

@@ -1,0 +1,149 @@
+//! Audit records, read back a line at a time.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::cli::counted;
+
+/// What of a record of a call is of use here. All of it is text that a stranger may have chosen.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    pub(super) time: String,
+    pub(super) method: String,
+    pub(super) target: Option<String>,
+    pub(super) plugin: Option<String>,
+    pub(super) workspace: Option<String>,
+    pub(super) caller: Option<String>,
+    pub(super) identity_strength: Option<String>,
+    pub(super) decision: String,
+    pub(super) code: String,
+    pub(super) would_deny: Option<String>,
+    pub(super) upstream_address: Option<String>,
+}
+
+/// What was read.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Reading {
+    files: u64,
+    records: u64,
+    unreadable: u64,
+}
+
+/// A record is shorter.
+const LINE_MAX: u64 = 1 << 20;
+
+/// Reads all records of these files, and of the files in these folders.
+///
+/// # Errors
+/// If one cannot be read.
+pub(super) fn read(paths: &[PathBuf], mut take: impl FnMut(Record)) -> Result<Reading, String> {
+    let mut read = Reading::default();
+    for path in paths {
+        for file in files(path)? {
+            let opened = File::open(&file).map_err(|error| cannot(&file, &error))?;
+            read.files += 1;
+            read.lines(BufReader::new(opened), &mut take).map_err(|error| cannot(&file, &error))?;
+        }
+    }
+    Ok(read)
+}
+
+impl Reading {
+    fn lines(
+        &mut self,
+        mut from: impl BufRead,
+        take: &mut impl FnMut(Record),
+    ) -> std::io::Result<()> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if from.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            // A line without an end is torn, even if it happens to be whole.
+            let whole = line.ends_with(b"\n");
+            if !whole && line.len() as u64 == LINE_MAX {
+                from.skip_until(b'\n')?;
+            }
+            match serde_json::from_slice(&line) {
+                Ok(record) if whole => {
+                    self.records += 1;
+                    take(record);
+                }
+                _ => self.unreadable += 1,
+            }
+        }
+    }
+
+    /// Says on standard error what was read, and what could not be.
+    pub(super) fn tell(&self) {
+        let (records, files) = (counted(self.records, "record"), counted(self.files, "file"));
+        eprintln!("{records} in {files}");
+        if self.unreadable > 0 {
+            let lines = counted(self.unreadable, "line");
+            eprintln!("left out as no records (torn, or not JSON): {lines}");
+        }
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = path.read_dir().map_err(|error| cannot(path, &error))?;
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| cannot(path, &error))?;
+    files.retain(|file| file.is_file());
+    files.sort();
+    Ok(files)
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot read `{}`: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_record_is_counted_and_never_guessed() {
+        let long = format!("{{\"target\":\"{}\"}}\n", "x".repeat(3 << 20));
+        let text = [
+            "{\"target\":\"a.example:443\"}\n",
+            "{\"target\":\"torn.exa\n",
+            "not JSON\n",
+            "\"text\"\n",
+            "{\"target\":17}\n",
+            &long,
+            "{\"target\":\"b.example:443\"}\n",
+            "{\"target\":\"c.example:443\"}",
+        ]
+        .concat();
+        let (mut read, mut targets) = (Reading::default(), Vec::new());
+        read.lines(text.as_bytes(), &mut |record| targets.extend(record.target)).unwrap();
+        assert_eq!(targets, ["a.example:443", "b.example:443"]);
+        assert_eq!((read.records, read.unreadable), (2, 6));
+    }
+
+    #[test]
+    fn a_folder_stands_for_its_files_and_a_missing_file_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::fs::write(folder.path().join("2.jsonl"), "{\"target\":\"b:1\"}\n").unwrap();
+        std::fs::write(folder.path().join("1.jsonl"), "{\"target\":\"a:1\"}\n").unwrap();
+        let mut targets = Vec::new();
+        read(&[folder.path().to_owned()], |record| targets.extend(record.target)).unwrap();
+        assert_eq!(targets, ["a:1", "b:1"]);
+        let missing = read(&[folder.path().join("3")], |_| {}).unwrap_err();
+        assert!(missing.contains("3`: No such file"), "{missing}");
+    }
+}
