@@ -93,6 +93,7 @@ if (isOutside) {
     );
     assert.ok(found.looks > 1, 'it looks several times');
     assert.deepEqual(found.proxies, [door.pid]);
+    await door.record((r) => r.code === 'head_malformed' && r.listener === 'egress');
     assert.deepEqual(found.listeners, [{ name: 'egress', address: `127.0.0.1:${door.ports.edge}`, answers: true }]);
 
     const of = (program) => found.node.find((node) => node.pid === program.pid);
@@ -127,6 +128,7 @@ if (isOutside) {
     await areHeld(1);
     const fine = await examined('--for', '0s');
     assert.deepEqual([fine.code, fine.bypasses, fine.listeners, fine.looks], [0, [], [], 1]);
+    if (network.alone) assert.match((await doctor('--for', '0s')).out, /^nothing went past the proxy, in 1 look$/m);
     const direct = past(network.v4);
     await areHeld(2);
     const found = await examined('--for', '0s');

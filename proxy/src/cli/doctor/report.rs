@@ -118,7 +118,7 @@ impl Report {
         more(&mut text, lacking.len());
         let looks = counted(self.looks.into(), "look");
         let _ = match self.bypasses.len() {
-            0 => writeln!(text, "nothing went past the proxy, in {looks} looks"),
+            0 => writeln!(text, "nothing went past the proxy, in {looks}"),
             _ => writeln!(
                 text,
                 "what goes past the proxy is held by no rule: see docs/egress.md, and let a network policy keep it in"
