@@ -30,3 +30,4 @@ load: setup
 
 load-egress: setup
 	./loadtests/egress
+	./loadtests/link
