@@ -163,6 +163,13 @@ impl Page {
         let kept = request.headers.remove("x-test-stays").is_some();
         let decided =
             filters::decide(policy, state, &request.head(0, client, true), now, &mut exchange);
+        let decided = decided.and_then(|admitted| {
+            // Nobody else asks for the same.
+            if admitted.key.is_some() {
+                filters::reverse::depart(state, now, &mut exchange)?;
+            }
+            Ok(admitted)
+        });
         self.outcome = verdict(&exchange, decided.as_ref().err());
         if let Ok(admitted) = &decided {
             if let Some(target) = &admitted.edits.target {

@@ -57,6 +57,12 @@ pub struct Credential {
     /// (Auth0's `audience`).
     #[serde(default)]
     pub audience: Option<String>,
+    /// For `spacelift_api_key`: the key's id. Its secret is in a file.
+    #[serde(default)]
+    pub key_id: Option<String>,
+    /// For `spacelift_api_key`: file of the key's secret.
+    #[serde(default)]
+    pub key_secret_file: Option<Located<PathBuf>>,
     /// For `oauth2_client_credentials`: PEM file of CAs for `token_url`, instead of the system's.
     #[serde(default)]
     pub ca: Option<Located<PathBuf>>,
@@ -77,6 +83,14 @@ pub enum CredentialKind {
     /// another, once a minute.
     #[serde(rename = "oauth2_client_credentials")]
     ClientCredentials,
+    /// An API key of Spacelift's, which is exchanged for a token at `token_url`
+    /// (`https://<account>.app.spacelift.io/graphql`) and renewed like those of an OAuth 2 client.
+    ///
+    /// Spacelift's Backstage plugin insists on signing in with a key (`apiKeyUser`). On routes to
+    /// such an upstream it may do so with the name and password of one of `egress.callers`, and is
+    /// answered by Stagedoor: with a ticket that is good here for ten minutes, and nowhere else. The
+    /// routes say in `graphql` what may be asked.
+    SpaceliftApiKey,
 }
 
 /// How an OAuth 2 client proves itself (RFC 6749 2.3.1).
@@ -97,6 +111,7 @@ impl CredentialKind {
             Self::Basic => "basic",
             Self::Header => "header",
             Self::ClientCredentials => "oauth2_client_credentials",
+            Self::SpaceliftApiKey => "spacelift_api_key",
         }
     }
 }
@@ -108,6 +123,7 @@ impl Credential {
             CredentialKind::Basic => self.password_file.as_ref(),
             CredentialKind::Header => self.value_file.as_ref(),
             CredentialKind::ClientCredentials => self.client_secret_file.as_ref(),
+            CredentialKind::SpaceliftApiKey => self.key_secret_file.as_ref(),
         }
     }
 }

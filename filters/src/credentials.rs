@@ -25,7 +25,8 @@ impl Credential {
     pub fn new(called: &config::Name, written: &config::Credential) -> Self {
         let header = written.header.as_ref();
         let header = header.map_or(header::AUTHORIZATION, |header| name(header));
-        Self { name: called.into(), header, signs_in: false }
+        let signs_in = written.kind == config::CredentialKind::SpaceliftApiKey;
+        Self { name: called.into(), header, signs_in }
     }
 
     /// Shows `value` to the upstream. What the client said in its place, and the client's own token

@@ -5,6 +5,7 @@ mod client;
 mod client_credentials;
 mod outage;
 mod secret;
+mod spacelift;
 mod token;
 mod tokens;
 
@@ -17,6 +18,7 @@ use http::HeaderValue;
 
 use self::{
     client_credentials::ClientCredentials,
+    spacelift::ApiKey,
     tokens::{Issuer, Tokens},
 };
 use crate::{
@@ -178,6 +180,10 @@ impl Credential {
             CredentialKind::Header => {
                 let prefix = written.prefix.as_deref().unwrap_or_default();
                 Means::Fixed(Secret::new(format!("{prefix}{}", secret.expose())))
+            }
+            CredentialKind::SpaceliftApiKey => {
+                let url = written.token_url.as_ref().expect("a config that is valid has it");
+                tokens(Issuer::Spacelift(ApiKey::new(written, &secret, http(url)?)))
             }
             CredentialKind::ClientCredentials => {
                 let url = written.token_url.as_ref().expect("a config that is valid has it");

@@ -57,6 +57,8 @@ pub struct Ctx {
     edits: Edits,
     /// What the upstream is shown.
     shown: Option<Shown>,
+    /// Its turn among the exchanges with its upstream.
+    turn: Option<usize>,
     attempts: u32,
     upstream_asked: Option<Duration>,
     upstream_took: Option<Duration>,
@@ -135,6 +137,7 @@ impl ProxyHttp for Reverse {
             denial: None,
             edits: Edits::default(),
             shown: None,
+            turn: None,
             attempts: 0,
             upstream_asked: None,
             upstream_took: None,
@@ -198,6 +201,7 @@ impl ProxyHttp for Reverse {
             upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
             stream: ctx.stream,
             grpc: ctx.grpc,
+            turn: *ctx.turn.get_or_insert_with(|| upstream.turn()),
             nth: ctx.attempts as usize,
         };
         ctx.attempts += 1;

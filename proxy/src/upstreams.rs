@@ -50,7 +50,9 @@ pub struct Attempt {
     pub stream: bool,
     /// Whether it is gRPC, which needs HTTP/2.
     pub grpc: bool,
-    /// How many attempts were made before.
+    /// The exchange's turn among those of the upstream.
+    pub turn: usize,
+    /// How many attempts were made before. Each asks the next address.
     pub nth: usize,
 }
 
@@ -161,7 +163,12 @@ impl Upstream {
         Ok(())
     }
 
-    /// Whom to ask this time. Takes its addresses in turn.
+    /// An exchange's turn, so that each begins with another address.
+    pub fn turn(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whom to ask this time.
     ///
     /// # Errors
     /// If its name has no address, or none that may be dialled.
@@ -180,12 +187,7 @@ impl Upstream {
         if addresses.is_empty() {
             return Err(Unreachable::Unresolved(Unresolved::gone(&self.written.url.host)));
         }
-        let turn = match addresses.len() {
-            1 => 0,
-            count if attempt.nth == 0 => self.next.fetch_add(1, Ordering::Relaxed) % count,
-            count => self.next.load(Ordering::Relaxed).wrapping_add(attempt.nth) % count,
-        };
-        let address = addresses[turn];
+        let address = addresses[attempt.turn.wrapping_add(attempt.nth) % addresses.len()];
         let mut peer = Box::new(self.template.clone());
         peer._address = address.into();
         let timeouts = &attempt.timeouts;

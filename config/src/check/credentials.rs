@@ -31,6 +31,10 @@ fn keys(name: &Name, credential: &Located<Credential>, found: &mut Findings) {
         ("scopes", K::ClientCredentials, false, !c.scopes.is_empty()),
         ("audience", K::ClientCredentials, false, c.audience.is_some()),
         ("ca", K::ClientCredentials, false, c.ca.is_some()),
+        ("key_id", K::SpaceliftApiKey, true, c.key_id.is_some()),
+        ("key_secret_file", K::SpaceliftApiKey, true, c.key_secret_file.is_some()),
+        ("token_url", K::SpaceliftApiKey, true, c.token_url.is_some()),
+        ("ca", K::SpaceliftApiKey, false, c.ca.is_some()),
     ];
     for (key, kind, needed, given) in all {
         if kind == c.kind && needed && !given {
@@ -39,7 +43,8 @@ fn keys(name: &Name, credential: &Located<Credential>, found: &mut Findings) {
                 format!("`{name}` is of kind `{}` and needs `{key}`", kind.name()),
             );
         }
-        if kind != c.kind && given {
+        if kind != c.kind && given && !all.iter().any(|(k, kind, ..)| *k == key && *kind == c.kind)
+        {
             found.problem(
                 &credential.place,
                 format!("`{name}`: `{key}` goes with kind `{}`; remove it", kind.name()),

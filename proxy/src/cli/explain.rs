@@ -36,6 +36,9 @@ pub(super) struct Explain {
     /// A header, as `name: value`. May stand several times.
     #[arg(short = 'H', long)]
     header: Vec<String>,
+    /// The body, for routes that look into it; JSON, unless a header says otherwise.
+    #[arg(short, long)]
+    body: Option<String>,
     /// Suppose this caller, instead of verifying a token: `subject`.
     #[arg(long = "as")]
     suppose: Option<String>,
@@ -49,7 +52,7 @@ pub(super) struct Explain {
     #[arg(long, requires = "suppose")]
     workspace: Vec<String>,
     /// Instead of a request: a call out, to `host:port`, on a forward listener.
-    #[arg(long, conflicts_with_all = ["path", "method", "header"])]
+    #[arg(long, conflicts_with_all = ["path", "method", "header", "body"])]
     call: Option<String>,
     /// The plugin that the supposed caller of a call is.
     #[arg(long, requires = "call", requires = "suppose")]
@@ -122,7 +125,12 @@ impl Explain {
                 decided = filters::decide(&policy, &state, &head, now, &mut exchange);
             }
         }
-        let denial = decided.err();
+        let shared = decided.as_ref().is_ok_and(|admitted| admitted.key.is_some());
+        let mut denial = decided.err();
+        if shared {
+            // Nobody else asks for the same.
+            denial = filters::reverse::depart(&state, now, &mut exchange).err();
+        }
         print!("{}", explain::steps(&exchange, denial.as_ref()));
         Ok(ExitCode::from(u8::from(denial.is_some())))
     }
@@ -194,6 +202,12 @@ impl Explain {
         };
         for header in &self.header {
             request.header(header)?;
+        }
+        if let Some(body) = &self.body {
+            request.body = Some(body.clone());
+            if !request.headers.contains_key("content-type") {
+                request.header("content-type: application/json")?;
+            }
         }
         if !request.headers.contains_key("host") {
             request.header("host: localhost")?;

@@ -50,6 +50,7 @@ impl ApiKey {
         }
         let until = user["validUntil"].as_u64().filter(|until| *until > 0);
         let left = until.map(|until| until.saturating_sub(asked.unix_seconds()));
-        answer::bearer(user, "jwt", left.unwrap_or(LIFETIME_SECONDS), asked).map_err(|why| wrong(&why))
+        answer::bearer(user, "jwt", left.unwrap_or(LIFETIME_SECONDS), asked)
+            .map_err(|why| wrong(&why))
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::{
     client_credentials::ClientCredentials,
     outage::Outage,
+    spacelift::ApiKey,
     token::{Held, Standing, Token},
 };
 use crate::{clock, metrics::Metrics};
@@ -27,6 +28,7 @@ pub(super) struct Tokens {
 /// and below.
 pub(super) enum Issuer {
     ClientCredentials(ClientCredentials),
+    Spacelift(ApiKey),
 }
 
 /// How the fetches went so far.
@@ -42,6 +44,7 @@ impl Issuer {
     async fn ask(&self) -> Result<Token, String> {
         match self {
             Self::ClientCredentials(client) => client.ask().await,
+            Self::Spacelift(key) => key.ask().await,
         }
     }
 }

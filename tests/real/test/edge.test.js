@@ -24,6 +24,7 @@ upstreams:
   up: {url: ${up.url}, timeouts: {upstream: 1s, whole: 2s, upgrade: 1s}, breaker: {requests_min: 1000000}}
   eager: {url: "http://127.0.0.1:${eagerPort}"}
   dead: {url: "http://127.0.0.1:${dead}", breaker: {requests_min: 1000000}}
+  half: {url: "${up.url.replace('127.0.0.1', 'localhost')}"}
   dxcp: {url: ${up.url}, authority: delivery, breaker: {requests_min: 1000000}}
 rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 10000}}
 presets:
@@ -34,6 +35,7 @@ routes:
 - {name: act, methods: [ANY], path: /act/**, upstream: up, class: action}
 - {name: eager, methods: [GET], path: /eager, upstream: eager, class: read, options: {public: true, upgrade: true}}
 - {name: dead, methods: [ANY], path: /dead, upstream: dead, class: read, options: {public: true}}
+- {name: half, methods: [POST], path: /half, upstream: half, class: action, options: {public: true}}
 `;
 
 before(async () => {
@@ -175,6 +177,11 @@ test('what an upstream does wrong has a code of its own', async () => {
   for (const status of [404, 410, 418, 500, 503]) assert.equal((await get(`/open/x?do=status&n=${status}`)).status, status);
   const limited = await get('/open/x?do=status&n=429');
   assert.deepEqual([limited.status, limited.headers.get('retry-after')], [429, '60']);
+});
+
+test('an address of an upstream that nobody listens at is passed over, every time', async () => {
+  // `localhost` is two addresses, and the upstream has one of them.
+  for (let n = 0; n < 20; n += 1) assert.equal((await get('/half', { method: 'POST', body: 'x' })).status, 200);
 });
 
 test('an action is asked of the upstream once, whatever happens', async () => {

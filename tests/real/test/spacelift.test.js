@@ -3,6 +3,7 @@
 // GraphQL, holds the real key, and lets through what rules name.
 
 const assert = require('node:assert/strict');
+const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const https = require('node:https');
 const os = require('node:os');
@@ -15,7 +16,7 @@ const { inMemory } = require('../rig/memory');
 const { freePort, until } = require('../rig/ports');
 const { postgres } = require('../rig/postgres');
 const { spacelift } = require('../rig/spacelift');
-const { stagedoor } = require('../rig/stagedoor');
+const { binary, stagedoor } = require('../rig/stagedoor');
 
 // What only the proxy's files hold.
 const REAL = { id: '01JREALKEYOFTHEPORTAL', secret: 'real-secret-7c1f4e0b9a8d4f6e8b3a5d2c1e0f9a8b' };
@@ -277,6 +278,17 @@ test('who may only read triggers nothing at the gate', async () => {
   assert.equal(record.upstream_address, undefined);
   assert.equal((await gate(trigger, opaque)).data.runTrigger.state, 'QUEUED');
   assert.equal(real.runs.length, before + 1);
+});
+
+test('explain says of a body what the gate does with it', () => {
+  const explained = (query) => {
+    const args = ['explain', '-c', door.file, '--listener', 'graphql', '-X', 'POST', '-p', '/graphql', '-b', JSON.stringify({ query }), '--as', 'portal', '--workspace', 'payments'];
+    const { status, stdout } = spawnSync(binary, args, { encoding: 'utf8' });
+    return [status, /^operation +(.*)$/m.exec(stdout)?.[1], /^verdict +(.*)$/m.exec(stdout)[1]];
+  };
+  assert.deepEqual(explained(STACKS), [0, 'query stacks', 'allow graphql to spacelift']);
+  assert.deepEqual(explained('mutation { runTrigger(stack: "payments-db") { id } }'), [0, 'mutation runTrigger', 'allow graphql to spacelift']);
+  assert.deepEqual(explained('mutation { runTrigger(stack: "search-index") { id } }'), [1, 'mutation runTrigger', 'deny 403 resource_refused: `search-index` is no `spacelift-stack` of the workspace\'s `resources`']);
 });
 
 test('a real token is exchanged again before it ends, and nobody notices', async () => {
