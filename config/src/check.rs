@@ -8,6 +8,7 @@ mod egress;
 mod identity;
 mod listeners;
 mod routes;
+mod spacelift;
 mod upstreams;
 
 use crate::{Config, HeaderName, Located, Name, Place, Problems, SHIPPED, cuts::Cuts};
@@ -39,6 +40,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     identity::check(config, &mut found);
     upstreams::check(config, &mut found);
     credentials::check(config, &mut found);
+    spacelift::check(config, &mut found);
     presets(config, &mut found);
     routes::references(config, read, &mut found);
     routes::check(config, &mut found);

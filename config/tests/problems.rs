@@ -494,3 +494,156 @@ fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
     assert!(told[0].ends_with("name roles, groups or callers in `actions`"));
     assert_eq!(preset(", actions: {roles: [deployer]}"), [""; 0]);
 }
+
+#[test]
+fn an_external_api_is_checked_as_a_whole() {
+    let routes = |options: &str| {
+        format!(
+            "routes:\n- {{name: api, methods: [GET], path: '/ext/{{thing}}/**', upstream: portal, class: read, options: {{{options}}}}}\n"
+        )
+    };
+    let route = |options: &str, expected: &[&str]| check(&routes(options), expected);
+    route("strip_prefix: /ext", &[]);
+    route(
+        "strip_prefix: /ext/api",
+        &[
+            "s.yaml:7:3: route `api` takes `/ext/{thing}/**`, which does not begin with `/ext/api`; write `path: /ext/api/**`",
+        ],
+    );
+    route(
+        "strip_prefix: '/ext/{thing}'",
+        &[
+            "s.yaml:7:3: `strip_prefix` of route `api` is no plain path; write for example `/ext/github`",
+        ],
+    );
+    route(
+        "resources: {stack: stack}",
+        &["s.yaml:7:3: the path of route `api` has no `{stack}` that could name a `stack`"],
+    );
+    route(
+        "workspace: optional, resources: {stack: thing}",
+        &[
+            "s.yaml:7:3: route `api` asks for `resources` of the workspace, but may have none; remove `public` and `workspace: optional`",
+        ],
+    );
+    route(
+        "graphql: [{query: [a]}]",
+        &["s.yaml:7:3: route `api` reads GraphQL bodies; write `methods: [POST]`"],
+    );
+    route(
+        "graphql: []",
+        &[
+            "s.yaml:7:3: route `api` reads GraphQL bodies; write `methods: [POST]`",
+            "s.yaml:7:3: `graphql` of route `api` allows nothing; write for example `[{query: [stacks]}]`",
+        ],
+    );
+    route(
+        "graphql: [{mutation: ['run Trigger']}]",
+        &[
+            "s.yaml:7:119: `run Trigger` is not the name of a field; write one as in the schema: `runTrigger`",
+        ],
+    );
+    route("coalesce: {for: all, keep: 60s, bytes_max: 16MiB}", &[]);
+    route(
+        "coalesce: {keep: 2m, bytes_max: 1GiB}, upgrade: true",
+        &[
+            "s.yaml:7:3: route `api` cannot both `coalesce` and `upgrade`; write two routes",
+            "s.yaml:7:3: route `api` would keep answers for 2m; at most 60s",
+            "s.yaml:7:3: route `api` would share answers of 1GiB; at most 16MiB",
+        ],
+    );
+    let action = routes("coalesce: {}").replace("class: read", "class: action");
+    check(
+        &action,
+        &[
+            "s.yaml:7:3: route `api` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`",
+        ],
+    );
+
+    let at_root = "s.yaml:6:14: the control plane is asked at its root; remove `/v3`";
+    let upstream = |more: &str, routes: &str, expected: &[&str]| {
+        check(&format!("  api: {{url: 'https://api.example/v3', {more}}}\n{routes}"), expected);
+    };
+    let to_api = routes("strip_prefix: /ext").replace("portal", "api");
+    upstream("external: true, pace: {rate: 5000/h}", &to_api, &[]);
+    upstream(
+        "external: true, authority: delivery",
+        "",
+        &[
+            "s.yaml:6:8: `api` cannot be somebody else's and decide about delivery; remove `external` or `authority`",
+            at_root,
+        ],
+    );
+    upstream(
+        "external: true, preserve_host: true",
+        "",
+        &["s.yaml:6:8: `api` is `external`: it knows its own host only; remove `preserve_host`"],
+    );
+    upstream(
+        "pace: {rate: 5/s, wait_max: 15s}",
+        &to_api,
+        &[
+            "s.yaml:6:8: `api`: a request of route `api` may wait 15s for its turn, but has 15s in all; raise `timeouts.whole` or lower `wait_max`",
+        ],
+    );
+    upstream("pace: {rate: 5/s, wait_max: 30s}, timeouts: {whole: 31s}", &to_api, &[]);
+    let kept = to_api.replace("strip_prefix: /ext", "coalesce: {}");
+    upstream(
+        "authority: delivery",
+        &kept,
+        &[
+            at_root,
+            "s.yaml:8:3: route `api` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`",
+        ],
+    );
+    // Else `/ext/v1/admin` would be its `/v1/admin`.
+    upstream(
+        "authority: delivery",
+        &to_api,
+        &[
+            at_root,
+            "s.yaml:8:3: route `api` goes to the control plane, which is asked at its root; remove `strip_prefix` and give it a host or a listener of its own",
+        ],
+    );
+}
+
+#[test]
+fn a_key_of_spacelifts_is_for_what_rules_name_and_goes_nowhere_else() {
+    let with = |credential: &str, options: &str| {
+        format!(
+            "  api: {{url: 'https://acme.example', credential: key}}\ncredentials: {{key: {{kind: spacelift_api_key, key_id: a, key_secret_file: /s, {credential}}}}}\nroutes:\n- {{name: api, methods: [POST], path: /graphql, upstream: api, class: read, options: {{access: {{callers: [p]}}, {options}}}}}\n"
+        )
+    };
+    let (url, rules) =
+        ("token_url: 'https://acme.example/graphql'", "graphql: [{query: [stacks]}]");
+    check(&with(url, rules), &[]);
+    check(
+        &with(url, ""),
+        &[
+            "s.yaml:9:3: route `api` would let everything be asked with `key`, which administers a space; say what in `graphql`",
+        ],
+    );
+    check(
+        &with("token_url: 'https://acme.example.evil/graphql'", rules),
+        &[
+            "s.yaml:7:89: the key of `key` is for `api` and would be sent elsewhere; write `token_url: https://acme.example/graphql`",
+        ],
+    );
+    let warnings = |text: &str| -> Vec<String> {
+        let loaded = config::parse("s.yaml", &format!("{HEAD}{text}")).unwrap();
+        loaded
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .filter(|text| !text.contains("no route"))
+            .collect()
+    };
+    assert_eq!(
+        warnings(&with(url, rules)),
+        [
+            "s.yaml:7:20: nobody can sign in for `key`, as Spacelift's plugin does; add a caller with a password to `egress.callers`"
+        ]
+    );
+    let owned = with(url, "graphql: [{mutation: [runTrigger], resources: {stack: stack}}]");
+    assert!(warnings(&owned).contains(&"s.yaml:9:3: no workspace has a `stack` in its `resources`, so nobody passes route `api`".to_owned()));
+}

@@ -18,6 +18,23 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     let delivers =
         |name: &str| config.upstreams.get(name).is_some_and(|u| u.authority == Authority::Delivery);
+    // What is closed for good is known by its path here, which must be its path there.
+    for upstream in config.upstreams.values() {
+        if upstream.authority == Authority::Delivery && !upstream.url.path.is_empty() {
+            found.problem(
+                &upstream.url.place,
+                format!("the control plane is asked at its root; remove `{}`", upstream.url.path),
+            );
+        }
+    }
+    for route in config.all_routes().iter().filter(|route| delivers(&route.upstream.value)) {
+        if route.options.strip_prefix.is_some() {
+            found.problem(
+                &route.place,
+                format!("route `{}` goes to the control plane, which is asked at its root; remove `strip_prefix` and give it a host or a listener of its own", route.name),
+            );
+        }
+    }
     let dxcp = Preset::named("dxcp").expect("the preset `dxcp` is shipped");
     for route in config.routes.iter().filter(|route| delivers(&route.upstream.value)) {
         if route.options.closed {

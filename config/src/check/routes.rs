@@ -111,6 +111,19 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
             "route `{name}` asks for `resources` of the workspace, but may have none; remove `public` and `workspace: optional`"
         ));
     }
+    let kinds = options.resources.keys();
+    let kinds =
+        kinds.chain(options.graphql.iter().flatten().flat_map(|rule| rule.resources.keys()));
+    for kind in kinds {
+        let owned = config.workspaces.named.values().any(|w| w.resources.contains_key(kind));
+        if !owned && !found.cuts.touch(&["workspaces"]) {
+            found.warning(
+                &route.place,
+                format!("no workspace has a `{kind}` in its `resources`, so nobody passes route `{name}`"),
+            );
+        }
+    }
+    let mut problem = |message: String| found.problem(&route.place, message);
     if let Some(rules) = &options.graphql {
         if route.methods != [Method::Post] {
             problem(format!("route `{name}` reads GraphQL bodies; write `methods: [POST]`"));
