@@ -83,8 +83,13 @@ impl Key {
         let workspace = workspace.filter(|_| rules.among != Among::All);
         say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
         let unseen = |name: &HeaderName| route.external && *name == header::COOKIE;
+        // Where nobody is asked who they are, the upstream may ask.
+        let is_aside = |name: &HeaderName| {
+            ASIDE.contains(&name.as_str())
+                && !(route.options.public && *name == header::AUTHORIZATION)
+        };
         for (name, value) in head.headers {
-            if !ASIDE.contains(&name.as_str()) && !headers.is_ours(name) && !unseen(name) {
+            if !is_aside(name) && !headers.is_ours(name) && !unseen(name) {
                 say(name.as_str().as_bytes());
                 say(value.as_bytes());
             }

@@ -165,6 +165,7 @@ fn state(stage: &Stage) -> Value {
         "needs_restart": live.needs_restart,
         "draining": stage.drain.is_draining(),
         "requests_in_flight": stage.drain.under_way(),
+        "requests_waiting": stage.flights.waiting(),
         "breakers": breakers,
         "limiters": {"verified": verified, "strangers": strangers},
         "tokens_verified": stage.state.tokens.len(),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use crate::clock;
 pub struct Flights {
     under_way: Mutex<HashMap<Key, watch::Receiver<Landing>>>,
     kept: Cache<Key, Arc<Answer>>,
+    waiting: AtomicUsize,
     /// For those who lead one.
     this: Weak<Self>,
 }
@@ -63,7 +67,10 @@ pub struct Lead {
 }
 
 /// Whoever waits for another's answer.
-pub struct Following(watch::Receiver<Landing>);
+pub struct Following {
+    landing: watch::Receiver<Landing>,
+    flights: Arc<Flights>,
+}
 
 /// An answer that is being read, to be shared.
 pub struct Capture {
@@ -87,8 +94,18 @@ impl Flights {
                 .weigher(|_, answer: &Arc<Answer>| answer.weight())
                 .expire_after(Keep)
                 .build(),
+            waiting: AtomicUsize::new(0),
             this: Weak::clone(this),
         })
+    }
+
+    /// How many requests wait for the answer to another.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn shared(&self) -> Arc<Self> {
+        self.this.upgrade().expect("it is borrowed, so it is there")
     }
 
     /// Takes a place among the requests with this key.
@@ -98,23 +115,29 @@ impl Flights {
         }
         let mut under_way = self.under_way.lock();
         if let Some(flying) = under_way.get(&key) {
-            return Place::Follows(Following(flying.clone()));
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            return Place::Follows(Following { landing: flying.clone(), flights: self.shared() });
         }
         let (sender, receiver) = watch::channel(Landing::Flying);
         under_way.insert(key, receiver);
-        let flights = self.this.upgrade().expect("it is borrowed, so it is there");
-        Place::Leads(Lead { key, sender, flights })
+        Place::Leads(Lead { key, sender, flights: self.shared() })
     }
 }
 
 impl Following {
     /// Waits for the answer. `None` if there is none to share.
     pub async fn answer(mut self) -> Option<Arc<Answer>> {
-        let landed = self.0.wait_for(|landing| !matches!(landing, Landing::Flying)).await;
+        let landed = self.landing.wait_for(|landing| !matches!(landing, Landing::Flying)).await;
         match landed.ok().as_deref() {
             Some(Landing::Answered(answer)) => Some(Arc::clone(answer)),
             _ => None,
         }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.flights.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -369,6 +369,9 @@ impl Reverse {
         if unread {
             session.as_downstream_mut().set_keepalive(None);
         }
+        if let Some(body) = &ctx.body {
+            ctx.bytes_in = body.len() as u64;
+        }
         ctx.denial = Some(denial.clone());
         answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await
     }

@@ -61,6 +61,8 @@ impl Reverse {
         }
         // Judged by what the upstream says, of which not all is passed on.
         let shared = ctx.lead.take().zip(route.coalesce);
+        // Nobody waits for a stream to end.
+        let shared = shared.filter(|_| !ctx.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let here = self.here(session, response, ctx);
         let target = match &ctx.edits.target {

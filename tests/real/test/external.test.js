@@ -70,6 +70,7 @@ routes:
 - {name: inside, methods: [GET], path: /inside/**, upstream: inside, class: read, options: {strip_prefix: /inside}}
 ${['paced', 'strict', 'meta', 'mixed', 'flip', 'gone'].map((name) => `- {name: ${name}, methods: [GET], path: /ext/${name}/**, upstream: ${name}, class: read, options: {strip_prefix: /ext/${name}}}`).join('\n')}
 ${['caller', 'workspace', 'all'].map((among) => `- {name: for-${among}, methods: [GET], path: /for/${among}/**, upstream: api, class: read, options: {strip_prefix: /for/${among}, access: {callers: [ada, bo, kim]}, coalesce: {for: ${among}, bytes_max: 100KiB}}}`).join('\n')}
+- {name: anybody, methods: [GET], path: /anybody/**, upstream: paced, class: read, options: {strip_prefix: /anybody, public: true, coalesce: {for: all, keep: 30s}}}
 - {name: kept, methods: [GET], path: /kept/**, upstream: api, class: read, options: {strip_prefix: /kept, access: {callers: [ada, bo, kim]}, coalesce: {for: workspace, keep: 1s}}}`);
 });
 after(async () => {
@@ -207,11 +208,11 @@ test('the same request is asked once for all who may share its answer', async ()
     await until('it to be asked', async () => held.length >= count);
     for (const response of held.splice(0)) response.writeHead(200, { 'content-type': 'application/json', etag: '"1"' }).end(body);
   };
-  const under = async (count) => until('all to be under way', async () => (await (await door.admin('/state')).json()).requests_in_flight === count);
+  const state = async () => (await door.admin('/state')).json();
   const shared = async (where, whose, times) => {
     const before = seen.length;
     const all = whose.map((headers) => get(where, headers));
-    await under(whose.length);
+    await until('the others to wait', async () => (await state()).requests_waiting === whose.length - times);
     await release(times, '{"n":1}');
     const answers = await Promise.all(all);
     for (const response of answers) {
@@ -228,7 +229,7 @@ test('the same request is asked once for all who may share its answer', async ()
   await shared('/for/all/stacks', [ada, bo, kim], 1);
   // Another query, or another header that an answer may depend on, is another request.
   const other = [get('/for/all/a?x=1'), get('/for/all/a?x=2'), get('/for/all/a?x=1', { ...ada, accept: 'text/plain' }), get('/for/all/a?x=1', { ...bo, 'user-agent': 'other' })];
-  await under(4);
+  await until('one to wait', async () => (await state()).requests_waiting === 1);
   await release(3, '{}');
   await Promise.all(other);
   await until('every record', async () => door.records().filter((r) => r.route?.startsWith('for-')).length === 15);
@@ -243,7 +244,7 @@ test('an answer that is not meant for others is not shared, nor is one that is t
   const each = async (what, give) => {
     const before = seen.length;
     const all = [ada, bo].map((headers) => get('/for/all/x', headers).then((r) => r.text()).catch(() => 'broken'));
-    await until('both to be under way', async () => (await (await door.admin('/state')).json()).requests_in_flight === 2);
+    await until('one to wait for the other', async () => (await (await door.admin('/state')).json()).requests_waiting === 1);
     let given = 0;
     while (given < 2) {
       await until(`request ${given + 1} of ${what}`, async () => held.length > 0);
@@ -270,6 +271,24 @@ test('an answer that is not meant for others is not shared, nor is one that is t
   assert.deepEqual(broken.sort(), ['broken', 'whole']);
 });
 
+test('on a public route the answer to one token is not given to another, nor to nobody', async () => {
+  answer = (request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ whose: request.headers.authorization ?? 'nobody' }));
+  for (const whose of ['Bearer gho_a', 'Bearer gho_b', 'nobody', 'Bearer gho_a']) {
+    const response = await get('/anybody/user', whose === 'nobody' ? {} : { authorization: whose });
+    assert.deepEqual(await response.json(), { whose });
+  }
+  assert.equal(seen.length, 3, 'the last was kept for its own token');
+});
+
+test('nobody waits for a stream of events to end', async () => {
+  const streams = [];
+  answer = (request, response) => { response.writeHead(200, { 'content-type': 'text/event-stream' }); response.write('data: 1\n\n'); streams.push(response); };
+  const all = await Promise.all([ada, bo].map((headers) => get('/for/all/events', headers)));
+  for (const response of all) assert.match(Buffer.from((await response.body.getReader().read()).value).toString(), /data: 1/);
+  assert.equal(seen.length, 2);
+  streams.forEach((response) => response.end());
+});
+
 test('a client that goes away does not take the answer of those who wait with it', async () => {
   const held = [];
   answer = (request, response) => { held.push(response); };
@@ -277,7 +296,7 @@ test('a client that goes away does not take the answer of those who wait with it
   const first = get('/for/all/y', ada, { signal: gone.signal }).catch(() => 'gone');
   await until('it to be asked', async () => held.length === 1);
   const second = get('/for/all/y', bo);
-  await until('another to wait', async () => (await (await door.admin('/state')).json()).requests_in_flight === 2);
+  await until('another to wait', async () => (await (await door.admin('/state')).json()).requests_waiting === 1);
   gone.abort();
   assert.equal(await first, 'gone');
   await until('the other to ask for itself', async () => held.length === 2);
