@@ -93,12 +93,19 @@ fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
 /// # Errors
 /// If it cannot be read, is encrypted or is none.
 pub fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
-    let bytes = bytes(file)?;
-    if String::from_utf8_lossy(&bytes).contains("ENCRYPTED") {
-        return Err(wrong(file, "the key is encrypted; store it without a passphrase"));
+    key_in(&bytes(file)?).map_err(|cause| wrong(file, cause))
+}
+
+/// The private key in a PEM text.
+///
+/// # Errors
+/// If it is encrypted or is none.
+pub fn key_in(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
+    if String::from_utf8_lossy(pem).contains("ENCRYPTED") {
+        return Err("the key is encrypted; store it without a passphrase");
     }
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| wrong(file, "it holds no private key (PEM: PKCS#8, PKCS#1 or SEC1)"))
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|_| "it holds no private key (PEM: PKCS#8, PKCS#1 or SEC1)")
 }
 
 /// Reads a certificate and its key.

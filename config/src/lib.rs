@@ -52,7 +52,7 @@ pub use access::{Access, Class};
 pub use audit::Audit;
 pub use breaker::{Breaker, IgnoredFailure};
 pub use coalesce::{Among, Coalesce};
-pub use credentials::{ClientAuth, Credential, CredentialKind};
+pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
 pub use date::Date;
 pub use duration::Duration;
 pub use egress::{

@@ -394,7 +394,7 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
         &format!("{header}, username: portal, scopes: [a]"),
         &[
             "s.yaml:8:7: `ci`: `username` goes with kind `basic`; remove it",
-            "s.yaml:8:7: `ci`: `scopes` goes with kind `oauth2_client_credentials`; remove it",
+            "s.yaml:8:7: `ci`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
         ],
     );
     wrong(
@@ -442,6 +442,113 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
             with(basic, "https://JENKINS.example:443")
         ),
         &[],
+    );
+}
+
+#[test]
+fn a_credential_that_is_exchanged_needs_callers_with_tokens_of_one_issuer() {
+    const ONE: &str = "identity: {issuers: {idp: {issuer: 'https://idp', audiences: [a]}}}\n";
+    const TWO: &str = "identity: {issuers: {idp: {issuer: 'https://idp', audiences: [a]}, b: {issuer: 'https://b', audiences: [a]}}}\n";
+    let exchange = "kind: token_exchange, token_url: 'https://idp/token', client_id: portal, client_secret_file: /s";
+    let with = |identity: &str, more: &str| {
+        format!(
+            "  orders: {{url: 'https://orders.example', credential: orders}}\ncredentials:\n  orders: {{{exchange}{more}}}\n{identity}"
+        )
+    };
+    for more in [
+        "",
+        ", audience: orders, scopes: [a, b], client_auth: post, ca: /ca",
+        ", resource: 'https://orders.example/api', subject_token_type: jwt, requested_token_type: id_token",
+        ", resource: 'urn:orders', issuers: [idp]",
+    ] {
+        check(&with(ONE, more), &[]);
+    }
+    let none = "s.yaml:8:11: `orders` exchanges the callers' tokens, and without `identity.issuers` they have none; add an issuer, or write kind `oauth2_client_credentials`";
+    check(&with("", ""), &[none]);
+    let certificates = "identity: {client_certificates: [{name: ci.example, caller: ci}]}\n";
+    assert_eq!(problems(&with(certificates, ""))[0], none);
+    check(
+        &with(TWO, ""),
+        &[
+            "s.yaml:8:11: `orders` would send the tokens of every issuer to `token_url`; write whose it takes, for example `issuers: [idp]`",
+        ],
+    );
+    check(&with(TWO, ", issuers: [idp, b]"), &[]);
+    check(&with(ONE, ", issuers: [ipd]"), &["s.yaml:8:119: no issuer `ipd`; did you mean `idp`?"]);
+    for resource in ["orders", "'https://orders#part'", "'https://a b'", "'https:'"] {
+        check(
+            &with(ONE, &format!(", resource: {resource}")),
+            &[
+                "s.yaml:8:11: `orders`: a `resource` is a whole address, as `https://api.example`; a name goes in `audience`",
+            ],
+        );
+    }
+    let route = |options: &str| {
+        with(
+            ONE,
+            &format!(
+                "}}\nroutes:\n- {{name: all, methods: [GET], path: /a, upstream: orders, class: action, options: {{{options}}}"
+            ),
+        )
+    };
+    check(&route("closed: true, public: true"), &[]);
+    check(
+        &route("public: true"),
+        &[
+            "s.yaml:10:3: route `all` is public, and credential `orders` exchanges the caller's token; remove `public`, or take an upstream with another credential",
+        ],
+    );
+    // Each acts with their own rights, so that nobody needs to be named.
+    let loaded = config::parse("s.yaml", &format!("{HEAD}{}", route(""))).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(!warnings.iter().any(|warning| warning.contains("acts with")), "{warnings:?}");
+}
+
+#[test]
+fn a_github_app_is_named_as_github_names_it() {
+    let with = |more: &str| {
+        format!(
+            "  github: {{url: 'https://api.github.com', credential: app}}\ncredentials:\n  app: {{kind: github_app, installation_id: 7, private_key_file: /k{more}}}\n"
+        )
+    };
+    for more in [
+        ", app_id: Iv23li-a.b",
+        ", app_id: '123456', api: 'https://ghes.example/api/v3/', ca: /ca",
+        ", app_id: a, repositories: [shop, Shop.js_2], permissions: {contents: read, pull_requests: write}",
+    ] {
+        check(&with(more), &[]);
+    }
+    check(&with(""), &["s.yaml:8:8: `app` is of kind `github_app` and needs `app_id`"]);
+    check(
+        &with(", app_id: 123456"),
+        &[
+            "s.yaml:8:77: `credentials.app.app_id` is the number `123456`, expected a text; put it in quotes",
+        ],
+    );
+    check(
+        &with(", app_id: 'my app'"),
+        &[
+            "s.yaml:8:8: `app`: `my app` is no `app_id`; write the app's client id, or its number in quotes",
+        ],
+    );
+    check(
+        &with(", app_id: a, repositories: [acme/shop]"),
+        &[
+            "s.yaml:8:8: `app`: `acme/shop` is not a repository's name; write `shop`, without its owner",
+        ],
+    );
+    check(
+        &with(", app_id: a, permissions: {Pull Requests: read}"),
+        &[
+            "s.yaml:8:8: `app`: `Pull Requests` is not a permission; write it as GitHub's API does, for example `pull_requests`",
+        ],
+    );
+    check(
+        &with(", app_id: a, scopes: [repo], audience: x"),
+        &[
+            "s.yaml:8:8: `app`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:8: `app`: `audience` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+        ],
     );
 }
 
@@ -557,6 +664,20 @@ fn an_external_api_is_checked_as_a_whole() {
         &action,
         &[
             "s.yaml:7:3: route `api` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`",
+        ],
+    );
+
+    let exchanged = |options: &str| {
+        format!(
+            "  api: {{url: 'https://api.example', credential: x}}\ncredentials: {{x: {{kind: token_exchange, token_url: 'https://idp/token', client_id: a, client_secret_file: /s}}}}\nidentity: {{issuers: {{i: {{issuer: 'https://idp', audiences: [a], algorithms: [RS256]}}}}}}\n{}",
+            routes(options).replace("portal", "api")
+        )
+    };
+    check(&exchanged("coalesce: {}"), &[]);
+    check(
+        &exchanged("coalesce: {for: all}"),
+        &[
+            "s.yaml:10:3: route `api` cannot share answers: its upstream sees who asks (`token_exchange`); write `coalesce: {for: caller}`",
         ],
     );
 

@@ -1,12 +1,13 @@
 //! What an upstream is shown instead of what the client sent. Here it is known by name; its value
 //! is the machinery's.
 
+use config::CredentialKind;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    Label,
+    Denial, Label, Secret,
     headers::{folded, name},
-    identity::without_tokens,
+    identity::{Asked, Caller, Proof, without_tokens},
 };
 
 /// A credential, without its value.
@@ -18,6 +19,9 @@ pub struct Credential {
     pub header: HeaderName,
     /// Whether clients that insist on signing in for it are answered here.
     pub signs_in: bool,
+    /// If it is made from the caller's token: the issuers whose tokens it takes. None named means
+    /// the only one.
+    pub exchanges: Option<Vec<Label>>,
 }
 
 impl Credential {
@@ -25,8 +29,29 @@ impl Credential {
     pub fn new(called: &config::Name, written: &config::Credential) -> Self {
         let header = written.header.as_ref();
         let header = header.map_or(header::AUTHORIZATION, |header| name(header));
-        let signs_in = written.kind == config::CredentialKind::SpaceliftApiKey;
-        Self { name: called.into(), header, signs_in }
+        let signs_in = written.kind == CredentialKind::SpaceliftApiKey;
+        let issuers = || written.issuers.iter().map(|name| Label::from(&name.value)).collect();
+        let exchanges = (written.kind == CredentialKind::TokenExchange).then(issuers);
+        Self { name: called.into(), header, signs_in, exchanges }
+    }
+
+    /// The token that said who is calling, if the credential is made from it.
+    ///
+    /// # Errors
+    /// [`Denial::CallerTokenMissing`] if something else said it, or a token that is not taken.
+    pub fn token_of(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Option<Secret>, Denial> {
+        let Some(issuers) = &self.exchanges else { return Ok(None) };
+        if caller.proof == Proof::Supposed {
+            return Ok(None);
+        }
+        let taken = issuers.is_empty() || issuers.contains(&caller.issuer);
+        // The same headers were just read without a fault.
+        match asked.token() {
+            Ok(Some((token, proof))) if proof == caller.proof && taken => {
+                Ok(Some(Secret::new(token)))
+            }
+            _ => Err(Denial::CallerTokenMissing { credential: self.name.clone() }),
+        }
     }
 
     /// Shows `value` to the upstream. What the client said in its place, and the client's own token
@@ -62,6 +87,7 @@ mod tests {
             name: Label::lossy("jenkins"),
             header: header.parse().unwrap(),
             signs_in: false,
+            exchanges: None,
         };
         credential.show(&mut headers, HeaderValue::from_static("ours"));
         assert!(headers[header].is_sensitive());
@@ -102,5 +128,47 @@ mod tests {
             &[(name, "chat, v2"), ("x-api-key", "ours")],
         );
         check("x-api-key", &[(name, "a.b.c")], &[(name, "a.b.c"), ("x-api-key", "ours")]);
+    }
+
+    #[test]
+    fn what_is_exchanged_is_the_token_that_said_who_is_calling_and_nothing_else() {
+        let credential = Credential {
+            name: Label::lossy("orders"),
+            header: header::AUTHORIZATION,
+            signs_in: false,
+            exchanges: Some(Vec::new()),
+        };
+        let of = |credential: &Credential, name: &str, value: &str, proof: Proof| {
+            let mut headers = HeaderMap::new();
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.insert(name, value.parse().unwrap());
+            let asked =
+                Asked { headers: &headers, cookie_allowed: true, upgrade: true, certificate: None };
+            let caller = Caller { proof, ..Caller::supposed(Label::lossy("ada")) };
+            let token = credential.token_of(&asked, &caller);
+            token.map(|token| token.map(|token| token.expose().to_owned()))
+        };
+        let missing = Err(Denial::CallerTokenMissing { credential: Label::lossy("orders") });
+        let token = Ok(Some("eyJ.a.b".to_owned()));
+        let bearer = ("authorization", "Bearer eyJ.a.b");
+        assert_eq!(of(&credential, bearer.0, bearer.1, Proof::Token), token);
+        assert_eq!(
+            of(&credential, "sec-websocket-protocol", "eyJ.a.b, chat", Proof::WebSocketProtocol),
+            token
+        );
+        assert_eq!(of(&credential, "cookie", "a=b; backstage-auth=eyJ.a.b", Proof::Cookie), token);
+        assert_eq!(of(&credential, "x-token", "eyJ.a.b", Proof::ClientCertificate), missing);
+        // A token that was not what counted is not exchanged either.
+        assert_eq!(of(&credential, bearer.0, bearer.1, Proof::ClientCertificate), missing);
+        assert_eq!(of(&credential, bearer.0, bearer.1, Proof::Supposed), Ok(None));
+        let other = Credential { exchanges: None, ..credential.clone() };
+        assert_eq!(of(&other, bearer.0, bearer.1, Proof::Token), Ok(None));
+        let of_issuers = |names: &[&str]| {
+            let names = names.iter().map(|name| Label::lossy(name)).collect();
+            let credential = Credential { exchanges: Some(names), ..credential.clone() };
+            of(&credential, bearer.0, bearer.1, Proof::Token)
+        };
+        assert_eq!(of_issuers(&["keycloak", "supposed"]), token);
+        assert_eq!(of_issuers(&["keycloak"]), missing);
     }
 }

@@ -67,6 +67,11 @@ pub enum Denial {
     ResourceRefused { kind: Label, name: Label },
     /// What the upstream must be shown could not be had.
     CredentialUnavailable { credential: Label },
+    /// What the upstream is shown is made from the caller's token, and something else said who is
+    /// calling.
+    CallerTokenMissing { credential: Label },
+    /// The issuer does not exchange the caller's token for one that the upstream takes.
+    TokenExchangeRefused { credential: Label, cause: Label },
     /// The body is larger than the route takes.
     BodyTooLarge { bytes_max: u64 },
     /// The client stopped sending its body.
@@ -218,6 +223,8 @@ impl Denial {
             Self::CredentialUnavailable { .. } => {
                 (S::SERVICE_UNAVAILABLE, "credential_unavailable")
             }
+            Self::CallerTokenMissing { .. } => (S::UNAUTHORIZED, "caller_token_missing"),
+            Self::TokenExchangeRefused { .. } => (S::FORBIDDEN, "token_exchange_refused"),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::BodyMalformed => (S::BAD_REQUEST, "body_malformed"),
@@ -261,7 +268,9 @@ impl Denial {
     /// `WWW-Authenticate` (RFC 6750 3), where the client could try again with other credentials.
     pub fn challenge(&self) -> Option<&'static str> {
         match self {
-            Self::CallerMissing => Some("Bearer realm=\"stagedoor\""),
+            Self::CallerMissing | Self::CallerTokenMissing { .. } => {
+                Some("Bearer realm=\"stagedoor\"")
+            }
             Self::AuthorizationAmbiguous => {
                 Some("Bearer realm=\"stagedoor\", error=\"invalid_request\"")
             }
@@ -363,6 +372,18 @@ impl fmt::Display for Denial {
             }
             Self::CredentialUnavailable { credential } => {
                 write!(f, "credential `{credential}` cannot be had")
+            }
+            Self::CallerTokenMissing { credential } => {
+                write!(
+                    f,
+                    "credential `{credential}` is made from the caller's token, and it showed none that is taken"
+                )
+            }
+            Self::TokenExchangeRefused { credential, cause } => {
+                write!(
+                    f,
+                    "the issuer of credential `{credential}` does not exchange the caller's token: {cause}"
+                )
             }
             Self::BodyTooLarge { bytes_max } => write!(f, "the body has over {bytes_max} bytes"),
             Self::BodyTimeout => write!(f, "the client stopped sending its body"),

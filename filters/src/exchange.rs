@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{HeaderMap, Method};
 
 use crate::{
-    Label,
+    Label, Secret,
     allowlist::Rule,
     api_key::SignedIn,
     breaker::Permit,
@@ -101,6 +101,8 @@ pub struct Exchange {
     pub turn: Duration,
     /// Where the answer came from, if not from the upstream for this request alone.
     pub shared: Option<Shared>,
+    /// The caller's token, if what the upstream is to be shown is made from it.
+    pub token: Option<Secret>,
     /// The breaker's leave; it takes the outcome.
     pub permit: Option<Permit>,
     /// On a forward listener: what was called.

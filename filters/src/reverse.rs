@@ -92,6 +92,8 @@ pub fn decide(
             exchange.class = Some(operation.class());
             graphql.permit(&operation, &route.name, caller, workspace)?;
         }
+        let credential = route.credential.as_ref();
+        exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
         let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
         exchange.standing = Some(standing);
         exchange.running = state.in_flight.begin(head, path, caller)?;

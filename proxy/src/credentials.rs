@@ -3,22 +3,28 @@
 mod answer;
 mod client;
 mod client_credentials;
+mod github_app;
 mod outage;
 mod secret;
 mod spacelift;
 mod token;
+mod token_exchange;
 mod tokens;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::CredentialKind;
-use filters::{Denial, Label, Secret, guard::Guard};
+use filters::{Denial, Exchange, Label, Secret, guard::Guard};
 use http::HeaderValue;
 
 use self::{
+    client::Client,
     client_credentials::ClientCredentials,
+    github_app::GithubApp,
     spacelift::ApiKey,
+    token::Token,
+    token_exchange::{OfCaller, TokenExchange},
     tokens::{Issuer, Tokens},
 };
 use crate::{
@@ -50,14 +56,23 @@ struct Credential {
 enum Means {
     /// The header's value.
     Fixed(Secret),
+    /// One token, whoever calls.
     Tokens(Arc<Tokens>),
+    /// A token for each caller's.
+    Exchanged(Arc<TokenExchange>),
 }
 
 /// A header's value for one exchange.
 pub struct Shown {
     value: Secret,
-    /// If it is a token: whose, and since when.
-    token: Option<(Arc<Tokens>, Duration)>,
+    /// If it is a token: among which, and since when.
+    token: Option<(Among, Duration)>,
+}
+
+/// Where a token is kept.
+enum Among {
+    Tokens(Arc<Tokens>),
+    OfCaller(Arc<OfCaller>),
 }
 
 /// What an operator may know of a credential.
@@ -109,19 +124,26 @@ impl Credentials {
         if errors.is_empty() { Ok(this) } else { Err(errors) }
     }
 
-    /// What to show now. Waits for a token if there is none.
+    /// What to show now in this exchange. Waits for a token if there is none.
     ///
     /// # Errors
-    /// [`Denial::CredentialUnavailable`] if there is nothing to show.
-    pub async fn get(&self, name: &Label) -> Result<Shown, Denial> {
+    /// [`Denial::CredentialUnavailable`] if there is nothing to show, and why there is nothing for
+    /// this caller.
+    pub async fn get(&self, name: &Label, exchange: &Exchange) -> Result<Shown, Denial> {
         let credential = self.all.get(name).expect("a policy names known credentials");
         match &credential.means {
             Means::Fixed(value) => Ok(Shown { value: value.clone(), token: None }),
             Means::Tokens(tokens) => {
                 let unavailable = || Denial::CredentialUnavailable { credential: name.clone() };
                 let token = tokens.get().await.ok_or_else(unavailable)?;
-                let of = (Arc::clone(tokens), token.since.elapsed);
-                Ok(Shown { value: token.value, token: Some(of) })
+                Ok(Shown::of(token, Among::Tokens(Arc::clone(tokens))))
+            }
+            Means::Exchanged(issuer) => {
+                let (Some(token), Some(caller)) = (&exchange.token, &exchange.caller) else {
+                    return Err(Denial::CallerTokenMissing { credential: name.clone() });
+                };
+                let (token, of_caller) = issuer.get(token, caller.expires).await?;
+                Ok(Shown::of(token, Among::OfCaller(of_caller)))
             }
         }
     }
@@ -132,6 +154,7 @@ impl Credentials {
             let (until, failing) = match &credential.means {
                 Means::Fixed(_) => (None, None),
                 Means::Tokens(tokens) => tokens.facts(),
+                Means::Exchanged(issuer) => (None, issuer.failing()),
             };
             Facts { name: name.clone(), kind: credential.written.kind.name(), until, failing }
         };
@@ -160,14 +183,14 @@ impl Credential {
         {
             return Ok(Arc::clone(last));
         }
-        let http = |url: &config::Url| {
+        let http = || {
             let ca = written.ca.as_deref().map(PathBuf::as_path);
-            fetch::client(dial, guard, &Place::declared(url), ca)
+            fetch::client(dial, guard, &Place::declared(&asked_at(written)), ca)
         };
         let tokens = |issuer: Issuer| {
             let last = last.and_then(|last| match &last.means {
                 Means::Tokens(tokens) => Some(&**tokens),
-                Means::Fixed(_) => None,
+                _ => None,
             });
             Means::Tokens(Tokens::new(name.clone(), issuer, Arc::clone(metrics), last))
         };
@@ -182,13 +205,24 @@ impl Credential {
                 Means::Fixed(Secret::new(format!("{prefix}{}", secret.expose())))
             }
             CredentialKind::SpaceliftApiKey => {
-                let url = written.token_url.as_ref().expect("a config that is valid has it");
-                tokens(Issuer::Spacelift(ApiKey::new(written, &secret, http(url)?)))
+                tokens(Issuer::Spacelift(ApiKey::new(written, &secret, http()?)))
             }
             CredentialKind::ClientCredentials => {
-                let url = written.token_url.as_ref().expect("a config that is valid has it");
-                let client = ClientCredentials::new(written, &secret, http(url)?);
+                let client = ClientCredentials::new(written, &secret, http()?);
                 tokens(Issuer::ClientCredentials(client))
+            }
+            CredentialKind::GithubApp => {
+                tokens(Issuer::GithubApp(GithubApp::new(written, &secret, http()?)?))
+            }
+            CredentialKind::TokenExchange => {
+                let last = last.and_then(|last| match &last.means {
+                    Means::Exchanged(issuer) => Some(&**issuer),
+                    _ => None,
+                });
+                let client = Client::new(written, &secret, http()?);
+                let metrics = Arc::clone(metrics);
+                let issuer = TokenExchange::new(name.clone(), written, client, metrics, last);
+                Means::Exchanged(Arc::new(issuer))
             }
         };
         let guard = Arc::clone(guard);
@@ -196,7 +230,17 @@ impl Credential {
     }
 }
 
+/// Where tokens are asked for.
+fn asked_at(written: &config::Credential) -> config::Url {
+    let named = written.token_url.as_ref().or(written.api.as_ref());
+    named.map_or_else(github_app::api, |url| url.value.clone())
+}
+
 impl Shown {
+    fn of(token: Token, among: Among) -> Self {
+        Self { value: token.value, token: Some((among, token.since.elapsed)) }
+    }
+
     /// The header's value.
     pub fn value(&self) -> HeaderValue {
         let value = HeaderValue::from_str(self.value.expose());
@@ -205,8 +249,10 @@ impl Shown {
 
     /// Says that the upstream did not take it. A token is then fetched anew for the next request.
     pub fn refused(&self) {
-        if let Some((tokens, since)) = &self.token {
-            tokens.refuse(*since);
+        match &self.token {
+            Some((Among::Tokens(tokens), since)) => tokens.refuse(*since),
+            Some((Among::OfCaller(of_caller), since)) => of_caller.refuse(*since),
+            None => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use filters::{Denial, guard::Guard, target::Target};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     clock,
@@ -133,7 +134,10 @@ pub(crate) fn client(
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // A request that wants something else says so in its place.
+    let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
     reqwest::Client::builder()
+        .default_headers(HeaderMap::from_iter([accept]))
         .use_preconfigured_tls(tls)
         .dns_resolver(Arc::new(bound))
         .redirect(reqwest::redirect::Policy::none())
@@ -157,7 +161,7 @@ pub(crate) async fn send(
     request: reqwest::RequestBuilder,
     url: &str,
 ) -> Result<reqwest::Response, String> {
-    request.header("accept", "application/json").send().await.map_err(|error| {
+    request.send().await.map_err(|error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(deeper) = cause.source() {
             cause = deeper;

@@ -265,8 +265,8 @@ impl Metrics {
     }
 
     /// Counts a fetch of a token that upstreams are shown.
-    pub fn credential_fetched(&self, credential: &str, went_well: Result<(), ()>) {
-        let result = if went_well.is_ok() { "ok" } else { "error" };
+    /// `result` is `ok`, `error`, or `refused` where that was meant for one caller.
+    pub fn credential_fetched(&self, credential: &str, result: &'static str) {
         self.credential_fetches.with_label_values(&[credential, result]).inc();
     }
 

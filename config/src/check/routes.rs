@@ -141,6 +141,13 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
             "route `{name}` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`"
         ));
     }
+    let shown = upstream.and_then(|u| config.credentials.get(&u.credential.as_ref()?.value));
+    let of_caller = shown.is_some_and(|shown| shown.kind == crate::CredentialKind::TokenExchange);
+    if of_caller && coalesce.among != crate::Among::Caller {
+        problem(format!(
+            "route `{name}` cannot share answers: its upstream sees who asks (`token_exchange`); write `coalesce: {{for: caller}}`"
+        ));
+    }
     if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
         problem(format!(
             "route `{name}` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`"

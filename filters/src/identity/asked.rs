@@ -25,7 +25,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The token and where it stood. The first place that has one counts.
-    pub(super) fn token(&self) -> Result<Option<(&'a str, Proof)>, Refusal> {
+    pub(crate) fn token(&self) -> Result<Option<(&'a str, Proof)>, Refusal> {
         let bearer = in_authorization(self.headers)?;
         let spoken = if self.upgrade { in_protocols(self.headers)? } else { None };
         match (bearer, spoken) {

@@ -13,22 +13,38 @@ const LIFETIME: Duration = Duration::from_secs(300);
 
 /// The token in a good answer.
 pub(super) fn token(answer: &Answer) -> Result<Token, String> {
+    let body = granted(answer)?;
+    is_bearer(&body)?;
+    access_token(&body, answer.asked)
+}
+
+/// What a good answer says.
+pub(super) fn granted(answer: &Answer) -> Result<Value, String> {
     if answer.status != 200 {
         let code = error_code(answer).map_or(String::new(), |code| format!(": {code}"));
         return Err(format!("answers {}{code}", answer.status));
     }
-    let body = json(&answer.body)?;
+    json(&answer.body)
+}
+
+/// Whether the token may be shown as it is.
+pub(super) fn is_bearer(body: &Value) -> Result<(), String> {
     let kind = body["token_type"].as_str().unwrap_or("bearer");
-    if !kind.eq_ignore_ascii_case("bearer") {
-        return Err("answers with another kind of token than `Bearer`".to_owned());
+    if kind.eq_ignore_ascii_case("bearer") {
+        return Ok(());
     }
+    Err("answers with another kind of token than `Bearer`".to_owned())
+}
+
+/// The token that is granted to who asked then.
+pub(super) fn access_token(body: &Value, asked: Now) -> Result<Token, String> {
     let lifetime = match &body["expires_in"] {
         Value::Null => Some(LIFETIME.as_secs()),
         // Some write it in quotes, some as a fraction.
         Value::String(text) => text.parse().ok(),
         number => number.as_u64().or_else(|| number.as_f64().map(|seconds| seconds as u64)),
     };
-    bearer(&body, "access_token", lifetime.unwrap_or_default(), answer.asked)
+    bearer(body, "access_token", lifetime.unwrap_or_default(), asked)
 }
 
 /// What the body says.
@@ -62,9 +78,31 @@ pub(super) fn error_code(answer: &Answer) -> Option<String> {
     plain.then(|| code.to_owned())
 }
 
+/// What an issuer says in words, if it is short and plain enough to be told.
+pub(super) fn sentence(value: &Value) -> Option<&str> {
+    let text = value.as_str()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b" .,:;'()/_-".contains(&b);
+    let is_plain = text.bytes().all(plain) && text.split(' ').all(|word| word.len() <= 24);
+    (is_plain && (1..=120).contains(&text.len())).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_is_told_only_if_no_token_fits_into_it() {
+        let check = |text: &str, told: bool| {
+            assert_eq!(sentence(&Value::from(text)).is_some(), told, "{text}");
+        };
+        check("A JSON web token could not be decoded", true);
+        check("'Expiration time' claim ('exp') is too far in the future", true);
+        check("", false);
+        check("token eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiIxIn0.c2ln is wrong", false);
+        check("two\nlines", false);
+        check("`code`", false);
+        check(&"word ".repeat(30), false);
+    }
 
     #[test]
     fn what_is_no_bearer_token_is_told_without_what_it_holds() {

@@ -4,6 +4,8 @@ use certs::LoadError;
 use config::CredentialKind;
 use filters::Secret;
 
+use super::github_app;
+
 pub(super) const SECRET_BYTES_MAX: usize = 16 << 10;
 
 /// The secret of a credential.
@@ -15,6 +17,10 @@ pub fn secret(written: &config::Credential) -> Result<Secret, LoadError> {
     let wrong = |cause: &str| LoadError { file: file.value.clone(), cause: cause.to_owned() };
     let text = certs::bytes(file)?;
     let text = String::from_utf8(text).map_err(|_| wrong("it is not UTF-8"))?;
+    if written.kind == CredentialKind::GithubApp {
+        github_app::signer(&text).map_err(|cause| wrong(&cause))?;
+        return Ok(Secret::new(text));
+    }
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {

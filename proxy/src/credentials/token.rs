@@ -55,6 +55,17 @@ impl Token {
         }
     }
 
+    /// The same, shown until this moment at most, in seconds since 1970. Another would end then too:
+    /// none is looked for before.
+    pub(super) fn until(mut self, unix_seconds: u64) -> Self {
+        let left = Duration::from_secs(unix_seconds).saturating_sub(self.since.unix);
+        if left < self.lifetime {
+            self.lifetime = left;
+            self.fresh_until = self.ends();
+        }
+        self
+    }
+
     fn ends(&self) -> Duration {
         self.since.elapsed + self.lifetime
     }
@@ -152,6 +163,25 @@ mod tests {
         check("", 270, 300);
         check(r#","expires_in":40"#, 20, 40);
         check(r#","expires_in":18446744073709551615"#, 86_370, 86_400);
+    }
+
+    #[test]
+    fn a_token_made_of_another_is_shown_no_longer_than_that_one_lasts() {
+        let check = |until: u64, fresh: u64, ends: u64| {
+            let mut held = Held::default();
+            let text = r#"{"access_token":"a","expires_in":100}"#;
+            held.replace(token(text, 100).until(1_000_000 + until));
+            let standings = [fresh - 1, ends - 1, ends].map(|at| standing(&held, at));
+            let before_end = if fresh == ends { "fresh" } else { "due" };
+            assert_eq!(standings, ["fresh", before_end, "lacking"], "{until}");
+        };
+        check(1000, 170, 200);
+        check(200, 170, 200);
+        check(199, 199, 199);
+        check(130, 130, 130);
+        let mut held = Held::default();
+        held.replace(token(r#"{"access_token":"a"}"#, 100).until(1_000_000));
+        assert_eq!(standing(&held, 100), "lacking", "that one has ended");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::{
     client_credentials::ClientCredentials,
+    github_app::GithubApp,
     outage::Outage,
     spacelift::ApiKey,
     token::{Held, Standing, Token},
@@ -29,6 +30,7 @@ pub(super) struct Tokens {
 pub(super) enum Issuer {
     ClientCredentials(ClientCredentials),
     Spacelift(ApiKey),
+    GithubApp(GithubApp),
 }
 
 /// How the fetches went so far.
@@ -45,6 +47,7 @@ impl Issuer {
         match self {
             Self::ClientCredentials(client) => client.ask().await,
             Self::Spacelift(key) => key.ask().await,
+            Self::GithubApp(app) => app.ask().await,
         }
     }
 }
@@ -111,7 +114,8 @@ impl Tokens {
             }
         }
         let fetched = self.issuer.ask().await;
-        self.metrics.credential_fetched(&self.name, fetched.as_ref().map(drop).map_err(drop));
+        let result = if fetched.is_ok() { "ok" } else { "error" };
+        self.metrics.credential_fetched(&self.name, result);
         let mut progress = self.progress.lock();
         progress.ended = Some(clock::elapsed());
         progress.outage.note(&self.name, fetched.as_ref().err().map(String::as_str));

@@ -165,7 +165,8 @@ impl Ctx {
 async fn fetch_credential(ctx: &mut Ctx) -> Result<(), Denial> {
     let Some(credential) = &ctx.exchange.credential else { return Ok(()) };
     // The upstream has not been asked: that the exchange takes too long is not its failure.
-    let shown = timeout(ctx.left(), ctx.live.credentials.get(&credential.name)).await;
+    let shown =
+        timeout(ctx.left(), ctx.live.credentials.get(&credential.name, &ctx.exchange)).await;
     let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
     ctx.shown = Some(shown.map_err(late)??);
     Ok(())
