@@ -637,6 +637,13 @@ fn an_external_api_is_checked_as_a_whole() {
         "graphql: [{query: [a]}]",
         &["s.yaml:7:3: route `api` reads GraphQL bodies; write `methods: [POST]`"],
     );
+    let post = routes("public: true, graphql: [{query: [a]}]").replace("[GET]", "[POST]");
+    check(
+        &post,
+        &[
+            "s.yaml:7:3: `graphql` of route `api` is about callers, and a public route asks for none; remove `public`",
+        ],
+    );
     route(
         "graphql: []",
         &[

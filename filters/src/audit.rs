@@ -118,11 +118,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     if let Some(took) = facts.upstream_took {
         line.number("upstream_us", took.as_micros());
     }
-    match exchange.shared {
-        Some(Shared::Collapsed) => line.text("shared", "collapsed"),
-        Some(Shared::Hit) => line.text("shared", "hit"),
-        None => {}
-    }
+    line.maybe("shared", exchange.shared.map(Shared::name));
     if !exchange.turn.is_zero() {
         line.number("turn_us", exchange.turn.as_micros());
     }

@@ -120,6 +120,16 @@ pub enum Shared {
     Hit,
 }
 
+impl Shared {
+    /// Its name in records and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Collapsed => "collapsed",
+            Self::Hit => "hit",
+        }
+    }
+}
+
 /// What a call on a forward listener was about.
 #[derive(Debug)]
 pub struct Called {

@@ -9,8 +9,8 @@ use filters::{
 };
 use parking_lot::{Mutex, RwLock};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::live::Stage;
@@ -21,6 +21,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     upstream_durations: HistogramVec,
+    shared: IntCounterVec,
+    turns: CounterVec,
     denials: IntCounterVec,
     workspaces: IntCounterVec,
     calls: IntCounterVec,
@@ -142,6 +144,16 @@ impl Metrics {
                 "Time until the upstream's answer began",
                 &["route"],
             ),
+            shared: keep.counters(
+                "stagedoor_shared_answers_total",
+                "Requests that got the answer to another",
+                &["route", "shared"],
+            ),
+            turns: keep.seconds(
+                "stagedoor_turn_wait_seconds_total",
+                "Time that requests waited for their turn at an upstream",
+                &["upstream"],
+            ),
             denials: keep.counters(
                 "stagedoor_denials_total",
                 "Requests that were denied, by code",
@@ -220,6 +232,14 @@ impl Metrics {
         whole.observe(counted.took.as_secs_f64());
         if let Some(took) = counted.upstream_took {
             upstream.observe(took.as_secs_f64());
+        }
+        if let Some(shared) = exchange.shared {
+            self.shared.with_label_values(&[&route.name, shared.name()]).inc();
+        }
+        if !exchange.turn.is_zero()
+            && let Some(of) = &exchange.route
+        {
+            self.turns.with_label_values(&[&*of.upstream]).inc_by(exchange.turn.as_secs_f64());
         }
         if let Some(code) = counted.code {
             self.denials.with_label_values(&[code]).inc();
@@ -435,6 +455,10 @@ impl Keep<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.keep(CounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {

@@ -338,6 +338,9 @@ impl ProxyHttp for Reverse {
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
         if let Some(denial) = denial {
             tracing::debug!(%error, code = denial.code(), "exchange failed");
+            if denial.is_upstream_failure() {
+                ctx.report(Some(Outcome::Failure), clock::now());
+            }
             if !begun {
                 ctx.status = status;
                 session.as_downstream_mut().set_keepalive(None);

@@ -125,6 +125,11 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     }
     let mut problem = |message: String| found.problem(&route.place, message);
     if let Some(rules) = &options.graphql {
+        if options.public {
+            problem(format!(
+                "`graphql` of route `{name}` is about callers, and a public route asks for none; remove `public`"
+            ));
+        }
         if route.methods != [Method::Post] {
             problem(format!("route `{name}` reads GraphQL bodies; write `methods: [POST]`"));
         }

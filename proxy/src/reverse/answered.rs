@@ -38,6 +38,10 @@ impl Reverse {
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        if failed {
+            // Before the client knows it, or its next request could come before the breaker moves.
+            ctx.report(ctx.outcome, now);
+        }
         if status == 401
             && let Some(shown) = &ctx.shown
         {

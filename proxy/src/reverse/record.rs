@@ -1,6 +1,6 @@
 //! What is left of an exchange: the breaker's outcome, the metrics and one record.
 
-use filters::{Denial, breaker::Outcome};
+use filters::{Denial, Now, breaker::Outcome};
 use http::HeaderValue;
 use pingora::{Error, proxy::Session};
 
@@ -18,11 +18,7 @@ impl Reverse {
             (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
             (_, outcome) => outcome,
         };
-        let moved = filters::reverse::report(&mut ctx.exchange, outcome, now);
-        if let Some(moved) = moved {
-            let plugin = moved.key.plugin.as_deref().unwrap_or_default();
-            tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
-        }
+        ctx.report(outcome, now);
         let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
         let took = now.elapsed.saturating_sub(ctx.began.elapsed);
         let method = session.req_header().method.as_str();
@@ -62,5 +58,14 @@ impl Reverse {
         self.stage.audit.record(|out| {
             filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
+    }
+}
+
+impl Ctx {
+    /// Tells the breaker how the upstream did, once.
+    pub(super) fn report(&mut self, outcome: Option<Outcome>, now: Now) {
+        let Some(moved) = filters::reverse::report(&mut self.exchange, outcome, now) else { return };
+        let plugin = moved.key.plugin.as_deref().unwrap_or_default();
+        tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
     }
 }

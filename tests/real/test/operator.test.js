@@ -818,6 +818,7 @@ egress: {rules: [{name: up, to: ["${new URL(up.url).host}"]}], private: [{host: 
 upstreams:
   up: {url: ${up.url}}
   sick: {url: ${up.url}, breaker: {requests_min: 2, rest: 1h}}
+  paced: {url: ${up.url}, pace: {rate: 20/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
@@ -825,6 +826,8 @@ routes:
 ${OPEN}
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read, plugin: shown}
 - {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, options: {public: true}}
+- {name: paced, methods: [GET], path: /paced, upstream: paced, class: read, options: {public: true}}
+- {name: kept, methods: [GET], path: /kept, upstream: up, class: read, options: {public: true, coalesce: {keep: 30s}}}
 - {name: shown, methods: [GET], path: /shown, upstream: shown, class: read, options: {public: true}}`;
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-operator-'));
   const serve = (name) => { for (const kind of ['crt', 'key']) fs.copyFileSync(ca.file(`${name}.${kind}`), path.join(own, `tls.${kind}`)); };
@@ -844,6 +847,7 @@ ${OPEN}
     assert.equal(await status('/read/x', bearer('bo', ['web'])), 200);
     assert.equal(await status('/read/x', bearer('bo', ['web'])), 429);
     assert.equal(await status('/nothing'), 403);
+    for (const where of ['/paced', '/paced', '/kept', '/kept', '/kept']) assert.equal(await status(where), 200);
     assert.equal(await status('/shown'), 503);
     assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
     // A certificate that ends at another time, a secret that is read again, a config that is taken over later.
@@ -888,6 +892,8 @@ ${OPEN}
     assert.deepEqual(names.filter((name) => !documented().includes(name)), []);
     const exact = async (name, labels, value) => assert.equal(await metric(door, name, labels), value, `${name} ${JSON.stringify(labels)}`);
     await exact('stagedoor_build_info', {}, 1);
+    await exact('stagedoor_shared_answers_total', { route: 'kept', shared: 'hit' }, 2);
+    assert.ok(await metric(door, 'stagedoor_turn_wait_seconds_total', { upstream: 'paced' }) > 0.01);
     await exact('stagedoor_credential_fetches_total', { credential: 'away', result: 'error' }, 1);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '200' }, 2);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '429' }, 1);
