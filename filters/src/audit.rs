@@ -2,8 +2,6 @@
 //!
 //! Only what is named here gets in. Tokens, cookies, bodies and query values have no field.
 
-pub mod chain;
-
 use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};

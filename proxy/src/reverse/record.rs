@@ -64,7 +64,9 @@ impl Reverse {
 impl Ctx {
     /// Tells the breaker how the upstream did, once.
     pub(super) fn report(&mut self, outcome: Option<Outcome>, now: Now) {
-        let Some(moved) = filters::reverse::report(&mut self.exchange, outcome, now) else { return };
+        let Some(moved) = filters::reverse::report(&mut self.exchange, outcome, now) else {
+            return;
+        };
         let plugin = moved.key.plugin.as_deref().unwrap_or_default();
         tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
     }
