@@ -5,6 +5,7 @@
 const assert = require('node:assert/strict');
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
+const http2 = require('node:http2');
 const https = require('node:https');
 const os = require('node:os');
 const path = require('node:path');
@@ -265,6 +266,31 @@ test('what is not plainly GraphQL in JSON does not pass the gate', async () => {
     assert.equal(effects(real), before, what);
   }
   assert.ok((await gate({ query: STACKS }, opaque)).data.stacks, 'the gate still stands');
+});
+
+test('over HTTP/2 a body is judged and passed on as it is over HTTP/1.1', async () => {
+  const opaque = await logIn(door.ports.tls, PORTAL);
+  const client = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca) });
+  const post = (parts) => new Promise((resolve, reject) => {
+    const stream = client.request({ ':method': 'POST', ':path': '/graphql', 'content-type': 'application/json', authorization: `Bearer ${opaque}` });
+    let status; let text = '';
+    stream.on('response', (headers) => { status = headers[':status']; });
+    stream.on('data', (data) => { text += data; });
+    stream.on('end', () => resolve({ status, ...JSON.parse(text) }));
+    stream.on('error', reject);
+    parts.forEach((part) => stream.write(part));
+    stream.end();
+  });
+  try {
+    const body = JSON.stringify({ query: STACKS });
+    assert.ok((await post([body.slice(0, 5), body.slice(5)])).data.stacks.length);
+    const before = effects(real);
+    const refused = await post(['{"query": "mutation { stackDelete', '(id: \\"payments-db\\") { id } }"}']);
+    assert.deepEqual([refused.status, refused.code], [403, 'graphql_refused']);
+    const large = await post([JSON.stringify({ query: `${STACKS} ${'#'.repeat(70_000)}` })]);
+    assert.deepEqual([large.status, large.code], [413, 'body_too_large']);
+    assert.equal(effects(real), before);
+  } finally { client.close(); }
 });
 
 test('who may only read triggers nothing at the gate', async () => {
