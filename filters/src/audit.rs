@@ -2,6 +2,9 @@
 //!
 //! Only what is named here gets in. Tokens, cookies, bodies and query values have no field.
 
+pub mod chain;
+pub mod verify;
+
 use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
@@ -47,6 +50,8 @@ pub struct Facts<'a> {
     pub upgraded: bool,
     /// Whether it ended before its answer was complete.
     pub cut: bool,
+    /// Whether its intent was recorded before.
+    pub intended: bool,
     /// The idempotency key, as it came.
     pub idempotency_key: Option<&'a [u8]>,
     /// What the control plane calls what it began (DXCP's deployment id).
@@ -57,52 +62,7 @@ pub struct Facts<'a> {
 pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
     let mut line = Line(out);
     line.open();
-    line.time("time", facts.began.unix);
-    line.text("id", facts.request_id);
-    line.maybe("trace_id", facts.trace_id);
-    line.text("listener", facts.listener);
-    line.address("client", exchange.client.unwrap_or(facts.peer), None);
-    line.text("method", facts.method);
-    match facts.host.map(std::str::from_utf8) {
-        Some(Ok(host)) => line.foreign("host", host),
-        Some(Err(_)) => line.text("host", "?"),
-        None => {}
-    }
-    match &exchange.path {
-        Some(path) => line.foreign("path", path.as_str()),
-        None if facts.raw_path.is_empty() => {}
-        None => line.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
-    }
-    if let Some(called) = &exchange.called {
-        line.foreign("target", &called.target.to_string());
-        line.maybe("plugin", called.plugin.as_deref());
-        line.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
-        line.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
-        line.maybe("would_deny", called.would_deny);
-        if called.encrypted_hello {
-            line.literal("encrypted_hello", "true");
-        }
-        line.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
-    }
-    if let Some(route) = &exchange.route {
-        line.text("route", &route.name);
-        line.text("rule", &route.place);
-        line.maybe("operation", exchange.operation.as_deref());
-        line.text("class", class(exchange.class.unwrap_or(route.class)));
-        line.maybe("plugin", route.plugin.as_deref());
-        line.text("upstream", &route.upstream);
-    }
-    line.maybe("credential", exchange.credential.as_ref().map(|shown| &*shown.name));
-    line.maybe("workspace", exchange.workspace.as_ref().map(|w| &*w.name));
-    if let Some(caller) = &exchange.caller {
-        line.text("caller", &caller.subject);
-        line.maybe("on_behalf_of", caller.on_behalf_of.as_deref());
-        line.text("issuer", &caller.issuer);
-        line.text("proof", caller.proof.name());
-        line.list("roles", &caller.roles);
-        line.list("groups", &caller.groups);
-        line.list("workspaces", &caller.workspaces);
-    }
+    line.asked(exchange, facts);
     line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
     line.text("code", facts.denial.map_or("ok", Denial::code));
     line.number("status", facts.status);
@@ -123,6 +83,9 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     if facts.upgraded {
         line.literal("upgraded", "true");
     }
+    if facts.intended {
+        line.literal("intended", "true");
+    }
     if facts.cut {
         line.literal("cut", "true");
     }
@@ -133,6 +96,56 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
         line.foreign("control_id", id);
     }
     line.text("config", &policy.digest);
+    line.close();
+}
+
+/// Appends the intent of an action to `out`, as one line: it is about to be asked of the upstream.
+/// The record of the exchange, with the same id, says what came of it.
+pub fn write_intent(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
+    let mut line = Line(out);
+    line.open();
+    line.text("kind", "intent");
+    line.asked(exchange, facts);
+    if let Some(key) = facts.idempotency_key {
+        line.text("idempotency_key_sha256", &fingerprint(key));
+    }
+    line.text("config", &policy.digest);
+    line.close();
+}
+
+/// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the
+/// digest that its chain goes on from.
+pub fn write_segment(out: &mut Vec<u8>, at: Now, run: &str, previous: &chain::Link) {
+    let mut line = Line(out);
+    line.open();
+    line.text("kind", "segment");
+    line.number("version", 1);
+    line.time("time", at.unix);
+    line.text("run", run);
+    line.text("previous", &previous.to_string());
+    line.close();
+}
+
+/// Appends what a process found of one that ended without a word: actions that were begun and of
+/// which nobody knows what came of them, and how many bytes of a line that was not written whole.
+pub fn write_recovery(out: &mut Vec<u8>, at: Now, unknown: &[String], torn_bytes: u64) {
+    let mut line = Line(out);
+    line.open();
+    line.text("kind", "recovery");
+    line.time("time", at.unix);
+    let ids: Vec<Label> = unknown.iter().map(|id| Label::lossy(id)).collect();
+    line.list("unknown", &ids);
+    line.number("torn_bytes", torn_bytes);
+    line.close();
+}
+
+/// Appends that records were lost to `out`, as one line.
+pub fn write_gap(out: &mut Vec<u8>, at: Now, lost: u64) {
+    let mut line = Line(out);
+    line.open();
+    line.text("kind", "gap");
+    line.time("time", at.unix);
+    line.number("lost", lost);
     line.close();
 }
 
@@ -197,6 +210,56 @@ impl Line<'_> {
 
     fn close(&mut self) {
         self.0.extend_from_slice(b"}\n");
+    }
+
+    /// What was asked, by whom, and where it leads.
+    fn asked(&mut self, exchange: &Exchange, facts: &Facts<'_>) {
+        self.time("time", facts.began.unix);
+        self.text("id", facts.request_id);
+        self.maybe("trace_id", facts.trace_id);
+        self.text("listener", facts.listener);
+        self.address("client", exchange.client.unwrap_or(facts.peer), None);
+        self.text("method", facts.method);
+        match facts.host.map(std::str::from_utf8) {
+            Some(Ok(host)) => self.foreign("host", host),
+            Some(Err(_)) => self.text("host", "?"),
+            None => {}
+        }
+        match &exchange.path {
+            Some(path) => self.foreign("path", path.as_str()),
+            None if facts.raw_path.is_empty() => {}
+            None => self.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
+        }
+        if let Some(called) = &exchange.called {
+            self.foreign("target", &called.target.to_string());
+            self.maybe("plugin", called.plugin.as_deref());
+            self.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
+            self.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
+            self.maybe("would_deny", called.would_deny);
+            if called.encrypted_hello {
+                self.literal("encrypted_hello", "true");
+            }
+            self.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
+        }
+        if let Some(route) = &exchange.route {
+            self.text("route", &route.name);
+            self.text("rule", &route.place);
+            self.maybe("operation", exchange.operation.as_deref());
+            self.text("class", class(exchange.class.unwrap_or(route.class)));
+            self.maybe("plugin", route.plugin.as_deref());
+            self.text("upstream", &route.upstream);
+        }
+        self.maybe("credential", exchange.credential.as_ref().map(|shown| &*shown.name));
+        self.maybe("workspace", exchange.workspace.as_ref().map(|w| &*w.name));
+        if let Some(caller) = &exchange.caller {
+            self.text("caller", &caller.subject);
+            self.maybe("on_behalf_of", caller.on_behalf_of.as_deref());
+            self.text("issuer", &caller.issuer);
+            self.text("proof", caller.proof.name());
+            self.list("roles", &caller.roles);
+            self.list("groups", &caller.groups);
+            self.list("workspaces", &caller.workspaces);
+        }
     }
 
     fn name(&mut self, name: &str) {

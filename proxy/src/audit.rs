@@ -1,9 +1,13 @@
 //! Writes records: a buffer that requests append to, and a thread that empties it.
+//!
+//! Records wait a moment, so that many are written at once. The intent of an action is waited for: it
+//! is durable before the action is asked of the upstream, and all that came meanwhile with it.
+
+mod recovery;
+pub(crate) mod segment;
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,18 +16,24 @@ use std::{
     time::Duration,
 };
 
-use filters::State;
+use filters::{State, audit, audit::chain::Link};
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FallocateFlags, fallocate};
+use tokio::sync::oneshot;
 
-/// Takes records. A slow disk never slows a request.
+use self::{
+    recovery::Found,
+    segment::{Folder, Sink},
+};
+use crate::{clock, request::RequestId};
+
+/// Takes records. A slow disk slows actions, and no other request.
 pub struct Audit {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
-    buffer: Mutex<Vec<u8>>,
+    buffer: Mutex<Buffer>,
     filled: Condvar,
     stopping: AtomicBool,
     lost: AtomicU64,
@@ -33,42 +43,52 @@ struct Shared {
     state: Arc<State>,
 }
 
-/// Where records go.
-enum Sink {
-    Stdout,
-    Folder { folder: PathBuf, segment_max: u64, kept: u32, open: Option<Segment> },
-}
-
-struct Segment {
-    file: File,
-    length: u64,
-    reserved: u64,
+/// What is yet to be written.
+#[derive(Default)]
+struct Buffer {
+    lines: Vec<u8>,
+    /// Those who wait until what is here is durable.
+    waiting: Vec<oneshot::Sender<bool>>,
+    /// Records that were lost since the last that was kept.
+    lost: u64,
 }
 
 /// How often the buffer is emptied.
 const PACE: Duration = Duration::from_millis(50);
-/// Room that is reserved on the disk ahead of what is written, so that a full disk is known before
-/// an action needs it.
-const RESERVE: u64 = 1 << 20;
 
 impl Audit {
-    /// Begins to write.
+    /// Begins to write. `takes_over` says that the process before is still writing, so that nothing
+    /// of it is unknown.
     ///
     /// # Errors
     /// If the folder cannot be written to.
-    pub fn start(written: &config::Audit, state: Arc<State>) -> io::Result<Self> {
+    pub fn start(written: &config::Audit, state: Arc<State>, takes_over: bool) -> io::Result<Self> {
         let mut sink = match &written.folder {
-            None => Sink::Stdout,
-            Some(folder) => Sink::Folder {
-                folder: folder.clone(),
-                segment_max: written.segment_max.bytes().max(RESERVE),
-                kept: written.segments_kept,
-                open: None,
-            },
+            None => Sink::Stdout { link: Link::START },
+            Some(path) => {
+                let found = Found::look(path)?;
+                let run = RequestId::new().as_str().to_owned();
+                let mut folder = Sink::Folder(Folder::new(written, path, run, found.link));
+                if !takes_over && (found.torn_bytes > 0 || !found.unknown.is_empty()) {
+                    let mut line = Vec::new();
+                    audit::write_recovery(
+                        &mut line,
+                        clock::now(),
+                        &found.unknown,
+                        found.torn_bytes,
+                    );
+                    folder.write(&line)?;
+                    tracing::warn!(
+                        unknown = found.unknown.len(),
+                        "the process before ended without a word"
+                    );
+                }
+                folder
+            }
         };
         sink.reserve()?;
         let shared = Arc::new(Shared {
-            buffer: Mutex::new(Vec::with_capacity(64 << 10)),
+            buffer: Mutex::default(),
             filled: Condvar::new(),
             stopping: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -86,14 +106,16 @@ impl Audit {
 
     /// Puts one record into the buffer. If there is no room it is lost, and counted.
     pub fn record(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut buffer = self.shared.buffer.lock();
-        if buffer.len() >= self.shared.buffer_max {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            // What cannot be recorded must not be done.
-            self.shared.state.recording.set(false);
-            return;
-        }
-        write(&mut buffer);
+        self.shared.put(write);
+    }
+
+    /// Puts an intent on its way to the disk; it is told whether it is there. Many that come at once
+    /// share one sync. `None` if there is no room.
+    pub fn intent(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<oneshot::Receiver<bool>> {
+        let (told, durable) = oneshot::channel();
+        self.shared.put(write)?.waiting.push(told);
+        self.shared.filled.notify_one();
+        Some(durable)
     }
 
     /// How many records were lost.
@@ -101,7 +123,7 @@ impl Audit {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// How many bytes were written.
+    /// How many bytes of records were written.
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
@@ -117,40 +139,73 @@ impl Audit {
 }
 
 impl Shared {
+    /// Appends to the buffer, which stays locked. `None` if there is no room.
+    fn put(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<parking_lot::MutexGuard<'_, Buffer>> {
+        let mut buffer = self.buffer.lock();
+        if buffer.lines.len() >= self.buffer_max {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            buffer.lost += 1;
+            // What cannot be recorded must not be done.
+            self.state.recording.set(false);
+            return None;
+        }
+        write(&mut buffer.lines);
+        Some(buffer)
+    }
+
     fn write_all(&self, mut sink: Sink) {
-        let mut batch = Vec::with_capacity(64 << 10);
+        let mut batch = Buffer::default();
         loop {
-            let stopping = {
-                let mut buffer = self.buffer.lock();
-                if buffer.is_empty() && !self.stopping.load(Ordering::Relaxed) {
-                    self.filled.wait_for(&mut buffer, PACE);
-                }
-                std::mem::swap(&mut *buffer, &mut batch);
-                self.stopping.load(Ordering::Relaxed)
-            };
-            let wrote = (!batch.is_empty()).then(|| sink.write(&batch));
-            match &wrote {
-                Some(Err(_)) => {
-                    let records = batch.iter().filter(|b| **b == b'\n').count();
-                    self.lost.fetch_add(records as u64, Ordering::Relaxed);
-                }
-                _ => _ = self.written.fetch_add(batch.len() as u64, Ordering::Relaxed),
+            let stopping = self.take(&mut batch);
+            if batch.lost > 0 {
+                audit::write_gap(&mut batch.lines, clock::now(), batch.lost);
             }
+            let wrote = (!batch.lines.is_empty()).then(|| sink.write(&batch.lines));
+            let kept = match &wrote {
+                Some(Err(_)) => {
+                    let records = batch.lines.iter().filter(|b| **b == b'\n').count() as u64;
+                    let gaps = u64::from(batch.lost > 0);
+                    self.lost.fetch_add(records - gaps, Ordering::Relaxed);
+                    // Told once something can be kept again.
+                    self.buffer.lock().lost += batch.lost + records - gaps;
+                    false
+                }
+                _ => {
+                    self.written.fetch_add(batch.lines.len() as u64, Ordering::Relaxed);
+                    true
+                }
+            };
+            let synced = if batch.waiting.is_empty() { Ok(()) } else { sink.sync() };
+            let durable = kept && synced.is_ok();
+            batch.waiting.drain(..).for_each(|told| _ = told.send(durable));
             let reserved = sink.reserve();
             let shown = match wrote {
-                Some(wrote) => wrote.and(reserved.map(|_| true)),
+                Some(wrote) => wrote.and(synced).and(reserved.map(|_| true)),
                 None => reserved,
             };
             self.note(shown);
-            batch.clear();
-            batch.shrink_to(1 << 20);
-            if stopping && self.buffer.lock().is_empty() {
+            batch.lines.clear();
+            batch.lines.shrink_to(1 << 20);
+            batch.lost = 0;
+            if stopping && self.buffer.lock().lines.is_empty() {
                 return;
             }
-            if !stopping {
-                std::thread::sleep(PACE);
-            }
         }
+    }
+
+    /// Takes what is in the buffer: after a moment, or as soon as somebody waits. Answers whether
+    /// it is the end.
+    fn take(&self, batch: &mut Buffer) -> bool {
+        let mut buffer = self.buffer.lock();
+        if buffer.waiting.is_empty() && !self.stopping.load(Ordering::Relaxed) {
+            self.filled.wait_for(&mut buffer, PACE);
+        }
+        // While nothing can be kept, what was lost waits for something that is.
+        let lost = if buffer.lines.is_empty() { 0 } else { std::mem::take(&mut buffer.lost) };
+        std::mem::swap(&mut buffer.lines, &mut batch.lines);
+        std::mem::swap(&mut buffer.waiting, &mut batch.waiting);
+        batch.lost = lost;
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Notes whether records can be kept; `Ok(false)` shows nothing. While they cannot, the actions
@@ -170,138 +225,5 @@ impl Shared {
             tracing::info!("audit records can be written again");
         }
         self.state.recording.set(works);
-    }
-}
-
-impl Sink {
-    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(batch)?;
-                out.flush()
-            }
-            Self::Folder { folder, kept, open, .. } => {
-                let segment = segment(folder, *kept, open)?;
-                let length = segment.length;
-                if let Err(error) = segment.file.write_all(batch) {
-                    // Half a line would spoil the next one.
-                    let _ = segment.file.set_len(length);
-                    segment.reserved = length;
-                    return Err(error);
-                }
-                segment.length += batch.len() as u64;
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes sure that there is a segment, and room in it. `false` if that cannot be told without
-    /// writing.
-    fn reserve(&mut self) -> io::Result<bool> {
-        let Self::Folder { folder, segment_max, kept, open } = self else { return Ok(false) };
-        if let Some(full) = open.take_if(|segment| segment.length >= *segment_max) {
-            full.file.sync_data()?;
-        }
-        let segment = segment(folder, *kept, open)?;
-        if segment.reserved < segment.length + RESERVE / 2 {
-            let wanted = segment.length + RESERVE;
-            match fallocate(&segment.file, FallocateFlags::KEEP_SIZE, 0, wanted) {
-                Ok(()) => segment.reserved = wanted,
-                // A file system that cannot reserve tells at the write.
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                    segment.reserved = u64::MAX;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(segment.reserved < u64::MAX)
-    }
-}
-
-/// The segment to write to: another one if there is none, or if it was removed under us.
-fn segment<'a>(
-    folder: &Path,
-    kept: u32,
-    open: &'a mut Option<Segment>,
-) -> io::Result<&'a mut Segment> {
-    open.take_if(|segment| !segment.is_there());
-    if open.is_none() {
-        *open = Some(Segment::create(folder)?);
-        prune(folder, kept);
-    }
-    Ok(open.as_mut().expect("just made"))
-}
-
-impl Segment {
-    fn create(folder: &Path) -> io::Result<Self> {
-        let now = crate::clock::now().unix;
-        let time = String::from_utf8_lossy(&filters::audit::rfc3339(now)).replace([':', '.'], "");
-        let name = format!("audit-{time}-{}.jsonl", std::process::id());
-        let path = folder.join(name);
-        let file = File::options().create(true).append(true).open(&path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { file, length, reserved: length })
-    }
-
-    /// Whether the file can still be found, not removed under us.
-    fn is_there(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        self.file.metadata().is_ok_and(|data| data.nlink() > 0)
-    }
-}
-
-/// Removes the oldest segments beyond `kept`. 0 keeps all.
-fn prune(folder: &Path, kept: u32) {
-    if kept == 0 {
-        return;
-    }
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut segments: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("audit-") && name.ends_with(".jsonl")
-        })
-        .collect();
-    segments.sort();
-    let surplus = segments.len().saturating_sub(kept as usize);
-    for path in &segments[..surplus] {
-        if let Err(error) = fs::remove_file(path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an old audit segment");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_that_was_removed_is_written_to_as_soon_as_it_is_back() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("audit");
-        let kept = || {
-            let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
-            files.map(|file| fs::read_to_string(file).unwrap()).collect::<String>()
-        };
-        fs::create_dir(&folder).unwrap();
-        let mut sink =
-            Sink::Folder { folder: folder.clone(), segment_max: RESERVE, kept: 0, open: None };
-        assert!(sink.reserve().is_ok());
-        sink.write(b"1\n").unwrap();
-        assert_eq!(kept(), "1\n");
-
-        fs::remove_dir_all(&folder).unwrap();
-        assert!(sink.write(b"2\n").is_err());
-        assert!(sink.reserve().is_err());
-        fs::create_dir(&folder).unwrap();
-        sink.write(b"3\n").unwrap();
-        assert_eq!(kept(), "3\n");
-    }
-
-    #[test]
-    fn only_a_record_shows_whether_standard_output_takes_records() {
-        assert!(!Sink::Stdout.reserve().unwrap());
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out.
 
+mod audit;
 mod check;
 mod demo;
 mod doctor;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Check),
     /// Tell what would happen to a request, step by step, and why.
     Explain(Box<explain::Explain>),
+    /// Ask something of audit records.
+    Audit(audit::Audit),
     /// Propose what could be written into the config, from audit records.
     Suggest(suggest::Suggest),
     /// Watch who connects past the proxy, beside it.
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Audit(audit) => audit.run(),
         Command::Suggest(suggest) => suggest.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Schema(schema) => schema.run(),
@@ -79,11 +83,29 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would.
+/// What libraries may say, whatever the operator wants to see: some of them log whole heads, and so
+/// tokens. Every bad client would be an error of Pingora's; ours are the records.
+const LIBRARIES: [&str; 10] = [
+    "pingora=off",
+    "pingora_core=off",
+    "pingora_http=off",
+    "pingora_pool=off",
+    "pingora_proxy=off",
+    "hickory=off",
+    "h2=warn",
+    "hyper=warn",
+    "reqwest=warn",
+    "rustls=warn",
+];
+
+/// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would, of what is
+/// ours.
 fn log_to_stderr() {
-    // Every bad client would be an error of Pingora's; ours are the records.
-    let quiet = "info,pingora_core=off,pingora_proxy=off,pingora_pool=off,hickory_resolver=off,hickory_proto=off,hickory_net=off";
-    let filter = EnvFilter::try_from_env("STAGEDOOR_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    let filter =
+        EnvFilter::try_from_env("STAGEDOOR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = LIBRARIES.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("it is a directive"))
+    });
     // If somebody has set a log up already, theirs stays.
     let _ = tracing_subscriber::fmt()
         .json()

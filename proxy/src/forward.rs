@@ -139,6 +139,7 @@ impl Forward {
             upstream_took: None,
             upgraded: false,
             cut: ended.cut,
+            intended: false,
             idempotency_key: None,
             control_id: None,
         };

@@ -75,6 +75,8 @@ pub struct Ctx {
     body: Option<Bytes>,
     /// The answer so far, where it must be read whole to be redacted.
     redacting: Option<BytesMut>,
+    /// Whether it is on disk that the upstream was going to be asked.
+    intended: bool,
     /// Others wait for the answer, which is yet to come.
     lead: Option<Lead>,
     /// Others wait for the answer, which is coming.
@@ -151,6 +153,7 @@ impl ProxyHttp for Reverse {
             bytes_in: 0,
             body: None,
             redacting: None,
+            intended: false,
             lead: None,
             captured: None,
             control_id: None,

@@ -47,18 +47,18 @@ use crate::{
 /// # Errors
 /// What is wrong with the config or with what it names, before anything listens.
 pub fn run(path: &Path, upgrade: bool) -> Result<()> {
-    let stage = prepare(path)?;
+    let stage = prepare(path, upgrade)?;
     let (server, stage) = server(stage, upgrade)?;
     server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
     stage.audit.stop();
     Ok(())
 }
 
-/// Everything but the listeners.
+/// Everything but the listeners. With `upgrade` the process before is still there.
 ///
 /// # Errors
 /// What is wrong with the config or with what it names.
-pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
+pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     certs::provider();
     filters::identity::install_crypto();
     let (seen, loaded) = Seen::load(path);
@@ -76,10 +76,11 @@ pub fn prepare(path: &Path) -> Result<Arc<Stage>> {
             served.push(tls::certificates(name, written)?);
         }
     }
-    let audit = Audit::start(&loaded.config.audit, Arc::clone(&state)).with_context(|| {
-        let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
-        format!("cannot write audit records to `{}`", folder.display())
-    })?;
+    let audit =
+        Audit::start(&loaded.config.audit, Arc::clone(&state), upgrade).with_context(|| {
+            let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
+            format!("cannot write audit records to `{}`", folder.display())
+        })?;
     let started = loaded.config.clone();
     let live = reload::make(loaded, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;

@@ -89,7 +89,7 @@ impl Demo {
 
         let issuer = Issuer::new(format!("http://127.0.0.1:{}", port(2)));
         let hint = Hint { text: commands(&self, &folder, &issuer), listening: self.addresses() };
-        let (mut server, stage) = serve::server(serve::prepare(&path)?, false)?;
+        let (mut server, stage) = serve::server(serve::prepare(&path, false)?, false)?;
         let mut add = |name: &str, n: u16, app: App| {
             let mut service = Service::new(name.to_owned(), app);
             service.threads = Some(1);

@@ -55,6 +55,7 @@ impl Reverse {
         if !ctx.exchange.turn.is_zero() {
             tokio::time::sleep(ctx.exchange.turn).await;
         }
+        self.intend(session, ctx).await?;
         ctx.edits = admitted.edits;
         Ok(Admission::Sent)
     }
@@ -155,7 +156,7 @@ impl Reverse {
 
 impl Ctx {
     /// What is left of the time for the whole exchange.
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         let whole = self.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
         (self.began.elapsed + whole).saturating_sub(clock::elapsed())
     }

@@ -1,8 +1,11 @@
 //! What is left of an exchange: the breaker's outcome, the metrics and one record.
 
-use filters::{Denial, Now, breaker::Outcome};
+use std::time::Duration;
+
+use filters::{Denial, Now, audit::Facts, breaker::Outcome};
 use http::HeaderValue;
 use pingora::{Error, proxy::Session};
+use tokio::time::timeout;
 
 use super::{Ctx, Reverse};
 use crate::{
@@ -31,33 +34,65 @@ impl Reverse {
             upstream_took: ctx.upstream_took,
         };
         self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
+        let facts = Facts {
+            status,
+            bytes_out: session.as_ref().body_bytes_sent() as u64,
+            took,
+            upgraded: status == 101,
+            cut: error.is_some() && ctx.denial.is_none(),
+            ..self.facts(session, ctx)
+        };
+        self.stage.audit.record(|out| {
+            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
+        });
+    }
+
+    /// Puts an action on disk before the upstream is asked for it.
+    pub(super) async fn intend(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
+        let of_route = ctx.exchange.route.as_ref().map(|route| route.class);
+        if ctx.exchange.class.or(of_route) == Some(config::Class::Read) {
+            return Ok(());
+        }
+        let facts = self.facts(session, ctx);
+        let durable = self.stage.audit.intent(|out| {
+            filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &facts);
+        });
+        match timeout(ctx.left(), durable.ok_or(Denial::AuditUnavailable)?).await {
+            Ok(Ok(true)) => {
+                ctx.intended = true;
+                Ok(())
+            }
+            _ => Err(Denial::AuditUnavailable),
+        }
+    }
+
+    /// What is known of an exchange before it ends.
+    fn facts<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Facts<'a> {
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
-        let facts = filters::audit::Facts {
+        Facts {
             began: ctx.began,
             request_id: ctx.request_id.as_str(),
             trace_id: trace_id(came),
             listener: &ctx.live.policy.listeners[self.listener].name,
             peer: head.peer,
-            method,
+            method: came.method.as_str(),
             host: head.host,
-            raw_path: head.path(),
-            status,
+            raw_path: came.raw_path().split(|b| *b == b'?').next().unwrap_or_default(),
+            status: 0,
             denial: ctx.denial.as_ref(),
             upstream_address: ctx.upstream_address,
             attempts: ctx.attempts,
             bytes_in: ctx.bytes_in,
-            bytes_out: session.as_ref().body_bytes_sent() as u64,
-            took,
+            bytes_out: 0,
+            took: Duration::ZERO,
             upstream_took: ctx.upstream_took,
-            upgraded: status == 101,
-            cut: error.is_some() && ctx.denial.is_none(),
+            upgraded: false,
+            cut: false,
+            intended: ctx.intended,
             idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
             control_id: ctx.control_id.as_deref(),
-        };
-        self.stage.audit.record(|out| {
-            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
-        });
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 'use strict';
 // A certified OpenID provider (npm oidc-provider): machine clients, JWT access tokens, people who sign
-// in, keys that can be rotated, slowed and taken away while it runs.
+// in, token exchange, keys that can be rotated, slowed and taken away while it runs.
 
 const crypto = require('node:crypto');
 const http = require('node:http');
 const { freePort } = require('./ports');
 
 const RESOURCE = 'https://stagedoor.example';
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 let serial = 0;
 
 const makeKey = (alg) => {
@@ -20,26 +22,29 @@ const makeKey = (alg) => {
 };
 exports.makeKey = makeKey;
 
-const machine = (id, method) => ({
+const machine = (id, method, ...more) => ({
   client_id: id, client_secret: `${id}-secret-${id}-secret-${id}`, redirect_uris: [], response_types: [],
-  grant_types: ['client_credentials'], token_endpoint_auth_method: method,
+  grant_types: ['client_credentials', ...more], token_endpoint_auth_method: method,
 });
 
 /**
  * Starts a provider whose `claims` go into every access token, and `clientClaims[id]` into those of one
  * client. A request for a token names its audience in `resource`, or as Auth0's clients do in `audience`;
  * tokens live `lifetime` seconds.
+ * `exchange` says for which `audiences` the clients `portal` and `portal-post` may exchange its tokens
+ * (RFC 8693), how long what they get lives, and whose are `refused`; it may be changed while it runs.
  * `callbacks` are where the client `people` may send those who sign in: they are signed in as `user` at once.
  */
 exports.oidc = async ({
   claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false, lifetime,
+  exchange = {},
 } = {}) => {
-  const { default: Provider } = await import('oidc-provider');
+  const { default: Provider, errors } = await import('oidc-provider');
   port ??= await freePort();
   const url = `http://127.0.0.1:${port}`;
   // Auth0's issuers end in a slash.
   const issuer = slash ? `${url}/` : url;
-  const clients = [machine('portal', 'client_secret_basic'), machine('portal-post', 'client_secret_post'), machine('ci', 'client_secret_basic')];
+  const clients = [machine('portal', 'client_secret_basic', EXCHANGE), machine('portal-post', 'client_secret_post', EXCHANGE), machine('ci', 'client_secret_basic')];
   const people = {
     client_id: 'people', client_secret: 'people-secret-people-secret-people', redirect_uris: callbacks,
     grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'],
@@ -49,9 +54,42 @@ exports.oidc = async ({
   let delay = 0;
   let fetches = 0;
   const tokens = [];
+  const exchanges = [];
+  exchange = { audiences: [], refused: [], lifetime, delay: 0, ...exchange };
   let provider;
   let handler;
   let signing = algorithms[0];
+
+  /** What a token of this provider says, if it is good now. */
+  const verified = (token) => {
+    const [head, body, signature] = String(token).split('.');
+    try {
+      const [header, said] = [head, body].map((part) => JSON.parse(Buffer.from(part, 'base64url')));
+      const key = keys.find(({ kid, alg }) => kid === header.kid && alg === header.alg && alg === 'RS256');
+      const good = crypto.verify('sha256', Buffer.from(`${head}.${body}`), crypto.createPublicKey({ key, format: 'jwk' }), Buffer.from(signature, 'base64url'));
+      return good && said.iss === issuer && said.exp > Date.now() / 1000 ? said : undefined;
+    } catch { return undefined; }
+  };
+  /** RFC 8693: a token of this provider for one of the same person, for somebody else's API. */
+  const exchanged = async (context) => {
+    const { params, client } = context.oidc;
+    exchanges.push({ client: client.clientId, ...params });
+    const { delay: ms } = exchange;
+    if (ms) await new Promise((resolve) => { if (ms !== Infinity) setTimeout(resolve, ms); });
+    if (params.subject_token_type !== ACCESS_TOKEN) throw new errors.InvalidRequest('subject_token_type is not supported');
+    if (![undefined, ACCESS_TOKEN].includes(params.requested_token_type)) throw new errors.InvalidRequest('requested_token_type is not supported');
+    const subject = verified(params.subject_token);
+    if (!subject) throw new errors.InvalidRequest('subject_token is invalid');
+    const audience = params.audience ?? params.resource;
+    if (!exchange.audiences.includes(audience)) throw new errors.InvalidTarget('the audience is unknown');
+    if (exchange.refused.includes(subject.sub)) throw new errors.InvalidGrant('not for them');
+    const token = new provider.AccessToken({ client, accountId: subject.sub, scope: params.scope });
+    token.resourceServer = new provider.ResourceServer(audience, { scope: 'api', accessTokenFormat: 'jwt', accessTokenTTL: exchange.lifetime, jwt: { sign: { alg: signing } } });
+    context.body = {
+      access_token: await token.save(), issued_token_type: ACCESS_TOKEN, token_type: 'Bearer', expires_in: token.expiration, scope: token.scope,
+    };
+  };
+
   const build = () => {
     provider = new Provider(issuer, {
       clients: callbacks.length ? [...clients, people] : clients,
@@ -85,6 +123,9 @@ exports.oidc = async ({
         return grant;
       },
     });
+    provider.registerGrantType(EXCHANGE, exchanged, [
+      'subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope', 'actor_token', 'actor_token_type',
+    ]);
     handler = provider.callback();
   };
   build();
@@ -129,6 +170,18 @@ exports.oidc = async ({
     fetches: () => fetches,
     /** The heads of requests for tokens. */
     tokens,
+    /** What was asked to be exchanged, and how that is answered. */
+    exchanges, exchange,
+    /** A token of somebody who signed in, for `resource`, which RS256 signs. */
+    person: (sub, more = {}) => {
+      const now = Math.floor(Date.now() / 1000);
+      const key = keys.find(({ alg }) => alg === 'RS256');
+      const message = [
+        { alg: 'RS256', typ: 'at+jwt', kid: key.kid },
+        { ...claims, iss: issuer, aud: RESOURCE, client_id: 'people', iat: now, exp: now + 600, jti: crypto.randomUUID(), ...more, sub },
+      ].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+      return `${message}.${crypto.sign('sha256', Buffer.from(message), crypto.createPrivateKey({ key, format: 'jwk' })).toString('base64url')}`;
+    },
     token: async ({ client = 'portal', resource = RESOURCE } = {}) => {
       const { client_id: id, client_secret: secret, token_endpoint_auth_method: method } = clients.find((c) => c.client_id === client);
       const post = method === 'client_secret_post';

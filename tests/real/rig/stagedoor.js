@@ -32,12 +32,14 @@ exports.stagedoor = async (config, { args = [], audit = true, env = {}, folder }
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
     return (await admin('/readyz')).ok;
   }).catch((error) => { throw new Error(`${error.message}\n${program.output()}`); });
-  const records = () => fs.readdirSync(path.join(folder, 'audit')).sort()
+  /** All that was written, in order: intents and the beginnings of segments among it. */
+  const written = () => fs.readdirSync(path.join(folder, 'audit')).sort()
     .flatMap((name) => fs.readFileSync(path.join(folder, 'audit', name), 'utf8').trim().split('\n'))
     .filter(Boolean).map((line) => JSON.parse(line));
+  const records = () => written().filter((line) => !line.kind);
   return {
     ...program,
-    ports, folder, file, write, admin, records,
+    ports, folder, file, write, admin, records, written,
     url: `http://127.0.0.1:${ports.edge}`,
     /** The first record that fits. */
     record: (fits) => until('a record', async () => records().find(fits), 5000),

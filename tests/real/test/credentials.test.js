@@ -390,7 +390,7 @@ test('a token endpoint proves itself by the CA that is named, and a client that 
 
 test('no secret and no token is on any page, in metrics, logs or records', async () => {
   const idp = await oidc();
-  const door = await stagedoor(config({ jenkins: basic, grafana: header, sonar: bearer, dxcp: client(idp), auth0: client(idp, ', client_auth: post', 'portal-post') }), { env: { RUST_LOG: 'debug' } });
+  const door = await stagedoor(config({ jenkins: basic, grafana: header, sonar: bearer, dxcp: client(idp), auth0: client(idp, ', client_auth: post', 'portal-post') }), { env: { STAGEDOOR_LOG: 'debug' } });
   const shown = [];
   for (const name of ['jenkins', 'grafana', 'sonar', 'dxcp', 'auth0']) {
     const { seen } = await ask(door, `/${name}/x`);
