@@ -76,8 +76,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const DENIED: Duration = Duration::from_secs(15);
 /// The reason of a refusal is told once in this time.
 const BETWEEN_TOLD: (u32, Duration) = (1, Duration::from_secs(60));
-/// Errors that are about us, and not about the caller.
-const OURS: &[&str] = &["invalid_client", "unauthorized_client", "unsupported_grant_type"];
+/// Errors that are about us or the issuer, and not about the caller.
+const OURS: &[&str] = &[
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "server_error",
+    "temporarily_unavailable",
+];
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 impl TokenExchange {
