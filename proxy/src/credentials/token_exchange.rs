@@ -209,11 +209,12 @@ impl OfCaller {
 }
 
 impl Progress {
-    /// Whether who asked then need not ask the issuer: somebody did while they waited, or it is too
-    /// early after it denied it.
+    /// Whether who asked then need not ask the issuer: somebody did while they waited or before they
+    /// came here, or it is too early after it denied it.
     fn is_settled(&self, asked: Duration, now: Duration) -> bool {
         let Some(ended) = self.ended else { return false };
-        ended >= asked || (self.denial.is_some() && now < ended + DENIED)
+        let fresh = matches!(self.held.standing(now), Standing::Fresh(_));
+        fresh || ended >= asked || (self.denial.is_some() && now < ended + DENIED)
     }
 
     /// Nobody could ask: nothing is known of this caller, and those who waited need not wait again.
@@ -390,6 +391,7 @@ mod tests {
         let mut progress = Progress::default();
         progress.note(&name, token(), at(101));
         assert!(progress.found(at(120)).is_ok());
+        assert!(progress.is_settled(at(120), at(120)), "who comes late need not ask again");
         progress.note(&name, Err(Failure::Broken { cause: "away".to_owned() }), at(130));
         assert!(progress.found(at(131)).is_ok());
         let (cause, said) = ("invalid_grant".to_owned(), String::new());

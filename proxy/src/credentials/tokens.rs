@@ -107,9 +107,11 @@ impl Tokens {
         let _only = self.under_way.lock().await;
         {
             let mut progress = self.progress.lock();
-            // Somebody fetched while we waited: what they got is ours.
-            let done = progress.ended.is_some_and(|ended| ended >= asked);
-            if done || !progress.outage.may_ask(clock::elapsed()) {
+            let now = clock::elapsed();
+            // Somebody fetched while we waited, or before we came here: what they got is ours.
+            let done = progress.ended.is_some_and(|ended| ended >= asked)
+                || matches!(progress.held.standing(now), Standing::Fresh(_));
+            if done || !progress.outage.may_ask(now) {
                 return;
             }
         }
