@@ -70,6 +70,8 @@ const OF_SOURCE: (u32, Duration) = (3, Duration::from_secs(10));
 const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
 /// A key id that was not there is not looked for again before this.
 const ABSENT: Duration = Duration::from_secs(30);
+/// Keys this old may have come while somebody was deciding without them.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
@@ -98,7 +100,9 @@ impl Fetcher {
                 let source = Source::new(issuer.clone(), written, plugin.clone());
                 let wanted = (source, kid.clone());
                 if self.absent.contains_key(&wanted) {
-                    return false;
+                    // Whoever decided before the keys came, a moment ago, asks again.
+                    let age = self.state.keys.age(&wanted.0, clock::now());
+                    return age.is_some_and(|age| age < JUST_NOW);
                 }
                 let fetched =
                     self.keys(&guard(config), written, &wanted.0, Cause::Token).await.is_ok();
