@@ -121,7 +121,7 @@ impl<'a> Watch<'a> {
         let past = past_the_proxy(&table, &own, &is_here);
         let mut nobodys = HashSet::new();
         for entry in past.into_iter().filter(|entry| !self.expected.has(remote(entry))) {
-            let key = (entry.inode, entry.local_address, entry.remote_address);
+            let key = key(entry);
             if self.seen.len() >= CONNECTIONS_MAX && !self.seen.contains_key(&key) {
                 self.beyond += 1;
                 continue;
@@ -195,7 +195,13 @@ fn past_the_proxy<'t>(
             && !incoming(entry)
             && !to_the_proxy(entry)
     };
-    table.iter().filter(past).collect()
+    // The kernel tells one twice if the table changes while it is read.
+    let mut told = HashSet::new();
+    table.iter().filter(past).filter(|entry| told.insert(key(entry))).collect()
+}
+
+fn key(entry: &TcpNetEntry) -> Key {
+    (entry.inode, entry.local_address, entry.remote_address)
 }
 
 fn table() -> Result<Vec<TcpNetEntry>, ProcError> {
@@ -266,6 +272,7 @@ mod tests {
             line(&format!("{me}:C000"), &format!("{far}:01BB"), "01", 3), // the proxy's own
             line(&format!("{me}:C001"), &format!("{far}:01BB"), "01", 4), // past it
             line(&format!("{me}:C002"), &format!("{far}:01BB"), "02", 5), // being opened
+            line(&format!("{me}:C001"), &format!("{far}:01BB"), "01", 4), // told twice
             line(&format!("{me}:1B5F"), &format!("{far}:D000"), "01", 6), // incoming
             line("0100007F:C003", "0100007F:1B5F", "01", 7),              // loopback
             line(&format!("{me}:C004"), &format!("{me}:0C38"), "01", 8),  // to the proxy
