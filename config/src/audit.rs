@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Size;
 
-/// Where the audit records go: one line of JSON for each exchange, allowed or denied. A change takes
-/// effect at the next start.
+/// Where the audit records go: one line of JSON for each exchange, allowed or denied, and before an
+/// action is asked of an upstream, one that says so and is on disk by then. Lines are chained; see
+/// docs/audit.md. A change takes effect at the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {

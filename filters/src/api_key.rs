@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Denial, Head, Label, Now, Policy, Secret, State,
-    denial::{Lack, TokenFault},
+    denial::Lack,
     graphql::{Kind, Operation},
     identity::{Asked, Caller, Refusal},
     routes::Route,
@@ -47,11 +47,10 @@ pub(crate) fn authenticate(
     let (identity, keys, tokens) = (&policy.identity, &state.keys, &state.tokens);
     match asked.bearer()? {
         Some(token) if ticket::is_one(token) => {
-            let wrong = || Refusal::suspect(Denial::Token(TokenFault::SignatureWrong));
-            let (name, until) =
-                ticket::name(&state.assertions, token, credential, now).ok_or_else(wrong)?;
+            let (name, until) = ticket::name(&state.assertions, token, credential, now)?;
             // Whoever was taken out of the config since then is nobody any more.
-            Ok((identity.named(&name, until).ok_or_else(wrong)?, None))
+            let caller = identity.named(&name, until);
+            Ok((caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing))?, None))
         }
         _ => Ok((identity.authenticate(asked, keys, tokens, now)?, None)),
     }

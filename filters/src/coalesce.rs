@@ -74,7 +74,11 @@ impl Key {
         say(digest.as_bytes());
         say(route.name.as_bytes());
         say(target);
+        // Answers name us as the client reached us.
         say(head.host.unwrap_or_default());
+        say(&[u8::from(head.tls)]);
+        let proto = head.headers.get("x-forwarded-proto");
+        say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
         let caller = caller.filter(|_| rules.among == Among::Caller);
         for part in caller.iter().flat_map(|c| [&c.issuer, &c.subject]) {
             say(part.as_bytes());

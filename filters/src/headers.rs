@@ -1,13 +1,13 @@
 //! The headers that say who is calling: removed in every spelling, then set from what was verified.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use crate::{
     Head, Label, Now,
     assertion::{Assertions, Statement},
     client,
-    identity::Caller,
+    identity::{Caller, without_tokens},
     routes::Route,
     workspaces::Workspace,
 };
@@ -136,6 +136,21 @@ impl Edits {
     }
 }
 
+/// What of a request is no business of an upstream that is somebody else's: what a browser tells of
+/// the portal and its users, and unless the route is public, the token that said who is calling.
+pub fn hide_portal(headers: &mut HeaderMap, public: bool) {
+    const OF_THE_PORTAL: [HeaderName; 4] =
+        [header::COOKIE, header::ORIGIN, header::REFERER, HeaderName::from_static("baggage")];
+    for name in OF_THE_PORTAL {
+        headers.remove(name);
+    }
+    // On a public route it is none that we were shown.
+    if !public {
+        headers.remove(header::AUTHORIZATION);
+        without_tokens(headers);
+    }
+}
+
 /// What a server that folds header names, as CGI does, makes of one.
 pub(crate) fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
     name.iter()
@@ -165,6 +180,39 @@ mod tests {
 
     fn ours() -> Headers {
         Headers::new(&config::Headers::default())
+    }
+
+    #[test]
+    fn a_stranger_sees_nothing_of_the_portal_nor_the_token_that_said_who_is_calling() {
+        let left = |public: bool| -> Vec<String> {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("cookie", "a=b"),
+                ("origin", "https://portal.example"),
+                ("referer", "https://portal.example/x"),
+                ("baggage", "user=ada"),
+                ("authorization", "Bearer eyJ.a.b"),
+                ("sec-websocket-protocol", "chat, eyJ.a.b"),
+                ("accept", "text/plain"),
+            ] {
+                headers.insert(name, value.parse().unwrap());
+            }
+            hide_portal(&mut headers, public);
+            headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+        };
+        let mut kept = left(false);
+        kept.sort();
+        assert_eq!(kept, ["accept: text/plain", "sec-websocket-protocol: chat"]);
+        let public = [
+            "authorization: Bearer eyJ.a.b",
+            "sec-websocket-protocol: chat, eyJ.a.b",
+            "accept: text/plain",
+        ];
+        let mut came = left(true);
+        came.sort();
+        let mut wanted = public.map(str::to_owned);
+        wanted.sort();
+        assert_eq!(came, wanted);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Value, json};
 
-use crate::{Now, Secret, assertion::Assertions, json};
+use crate::{Now, Secret, assertion::Assertions, denial::TokenFault, json};
 
 /// How long one is taken.
 pub const LIFETIME: Duration = Duration::from_secs(600);
@@ -30,9 +30,36 @@ pub fn is_one(token: &str) -> bool {
     header(token).is_some_and(|header| header["typ"] == TYPE)
 }
 
-/// Whose ticket for this credential it is, and when it ends. `None` if it is not ours, for
-/// another, or over.
-pub fn name(key: &Assertions, token: &str, credential: &str, now: Now) -> Option<(String, u64)> {
+/// Whose ticket for this credential it is, and when it ends.
+///
+/// # Errors
+/// If it is not ours, for another credential, or over.
+pub fn name(
+    key: &Assertions,
+    token: &str,
+    credential: &str,
+    now: Now,
+) -> Result<(String, u64), TokenFault> {
+    let Ticket { name, audience, until } =
+        verified(key, token).ok_or(TokenFault::SignatureWrong)?;
+    if audience != credential {
+        return Err(TokenFault::AudienceWrong);
+    }
+    if until <= now.unix_seconds() {
+        return Err(TokenFault::Expired);
+    }
+    Ok((name, until))
+}
+
+/// What a ticket says.
+struct Ticket {
+    name: String,
+    audience: String,
+    until: u64,
+}
+
+/// What it says, if this key signed it.
+fn verified(key: &Assertions, token: &str) -> Option<Ticket> {
     let (message, signature) = token.rsplit_once('.')?;
     let (_, claims) = message.split_once('.')?;
     let signature = BASE64URL.decode(signature).ok()?;
@@ -40,9 +67,9 @@ pub fn name(key: &Assertions, token: &str, credential: &str, now: Now) -> Option
         return None;
     }
     let claims = json::object(&BASE64URL.decode(claims).ok()?).ok()?;
-    let until = claims.get("exp")?.as_u64().filter(|until| *until > now.unix_seconds())?;
-    let name = claims.get("sub")?.as_str().filter(|_| claims["aud"] == credential)?;
-    Some((name.to_owned(), until))
+    let text = |name: &str| claims.get(name)?.as_str().map(str::to_owned);
+    let until = claims.get("exp")?.as_u64()?;
+    Some(Ticket { name: text("sub")?, audience: text("aud")?, until })
 }
 
 fn header(token: &str) -> Option<serde_json::Map<String, Value>> {
@@ -63,10 +90,10 @@ mod tests {
         let (ticket, until) = issue(&key, "backstage", "spacelift", at(1000));
         let text = ticket.expose();
         assert_eq!(until, 1600);
-        assert_eq!(name(&key, text, "spacelift", at(1599)), Some(("backstage".to_owned(), 1600)));
-        assert_eq!(name(&key, text, "spacelift", at(1600)), None);
-        assert_eq!(name(&key, text, "jenkins", at(1000)), None);
-        assert_eq!(name(&other, text, "spacelift", at(1000)), None);
+        assert_eq!(name(&key, text, "spacelift", at(1599)), Ok(("backstage".to_owned(), 1600)));
+        assert_eq!(name(&key, text, "spacelift", at(1600)), Err(TokenFault::Expired));
+        assert_eq!(name(&key, text, "jenkins", at(1000)), Err(TokenFault::AudienceWrong));
+        assert_eq!(name(&other, text, "spacelift", at(1000)), Err(TokenFault::SignatureWrong));
     }
 
     #[test]
@@ -89,7 +116,8 @@ mod tests {
             "..".to_owned(),
             String::new(),
         ] {
-            assert_eq!(name(&key, &forged, "spacelift", at(1000)), None, "{forged}");
+            let wrong = Err(TokenFault::SignatureWrong);
+            assert_eq!(name(&key, &forged, "spacelift", at(1000)), wrong, "{forged}");
         }
     }
 }

@@ -114,7 +114,9 @@ pub(crate) async fn write_shared(
             _ => "stagedoor; fwd=miss; collapsed".to_owned(),
         };
         if exchange.shared == Some(Shared::Hit) {
-            headers.insert(header::AGE, age.into());
+            // It may have been old when it came (RFC 9111 4.2.3).
+            let came = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
+            headers.insert(header::AGE, age.saturating_add(came.unwrap_or(0_u64)).into());
         }
         headers.insert(CACHE_STATUS, status.parse().expect("a cache status is plain"));
         if !matches!(shared.status.as_u16(), 204 | 304) {

@@ -75,7 +75,7 @@ pub struct Ctx {
     body: Option<Bytes>,
     /// The answer so far, where it must be read whole to be redacted.
     redacting: Option<BytesMut>,
-    /// Whether it is on disk that the upstream was going to be asked.
+    /// Whether it may be on disk that the upstream was going to be asked.
     intended: bool,
     /// Others wait for the answer, which is yet to come.
     lead: Option<Lead>,

@@ -80,11 +80,10 @@ impl Beginning {
 impl Verifier {
     /// `beginnings` are those of all segments, oldest first. What the first goes on from may have
     /// been removed long ago, as old segments are.
-    pub fn new(beginnings: &[Beginning]) -> Self {
-        let wanted = beginnings.iter().skip(1).map(|beginning| beginning.previous);
-        let oldest = beginnings.first().map_or(Link::START, |first| first.previous);
-        let known = [Link::START, oldest];
-        let wanted = wanted.filter(|link| !known.contains(link)).collect();
+    pub fn new<'a>(beginnings: impl Iterator<Item = &'a Beginning>) -> Self {
+        let mut previous = beginnings.map(|beginning| beginning.previous);
+        let oldest = previous.next().unwrap_or(Link::START);
+        let wanted = previous.filter(|link| ![Link::START, oldest].contains(link)).collect();
         Self {
             wanted,
             last: HashMap::new(),
@@ -136,12 +135,14 @@ impl Verifier {
         self.link == *link
     }
 
-    /// The digest of the last line, once all that segments go on from was seen.
-    ///
-    /// # Errors
-    /// [`Fault::Missing`] if not.
-    pub fn end(&self) -> Result<Link, Fault> {
-        if self.wanted.is_empty() { Ok(self.link) } else { Err(Fault::Missing) }
+    /// The digest of the last line.
+    pub fn last(&self) -> Link {
+        self.link
+    }
+
+    /// Whether nothing is there that a segment goes on from, once all were gone through.
+    pub fn is_missing_before(&self, beginning: &Beginning) -> bool {
+        self.wanted.contains(&beginning.previous)
     }
 }
 
@@ -183,12 +184,15 @@ mod tests {
             .iter()
             .map(|lines| Beginning::of(lines.first().map_or(b"", |line| line)))
             .collect::<Result<_, _>>()?;
-        let mut verifier = Verifier::new(&beginnings);
+        let mut verifier = Verifier::new(beginnings.iter());
         for (lines, beginning) in segments.iter().zip(&beginnings) {
             verifier.begin(beginning)?;
             lines.iter().try_for_each(|line| verifier.line(line))?;
         }
-        verifier.end()
+        match beginnings.iter().any(|beginning| verifier.is_missing_before(beginning)) {
+            true => Err(Fault::Missing),
+            false => Ok(verifier.last()),
+        }
     }
 
     /// Two processes, of which the second took over before the first had ended.

@@ -144,6 +144,8 @@ impl Segment {
         let time = String::from_utf8_lossy(&audit::rfc3339(now)).replace([':', '.'], "");
         let path = folder.join(format!("audit-{time}-{}.jsonl", std::process::id()));
         let file = File::options().create_new(true).append(true).open(&path)?;
+        // A file is durable only if its name is.
+        File::open(folder)?.sync_all()?;
         Ok(Self { path, file, length: 0, reserved: 0 })
     }
 

@@ -1,5 +1,7 @@
 //! An answer's head, as the client gets it.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 use filters::{
     Denial,
@@ -70,8 +72,8 @@ impl Reverse {
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let here = self.here(session, response, ctx);
         let target = match &ctx.edits.target {
-            Some(target) => target.clone(),
-            None => String::from_utf8_lossy(session.req_header().raw_path()).into_owned(),
+            Some(target) => Cow::Borrowed(&**target),
+            None => String::from_utf8_lossy(session.req_header().raw_path()),
         };
         heads::edit_response(response, |parts| {
             let headers = &mut parts.headers;

@@ -57,11 +57,11 @@ impl Reverse {
         let durable = self.stage.audit.intent(|out| {
             filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
-        match timeout(ctx.left(), durable.ok_or(Denial::AuditUnavailable)?).await {
-            Ok(Ok(true)) => {
-                ctx.intended = true;
-                Ok(())
-            }
+        let durable = durable.ok_or(Denial::AuditUnavailable)?;
+        // It may be on disk from now on, also if we do not wait for it any longer.
+        ctx.intended = true;
+        match timeout(ctx.left(), durable).await {
+            Ok(Ok(true)) => Ok(()),
             _ => Err(Denial::AuditUnavailable),
         }
     }

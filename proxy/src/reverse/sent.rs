@@ -1,6 +1,6 @@
 //! A request's head, as the upstream gets it.
 
-use filters::headers::forwarded_for;
+use filters::headers::{forwarded_for, hide_portal};
 use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, Result, http::RequestHeader, proxy::Session};
 
@@ -12,9 +12,6 @@ use crate::{
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What a browser tells of the portal and its users, which is no stranger's business.
-const OURS_ALONE: [HeaderName; 3] = [header::COOKIE, header::ORIGIN, header::REFERER];
 
 impl Reverse {
     pub(super) fn edit_sent(
@@ -41,13 +38,7 @@ impl Reverse {
                 headers.remove(&name);
             }
             if route.external {
-                for name in OURS_ALONE {
-                    headers.remove(name);
-                }
-                // On a public route it is none that we were shown.
-                if !route.options.public {
-                    headers.remove(header::AUTHORIZATION);
-                }
+                hide_portal(headers, route.options.public);
             }
             for (name, value) in &ctx.edits.set {
                 headers.insert(name.clone(), value.clone());

@@ -112,6 +112,16 @@ test('anybody can check the chain, and what is done to a record is told with its
     const byte = Buffer.byteLength(changed.slice(0, at - 1).map((line) => `${line}\n`).join(''));
     assert.ok(told.out.startsWith(`${file}:${at} (byte ${byte}): `), `${what}: ${told.out}`);
   }
+  // A process that goes on from something that is not there.
+  const headless = `${audit}/audit-9-9.jsonl`;
+  const body = `{"kind":"segment","version":1,"time":"2026-01-01T00:00:00Z","run":"other","previous":"${'ab'.repeat(32)}"`;
+  fs.writeFileSync(file, whole);
+  fs.writeFileSync(headless, `${body},"chain":"${crypto.createHash('sha256').update(Buffer.from('ab'.repeat(32), 'hex')).update(body).digest('hex')}"}\n`);
+  assert.ok(verify(audit).out.startsWith(`${headless}:1 (byte 0): something that this goes on from is not there`), verify(audit).out);
+  // A first line that was not written whole is no fault.
+  fs.writeFileSync(headless, body);
+  assert.match(verify(audit).out, /11 lines hold[^]*1 last line not written whole/);
+  fs.rmSync(headless);
   // An end that was cut off is whole without it; an anchor that was kept elsewhere tells.
   fs.writeFileSync(file, `${all.slice(0, -2).join('\n')}\n`);
   assert.equal(verify(audit).status, 0);

@@ -9,6 +9,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { after, before, beforeEach, test } = require('node:test');
 const { Octokit } = require('@octokit/core');
+const { WebSocket } = require('ws');
 const { authority } = require('../rig/certificates');
 const { dns } = require('../rig/dns');
 const { identity, orbit } = require('../rig/jwt');
@@ -67,6 +68,7 @@ process: {drain_delay: 0s, drain_timeout: 2s, name_servers: ["${names.address}"]
 routes:
 - {name: api, methods: [ANY], path: /ext/api/**, upstream: api, class: read, options: {strip_prefix: /ext/api, access: {callers: [ada, bo, kim]}}}
 - {name: open, methods: [GET], path: /open/**, upstream: paced, class: read, options: {strip_prefix: /open, public: true}}
+- {name: live, methods: [GET], path: /live/**, upstream: paced, class: read, options: {strip_prefix: /live, upgrade: true}}
 - {name: inside, methods: [GET], path: /inside/**, upstream: inside, class: read, options: {strip_prefix: /inside}}
 ${['paced', 'strict', 'meta', 'mixed', 'flip', 'gone'].map((name) => `- {name: ${name}, methods: [GET], path: /ext/${name}/**, upstream: ${name}, class: read, options: {strip_prefix: /ext/${name}}}`).join('\n')}
 ${['caller', 'workspace', 'all'].map((among) => `- {name: for-${among}, methods: [GET], path: /for/${among}/**, upstream: api, class: read, options: {strip_prefix: /for/${among}, access: {callers: [ada, bo, kim]}, coalesce: {for: ${among}, bytes_max: 100KiB}}}`).join('\n')}
@@ -111,6 +113,17 @@ test('the caller’s token reaches no external API, also where it is shown no ke
   // On a public route it is none that was shown to us.
   assert.equal((await get('/open/user', { authorization: 'Bearer gho_of-a-user' })).status, 200);
   assert.equal(seen[1].headers.authorization, 'Bearer gho_of-a-user');
+});
+
+test('a token among the protocols of a WebSocket stays here, too', async () => {
+  const token = orbit('ada', ['payments']);
+  const upgraded = new Promise((resolve) => { api.once('upgrade', (request, socket) => { socket.destroy(); resolve(request.headers); }); });
+  const client = new WebSocket(`${door.url.replace('http', 'ws')}/live/x`, ['chat', token], { headers: { origin: 'https://portal.example' } });
+  client.on('error', () => {});
+  const headers = await upgraded;
+  assert.equal(headers['sec-websocket-protocol'], 'chat');
+  assert.ok(!JSON.stringify(headers).includes(token) && !headers.origin);
+  assert.equal((await door.record((r) => r.route === 'live')).caller, 'ada');
 });
 
 test('redirects are not followed: one within the API leads back here, any other stays as it is', async () => {

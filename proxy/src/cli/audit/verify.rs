@@ -1,6 +1,7 @@
 //! `stagedoor audit verify`: walks the segments of a folder, and names the first line that is wrong.
 
 use std::{
+    fmt::Display,
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -27,6 +28,7 @@ pub(super) struct Verify {
 }
 
 /// Where something is wrong.
+#[derive(Clone)]
 struct Wrong {
     path: PathBuf,
     line: u64,
@@ -64,66 +66,82 @@ impl Verify {
     }
 }
 
+/// Goes through all segments, oldest first.
 fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
-    let mut beginnings = Vec::with_capacity(paths.len());
-    for path in paths {
-        let mut first = Vec::new();
-        let wrong = |fault: String| Wrong { path: path.clone(), line: 1, byte: 0, fault };
-        let mut file = open(path).map_err(wrong)?;
-        file.read_until(b'\n', &mut first).map_err(|error| wrong(error.to_string()))?;
-        first.pop();
-        beginnings.push(Beginning::of(&first).map_err(|fault| wrong(fault.to_string()))?);
-    }
-    let mut verifier = Verifier::new(&beginnings);
-    let (mut torn, mut anchored) = (0, anchor.is_none());
-    for (path, beginning) in paths.iter().zip(&beginnings) {
-        let mut file =
-            open(path).map_err(|fault| Wrong { path: path.clone(), line: 1, byte: 0, fault })?;
-        let (mut number, mut byte, mut line) = (1, 0, Vec::new());
-        let wrong =
-            |line: u64, byte: u64, fault: String| Wrong { path: path.clone(), line, byte, fault };
-        verifier.begin(beginning).map_err(|fault| wrong(1, 0, fault.to_string()))?;
-        loop {
-            line.clear();
-            let read = file.read_until(b'\n', &mut line);
-            let read = read.map_err(|error| wrong(number, byte, error.to_string()))?;
-            let Some(whole) = line.strip_suffix(b"\n") else {
-                torn += u64::from(read > 0);
-                break;
-            };
-            verifier.line(whole).map_err(|fault| wrong(number, byte, fault.to_string()))?;
+    let begun: Vec<(&PathBuf, Beginning)> = paths
+        .iter()
+        .filter_map(|path| Some((path, beginning(path).transpose()?)))
+        .map(|(path, read)| read.map(|read| (path, read)))
+        .collect::<Result<_, _>>()?;
+    // A process that is killed at once leaves a first line that is not whole.
+    let mut torn = (paths.len() - begun.len()) as u64;
+    let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning));
+    let mut anchored = anchor.is_none();
+    for (path, beginning) in &begun {
+        verifier.begin(beginning).map_err(|fault| Wrong::first(path, &fault))?;
+        torn += u64::from(lines(path, &mut verifier, |verifier| {
             anchored = anchored || anchor.is_some_and(|anchor| verifier.is_at(&anchor));
-            number += 1;
-            byte += read as u64;
-        }
+        })?);
     }
-    let last = paths.last().expect("there is one").clone();
-    let at_end =
-        |fault: Fault| Wrong { path: last.clone(), line: 1, byte: 0, fault: fault.to_string() };
-    let link = verifier.end().map_err(at_end)?;
+    if let Some((path, _)) = begun.iter().find(|(_, b)| verifier.is_missing_before(b)) {
+        return Err(Wrong::first(path, &Fault::Missing));
+    }
     if !anchored {
-        let fault = "no line has the digest of the anchor: the end was cut off".to_owned();
-        return Err(Wrong { path: last, line: 1, byte: 0, fault });
+        let newest = paths.last().expect("there is one");
+        let fault = "no line has the digest of the anchor: the end was cut off";
+        return Err(Wrong::first(newest, &fault));
     }
-    let c = verifier.counted;
+    let (c, counted) = (verifier.counted, super::super::counted);
     println!(
         "{} and {} hold; {} and {} among them",
-        super::super::counted(c.segments, "segment"),
-        super::super::counted(c.lines, "line"),
-        super::super::counted(c.intents, "intent"),
-        super::super::counted(c.lost, "lost record"),
+        counted(c.segments, "segment"),
+        counted(c.lines, "line"),
+        counted(c.intents, "intent"),
+        counted(c.lost, "lost record"),
     );
     if torn > 0 {
-        println!(
-            "{} not written whole, as when a process is killed",
-            super::super::counted(torn, "last line")
-        );
+        println!("{} not written whole, as when a process is killed", counted(torn, "last line"));
     }
-    println!("last {link}");
+    println!("last {}", verifier.last());
     Ok(())
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+/// The first line of a segment; `None` if it was not written whole.
+fn beginning(path: &Path) -> Result<Option<Beginning>, Wrong> {
+    let mut line = Vec::new();
+    let read = open(path)?.read_until(b'\n', &mut line);
+    read.map_err(|error| Wrong::first(path, &error))?;
+    let Some(whole) = line.strip_suffix(b"\n") else { return Ok(None) };
+    Beginning::of(whole).map(Some).map_err(|fault| Wrong::first(path, &fault))
+}
+
+/// Goes through the lines of a segment; answers whether the last was not written whole.
+fn lines(
+    path: &Path,
+    verifier: &mut Verifier,
+    mut after_each: impl FnMut(&Verifier),
+) -> Result<bool, Wrong> {
+    let mut file = open(path)?;
+    let (mut at, mut text) = (Wrong::first(path, &""), Vec::new());
+    loop {
+        text.clear();
+        let told = |at: &Wrong, why: &dyn Display| Wrong { fault: why.to_string(), ..at.clone() };
+        let read = file.read_until(b'\n', &mut text).map_err(|error| told(&at, &error))?;
+        let Some(whole) = text.strip_suffix(b"\n") else { return Ok(read > 0) };
+        verifier.line(whole).map_err(|fault| told(&at, &fault))?;
+        after_each(verifier);
+        at.line += 1;
+        at.byte += read as u64;
+    }
+}
+
+impl Wrong {
+    fn first(path: &Path, fault: &dyn Display) -> Self {
+        Self { path: path.to_owned(), line: 1, byte: 0, fault: fault.to_string() }
+    }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, Wrong> {
+    let file = File::open(path).map_err(|error| Wrong::first(path, &error))?;
     Ok(BufReader::with_capacity(BUFFER, file))
 }
