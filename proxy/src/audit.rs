@@ -3,8 +3,9 @@
 //! Records wait a moment, so that many are written at once. The intent of an action is waited for: it
 //! is durable before the action is asked of the upstream, and all that came meanwhile with it.
 
+pub(crate) mod read;
 mod recovery;
-pub(crate) mod segment;
+mod segment;
 
 use std::{
     io,

@@ -1,16 +1,11 @@
 //! What the process before left behind: where its chain ended, and actions of which nobody knows what
 //! came of them.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use filters::audit::chain::{Link, Sealed};
 
-use super::segment::segments;
+use super::read::{self, Lines, segments};
 
 /// What was found in a folder.
 pub(super) struct Found {
@@ -26,7 +21,6 @@ pub(super) struct Found {
 const LOOKED_AT: usize = 2;
 /// More ids than this are not told one by one.
 const UNKNOWN_MAX: usize = 10_000;
-const LINE_MAX: u64 = 1 << 20;
 
 #[derive(serde::Deserialize)]
 struct Line {
@@ -48,16 +42,15 @@ impl Found {
         let (mut begun, mut link, mut torn_bytes) = (BTreeMap::new(), Link::START, 0);
         for path in &all[all.len().saturating_sub(LOOKED_AT)..] {
             torn_bytes = 0;
-            let mut file = BufReader::new(File::open(path)?);
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                if io::Read::take(&mut file, LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-                    break;
-                }
-                let Some(whole) = line.strip_suffix(b"\n") else {
-                    torn_bytes = line.len() as u64;
-                    break;
+            let mut lines = Lines::open(path)?;
+            while let Some(line) = lines.next()? {
+                let whole = match line {
+                    read::Line::Whole(whole) => whole,
+                    read::Line::TooLong => continue,
+                    read::Line::Torn(part) => {
+                        torn_bytes = part.len() as u64;
+                        break;
+                    }
                 };
                 if let Some(sealed) = Sealed::of(whole) {
                     link = sealed.link;

@@ -9,6 +9,7 @@ use std::{
 use filters::audit::{self, chain::Link};
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::read::segments;
 use crate::clock;
 
 /// Where records go.
@@ -165,18 +166,6 @@ impl Segment {
         use std::os::unix::fs::MetadataExt;
         self.file.metadata().is_ok_and(|data| data.nlink() > 0)
     }
-}
-
-/// The segments in a folder, the oldest first.
-pub(crate) fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let named = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with("audit-") && name.ends_with(".jsonl")
-    };
-    let entries = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut all: Vec<PathBuf> = entries.filter(named).collect();
-    all.sort();
-    Ok(all)
 }
 
 /// Removes the oldest segments beyond `kept`. 0 keeps all.

@@ -2,8 +2,6 @@
 
 use std::{
     fmt::Display,
-    fs::File,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,7 +12,7 @@ use filters::audit::{
     verify::{Beginning, Fault, Verifier},
 };
 
-use crate::audit::segment::segments;
+use crate::audit::read::{Line, Lines, segments};
 
 /// Tell whether records were changed, removed or put between.
 #[derive(Args)]
@@ -35,8 +33,6 @@ struct Wrong {
     byte: u64,
     fault: String,
 }
-
-const BUFFER: usize = 1 << 20;
 
 impl Verify {
     pub(super) fn run(self) -> ExitCode {
@@ -108,11 +104,13 @@ fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
 
 /// The first line of a segment; `None` if it was not written whole.
 fn beginning(path: &Path) -> Result<Option<Beginning>, Wrong> {
-    let mut line = Vec::new();
-    let read = open(path)?.read_until(b'\n', &mut line);
-    read.map_err(|error| Wrong::first(path, &error))?;
-    let Some(whole) = line.strip_suffix(b"\n") else { return Ok(None) };
-    Beginning::of(whole).map(Some).map_err(|fault| Wrong::first(path, &fault))
+    let first = |why: &dyn Display| Wrong::first(path, why);
+    let mut lines = Lines::open(path).map_err(|error| first(&error))?;
+    match lines.next().map_err(|error| first(&error))? {
+        None | Some(Line::Torn(_)) => Ok(None),
+        Some(Line::Whole(line)) => Beginning::of(line).map(Some).map_err(|fault| first(&fault)),
+        Some(Line::TooLong) => Err(first(&Fault::NoBeginning)),
+    }
 }
 
 /// Goes through the lines of a segment; answers whether the last was not written whole.
@@ -121,17 +119,17 @@ fn lines(
     verifier: &mut Verifier,
     mut after_each: impl FnMut(&Verifier),
 ) -> Result<bool, Wrong> {
-    let mut file = open(path)?;
-    let (mut at, mut text) = (Wrong::first(path, &""), Vec::new());
+    let mut lines = Lines::open(path).map_err(|error| Wrong::first(path, &error))?;
     loop {
-        text.clear();
-        let told = |at: &Wrong, why: &dyn Display| Wrong { fault: why.to_string(), ..at.clone() };
-        let read = file.read_until(b'\n', &mut text).map_err(|error| told(&at, &error))?;
-        let Some(whole) = text.strip_suffix(b"\n") else { return Ok(read > 0) };
-        verifier.line(whole).map_err(|fault| told(&at, &fault))?;
+        let (line, byte) = (lines.number, lines.byte);
+        let told = |why: &dyn Display| Wrong { line, byte, ..Wrong::first(path, why) };
+        match lines.next().map_err(|error| told(&error))? {
+            None => return Ok(false),
+            Some(Line::Torn(_)) => return Ok(true),
+            Some(Line::TooLong) => return Err(told(&Fault::NotSealed)),
+            Some(Line::Whole(whole)) => verifier.line(whole).map_err(|fault| told(&fault))?,
+        }
         after_each(verifier);
-        at.line += 1;
-        at.byte += read as u64;
     }
 }
 
@@ -139,9 +137,4 @@ impl Wrong {
     fn first(path: &Path, fault: &dyn Display) -> Self {
         Self { path: path.to_owned(), line: 1, byte: 0, fault: fault.to_string() }
     }
-}
-
-fn open(path: &Path) -> Result<BufReader<File>, Wrong> {
-    let file = File::open(path).map_err(|error| Wrong::first(path, &error))?;
-    Ok(BufReader::with_capacity(BUFFER, file))
 }

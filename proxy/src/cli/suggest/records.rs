@@ -1,14 +1,16 @@
 //! Audit records, read back a line at a time.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
-use crate::cli::counted;
+use crate::{
+    audit::read::{Line, Lines, segments},
+    cli::counted,
+};
 
 /// What of a record of a call is of use here. All of it is text that a stranger may have chosen.
 #[derive(Debug, Default, Deserialize)]
@@ -35,9 +37,6 @@ pub(super) struct Reading {
     unreadable: u64,
 }
 
-/// A record is shorter.
-const LINE_MAX: u64 = 1 << 20;
-
 /// Reads all records of these files, and of the files in these folders.
 ///
 /// # Errors
@@ -46,39 +45,34 @@ pub(super) fn read(paths: &[PathBuf], mut take: impl FnMut(Record)) -> Result<Re
     let mut read = Reading::default();
     for path in paths {
         for file in files(path)? {
-            let opened = File::open(&file).map_err(|error| cannot(&file, &error))?;
             read.files += 1;
-            read.lines(BufReader::new(opened), &mut take).map_err(|error| cannot(&file, &error))?;
+            read.lines(&file, &mut take).map_err(|error| cannot(&file, &error))?;
         }
     }
     Ok(read)
 }
 
 impl Reading {
-    fn lines(
-        &mut self,
-        mut from: impl BufRead,
-        take: &mut impl FnMut(Record),
-    ) -> std::io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if from.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-                return Ok(());
-            }
-            // A line without an end is torn, even if it happens to be whole.
-            let whole = line.ends_with(b"\n");
-            if !whole && line.len() as u64 == LINE_MAX {
-                from.skip_until(b'\n')?;
-            }
-            match serde_json::from_slice(&line) {
-                Ok(record) if whole => {
+    fn lines(&mut self, file: &Path, take: &mut impl FnMut(Record)) -> io::Result<()> {
+        let mut lines = Lines::open(file)?;
+        while let Some(line) = lines.next()? {
+            let Line::Whole(line) = line else {
+                // A line without an end is torn, even if it happens to be whole.
+                self.unreadable += 1;
+                if matches!(line, Line::Torn(_)) {
+                    break;
+                }
+                continue;
+            };
+            match serde_json::from_slice(line) {
+                Ok(record) => {
                     self.records += 1;
                     take(record);
                 }
-                _ => self.unreadable += 1,
+                Err(_) => self.unreadable += 1,
             }
         }
+        Ok(())
     }
 
     /// Says on standard error what was read, and what could not be.
@@ -93,20 +87,13 @@ impl Reading {
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
+    match path.is_dir() {
+        true => segments(path).map_err(|error| cannot(path, &error)),
+        false => Ok(vec![path.to_owned()]),
     }
-    let entries = path.read_dir().map_err(|error| cannot(path, &error))?;
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| cannot(path, &error))?;
-    files.retain(|file| file.is_file());
-    files.sort();
-    Ok(files)
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> String {
+fn cannot(path: &Path, error: &io::Error) -> String {
     format!("cannot read `{}`: {error}", path.display())
 }
 
@@ -128,18 +115,20 @@ mod tests {
             "{\"target\":\"c.example:443\"}",
         ]
         .concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text).unwrap();
         let (mut read, mut targets) = (Reading::default(), Vec::new());
-        read.lines(text.as_bytes(), &mut |record| targets.extend(record.target)).unwrap();
+        read.lines(file.path(), &mut |record| targets.extend(record.target)).unwrap();
         assert_eq!(targets, ["a.example:443", "b.example:443"]);
         assert_eq!((read.records, read.unreadable), (2, 6));
     }
 
     #[test]
-    fn a_folder_stands_for_its_files_and_a_missing_file_is_told() {
+    fn a_folder_stands_for_its_segments_and_a_missing_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
-        std::fs::write(folder.path().join("2.jsonl"), "{\"target\":\"b:1\"}\n").unwrap();
-        std::fs::write(folder.path().join("1.jsonl"), "{\"target\":\"a:1\"}\n").unwrap();
+        std::fs::write(folder.path().join("audit-2.jsonl"), "{\"target\":\"b:1\"}\n").unwrap();
+        std::fs::write(folder.path().join("audit-1.jsonl"), "{\"target\":\"a:1\"}\n").unwrap();
         let mut targets = Vec::new();
         read(&[folder.path().to_owned()], |record| targets.extend(record.target)).unwrap();
         assert_eq!(targets, ["a:1", "b:1"]);
