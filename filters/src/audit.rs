@@ -3,13 +3,14 @@
 //! Only what is named here gets in. Tokens, cookies, bodies and query values have no field.
 
 pub mod chain;
+pub mod checkpoint;
 pub mod verify;
 
-use std::{fmt::Write, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Exchange, Label, Now, Policy, client, exchange::Shared};
+use crate::{Denial, Exchange, Label, Now, Policy, client, exchange::Shared, hex};
 
 /// What the machinery knows of an exchange beside [`Exchange`].
 #[derive(Debug)]
@@ -195,10 +196,7 @@ pub fn class(class: config::Class) -> &'static str {
 
 /// The first half of a SHA-256 in hex: enough to find a key that one knows, too little to learn one.
 fn fingerprint(key: &[u8]) -> String {
-    digest(&SHA256, key).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes all that is written");
-        hex
-    })
+    hex::write(&digest(&SHA256, key).as_ref()[..16])
 }
 
 struct Line<'a>(&'a mut Vec<u8>);

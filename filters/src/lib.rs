@@ -44,6 +44,7 @@ pub mod workspaces;
 
 pub mod audit;
 pub mod explain;
+pub mod hex;
 pub mod label;
 pub mod now;
 pub mod secret;

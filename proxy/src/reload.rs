@@ -50,8 +50,7 @@ pub fn digest(loaded: &config::Loaded) -> String {
         context.update(path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes()));
         context.update(bytes);
     }
-    let digest = context.finish();
-    digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    filters::hex::write(&context.finish().as_ref()[..16])
 }
 
 /// Makes a config ready to run. `last` are the credentials in use.

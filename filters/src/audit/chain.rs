@@ -7,6 +7,8 @@
 
 use ring::digest::{Context, SHA256};
 
+use crate::hex;
+
 /// The digest of a line and all before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Link([u8; 32]);
@@ -41,29 +43,9 @@ impl Link {
         &self.0
     }
 
-    /// In hex.
-    pub fn hex(&self) -> [u8; HEX] {
-        std::array::from_fn(|at| {
-            let byte = self.0[at / 2];
-            b"0123456789abcdef"[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
-        })
-    }
-
     /// From hex in lower case.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        if text.len() != HEX {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(bytes))
+        hex::read(text).map(Self)
     }
 
     /// Seals a line that ends with `}` and a line feed: its digest becomes its last member.
@@ -74,7 +56,7 @@ impl Link {
         out.reserve(line.len() + MEMBER.len() + HEX + 3);
         out.extend_from_slice(body);
         out.extend_from_slice(MEMBER);
-        out.extend_from_slice(&link.hex());
+        out.extend_from_slice(hex::write(&link.0).as_bytes());
         out.extend_from_slice(b"\"}\n");
         link
     }
@@ -97,7 +79,7 @@ impl<'a> Sealed<'a> {
 
 impl std::fmt::Display for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(std::str::from_utf8(&self.hex()).expect("hex digits are plain"))
+        f.write_str(&hex::write(&self.0))
     }
 }
 

@@ -5,19 +5,36 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::chain::{Link, Sealed};
+use super::{
+    chain::{Link, Sealed},
+    checkpoint::{Checkpoint, PublicKey},
+};
 
 /// Goes through segments, oldest first.
 #[derive(Debug)]
 pub struct Verifier {
     /// Lines that a segment goes on from, and that were not seen yet.
     wanted: HashSet<Link>,
-    /// The last line of each process.
-    last: HashMap<String, Link>,
+    /// Where each process is.
+    runs: HashMap<String, At>,
     run: String,
-    link: Link,
+    at: At,
+    /// Whose checkpoints count. If there are none, checkpoints are lines like others.
+    keys: Vec<PublicKey>,
+    /// What the last checkpoint of all said of the next.
+    due: u64,
     /// What was found so far.
     pub counted: Counted,
+}
+
+/// Where a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct At {
+    link: Link,
+    /// Lines after the last checkpoint.
+    unsigned: u64,
+    /// When the next checkpoint is due, as the last said.
+    due: u64,
 }
 
 /// What was found.
@@ -31,6 +48,8 @@ pub struct Counted {
     pub intents: u64,
     /// Records that were lost, as the log itself says.
     pub lost: u64,
+    /// Checkpoints with a signature by one of the keys.
+    pub checkpoints: u64,
 }
 
 /// What is wrong with a line.
@@ -44,6 +63,10 @@ pub enum Fault {
     NoBeginning,
     /// A segment of its process that came before is not there, or ends too early.
     Missing,
+    /// A checkpoint that none of the keys signed.
+    NotSigned,
+    /// A checkpoint should have come before it.
+    Overdue,
 }
 
 /// The first line of a segment.
@@ -79,16 +102,18 @@ impl Beginning {
 
 impl Verifier {
     /// `beginnings` are those of all segments, oldest first. What the first goes on from may have
-    /// been removed long ago, as old segments are.
-    pub fn new<'a>(beginnings: impl Iterator<Item = &'a Beginning>) -> Self {
+    /// been removed long ago, as old segments are. `keys` sign checkpoints.
+    pub fn new<'a>(beginnings: impl Iterator<Item = &'a Beginning>, keys: Vec<PublicKey>) -> Self {
         let mut previous = beginnings.map(|beginning| beginning.previous);
         let oldest = previous.next().unwrap_or(Link::START);
         let wanted = previous.filter(|link| ![Link::START, oldest].contains(link)).collect();
         Self {
             wanted,
-            last: HashMap::new(),
+            runs: HashMap::new(),
             run: String::new(),
-            link: oldest,
+            at: At { link: oldest, unsigned: 0, due: u64::MAX },
+            keys,
+            due: u64::MAX,
             counted: Counted::default(),
         }
     }
@@ -98,12 +123,17 @@ impl Verifier {
     /// # Errors
     /// [`Fault::Missing`] if it does not follow the last of its process.
     pub fn begin(&mut self, beginning: &Beginning) -> Result<(), Fault> {
-        self.last.insert(std::mem::take(&mut self.run), self.link);
-        if self.last.get(&beginning.run).is_some_and(|last| *last != beginning.previous) {
+        self.runs.insert(std::mem::take(&mut self.run), self.at);
+        if self.runs.get(&beginning.run).is_some_and(|last| last.link != beginning.previous) {
             return Err(Fault::Missing);
         }
+        let goes_on = self.runs.iter_mut().find(|(_, at)| at.link == beginning.previous);
+        self.at = match goes_on {
+            // Its lines are under the next checkpoint of whoever goes on from the last of them.
+            Some((_, at)) => std::mem::replace(at, At { unsigned: 0, ..*at }),
+            None => At { link: beginning.previous, unsigned: 0, due: self.due },
+        };
         self.run.clone_from(&beginning.run);
-        self.link = beginning.previous;
         self.counted.segments += 1;
         Ok(())
     }
@@ -114,13 +144,14 @@ impl Verifier {
     /// What is wrong with it.
     pub fn line(&mut self, line: &[u8]) -> Result<(), Fault> {
         let sealed = Sealed::of(line).ok_or(Fault::NotSealed)?;
-        if !sealed.follows(&self.link) {
+        if !sealed.follows(&self.at.link) {
             return Err(Fault::NotNext);
         }
-        self.link = sealed.link;
+        self.signature(line, &sealed)?;
+        self.at.link = sealed.link;
         self.counted.lines += 1;
         if !self.wanted.is_empty() {
-            self.wanted.remove(&self.link);
+            self.wanted.remove(&self.at.link);
         }
         if line.starts_with(b"{\"kind\":\"intent\"") {
             self.counted.intents += 1;
@@ -130,14 +161,38 @@ impl Verifier {
         Ok(())
     }
 
+    fn signature(&mut self, line: &[u8], sealed: &Sealed<'_>) -> Result<(), Fault> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let Some(checkpoint) = Checkpoint::of(line) else {
+            self.at.unsigned += 1;
+            return if self.at.unsigned > self.at.due { Err(Fault::Overdue) } else { Ok(()) };
+        };
+        let key = self.keys.iter().find(|key| key.id == checkpoint.key).ok_or(Fault::NotSigned)?;
+        if !key.verifies(&self.at.link, sealed.body) {
+            return Err(Fault::NotSigned);
+        }
+        self.due = checkpoint.due;
+        self.at = At { unsigned: 0, due: checkpoint.due, ..self.at };
+        self.counted.checkpoints += 1;
+        Ok(())
+    }
+
     /// Whether the last line has this digest.
     pub fn is_at(&self, link: &Link) -> bool {
-        self.link == *link
+        self.at.link == *link
     }
 
     /// The digest of the last line.
     pub fn last(&self) -> Link {
-        self.link
+        self.at.link
+    }
+
+    /// How many lines are under no checkpoint.
+    pub fn unsigned(&self) -> u64 {
+        let others = self.runs.iter().filter(|(run, _)| **run != self.run);
+        others.map(|(_, at)| at.unsigned).sum::<u64>() + self.at.unsigned
     }
 
     /// Whether nothing is there that a segment goes on from, once all were gone through.
@@ -153,6 +208,8 @@ impl std::fmt::Display for Fault {
             Self::NotNext => "the line was changed, or something before it was removed or put in",
             Self::NoBeginning => "the segment does not begin as one",
             Self::Missing => "something that this goes on from is not there",
+            Self::NotSigned => "the checkpoint is not signed with the key",
+            Self::Overdue => "a checkpoint should have come before it",
         })
     }
 }
@@ -162,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Now;
+    use crate::{Now, audit::checkpoint::Signer};
 
     /// A segment of a process, and its last digest.
     fn segment(run: &str, previous: Link, records: usize) -> (Vec<Vec<u8>>, Link) {
@@ -180,18 +237,22 @@ mod tests {
     }
 
     fn verify(segments: &[Vec<Vec<u8>>]) -> Result<Link, Fault> {
+        verify_signed(segments, Vec::new()).map(|verifier| verifier.last())
+    }
+
+    fn verify_signed(segments: &[Vec<Vec<u8>>], keys: Vec<PublicKey>) -> Result<Verifier, Fault> {
         let beginnings: Vec<Beginning> = segments
             .iter()
             .map(|lines| Beginning::of(lines.first().map_or(b"", |line| line)))
             .collect::<Result<_, _>>()?;
-        let mut verifier = Verifier::new(beginnings.iter());
+        let mut verifier = Verifier::new(beginnings.iter(), keys);
         for (lines, beginning) in segments.iter().zip(&beginnings) {
             verifier.begin(beginning)?;
             lines.iter().try_for_each(|line| verifier.line(line))?;
         }
         match beginnings.iter().any(|beginning| verifier.is_missing_before(beginning)) {
             true => Err(Fault::Missing),
-            false => Ok(verifier.last()),
+            false => Ok(verifier),
         }
     }
 
@@ -226,6 +287,58 @@ mod tests {
         let mut bare = all;
         bare[0][1] = b"{\"n\":0}".to_vec();
         assert_eq!(verify(&bare), Err(Fault::NotSealed));
+    }
+
+    /// Seals lines anew, as whoever can write the folder may; a `None` is a checkpoint.
+    fn written(signer: &Signer, lines: &[Option<&str>]) -> Vec<Vec<u8>> {
+        let (mut all, last) = segment("a", Link::START, 0);
+        let mut link = last;
+        for (at, line) in lines.iter().enumerate() {
+            let mut out = Vec::new();
+            match line {
+                Some(line) => out.extend_from_slice(format!("{line}\n").as_bytes()),
+                None => signer.write(&mut out, Now::default(), &link, at as u64, 2),
+            }
+            let mut sealed = Vec::new();
+            link = link.seal(&out, &mut sealed);
+            sealed.pop();
+            all.push(sealed);
+        }
+        all
+    }
+
+    #[test]
+    fn a_chain_that_is_written_anew_does_not_hold_with_the_key() {
+        let signer = |seed: u8| {
+            let prefix = crate::hex::read::<16>(b"302e020100300506032b657004220420").unwrap();
+            Signer::of_pkcs8(&[&prefix[..], &[seed; 32]].concat()).unwrap()
+        };
+        let (own, eve) = (signer(1), signer(2));
+        let check = |signer: &Signer, lines: &[Option<&str>]| {
+            let keys = vec![own.public_key().clone()];
+            let verified = verify_signed(&[written(signer, lines)], keys);
+            verified.map(|verifier| (verifier.counted.checkpoints, verifier.unsigned()))
+        };
+        let (a, b) = (Some(r#"{"n":1}"#), Some(r#"{"n":2}"#));
+        assert_eq!(check(&own, &[None, a, b, None, a]), Ok((2, 1)));
+        assert_eq!(check(&eve, &[None, a, b, None, a]), Err(Fault::NotSigned));
+        assert_eq!(check(&own, &[None, a, b, a]), Err(Fault::Overdue), "checkpoints are left out");
+        assert_eq!(check(&own, &[a, b, a]), Ok((0, 4)), "nothing is signed: the caller judges");
+
+        // A line is changed, and all digests after it are made to fit; the signature is as it was.
+        let mut lines = written(&own, &[None, a, None, b]);
+        let (signed, _) = lines[3].split_at(lines[3].len() - 76);
+        let mut link = Sealed::of(&lines[1]).unwrap().link;
+        let texts = [br#"{"n":9}"#.to_vec(), [signed, b"}"].concat(), br#"{"n":2}"#.to_vec()];
+        for (at, text) in texts.iter().enumerate() {
+            let mut out = Vec::new();
+            link = link.seal(&[text, &b"\n"[..]].concat(), &mut out);
+            out.pop();
+            lines[2 + at] = out;
+        }
+        assert!(verify(&[lines.clone()]).is_ok(), "without the key nothing tells");
+        let keys = vec![own.public_key().clone()];
+        assert_eq!(verify_signed(&[lines], keys).map(|_| ()), Err(Fault::NotSigned));
     }
 
     proptest! {
