@@ -11,8 +11,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::{ClientCertificates, Names, names_of};
 pub use load::{
-    Facts, LoadError, Pair, bytes, ca_certificates, client_pair, ec_key_pkcs8, key, key_in, pair,
-    roots,
+    Facts, LoadError, Pair, bytes, ca_certificates, client_pair, key, key_in, pair, pkcs8, roots,
 };
 pub use store::{Certificates, Store};
 

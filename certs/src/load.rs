@@ -149,11 +149,11 @@ pub fn client_pair(
     }
 }
 
-/// Reads an EC P-256 key as PKCS#8 (DER).
+/// Reads a private key as PKCS#8 (DER).
 ///
 /// # Errors
 /// If it cannot be read or is in another form.
-pub fn ec_key_pkcs8(file: &Path) -> Result<Vec<u8>, LoadError> {
+pub fn pkcs8(file: &Path) -> Result<Vec<u8>, LoadError> {
     match key(file)? {
         PrivateKeyDer::Pkcs8(key) => Ok(key.secret_pkcs8_der().to_vec()),
         _ => Err(wrong(

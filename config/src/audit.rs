@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Size;
+use crate::{Duration, Located, Size};
 
 /// Where the audit records go: one line of JSON for each exchange, allowed or denied, and before an
 /// action is asked of an upstream, one that says so and is on disk by then. Lines are chained; see
@@ -13,17 +13,48 @@ use crate::Size;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// The folder for segments (`audit-<time>-<number>.jsonl`). It must exist and be writable.
-    /// Default: none, records go to standard output.
+    /// The folder for segments (`audit-<time>-<process>.jsonl`). It must exist and be writable, and
+    /// no other process may write to it. Default: none, records go to standard output.
     pub folder: Option<PathBuf>,
     /// A segment that reaches this size is closed and a new one begun.
     pub segment_max: Size,
+    /// A segment that holds records is closed at this age, too.
+    pub segment_age_max: Duration,
+    /// Whether closed segments are compressed (`.jsonl.zst`). All commands read both kinds.
+    pub compress: bool,
     /// Segments beyond this many are removed, the oldest first. 0 keeps all.
     pub segments_kept: u32,
+    /// Segments that were closed longer ago are removed, for example `90d`. Default: none is.
+    pub kept_for: Option<Duration>,
     /// Memory for records that wait to be written. When it is full, records of reads are dropped
     /// and counted (`stagedoor_audit_records_lost_total`), and actions are refused with 503
     /// `audit_unavailable`.
     pub buffer_max: Size,
+    /// Signs the chain now and then. Default: it is not signed.
+    pub checkpoints: Option<Checkpoints>,
+}
+
+/// How the chain of records is signed: whoever can write the folder cannot write anew what came
+/// before a checkpoint, and `stagedoor audit verify --key` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// The private key: Ed25519, in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it.
+    pub key_file: Located<PathBuf>,
+    /// Lines after which the next checkpoint is due. There is one at the end of each segment, too.
+    #[serde(default = "lines_max")]
+    pub lines_max: std::num::NonZeroU32,
+    /// Time after which lines that came since the last one get a checkpoint.
+    #[serde(default = "every")]
+    pub every: Duration,
+}
+
+fn lines_max() -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::new(10_000).expect("not zero")
+}
+
+fn every() -> Duration {
+    Duration::from_secs(60)
 }
 
 impl Default for Audit {
@@ -31,8 +62,12 @@ impl Default for Audit {
         Self {
             folder: None,
             segment_max: Size::mebibytes(64),
+            segment_age_max: Duration::from_secs(86_400),
+            compress: false,
             segments_kept: 0,
+            kept_for: None,
             buffer_max: Size::mebibytes(8),
+            checkpoints: None,
         }
     }
 }

@@ -49,7 +49,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, Class};
-pub use audit::Audit;
+pub use audit::{Audit, Checkpoints};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use coalesce::{Among, Coalesce};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use filters::breaker::Position;
+use base64::Engine;
+use filters::{audit::checkpoint::PublicKey, breaker::Position};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-use crate::{clock, live::Stage};
+use crate::{audit::Head, clock, live::Stage};
 
 /// Answers operators.
 pub struct Admin(pub Arc<Stage>);
@@ -27,6 +28,7 @@ impl ServeHttp for Admin {
             "/config" if read => json(StatusCode::OK, &config(stage)),
             "/state" if read => json(StatusCode::OK, &state(stage)),
             "/jwks" if read => jwks(stage),
+            "/audit/head" if read => audit_head(stage).await,
             "/reload" if method == Method::POST => {
                 // A page in a browser may post anywhere; it cannot leave out its origin.
                 if head.headers.contains_key(header::ORIGIN) {
@@ -40,13 +42,13 @@ impl ServeHttp for Admin {
                 };
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
-            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" => {
+            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/audit/head" => {
                 another_method("GET, HEAD")
             }
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /state /jwks, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /state /jwks /audit/head, and POST /reload\n",
             ),
         }
     }
@@ -69,6 +71,26 @@ fn jwks(stage: &Stage) -> Response<Vec<u8>> {
     let cached = "public, max-age=60".parse().expect("a valid header");
     answer.headers_mut().insert(header::CACHE_CONTROL, cached);
     answer
+}
+
+/// The end of the chain of records, for keeping elsewhere: what it names is durable.
+async fn audit_head(stage: &Stage) -> Response<Vec<u8>> {
+    match stage.audit.head().await {
+        Some(head) => json(StatusCode::OK, &chain(&head)),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "records cannot be written\n"),
+    }
+}
+
+fn chain(head: &Head) -> Value {
+    let spki = |key: &PublicKey| base64::engine::general_purpose::STANDARD.encode(key.spki());
+    json!({
+        "run": head.run,
+        "lines": head.lines,
+        "signed": head.signed,
+        "last": head.last.to_string(),
+        "segment": head.segment,
+        "key": head.key.as_ref().map(|key| json!({"id": key.id, "spki": spki(key)})),
+    })
 }
 
 /// The config in force: it holds no secret, only paths to them.
@@ -178,6 +200,7 @@ fn state(stage: &Stage) -> Value {
             "works": stage.state.recording.works(),
             "records_lost": stage.audit.lost(),
             "bytes_written": stage.audit.written(),
+            "head": chain(&stage.audit.last_head()),
         },
     })
 }

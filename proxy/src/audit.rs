@@ -3,12 +3,18 @@
 //! Records wait a moment, so that many are written at once. The intent of an action is waited for: it
 //! is durable before the action is asked of the upstream, and all that came meanwhile with it.
 
+pub mod chain;
+mod compress;
+mod folder;
+mod lock;
 pub(crate) mod read;
 mod recovery;
 mod segment;
+mod sink;
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,13 +23,18 @@ use std::{
     time::Duration,
 };
 
-use filters::{State, audit, audit::chain::Link};
+use filters::{
+    State,
+    audit::{self, chain::Link, checkpoint::PublicKey},
+};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use self::{
+    chain::{Chain, Signing},
+    folder::Folder,
     recovery::Found,
-    segment::{Folder, Sink},
+    sink::Sink,
 };
 use crate::{clock, request::RequestId};
 
@@ -42,6 +53,24 @@ struct Shared {
     failing: AtomicBool,
     buffer_max: usize,
     state: Arc<State>,
+    head: Mutex<Head>,
+}
+
+/// The end of the chain, as far as it is durable.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The process that wrote it, as segments name it.
+    pub run: String,
+    /// How many lines that process wrote.
+    pub lines: u64,
+    /// How many of them are under a checkpoint.
+    pub signed: u64,
+    /// The digest of the last of them.
+    pub last: Link,
+    /// The segment that it is in.
+    pub segment: Option<PathBuf>,
+    /// What verifies checkpoints.
+    pub key: Option<PublicKey>,
 }
 
 /// What is yet to be written.
@@ -62,32 +91,28 @@ impl Audit {
     /// of it is unknown.
     ///
     /// # Errors
-    /// If the folder cannot be written to.
-    pub fn start(written: &config::Audit, state: Arc<State>, takes_over: bool) -> io::Result<Self> {
+    /// If the folder cannot be written to, or another process writes to it.
+    pub fn start(
+        written: &config::Audit,
+        signing: Option<Signing>,
+        state: Arc<State>,
+        takes_over: bool,
+    ) -> io::Result<Self> {
+        let run = RequestId::new().as_str().to_owned();
         let mut sink = match &written.folder {
-            None => Sink::Stdout { link: Link::START },
+            None => Sink::Stdout { run, chain: Chain::new(signing, Link::START) },
             Some(path) => {
                 let found = Found::look(path)?;
-                let run = RequestId::new().as_str().to_owned();
-                let mut folder = Sink::Folder(Folder::new(written, path, run, found.link));
+                let chain = Chain::new(signing, found.link);
+                let mut folder = Folder::new(written, path, run, chain, takes_over)?;
                 if !takes_over && (found.torn_bytes > 0 || !found.unknown.is_empty()) {
-                    let mut line = Vec::new();
-                    audit::write_recovery(
-                        &mut line,
-                        clock::now(),
-                        &found.unknown,
-                        found.torn_bytes,
-                    );
-                    folder.write(&line)?;
-                    tracing::warn!(
-                        unknown = found.unknown.len(),
-                        "the process before ended without a word"
-                    );
+                    recover(&mut folder, &found)?;
                 }
-                folder
+                Sink::Folder(folder)
             }
         };
-        sink.reserve()?;
+        // From now on it can be told when the next is due.
+        sink.checkpoint()?;
         let shared = Arc::new(Shared {
             buffer: Mutex::default(),
             filled: Condvar::new(),
@@ -97,6 +122,7 @@ impl Audit {
             failing: AtomicBool::new(false),
             buffer_max: usize::try_from(written.buffer_max.bytes()).unwrap_or(usize::MAX),
             state,
+            head: Mutex::new(sink.head()),
         });
         let writer = std::thread::Builder::new().name("audit".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -117,6 +143,21 @@ impl Audit {
         self.shared.put(write)?.waiting.push(told);
         self.shared.filled.notify_one();
         Some(durable)
+    }
+
+    /// The end of the chain, after all that was recorded until now is durable. `None` if it cannot
+    /// be made so.
+    pub async fn head(&self) -> Option<Head> {
+        let (told, durable) = oneshot::channel();
+        self.shared.buffer.lock().waiting.push(told);
+        self.shared.filled.notify_one();
+        durable.await.ok().filter(|durable| *durable)?;
+        Some(self.last_head())
+    }
+
+    /// The end of the chain, as it was last made durable.
+    pub fn last_head(&self) -> Head {
+        self.shared.head.lock().clone()
     }
 
     /// How many records were lost.
@@ -176,7 +217,11 @@ impl Shared {
                     true
                 }
             };
-            let synced = if batch.waiting.is_empty() { Ok(()) } else { sink.sync() };
+            let synced = match batch.waiting.is_empty() {
+                true if sink.is_due() => sink.checkpoint(),
+                true => Ok(()),
+                false => sink.sync().map(|()| *self.head.lock() = sink.head()),
+            };
             let durable = kept && synced.is_ok();
             batch.waiting.drain(..).for_each(|told| _ = told.send(durable));
             let reserved = sink.reserve();
@@ -189,6 +234,8 @@ impl Shared {
             batch.lines.shrink_to(1 << 20);
             batch.lost = 0;
             if stopping && self.buffer.lock().lines.is_empty() {
+                let closed = sink.close();
+                self.note(closed.map(|()| false));
                 return;
             }
         }
@@ -227,4 +274,13 @@ impl Shared {
         }
         self.state.recording.set(works);
     }
+}
+
+/// Says what was found of a process that ended without a word.
+fn recover(folder: &mut Folder, found: &Found) -> io::Result<()> {
+    let mut line = Vec::new();
+    audit::write_recovery(&mut line, clock::now(), &found.unknown, found.torn_bytes);
+    folder.write(&line)?;
+    tracing::warn!(unknown = found.unknown.len(), "the process before ended without a word");
+    Ok(())
 }

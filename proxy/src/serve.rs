@@ -25,7 +25,7 @@ use pingora::{
 
 use crate::{
     admin::Admin,
-    audit::Audit,
+    audit::{Audit, chain::Signing},
     clock,
     dial::Dial,
     flights::Flights,
@@ -76,8 +76,9 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
             served.push(tls::certificates(name, written)?);
         }
     }
-    let audit =
-        Audit::start(&loaded.config.audit, Arc::clone(&state), upgrade).with_context(|| {
+    let signing = loaded.config.audit.checkpoints.as_ref().map(Signing::new).transpose()?;
+    let audit = Audit::start(&loaded.config.audit, signing, Arc::clone(&state), upgrade)
+        .with_context(|| {
             let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
             format!("cannot write audit records to `{}`", folder.display())
         })?;
@@ -119,7 +120,7 @@ pub fn assertions(written: &config::Headers) -> Result<Assertions, LoadError> {
     let Some(file) = &written.assertion_key else { return Ok(Assertions::with_new_key()) };
     let wrong =
         |_| LoadError { file: file.value.clone(), cause: "it is no EC P-256 key".to_owned() };
-    Assertions::with_key(&certs::ec_key_pkcs8(file)?).map_err(wrong)
+    Assertions::with_key(&certs::pkcs8(file)?).map_err(wrong)
 }
 
 /// A server with all listeners of a config.

@@ -58,12 +58,19 @@ pub(crate) enum Line<'a> {
 }
 
 impl Lines {
-    /// Opens a file, compressed if its name ends with `.zst`.
+    /// Opens a file, compressed if its name ends with `.zst`. A segment that was compressed since its
+    /// name was known is found, too.
     ///
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let packed = path.with_extension("jsonl.zst");
+        let (path, file) = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && stem(path).is_some() => {
+                (&*packed, File::open(&packed)?)
+            }
+            opened => (path, opened?),
+        };
         let from: Box<dyn BufRead + Send> = if is_compressed(path) {
             Box::new(BufReader::with_capacity(BUFFER, zstd::Decoder::new(file)?))
         } else {

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use config::Place;
 use serde_json::json;
 
-use crate::{credentials, jwks, reload, serve, tls};
+use crate::{audit::chain::Signing, credentials, jwks, reload, serve, tls};
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
 #[derive(Args)]
@@ -103,6 +103,8 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
     found.extend(passwords.filter_map(|f| Some((&f.place, reload::password(f).err()?))));
     let key = config.headers.assertion_key.iter();
     found.extend(key.filter_map(|f| Some((&f.place, serve::assertions(&config.headers).err()?))));
+    let signed = config.audit.checkpoints.iter();
+    found.extend(signed.filter_map(|c| Some((&c.key_file.place, Signing::new(c).err()?))));
     let mut problems = config::Problems::default();
     found.into_iter().for_each(|(place, error)| problems.add(place, error.to_string()));
     problems.iter().cloned().collect()

@@ -1,6 +1,7 @@
 'use strict';
 // The proxy, started from a config that a test writes.
 
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
@@ -10,11 +11,22 @@ const { start } = require('./process');
 exports.binary = process.env.STAGEDOOR_BIN
   ?? path.join(__dirname, '../../../target/debug/stagedoor');
 
+/** The segments of an audit folder, the oldest first. */
+exports.segments = (folder) => fs.readdirSync(folder).sort()
+  .filter((name) => /^audit-.*\.jsonl(\.zst)?$/.test(name)).map((name) => path.join(folder, name));
+
+/** What stands in a segment. */
+exports.text = (file) => {
+  if (!file.endsWith('.zst')) return fs.readFileSync(file, 'utf8');
+  return execFileSync('zstd', ['-dcq', file], { encoding: 'utf8', maxBuffer: 1 << 30 });
+};
+
 /**
- * Starts the proxy. `config(ports, folder)` answers the YAML without its admin listener and audit.
+ * Starts the proxy. `config(ports, folder)` answers the YAML without its admin listener and audit;
+ * `audit` is more of the latter, or `false` for none.
  * Answers with ports, folder, `records()` and `stop()`.
  */
-exports.stagedoor = async (config, { args = [], audit = true, env = {}, folder } = {}) => {
+exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder } = {}) => {
   folder ??= fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-real-'));
   const ports = { edge: await freePort(), tls: await freePort(), admin: await freePort() };
   const file = path.join(folder, 'stagedoor.yaml');
@@ -22,7 +34,7 @@ exports.stagedoor = async (config, { args = [], audit = true, env = {}, folder }
   const write = (yaml) => fs.writeFileSync(file, [
     'version: stagedoor/v1',
     yaml.replace(/^listeners:$/m, `listeners:\n  admin: {kind: admin, address: 127.0.0.1:${ports.admin}}`),
-    audit ? `audit: {folder: ${folder}/audit}` : '',
+    audit === false ? '' : `audit: {folder: ${folder}/audit${audit && `, ${audit}`}}`,
     /^process:/m.test(yaml) ? '' : 'process: {drain_delay: 0s, drain_timeout: 5s}',
   ].join('\n'));
   write(await config(ports, folder));
@@ -33,9 +45,8 @@ exports.stagedoor = async (config, { args = [], audit = true, env = {}, folder }
     return (await admin('/readyz')).ok;
   }).catch((error) => { throw new Error(`${error.message}\n${program.output()}`); });
   /** All that was written, in order: intents and the beginnings of segments among it. */
-  const written = () => fs.readdirSync(path.join(folder, 'audit')).sort()
-    .flatMap((name) => fs.readFileSync(path.join(folder, 'audit', name), 'utf8').trim().split('\n'))
-    .filter(Boolean).map((line) => JSON.parse(line));
+  const written = () => exports.segments(path.join(folder, 'audit')).map((file) => exports.text(file))
+    .flatMap((text) => text.trim().split('\n')).filter(Boolean).map((line) => JSON.parse(line));
   const records = () => written().filter((line) => !line.kind);
   return {
     ...program,

@@ -11,7 +11,7 @@ const path = require('node:path');
 const { after, before, test } = require('node:test');
 const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
-const { binary, stagedoor } = require('../rig/stagedoor');
+const { binary, segments, stagedoor, text } = require('../rig/stagedoor');
 
 let up; let port; let onRequest = () => {};
 const seen = [];
@@ -46,8 +46,7 @@ const verify = (folder, ...args) => {
   const { status, stdout, stderr } = spawnSync(binary, ['audit', 'verify', folder, ...args], { encoding: 'utf8' });
   return { status, out: stdout + stderr };
 };
-const files = (folder) => fs.readdirSync(folder).sort().map((name) => path.join(folder, name));
-const lines = (folder) => files(folder).flatMap((file) => fs.readFileSync(file, 'utf8').split('\n').filter((line) => line.endsWith('}')).map((line) => JSON.parse(line)));
+const lines = (folder) => segments(folder).flatMap((file) => text(file).split('\n').filter((line) => line.endsWith('}')).map((line) => JSON.parse(line)));
 
 test('an action is on disk before the upstream is asked, and a read is not waited for', async () => {
   const door = await stagedoor(config);
@@ -83,7 +82,7 @@ test('anybody can check the chain, and what is done to a record is told with its
   for (let n = 0; n < 5; n += 1) assert.equal((await act(door, { 'x-request-id': `deploy-${n}` })).status, 200);
   await until('the outcomes', async () => door.records().length === 5);
   const audit = `${door.folder}/audit`;
-  const [file] = files(audit);
+  const [file] = segments(audit);
   const whole = fs.readFileSync(file, 'utf8');
   // The same, computed by somebody else.
   let link = Buffer.alloc(32);

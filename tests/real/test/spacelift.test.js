@@ -17,7 +17,7 @@ const { inMemory } = require('../rig/memory');
 const { freePort, until } = require('../rig/ports');
 const { postgres } = require('../rig/postgres');
 const { spacelift } = require('../rig/spacelift');
-const { binary, stagedoor } = require('../rig/stagedoor');
+const { binary, segments, stagedoor, text: written } = require('../rig/stagedoor');
 
 // What only the proxy's files hold.
 const REAL = { id: '01JREALKEYOFTHEPORTAL', secret: 'real-secret-7c1f4e0b9a8d4f6e8b3a5d2c1e0f9a8b' };
@@ -158,7 +158,7 @@ test('the real key and token are nowhere in Backstage, and nowhere in what the p
   assert.deepEqual(found, [PORTAL.secret], `in ${bytesRead} bytes`);
   const environment = fs.readFileSync(`/proc/${portal.pid}/environ`, 'latin1');
   assert.ok(environment.includes('a-mark-in-the-environment'));
-  const audit = fs.readdirSync(`${door.folder}/audit`).map((name) => fs.readFileSync(`${door.folder}/audit/${name}`, 'utf8')).join('');
+  const audit = segments(`${door.folder}/audit`).map(written).join('');
   assert.ok(audit.includes('"portal"'));
   const told = { environment, 'Backstage’s output': portal.output(), audit, 'the proxy’s output': door.output() };
   for (const where of ['/metrics', '/config', '/state']) told[where] = await (await door.admin(where)).text();

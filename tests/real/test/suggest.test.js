@@ -14,7 +14,7 @@ const { call } = require('../rig/calling');
 const { authority } = require('../rig/certificates');
 const { dns } = require('../rig/dns');
 const { until } = require('../rig/ports');
-const { binary, stagedoor } = require('../rig/stagedoor');
+const { binary, segments, stagedoor } = require('../rig/stagedoor');
 
 let door; let names; let secure; let open; let folder; let httpsPort; let httpPort; let config;
 
@@ -76,7 +76,7 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
   assert.match(proposal, new RegExp(`# Risk: plain HTTP.*\\n.*# Risk: seen only once\\n +- "api.egress.test:${httpPort}"`));
   assert.match(proposal, /- "known"\n/, 'a group of hosts by its name');
   assert.doesNotMatch(proposal, /evil/);
-  assert.equal((await stage('suggest', 'egress', '--audit', ...fs.readdirSync(`${door.folder}/audit`).map((f) => `${door.folder}/audit/${f}`), '-c', door.file)).out, proposal, 'files are as good as their folder, in any order');
+  assert.equal((await stage('suggest', 'egress', '--audit', ...segments(`${door.folder}/audit`), '-c', door.file)).out, proposal, 'files are as good as their folder, in any order');
   const blind = (await stage('suggest', 'egress', '--audit', `${door.folder}/audit`)).out;
   assert.match(blind, new RegExp(`- "known.egress.test:${httpPort}"`), 'without the config no group is known');
   assert.deepEqual(fs.readdirSync(door.folder, { recursive: true }).filter((f) => !f.endsWith('torn.jsonl')).sort(), before, 'no file was written');

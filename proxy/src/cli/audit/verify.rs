@@ -9,8 +9,10 @@ use std::{
 use clap::Args;
 use filters::audit::{
     chain::Link,
+    checkpoint::PublicKey,
     verify::{Beginning, Fault, Verifier},
 };
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
 use crate::audit::read::{Line, Lines, segments};
 
@@ -23,6 +25,11 @@ pub(super) struct Verify {
     /// off.
     #[arg(long)]
     anchor: Option<String>,
+    /// The public key of the checkpoints (PEM, as `openssl pkey -pubout` prints it): whatever was
+    /// written before the last of them must be as it was signed. May stand several times, where keys
+    /// were changed.
+    #[arg(long)]
+    key: Vec<PathBuf>,
 }
 
 /// Where something is wrong.
@@ -36,34 +43,50 @@ struct Wrong {
 
 impl Verify {
     pub(super) fn run(self) -> ExitCode {
+        match self.verified() {
+            Ok(code) => code,
+            Err(misuse) => {
+                eprintln!("{misuse}");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn verified(self) -> Result<ExitCode, String> {
         let anchor = self.anchor.as_ref().map(|text| Link::from_hex(text.as_bytes()));
         if anchor == Some(None) {
-            eprintln!("an anchor is 64 hex digits in lower case: the `chain` of a line");
-            return ExitCode::from(2);
+            return Err(
+                "an anchor is 64 hex digits in lower case: the `chain` of a line".to_owned()
+            );
         }
-        let paths = match segments(&self.folder) {
-            Ok(paths) if !paths.is_empty() => paths,
-            Ok(_) => {
-                eprintln!("`{}` has no segments (`audit-*.jsonl`)", self.folder.display());
-                return ExitCode::from(2);
-            }
-            Err(error) => {
-                eprintln!("cannot read `{}`: {error}", self.folder.display());
-                return ExitCode::from(2);
-            }
-        };
-        match walk(&paths, anchor.flatten()) {
+        let keys = self.key.iter().map(|file| public_key(file)).collect::<Result<Vec<_>, _>>()?;
+        let folder = self.folder.display();
+        let paths = segments(&self.folder).map_err(|e| format!("cannot read `{folder}`: {e}"))?;
+        if paths.is_empty() {
+            return Err(format!("`{folder}` has no segments (`audit-*.jsonl`)"));
+        }
+        Ok(match walk(&paths, keys, anchor.flatten()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Wrong { path, line, byte, fault }) => {
                 println!("{}:{line} (byte {byte}): {fault}", path.display());
                 ExitCode::from(1)
             }
-        }
+        })
     }
 }
 
+fn public_key(file: &Path) -> Result<PublicKey, String> {
+    let pem = certs::bytes(file).map_err(|error| error.to_string())?;
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(&pem).ok();
+    key.and_then(|key| PublicKey::of_spki(&key)).ok_or_else(|| {
+        let file = file.display();
+        format!("`{file}` is no Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it")
+    })
+}
+
 /// Goes through all segments, oldest first.
-fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
+fn walk(paths: &[PathBuf], keys: Vec<PublicKey>, anchor: Option<Link>) -> Result<(), Wrong> {
+    let signed = !keys.is_empty();
     let begun: Vec<(&PathBuf, Beginning)> = paths
         .iter()
         .filter_map(|path| Some((path, beginning(path).transpose()?)))
@@ -71,7 +94,7 @@ fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
         .collect::<Result<_, _>>()?;
     // A process that is killed at once leaves a first line that is not whole.
     let mut torn = (paths.len() - begun.len()) as u64;
-    let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning));
+    let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning), keys);
     let mut anchored = anchor.is_none();
     for (path, beginning) in &begun {
         verifier.begin(beginning).map_err(|fault| Wrong::first(path, &fault))?;
@@ -87,6 +110,10 @@ fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
         let fault = "no line has the digest of the anchor: the end was cut off";
         return Err(Wrong::first(newest, &fault));
     }
+    if signed && verifier.counted.checkpoints == 0 {
+        let newest = paths.last().expect("there is one");
+        return Err(Wrong::first(newest, &"no checkpoint is signed with the key"));
+    }
     let (c, counted) = (verifier.counted, super::super::counted);
     println!(
         "{} and {} hold; {} and {} among them",
@@ -95,6 +122,13 @@ fn walk(paths: &[PathBuf], anchor: Option<Link>) -> Result<(), Wrong> {
         counted(c.intents, "intent"),
         counted(c.lost, "lost record"),
     );
+    if signed {
+        println!(
+            "{} signed; {} after the last",
+            counted(c.checkpoints, "checkpoint"),
+            counted(verifier.unsigned(), "line")
+        );
+    }
     if torn > 0 {
         println!("{} not written whole, as when a process is killed", counted(torn, "last line"));
     }

@@ -1,0 +1,109 @@
+//! The chain as this process writes it: a digest on each line, and a checkpoint where one is due.
+
+use std::time::Duration;
+
+use certs::LoadError;
+use filters::audit::{
+    chain::Link,
+    checkpoint::{PublicKey, Signer},
+};
+
+use crate::clock;
+
+/// Seals lines.
+pub(super) struct Chain {
+    signing: Option<Signing>,
+    /// Where it is. What could not be written is not in the chain: then this stays as it was.
+    pub(super) place: Place,
+}
+
+/// Where a chain is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The digest of the last line.
+    pub(super) link: Link,
+    /// How many lines this process wrote.
+    pub(super) lines: u64,
+    /// How many of them there were after the last checkpoint, and when that was.
+    pub(super) signed: u64,
+    signed_at: Duration,
+}
+
+/// What signs, and when.
+pub struct Signing {
+    signer: Signer,
+    lines_max: u64,
+    every: Duration,
+}
+
+impl Signing {
+    /// With the key that a config names.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn new(written: &config::Checkpoints) -> Result<Self, LoadError> {
+        let signer = Signer::of_pkcs8(&certs::pkcs8(&written.key_file)?);
+        Ok(Self {
+            signer: signer.ok_or_else(|| LoadError {
+                file: written.key_file.value.clone(),
+                cause: "it is no Ed25519 key; make one with `openssl genpkey -algorithm ed25519`"
+                    .to_owned(),
+            })?,
+            lines_max: written.lines_max.get().into(),
+            every: *written.every,
+        })
+    }
+}
+
+impl Chain {
+    /// Goes on from a line.
+    pub(super) fn new(signing: Option<Signing>, link: Link) -> Self {
+        let signed_at = clock::elapsed();
+        Self { signing, place: Place { link, lines: 0, signed: 0, signed_at } }
+    }
+
+    pub(super) fn key(&self) -> Option<&PublicKey> {
+        self.signing.as_ref().map(|signing| signing.signer.public_key())
+    }
+
+    /// Lines with their digests, and where the chain is after them.
+    pub(super) fn seal(&self, lines: &[u8]) -> (Vec<u8>, Place) {
+        let mut out = Vec::with_capacity(lines.len() + lines.len() / 4);
+        let mut place = self.place;
+        for line in lines.split_inclusive(|b| *b == b'\n') {
+            place.link = place.link.seal(line, &mut out);
+            place.lines += 1;
+            if let Some(signing) = &self.signing
+                && place.lines - place.signed >= signing.lines_max
+            {
+                place = signing.sign(place, &mut out);
+            }
+        }
+        (out, place)
+    }
+
+    /// A checkpoint over lines that have none yet, and where the chain is after it.
+    pub(super) fn checkpoint(&self) -> Option<(Vec<u8>, Place)> {
+        let signing = self.signing.as_ref().filter(|_| self.place.lines > self.place.signed)?;
+        let mut out = Vec::new();
+        let place = signing.sign(self.place, &mut out);
+        Some((out, place))
+    }
+
+    /// Whether lines have waited long enough for a checkpoint.
+    pub(super) fn is_due(&self) -> bool {
+        let waited = clock::elapsed().saturating_sub(self.place.signed_at);
+        self.signing.as_ref().is_some_and(|signing| waited >= signing.every)
+            && self.place.lines > self.place.signed
+    }
+}
+
+impl Signing {
+    fn sign(&self, place: Place, out: &mut Vec<u8>) -> Place {
+        let now = clock::now();
+        let mut line = Vec::with_capacity(512);
+        self.signer.write(&mut line, now, &place.link, place.lines, self.lines_max);
+        let lines = place.lines + 1;
+        Place { link: place.link.seal(&line, out), lines, signed: lines, signed_at: now.elapsed }
+    }
+}
