@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 mod breaker;
+mod changes;
 mod check;
 mod coalesce;
 mod credentials;
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Class};
 pub use audit::{Audit, Checkpoints};
 pub use breaker::{Breaker, IgnoredFailure};
+pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
 pub use date::Date;

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod event;
 pub mod verify;
 
 use std::{net::IpAddr, time::Duration};

@@ -30,6 +30,17 @@ pub enum Position {
     HalfOpen,
 }
 
+impl Position {
+    /// Its name in records and on the admin listener.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// How an exchange with an upstream ended, as a breaker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -45,6 +56,7 @@ pub struct Permit {
     circuit: Arc<Mutex<Circuit>>,
     key: Key,
     probe: Option<u64>,
+    half_opened: bool,
 }
 
 /// A breaker that went from one position to another.
@@ -87,9 +99,13 @@ impl Breakers {
     /// [`Denial::BreakerOpen`], with the time until the next try.
     pub fn admit(&self, key: &Key, rules: &config::Breaker, now: Now) -> Result<Permit, Denial> {
         let circuit = self.circuit(key);
-        let probe = circuit.lock().admit(rules, now.elapsed);
+        let (probe, half_opened) = {
+            let mut circuit = circuit.lock();
+            let rested = matches!(circuit.state, State::Open { until } if now.elapsed >= until);
+            (circuit.admit(rules, now.elapsed), rested)
+        };
         match probe {
-            Ok(probe) => Ok(Permit { circuit, key: key.clone(), probe }),
+            Ok(probe) => Ok(Permit { circuit, key: key.clone(), probe, half_opened }),
             Err(retry_after) => {
                 Err(Denial::BreakerOpen { upstream: key.upstream.clone(), retry_after })
             }
@@ -125,6 +141,11 @@ impl Breakers {
 }
 
 impl Permit {
+    /// `Some` if this was the first after a rest.
+    pub fn moved(&self) -> Option<Transition> {
+        self.half_opened.then(|| Transition { key: self.key.clone(), to: Position::HalfOpen })
+    }
+
     /// Says how the exchange ended; `Some` if that moved the breaker.
     pub fn report(
         mut self,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine;
-use filters::{audit::checkpoint::PublicKey, breaker::Position};
+use filters::audit::{checkpoint::PublicKey, event::Event};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-use crate::{audit::Head, clock, live::Stage};
+use crate::{audit::Head, clock, live::Stage, reload::Source};
 
 /// Answers operators.
 pub struct Admin(pub Arc<Stage>);
@@ -20,8 +20,28 @@ impl ServeHttp for Admin {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let stage = &self.0;
-        let read = method == Method::GET || method == Method::HEAD;
-        match path.as_str() {
+        let answer = Self::answer(stage, &method, &path, head.headers.contains_key(header::ORIGIN));
+        let answer = answer.await;
+        if !["/livez", "/readyz", "/metrics"].contains(&&*path) {
+            let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
+            let status = answer.status().as_u16();
+            let event = Event::Admin { client, method: method.as_str(), path: &path, status };
+            stage.audit.happened(&event);
+        }
+        answer
+    }
+}
+
+impl Admin {
+    /// A page in a browser may post anywhere; it cannot leave out its origin.
+    async fn answer(
+        stage: &Stage,
+        method: &Method,
+        path: &str,
+        from_page: bool,
+    ) -> Response<Vec<u8>> {
+        let read = *method == Method::GET || *method == Method::HEAD;
+        match path {
             "/livez" if read => text(StatusCode::OK, "ok\n"),
             "/readyz" if read => ready(stage),
             "/metrics" if read => metrics(stage),
@@ -29,12 +49,11 @@ impl ServeHttp for Admin {
             "/state" if read => json(StatusCode::OK, &state(stage)),
             "/jwks" if read => jwks(stage),
             "/audit/head" if read => audit_head(stage).await,
-            "/reload" if method == Method::POST => {
-                // A page in a browser may post anywhere; it cannot leave out its origin.
-                if head.headers.contains_key(header::ORIGIN) {
+            "/reload" if *method == Method::POST => {
+                if from_page {
                     return text(StatusCode::FORBIDDEN, "not from a browser\n");
                 }
-                let result = stage.reload().await;
+                let result = stage.reload(Source::Admin).await;
                 let status = if result.successful {
                     StatusCode::OK
                 } else {
@@ -112,15 +131,10 @@ fn state(stage: &Stage) -> Value {
         .breakers()
         .into_iter()
         .map(|(key, position)| {
-            let position = match position {
-                Position::Closed => "closed",
-                Position::Open => "open",
-                Position::HalfOpen => "half_open",
-            };
             json!({
                 "upstream": key.upstream.as_str(),
                 "plugin": key.plugin.as_deref(),
-                "position": position,
+                "position": position.name(),
             })
         })
         .collect();

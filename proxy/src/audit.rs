@@ -25,7 +25,7 @@ use std::{
 
 use filters::{
     State,
-    audit::{self, chain::Link, checkpoint::PublicKey},
+    audit::{self, chain::Link, checkpoint::PublicKey, event::Event},
 };
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -134,6 +134,11 @@ impl Audit {
     /// Puts one record into the buffer. If there is no room it is lost, and counted.
     pub fn record(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.shared.put(write);
+    }
+
+    /// Puts on record what happened beside exchanges.
+    pub fn happened(&self, event: &Event<'_>) {
+        self.record(|out| event.write(out, clock::now()));
     }
 
     /// Puts an intent on its way to the disk; it is told whether it is there. Many that come at once

@@ -10,6 +10,7 @@ use certs::LoadError;
 use config::{Issuer, IssuerKind};
 use filters::{
     Label, Secret, State,
+    audit::event::Event,
     denial::Lack,
     guard::Guard,
     identity::{KeySet, Source},
@@ -18,6 +19,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::{
+    audit::Audit,
     clock,
     dial::Dial,
     fetch::{self, Allowance, Place},
@@ -29,6 +31,7 @@ pub struct Fetcher {
     dial: Dial,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    audit: Option<Arc<Audit>>,
     flights: Cache<Source, Arc<Flight>>,
     /// Key ids that a source did not have when it was asked.
     absent: Cache<(Source, Option<Label>), ()>,
@@ -77,12 +80,18 @@ const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
 
 impl Fetcher {
-    /// Into this state.
-    pub fn new(dial: Dial, state: Arc<State>, metrics: Arc<Metrics>) -> Self {
+    /// Into this state. Other keys are put on record, if there is one.
+    pub fn new(
+        dial: Dial,
+        state: Arc<State>,
+        metrics: Arc<Metrics>,
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
         Self {
             dial,
             state,
             metrics,
+            audit,
             flights: Cache::new(FLIGHTS_MAX),
             absent: Cache::builder().max_capacity(ABSENT_MAX).time_to_live(ABSENT).build(),
             unproven: Mutex::default(),
@@ -179,7 +188,15 @@ impl Fetcher {
         let now = clock::now();
         self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
         flight.progress.lock().note(source, now.elapsed, result.as_ref().err());
-        self.state.keys.replace(source, result?, now);
+        let rotation = self.state.keys.replace(source, result?, now);
+        if let Some(audit) = self.audit.as_ref().filter(|_| !rotation.is_none()) {
+            audit.happened(&Event::Keys {
+                issuer: &source.issuer,
+                plugin: source.plugin.as_deref(),
+                added: &rotation.added,
+                removed: &rotation.removed,
+            });
+        }
         Ok(())
     }
 

@@ -51,7 +51,7 @@ pub struct Stage {
     /// What has happened.
     pub state: Arc<State>,
     /// Where records go.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Fetches keys.

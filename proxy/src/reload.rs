@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use certs::LoadError;
-use filters::{Label, Policy, Secret, passwords::PASSWORD_MIN};
+use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MIN};
 use ring::digest::{Context, SHA256};
 
 use crate::{
@@ -22,6 +22,27 @@ use crate::{
 /// How often files are looked at. Kubernetes swaps symlinks and editors rename: looking is surer
 /// than being told.
 const PACE: Duration = Duration::from_secs(2);
+
+/// Why a config is loaded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file changed.
+    Files,
+    /// SIGHUP.
+    Signal,
+    /// A call of the admin listener.
+    Admin,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Signal => "signal",
+            Self::Admin => "admin",
+        }
+    }
+}
 
 /// Loads a config file with the environment of this process.
 ///
@@ -113,10 +134,11 @@ pub fn password(file: &Path) -> Result<Secret, LoadError> {
 impl Stage {
     /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
     /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
-    pub async fn reload(&self) -> ReloadResult {
+    pub async fn reload(&self, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
         let (now_seen, loaded) = Seen::load(&self.path);
+        let last = self.live.load_full();
         let result = self.take_over(loaded).await;
         *seen = now_seen;
         let now = clock::now().unix_seconds();
@@ -132,6 +154,15 @@ impl Stage {
         }
         self.metrics.reloaded(result.successful, now);
         self.last_reload.lock().clone_from(&result);
+        let live = self.live.load();
+        self.audit.happened(&Event::Config {
+            source: source.name(),
+            successful: result.successful,
+            digest: &result.digest,
+            previous: Some(&last.policy.digest),
+            changes: &config::changes(&last.loaded.config, &live.loaded.config),
+            messages: &result.messages,
+        });
         result
     }
 
@@ -184,7 +215,15 @@ impl Stage {
                 continue;
             };
             match tls::store(written) {
-                Ok(store) => served.certificates.swap(store),
+                Ok(store) => {
+                    let last = served.certificates.current();
+                    served.certificates.swap(store);
+                    self.swapped(
+                        &served.listener,
+                        last.facts(),
+                        served.certificates.current().facts(),
+                    );
+                }
                 Err(error) => {
                     tracing::error!(listener = served.listener, %error, "keeping the old certificate");
                     messages.push(format!("{error}; the old certificate is kept"));
@@ -202,6 +241,19 @@ impl Stage {
         messages
     }
 
+    /// Puts on record which certificates are others now.
+    fn swapped(&self, listener: &str, last: &[certs::Facts], now: &[certs::Facts]) {
+        for facts in now.iter().filter(|facts| !last.contains(facts)) {
+            self.audit.happened(&Event::Certificate {
+                listener,
+                file: &facts.file.to_string_lossy(),
+                subject: &facts.subject,
+                serial: &facts.serial,
+                not_after: facts.not_after,
+            });
+        }
+    }
+
     /// Looks until the process ends at all that the last attempt looked at, also if it failed;
     /// reloads when something has changed.
     pub async fn watch(&self) {
@@ -211,7 +263,7 @@ impl Stage {
             // It may come in several steps: wait until two looks agree.
             tokio::time::sleep(Duration::from_millis(200)).await;
             if self.change().await == Some(change) {
-                self.reload().await;
+                self.reload(Source::Files).await;
             }
         }
     }

@@ -342,7 +342,7 @@ impl ProxyHttp for Reverse {
         if let Some(denial) = denial {
             tracing::debug!(%error, code = denial.code(), "exchange failed");
             if denial.is_upstream_failure() {
-                ctx.report(Some(Outcome::Failure), clock::now());
+                self.report(ctx, Some(Outcome::Failure), clock::now());
             }
             if !begun {
                 ctx.status = status;

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use certs::LoadError;
 use config::ListenerKind;
-use filters::{State, assertion::Assertions};
+use filters::{State, assertion::Assertions, audit::event::Event};
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
@@ -82,6 +82,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
             let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
             format!("cannot write audit records to `{}`", folder.display())
         })?;
+    let audit = Arc::new(audit);
     let started = loaded.config.clone();
     let live = reload::make(loaded, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
@@ -95,7 +96,12 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     };
     let stage = Arc::new(Stage {
         live: ArcSwap::from_pointee(live),
-        fetcher: Fetcher::new(dial.clone(), Arc::clone(&state), Arc::clone(&metrics)),
+        fetcher: Fetcher::new(
+            dial.clone(),
+            Arc::clone(&state),
+            Arc::clone(&metrics),
+            Some(Arc::clone(&audit)),
+        ),
         state,
         audit,
         metrics,
@@ -108,7 +114,17 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         last_reload: Mutex::new(first),
         served,
     });
-    stage.use_passwords(&stage.live.load());
+    let live = stage.live.load();
+    stage.audit.happened(&Event::Config {
+        source: "start",
+        successful: true,
+        digest: &live.policy.digest,
+        previous: None,
+        changes: &[],
+        messages: &[],
+    });
+    stage.use_passwords(&live);
+    drop(live);
     Ok(stage)
 }
 

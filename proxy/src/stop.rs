@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::live::Stage;
+use crate::{live::Stage, reload::Source};
 
 /// Waits for a signal, and drains before it passes one on to Pingora.
 pub struct Stop(pub Arc<Stage>);
@@ -40,7 +40,7 @@ impl ShutdownSignalWatch for Stop {
                 }
                 _ = hup.recv() => {
                     tracing::info!("reloading, as SIGHUP asks");
-                    self.0.reload().await;
+                    self.0.reload(Source::Signal).await;
                 }
             }
         }

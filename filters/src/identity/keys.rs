@@ -45,6 +45,22 @@ pub(super) struct Held {
 #[derive(Clone, Debug)]
 pub struct KeySet(Vec<Arc<Key>>);
 
+/// How the keys of a source changed. A key without an id is told as `?`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Ids of keys that are new.
+    pub added: Vec<Label>,
+    /// Ids of keys that are believed no longer.
+    pub removed: Vec<Label>,
+}
+
+impl Rotation {
+    /// Whether all are as they were.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One key, for one family of algorithms. A public key can never be used as a secret.
 pub(super) struct Key {
     pub(super) id: Option<String>,
@@ -112,7 +128,7 @@ impl Source {
 impl Keys {
     /// Puts a set in the place of the last. Tokens verified by a key that is not in it any more
     /// are no longer believed.
-    pub fn replace(&self, source: &Source, set: KeySet, now: Now) {
+    pub fn replace(&self, source: &Source, set: KeySet, now: Now) -> Rotation {
         let before = self.0.rcu(|all| {
             let mut all = HashMap::clone(all);
             let mut set = set.clone();
@@ -128,11 +144,17 @@ impl Keys {
             }
             all
         });
-        for key in before.get(source).iter().flat_map(|held| &held.set.0) {
-            if !set.0.iter().any(|new| new.is_same(key)) {
-                key.withdraw();
-            }
-        }
+        let before = before.get(source).map_or(&[][..], |held| &held.set.0[..]);
+        let others = |these: &[Arc<Key>], those: &[Arc<Key>]| -> Vec<Arc<Key>> {
+            let is_new = |key: &&Arc<Key>| !those.iter().any(|other| other.is_same(key));
+            these.iter().filter(is_new).cloned().collect()
+        };
+        let (added, removed) = (others(&set.0, before), others(before, &set.0));
+        removed.iter().for_each(|key| key.withdraw());
+        let ids = |keys: Vec<Arc<Key>>| {
+            keys.iter().map(|key| Label::lossy(key.id.as_deref().unwrap_or("?"))).collect()
+        };
+        Rotation { added: ids(added), removed: ids(removed) }
     }
 
     /// Forgets the keys of issuers that are not configured any more.

@@ -114,7 +114,7 @@ impl Explain {
         if exchange.lack.is_some() {
             // As the running proxy would: fetch what is lacking, and ask again.
             let metrics = Arc::new(Metrics::new(&loaded.config));
-            let fetcher = Fetcher::new(Dial::default(), Arc::clone(&state), metrics);
+            let fetcher = Fetcher::new(Dial::default(), Arc::clone(&state), metrics, None);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
             while let Some(lack) = exchange.lack.take() {

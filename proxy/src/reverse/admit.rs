@@ -51,6 +51,7 @@ impl Reverse {
         {
             return Ok(Admission::Shared(answer));
         }
+        self.probes(ctx);
         fetch_credential(ctx).await?;
         if !ctx.exchange.turn.is_zero() {
             tokio::time::sleep(ctx.exchange.turn).await;

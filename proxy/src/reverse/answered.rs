@@ -42,7 +42,7 @@ impl Reverse {
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         if failed {
             // Before the client knows it, or its next request could come before the breaker moves.
-            ctx.report(ctx.outcome, now);
+            self.report(ctx, ctx.outcome, now);
         }
         if status == 401
             && let Some(shown) = &ctx.shown

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use filters::{Denial, Now, audit::Facts, breaker::Outcome};
+use filters::{
+    Denial, Now,
+    audit::{Facts, event::Event},
+    breaker::{Outcome, Permit, Transition},
+};
 use http::HeaderValue;
 use pingora::{Error, proxy::Session};
 use tokio::time::timeout;
@@ -21,7 +25,7 @@ impl Reverse {
             (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
             (_, outcome) => outcome,
         };
-        ctx.report(outcome, now);
+        self.report(ctx, outcome, now);
         let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
         let took = now.elapsed.saturating_sub(ctx.began.elapsed);
         let method = session.req_header().method.as_str();
@@ -45,6 +49,13 @@ impl Reverse {
         self.stage.audit.record(|out| {
             filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
+    }
+
+    /// Puts on record that this is the first request after a breaker's rest, if so.
+    pub(super) fn probes(&self, ctx: &Ctx) {
+        if let Some(moved) = ctx.exchange.permit.as_ref().and_then(Permit::moved) {
+            self.moved(&moved);
+        }
     }
 
     /// Puts an action on disk before the upstream is asked for it.
@@ -96,13 +107,19 @@ impl Reverse {
     }
 }
 
-impl Ctx {
+impl Reverse {
     /// Tells the breaker how the upstream did, once.
-    pub(super) fn report(&mut self, outcome: Option<Outcome>, now: Now) {
-        let Some(moved) = filters::reverse::report(&mut self.exchange, outcome, now) else {
-            return;
-        };
-        let plugin = moved.key.plugin.as_deref().unwrap_or_default();
-        tracing::warn!(upstream = %moved.key.upstream, plugin, position = ?moved.to, "breaker moved");
+    pub(super) fn report(&self, ctx: &mut Ctx, outcome: Option<Outcome>, now: Now) {
+        if let Some(moved) = filters::reverse::report(&mut ctx.exchange, outcome, now) {
+            self.moved(&moved);
+        }
+    }
+
+    /// Puts on record that a breaker moved.
+    pub(super) fn moved(&self, moved: &Transition) {
+        let (upstream, plugin) = (&*moved.key.upstream, moved.key.plugin.as_deref());
+        let position = moved.to.name();
+        tracing::warn!(upstream, plugin, position, "breaker moved");
+        self.stage.audit.happened(&Event::Breaker { upstream, plugin, position });
     }
 }

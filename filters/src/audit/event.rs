@@ -1,0 +1,178 @@
+//! What happened beside exchanges: what governs them changed, or somebody looked at it.
+
+use std::net::IpAddr;
+
+use super::Line;
+use crate::{Label, Now};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A config was taken over, or was not.
+    Config {
+        /// Why it was loaded: `start`, `files`, `signal` or `admin`.
+        source: &'a str,
+        /// Whether it is in force.
+        successful: bool,
+        /// The digest of the config in force after it.
+        digest: &'a str,
+        /// The digest of the config in force before it, if there was one.
+        previous: Option<&'a str>,
+        /// What is different in effect: each a member and its values.
+        changes: &'a [String],
+        /// What was wrong, or what needs a restart.
+        messages: &'a [String],
+    },
+    /// A breaker went to another position.
+    Breaker {
+        /// The upstream.
+        upstream: &'a str,
+        /// The plugin, where several share the upstream.
+        plugin: Option<&'a str>,
+        /// To where.
+        position: &'a str,
+    },
+    /// The keys that an issuer signs with are others.
+    Keys {
+        /// The issuer.
+        issuer: &'a str,
+        /// The plugin that signs, if each has its own keys.
+        plugin: Option<&'a str>,
+        /// Ids of keys that are new.
+        added: &'a [Label],
+        /// Ids of keys that are believed no longer.
+        removed: &'a [Label],
+    },
+    /// A listener serves another certificate.
+    Certificate {
+        /// The listener.
+        listener: &'a str,
+        /// Its file.
+        file: &'a str,
+        /// Whom it is for.
+        subject: &'a str,
+        /// Its serial number, in hex.
+        serial: &'a str,
+        /// Its end, in seconds since 1970.
+        not_after: i64,
+    },
+    /// Somebody called the admin listener.
+    Admin {
+        /// From where.
+        client: Option<IpAddr>,
+        /// The method.
+        method: &'a str,
+        /// The path.
+        path: &'a str,
+        /// The answer.
+        status: u16,
+    },
+}
+
+impl Event<'_> {
+    /// Appends it to `out`, as one line.
+    pub fn write(&self, out: &mut Vec<u8>, at: Now) {
+        let mut line = Line(out);
+        line.open();
+        line.text("kind", self.kind());
+        line.time("time", at.unix);
+        match self {
+            Self::Config { source, successful, digest, previous, changes, messages } => {
+                line.text("source", source);
+                line.literal("successful", if *successful { "true" } else { "false" });
+                line.text("config", digest);
+                line.maybe("previous_config", *previous);
+                line.texts("changes", changes);
+                line.texts("messages", messages);
+            }
+            Self::Breaker { upstream, plugin, position } => {
+                line.text("upstream", upstream);
+                line.maybe("plugin", *plugin);
+                line.text("position", position);
+            }
+            Self::Keys { issuer, plugin, added, removed } => {
+                line.text("issuer", issuer);
+                line.maybe("plugin", *plugin);
+                line.list("added", added);
+                line.list("removed", removed);
+            }
+            Self::Certificate { listener, file, subject, serial, not_after } => {
+                line.text("listener", listener);
+                line.text("file", file);
+                line.foreign("subject", subject);
+                line.text("serial", serial);
+                line.number("not_after", *not_after);
+            }
+            Self::Admin { client, method, path, status } => {
+                if let Some(client) = client {
+                    line.address("client", *client, None);
+                }
+                line.foreign("method", method);
+                line.foreign("path", path);
+                line.number("status", *status);
+            }
+        }
+        line.close();
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "config",
+            Self::Breaker { .. } => "breaker",
+            Self::Keys { .. } => "keys",
+            Self::Certificate { .. } => "certificate",
+            Self::Admin { .. } => "admin",
+        }
+    }
+}
+
+impl Line<'_> {
+    fn texts(&mut self, name: &str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        self.name(name);
+        self.0.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.0.push(b',');
+            }
+            self.quoted(value);
+        }
+        self.0.push(b']');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(event: &Event<'_>) -> serde_json::Value {
+        let mut out = Vec::new();
+        event.write(&mut out, Now::default());
+        assert!(out.ends_with(b"}\n"));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn what_a_stranger_sent_cannot_break_out_of_its_line() {
+        let path = format!("/\n\"{}", "x".repeat(9000));
+        let read = line(&Event::Admin { client: None, method: "GET", path: &path, status: 404 });
+        assert_eq!(
+            read["path"].as_str().map(|path| (path.len(), &path[..3])),
+            Some((2048, "/\n\""))
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let read = line(&Event::Keys {
+            issuer: "idp",
+            plugin: None,
+            added: &[Label::lossy("k1")],
+            removed: &[],
+        });
+        assert_eq!(read["added"][0], "k1");
+        assert!(read.get("removed").is_none() && read.get("plugin").is_none());
+    }
+}
