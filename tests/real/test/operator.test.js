@@ -1054,10 +1054,11 @@ test('while the audit disk is full reads pass, actions do not, and each exchange
     for (let n = 0; n < 5; n += 1) assert.deepEqual(await count(await act(door)), [503, 'audit_unavailable']);
     assert.equal(up.seen.length, reached, 'an action reached the upstream');
     assert.equal((await state(door)).audit.works, false);
+    exchanges += 1;
     assert.match(door.output(), /audit records cannot be written: actions are refused/);
     // Beyond the room that was reserved, too.
     const kept = () => fs.readdirSync(audit).filter((name) => name.endsWith('.jsonl'))
-      .flatMap((name) => fs.readFileSync(path.join(audit, name), 'utf8').split('\n').filter(Boolean)).map((line) => JSON.parse(line)).filter((line) => !line.kind);
+      .flatMap((name) => fs.readFileSync(path.join(audit, name), 'utf8').split('\n').filter(Boolean)).map((line) => JSON.parse(line)).filter((line) => !line.kind || line.kind === 'admin');
     await until('records that are nowhere', async () => {
       const statuses = await Promise.all(Array.from({ length: 64 }, async () => (await count(await read(door)))[0]));
       assert.deepEqual(statuses.filter((status) => status !== 200), []);
@@ -1105,7 +1106,7 @@ test('without a folder each exchange is one line on standard output, and nothing
       assert.match(await raw(door.ports.edge, 'GET / HTTP/1.1\r\nHost : a\r\n\r\n'), /head_malformed/);
       door.signal('SIGTERM');
       assert.equal(await door.ended, 0);
-      const records = door.output().trim().split('\n').map((line) => JSON.parse(line));
+      const records = door.output().trim().split('\n').map((line) => JSON.parse(line)).filter((line) => !line.kind);
       assert.deepEqual(records.map((r) => r.id).filter((id) => ids.includes(id)).sort(), [...ids].sort());
       assert.equal(records.length, ids.length + 1);
       assert.deepEqual([...new Set(records.map((r) => r.code))].sort(), ['head_malformed', 'ok', 'route_unknown']);
@@ -1119,7 +1120,7 @@ test('without a folder each exchange is one line on standard output, and nothing
 test('standard output that takes nothing more stops actions for as long as it does not, and no read', async () => {
   await instead(wrapped('on-a-full-device', 'exec PROXY >/dev/full'), () => withDoor(AUDITED(), { audit: false }, async (door) => {
     assert.equal((await read(door)).status, 200);
-    await until('its record to be lost', async () => await metric(door, 'stagedoor_audit_records_lost_total') === 1);
+    await until('its record to be lost', async () => await metric(door, 'stagedoor_audit_records_lost_total') >= 1);
     // Nothing has got better since.
     await assert.rejects(until('records to be kept', async () => (await state(door)).audit.works, 1000), 'it takes records for kept again');
     const reached = up.seen.length;
