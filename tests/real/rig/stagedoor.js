@@ -23,10 +23,10 @@ exports.text = (file) => {
 
 /**
  * Starts the proxy. `config(ports, folder)` answers the YAML without its admin listener and audit;
- * `audit` is more of the latter, or `false` for none.
+ * `audit` is more of the latter, or `false` for none; `under` is a command that starts it.
  * Answers with ports, folder, `records()` and `stop()`.
  */
-exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder } = {}) => {
+exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, under = [] } = {}) => {
   folder ??= fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-real-'));
   const ports = { edge: await freePort(), tls: await freePort(), admin: await freePort() };
   const file = path.join(folder, 'stagedoor.yaml');
@@ -38,7 +38,8 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder } =
     /^process:/m.test(yaml) ? '' : 'process: {drain_delay: 0s, drain_timeout: 5s}',
   ].join('\n'));
   write(await config(ports, folder));
-  const program = start(exports.binary, ['run', '-c', file, ...args], { env: { ...process.env, ...env } });
+  const [command, ...words] = [...under, exports.binary, 'run', '-c', file, ...args];
+  const program = start(command, words, { env: { ...process.env, ...env } });
   const admin = (where, options) => fetch(`http://127.0.0.1:${ports.admin}${where}`, options);
   await until('the proxy', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });

@@ -13,6 +13,8 @@ const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
 const { binary, segments, stagedoor, text } = require('../rig/stagedoor');
 
+/** More of them come with `make extra`. */
+const KILLS = Number(process.env.KILLS ?? 40);
 let up; let port; let onRequest = () => {};
 const seen = [];
 
@@ -135,7 +137,7 @@ test('a process that is killed leaves no action without its intent, and the next
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-kill-'));
   seen.length = 0;
   let number = 0;
-  for (let round = 0; round < 6; round += 1) {
+  for (let round = 0; round < KILLS; round += 1) {
     const door = await stagedoor(config, { folder });
     const begun = seen.length;
     let running = true;
@@ -145,7 +147,7 @@ test('a process that is killed leaves no action without its intent, and the next
         await act(door, { 'x-request-id': `deploy-${number}` }).then((r) => r.arrayBuffer()).catch(() => {});
       }
     }));
-    await until('some actions', async () => seen.length > begun + 40 + Math.floor(Math.random() * 60));
+    await until('some actions', async () => seen.length > begun + Math.floor(Math.random() * 60));
     process.kill(door.pid, 'SIGKILL');
     running = false;
     await load;
@@ -154,6 +156,8 @@ test('a process that is killed leaves no action without its intent, and the next
   const last = await stagedoor(config, { folder });
   const written = lines(`${folder}/audit`);
   const intents = new Set(written.filter((line) => line.kind === 'intent').map((line) => line.id));
+  assert.equal(new Set(written.filter((line) => !line.kind).map((line) => line.id)).size, written.filter((line) => !line.kind).length, 'no id twice');
+  assert.equal(intents.size, written.filter((line) => line.kind === 'intent').length);
   assert.deepEqual(seen.filter((id) => !intents.has(id)), [], 'every action that the upstream saw has its intent');
   const ended = new Set(written.filter((line) => line.intended).map((line) => line.id));
   const unknown = new Set(written.flatMap((line) => line.unknown ?? []));
