@@ -1,6 +1,6 @@
 # `make demo` runs it, `make test` tests it. Both install what is missing.
 
-.PHONY: demo test setup check extra bench load load-egress
+.PHONY: demo test setup check extra bench load load-audit load-egress
 
 demo: setup
 	cargo build --release -p proxy
@@ -27,6 +27,9 @@ bench: setup
 
 load: setup
 	./loadtests/run
+
+load-audit: setup
+	./loadtests/audit
 
 load-egress: setup
 	./loadtests/egress
