@@ -1,11 +1,14 @@
 //! `stagedoor audit`: what can be asked of the records.
 
 mod filter;
+mod follow;
 mod member;
 mod output;
 mod query;
 mod record;
 mod source;
+mod stats;
+mod tail;
 mod verify;
 mod when;
 
@@ -27,6 +30,10 @@ enum What {
     Verify(verify::Verify),
     /// Show the records that fit, the oldest first. Exit code 1 if there are none.
     Query(Box<query::Query>),
+    /// Show the last records that fit, and go on with those that come (`-f`).
+    Tail(Box<tail::Tail>),
+    /// Count the records that fit.
+    Stats(Box<stats::Stats>),
 }
 
 /// How a command ended that showed records.
@@ -49,6 +56,8 @@ impl Audit {
         let ended = match self.what {
             What::Verify(verify) => return verify.run(),
             What::Query(query) => query.run(),
+            What::Tail(tail) => tail.run(),
+            What::Stats(stats) => stats.run(),
         };
         match ended {
             Ok(Ended { unreadable: true, .. }) => ExitCode::from(2),

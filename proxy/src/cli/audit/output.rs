@@ -7,7 +7,10 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use clap::{Args, ValueEnum};
 
-pub(super) use self::{csv::row, table::Table};
+pub(super) use self::{
+    csv::row,
+    table::{Align, Table, milliseconds},
+};
 use super::{member::Member, record::Record};
 
 /// How it is shown.

@@ -91,7 +91,7 @@ impl<W: Write> Answer<W> {
             let mut again = Reading::default();
             // Only what is read first is counted.
             let counts = if until == u64::MAX { &mut *reading } else { &mut again };
-            let _ = counts.lines(file, |reading, Found { line, begins, .. }| {
+            let _ = counts.lines(file, |reading, Found { line, begins }| {
                 if begins >= until {
                     return Ok(Break(()));
                 }

@@ -24,15 +24,7 @@ impl<'a> Record<'a> {
 
     /// The text of a member, or its JSON if it is none.
     pub(super) fn text(&self, member: Member) -> Option<Cow<'a, str>> {
-        let raw = self.raw(member)?;
-        let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
-            return Some(Cow::Borrowed(raw));
-        };
-        if !inner.contains('\\') {
-            return Some(Cow::Borrowed(inner));
-        }
-        // Half of a surrogate pair is no text: it stays as it is written.
-        Some(serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned))
+        self.raw(member).map(decoded)
     }
 
     pub(super) fn number(&self, member: Member) -> Option<u64> {
@@ -54,6 +46,18 @@ impl<'de> Deserialize<'de> for Record<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_map(Members)
     }
+}
+
+/// The text of a member as it is written, or its JSON if it is none.
+pub(super) fn decoded(raw: &str) -> Cow<'_, str> {
+    let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
+        return Cow::Borrowed(raw);
+    };
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    // Half of a surrogate pair is no text: it stays as it is written.
+    serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
 struct Members;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    mem,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -37,13 +38,13 @@ pub(super) struct Reading {
     pub(super) not_records: u64,
     passed_over: u64,
     pub(super) unreadable_files: u64,
+    problems: Vec<String>,
 }
 
-/// A line, and where it begins and ends.
+/// A line, and where it begins.
 pub(super) struct Found<'a> {
     pub(super) line: &'a [u8],
     pub(super) begins: u64,
-    pub(super) ends: u64,
 }
 
 /// What is done with a line. An error is one of the output, and ends everything.
@@ -141,8 +142,7 @@ impl Reading {
                 }
                 Ok(Some(Line::TooLong)) => self.not_records += 1,
                 Ok(Some(Line::Whole(line))) => {
-                    let found = Found { line, begins, ends: begins + line.len() as u64 + 1 };
-                    if each(self, found)?.is_break() {
+                    if each(self, Found { line, begins })?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -169,17 +169,23 @@ impl Reading {
 
     pub(super) fn unreadable(&mut self, file: &Path, error: &io::Error) {
         self.unreadable_files += 1;
-        tell(&cannot(file, error));
+        self.problem(cannot(file, error));
     }
 
-    /// Says on standard error what was left out.
-    pub(super) fn tell(&self) {
-        if self.not_records > 0 {
-            let lines = counted(self.not_records, "line");
+    pub(super) fn problem(&mut self, what: String) {
+        self.problems.push(what);
+    }
+
+    /// Says on standard error what was left out since it was told last.
+    pub(super) fn tell(&mut self) {
+        mem::take(&mut self.problems).iter().for_each(|problem| tell(problem));
+        let (lines, files) = (mem::take(&mut self.not_records), mem::take(&mut self.passed_over));
+        if lines > 0 {
+            let lines = counted(lines, "line");
             tell(&format!("left out as no records (torn, or not JSON): {lines}"));
         }
-        if self.passed_over > 0 {
-            let files = counted(self.passed_over, "file");
+        if files > 0 {
+            let files = counted(files, "file");
             tell(&format!(
                 "not opened, as last written more than an hour before `--since`: {files}"
             ));
@@ -209,21 +215,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_whole_line_is_counted_and_where_lines_are_is_told() {
+    fn what_is_no_whole_line_is_counted_and_where_lines_begin_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit-1.jsonl");
         fs::write(&file, "{\"time\":\"a\"}\nnot JSON\n{\"time\":\"b\"}\n{\"time\":\"torn\"}")
             .unwrap();
         let (mut reading, mut found) = (Reading::default(), Vec::new());
         let _ = reading
-            .lines(&file, |reading, Found { line, begins, ends }| {
+            .lines(&file, |reading, Found { line, begins }| {
                 if reading.record(line).is_some() {
-                    found.push((begins, ends));
+                    found.push(begins);
                 }
                 Ok(ControlFlow::Continue(()))
             })
             .unwrap();
-        assert_eq!(found, [(0, 13), (22, 35)]);
+        assert_eq!(found, [0, 22]);
         assert_eq!(reading.not_records, 2);
         reading.glance(b"{\"time\"");
         reading.glance(b"{}");

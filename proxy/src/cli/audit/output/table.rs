@@ -15,7 +15,7 @@ const TOGETHER: usize = 200;
 const WIDTH_MAX: usize = 32;
 
 /// A column, and whether it is of numbers, which end below each other.
-pub(in super::super) type Column = (&'static str, Align);
+pub(in super::super) type Column<'a> = (&'a str, Align);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Align {
@@ -32,7 +32,7 @@ pub(in super::super) struct Table {
 }
 
 impl Table {
-    pub(in super::super) fn new(columns: &[Column]) -> Self {
+    pub(in super::super) fn new(columns: &[Column<'_>]) -> Self {
         let columns: Vec<_> =
             columns.iter().map(|(name, align)| ((*name).to_owned(), *align)).collect();
         Self {
@@ -86,7 +86,7 @@ fn shown(cell: &str) -> String {
 }
 
 /// The columns of a record.
-pub(super) const RECORD: [Column; 12] = [
+pub(super) const RECORD: [Column<'static>; 12] = [
     ("TIME", Left),
     ("DECISION", Left),
     ("CODE", Left),
