@@ -64,8 +64,8 @@ pub(super) struct Filters {
     #[arg(long)]
     trace: Vec<Pattern>,
     /// The config that was in force (its digest).
-    #[arg(long = "config-digest", value_name = "DIGEST")]
-    config: Vec<Pattern>,
+    #[arg(long)]
+    config_digest: Vec<Pattern>,
     /// Begun then or later: `2h` ago, `2026-11-24`, or `2026-11-24T12:00:00Z`.
     #[arg(long, value_name = "WHEN")]
     pub(super) since: Option<When>,
@@ -134,7 +134,7 @@ impl Filters {
             (Member::Class, exact(self.class)),
             (Member::Method, method),
             (Member::Listener, self.listener),
-            (Member::Config, self.config),
+            (Member::Config, self.config_digest),
         ];
         let given = all.into_iter().filter(|(_, patterns)| !patterns.is_empty());
         let every = Pattern::Exact("all".to_owned());
