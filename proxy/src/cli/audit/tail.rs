@@ -63,11 +63,13 @@ impl Tail {
             Ok(())
         };
         show(&files)?;
-        while self.follow {
-            thread::sleep(EACH);
-            // A folder may be away for a moment, and so may a file that is being compressed.
-            if let Ok(files) = source::files(&places) {
-                show(&files)?;
+        if self.follow {
+            loop {
+                thread::sleep(EACH);
+                // A folder may be away for a moment, and so may a file that is being compressed.
+                if let Ok(files) = source::files(&places) {
+                    show(&files)?;
+                }
             }
         }
         follower.end();

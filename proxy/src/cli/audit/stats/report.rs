@@ -196,7 +196,7 @@ fn size(bytes: u64) -> String {
     let Some(power) = (bytes.max(1).ilog2() / 10).checked_sub(1) else {
         return format!("{bytes} B");
     };
-    let tenths = u128::from(bytes) * 10 >> (10 * (power + 1));
+    let tenths = (u128::from(bytes) * 10) >> (10 * (power + 1));
     format!("{}.{} {}", tenths / 10, tenths % 10, units[power as usize])
 }
 
