@@ -41,13 +41,13 @@ struct Seen {
 pub(super) type Each<'a> = dyn FnMut(&mut Reading, &[u8]) -> io::Result<()> + 'a;
 
 impl Follower {
-    /// Begins after what is in these files now.
+    /// Begins after what is in these files now. Those that stay as they are, are not opened.
     pub(super) fn new(files: &[PathBuf]) -> Self {
-        let end = |file: &Path| match is_compressed(file) {
-            true => u64::MAX,
-            false => file.metadata().map_or(0, |data| data.len()),
+        let seen = |file: &PathBuf| {
+            let length = file.metadata().map_or(0, |data| data.len());
+            let after = if is_compressed(file) { u64::MAX } else { length };
+            (name(file), Seen { after, looked: Some((file.clone(), length)), ..Seen::default() })
         };
-        let seen = |file: &PathBuf| (name(file), Seen { after: end(file), ..Seen::default() });
         Self { seen: files.iter().map(seen).collect(), reading: Reading::default() }
     }
 
@@ -86,12 +86,10 @@ impl Seen {
     fn look(&mut self, file: &Path, reading: &mut Reading, each: &mut Each<'_>) -> io::Result<()> {
         // One that is gone was pruned, or is compressed at this moment.
         let Ok(length) = file.metadata().map(|data| data.len()) else { return Ok(()) };
-        let is_same = self.looked.as_ref().is_some_and(|(path, _)| path == file);
-        if is_same && self.looked.as_ref().is_some_and(|(_, looked)| *looked == length) {
-            return Ok(());
-        }
-        if !is_same {
-            self.open = None;
+        match &self.looked {
+            Some((path, looked)) if path == file && *looked == length => return Ok(()),
+            Some((path, _)) if path == file => {}
+            _ => self.open = None,
         }
         self.looked = Some((file.to_owned(), length));
         if !is_compressed(file) && length < self.byte {

@@ -3,7 +3,10 @@
 mod csv;
 mod table;
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -99,8 +102,11 @@ impl<W: Write> Records<W> {
 /// Text that a stranger chose, for a terminal: what is not visible ASCII is escaped as records
 /// escape it, so that nothing can turn other text around, move the cursor, or look like another
 /// letter.
-pub(super) fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> Cow<'_, str> {
     use std::fmt::Write;
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, ' '..='~') {
@@ -111,7 +117,7 @@ pub(super) fn visible(text: &str) -> String {
             write!(out, "\\u{unit:04x}").expect("a string takes all that is written");
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]

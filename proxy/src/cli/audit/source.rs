@@ -1,6 +1,7 @@
 //! Where records are: segments of folders, and files, read a line at a time.
 
 use std::{
+    fs::Metadata,
     io::{self, Write},
     mem,
     ops::ControlFlow,
@@ -202,10 +203,10 @@ fn cannot(path: &Path, error: &io::Error) -> String {
     format!("cannot read `{}`: {error}", path.display())
 }
 
-/// When a file was last written. Copying and compressing make that later, never earlier.
+/// When a file was last written; `None` for a pipe. Copying and compressing make that later, never earlier.
 fn written(file: &Path) -> Option<Duration> {
-    let modified = file.metadata().ok()?.modified().ok()?;
-    modified.duration_since(SystemTime::UNIX_EPOCH).ok()
+    let data = file.metadata().ok().filter(Metadata::is_file)?;
+    data.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
 
 #[cfg(test)]

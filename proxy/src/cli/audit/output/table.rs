@@ -82,7 +82,7 @@ impl Table {
 }
 
 fn shown(cell: &str) -> String {
-    if cell.is_empty() { "-".to_owned() } else { visible(cell) }
+    if cell.is_empty() { "-".to_owned() } else { visible(cell).into_owned() }
 }
 
 /// The columns of a record.
