@@ -18,6 +18,7 @@ use super::{member::Member, record::Record};
 
 /// How it is shown.
 #[derive(Args)]
+#[command(next_help_heading = "How it is shown")]
 pub(super) struct Output {
     /// For people, as JSON, or as CSV. Default: a table on a terminal, else JSON.
     #[arg(long, short, value_enum)]

@@ -156,6 +156,8 @@ impl Filter {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::cli::audit::output::Format;
 
@@ -203,5 +205,28 @@ mod tests {
         let (numbers, reading) = answer(&[&file, &file], true, 150);
         assert_eq!(numbers, [&backward[..], &backward[..50]].concat());
         assert_eq!(reading.not_records, 4);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_it_down_and_both_orders_show_the_same(
+            parts in prop::collection::vec((any::<Vec<u8>>(), any::<bool>(), any::<u16>()), 0..20),
+        ) {
+            let mut bytes = Vec::new();
+            for (noise, is_record, status) in parts {
+                if is_record {
+                    bytes.extend_from_slice(format!("{{\"time\":\"t\",\"status\":{status}}}").as_bytes());
+                } else {
+                    bytes.extend_from_slice(&noise);
+                }
+                bytes.push(b'\n');
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), bytes).unwrap();
+            let (forward, read) = answer(&[file.path()], false, u64::MAX);
+            let (mut backward, again) = answer(&[file.path()], true, u64::MAX);
+            backward.reverse();
+            prop_assert_eq!((forward, read), (backward, again));
+        }
     }
 }

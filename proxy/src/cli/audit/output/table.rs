@@ -12,7 +12,7 @@ use crate::cli::audit::{member::Member, record::Record};
 /// Rows that are looked at together, so that columns fit what is in them.
 const TOGETHER: usize = 200;
 /// One long name does not push all other rows aside.
-const WIDTH_MAX: usize = 32;
+const WIDTH_MAX: usize = 48;
 
 /// A column, and whether it is of numbers, which end below each other.
 pub(in super::super) type Column<'a> = (&'a str, Align);
