@@ -147,6 +147,11 @@ test('exit codes say whether something was found, and misuse is told with what t
     assert.equal(told.status, 2, told.err);
     assert.match(told.err, expected);
   }
+  for (const args of [['tail', '/dev/stdin'], ['query', '--reverse', '/dev/stdin']]) {
+    const piped = spawnSync('bash', ['-c', 'cat /dev/null | "$0" audit "$@"', binary, ...args], { encoding: 'utf8' });
+    assert.equal(piped.status, 2);
+    assert.match(piped.stderr, /can be read only once: use `query`/);
+  }
   assert.equal(run('query', '-c', door.file, '--id', 'deploy-7').status, 0);
 });
 

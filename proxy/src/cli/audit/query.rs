@@ -14,7 +14,7 @@ use super::{
     filter::{Filter, Filters, Kinds},
     output::{Output, Records, stdout},
     record::Record,
-    source::{Done, Found, Reading, Source, files},
+    source::{Done, Found, Reading, Source, files, more_than_once},
 };
 
 /// Lines that are held to be shown in the other order. More are read again.
@@ -51,6 +51,7 @@ impl Query {
             found: false,
         };
         if self.reverse {
+            more_than_once(&files)?;
             files.reverse();
         }
         for file in &files {

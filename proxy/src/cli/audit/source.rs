@@ -95,6 +95,20 @@ pub(super) fn files(places: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(all)
 }
 
+/// Makes sure that files can be read more than once.
+///
+/// # Errors
+/// If one is a pipe.
+pub(super) fn more_than_once(files: &[PathBuf]) -> Result<(), String> {
+    let is_pipe = |file: &&PathBuf| file.metadata().is_ok_and(|data| !data.is_file());
+    files.iter().find(is_pipe).map_or(Ok(()), |pipe| {
+        let pipe = pipe.display();
+        Err(format!(
+            "`{pipe}` can be read only once: use `query`, the oldest first, and `tail` after it"
+        ))
+    })
+}
+
 impl Reading {
     /// Leaves out files that were last written well before a moment: a record is written at its
     /// end, and so never says to be of a time after. There is no such rule for the other end: an

@@ -48,6 +48,7 @@ impl Tail {
         let filter = self.filters.ready(Some(self.kinds));
         let mut records = Records::new(stdout(), self.output.format())?;
         let mut files = source::files(&places)?;
+        source::more_than_once(&files)?;
         let mut follower = Follower::new(&files);
         follower.reading.since(since, &mut files);
         if let Some(start) = start(&files, self.lines as usize, &filter) {
