@@ -114,3 +114,15 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .try_init();
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_of_a_command_are_the_same() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,10 +1,21 @@
 //! `stagedoor audit`: what can be asked of the records.
 
+mod filter;
+mod follow;
+mod member;
+mod output;
+mod query;
+mod record;
+mod source;
+mod stats;
+mod tail;
 mod verify;
+mod when;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use thiserror::Error;
 
 /// Ask something of audit records.
 #[derive(Args)]
@@ -17,12 +28,54 @@ pub(super) struct Audit {
 enum What {
     /// Tell whether records were changed, removed or put between. Exit code 1 if so.
     Verify(verify::Verify),
+    /// Show the records that fit, the oldest first. Exit code 1 if there are none.
+    Query(Box<query::Query>),
+    /// Show the last records that fit, and go on with those that come (`-f`).
+    Tail(Box<tail::Tail>),
+    /// Count the records that fit.
+    Stats(Box<stats::Stats>),
+}
+
+/// How a command ended that showed records.
+struct Ended {
+    found: bool,
+    unreadable: bool,
+}
+
+/// Why a command could not go on.
+#[derive(Debug, Error)]
+enum Trouble {
+    #[error("{0}")]
+    Misuse(String),
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
 }
 
 impl Audit {
     pub(super) fn run(self) -> ExitCode {
-        match self.what {
-            What::Verify(verify) => verify.run(),
+        let ended = match self.what {
+            What::Verify(verify) => return verify.run(),
+            What::Query(query) => query.run(),
+            What::Tail(tail) => tail.run(),
+            What::Stats(stats) => stats.run(),
+        };
+        match ended {
+            Ok(Ended { unreadable: true, .. }) => ExitCode::from(2),
+            Ok(Ended { found, .. }) => ExitCode::from(u8::from(!found)),
+            // Whoever reads has seen enough, as `head` does.
+            Err(Trouble::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            Err(trouble) => {
+                source::tell(&trouble.to_string());
+                ExitCode::from(2)
+            }
         }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(message: String) -> Self {
+        Self::Misuse(message)
     }
 }

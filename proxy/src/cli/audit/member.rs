@@ -1,0 +1,94 @@
+//! The members that a record may have, in the order of the columns.
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+/// A member of a record, by its name in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(super) enum Member {
+    Time,
+    Kind,
+    Id,
+    TraceId,
+    Listener,
+    Client,
+    Decision,
+    Code,
+    Status,
+    Method,
+    Host,
+    Path,
+    Target,
+    Caller,
+    OnBehalfOf,
+    Workspace,
+    Plugin,
+    Route,
+    Rule,
+    Operation,
+    Class,
+    Upstream,
+    UpstreamAddress,
+    EgressRule,
+    WouldDeny,
+    EncryptedHello,
+    IdentityStrength,
+    Credential,
+    Issuer,
+    Proof,
+    Roles,
+    Groups,
+    Workspaces,
+    Attempts,
+    BytesIn,
+    BytesOut,
+    DurationUs,
+    UpstreamUs,
+    TurnUs,
+    Shared,
+    Upgraded,
+    Intended,
+    Cut,
+    IdempotencyKeySha256,
+    ControlId,
+    RequestLine,
+    Config,
+    Lost,
+    Unknown,
+    TornBytes,
+    Run,
+    Previous,
+    Chain,
+    /// What a later version may add.
+    #[serde(other)]
+    #[value(skip)]
+    Other,
+}
+
+impl Member {
+    /// How many there are, without those that are not known.
+    pub(super) const COUNT: usize = Self::Other as usize;
+
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_the_same_name_on_the_command_line_and_in_json() {
+        assert_eq!(Member::value_variants().len(), Member::COUNT);
+        for (index, member) in Member::value_variants().iter().enumerate() {
+            assert_eq!(*member as usize, index);
+            let quoted = format!("\"{}\"", member.name());
+            assert_eq!(serde_json::from_str::<Member>(&quoted).unwrap(), *member);
+        }
+        assert_eq!(Member::IdempotencyKeySha256.name(), "idempotency_key_sha256");
+        assert_eq!(serde_json::from_str::<Member>("\"new\"").unwrap(), Member::Other);
+    }
+}
