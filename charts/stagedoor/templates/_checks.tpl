@@ -34,8 +34,10 @@
 {{- if and (eq $v.mode "egress") (not $kinds.forward) -}}
 {{- $found = append $found "config.listeners: mode egress needs a listener of kind forward that other pods can reach, for example on 0.0.0.0:3128" -}}
 {{- end -}}
-{{- if and (eq $v.mode "sidecar") (not (without (pluck "kind" $listeners | default list) "admin")) (eq (len $listeners) 1) -}}
-{{- $found = append $found "config.listeners: there is only the admin listener; add one of kind forward on 127.0.0.1:3128 or of kind reverse" -}}
+{{- $others := 0 -}}
+{{- range $listeners -}}{{- if ne .kind "admin" -}}{{- $others = add $others 1 -}}{{- end -}}{{- end -}}
+{{- if and (eq $v.mode "sidecar") (eq $others 0) -}}
+{{- $found = append $found "config.listeners: there is only the admin listener; add one of kind forward on 127.0.0.1:3128, or one of kind reverse" -}}
 {{- end -}}
 {{- with $v.backstage.forwardListener -}}
 {{- if not (include "stagedoor.forward" $ | fromJson) -}}

@@ -59,5 +59,5 @@ and a name for its port (a Service allows 15 characters).
 {{- end -}}
 
 {{- define "stagedoor.auditFolder" -}}
-{{ (.Values.config.audit | default dict).folder }}
+{{ (.Values.config.audit | default dict).folder | default "" }}
 {{- end -}}
