@@ -119,6 +119,31 @@ def test_the_notes_are_in_the_golden_file(mode):
     written(GOLDEN / f"{mode}-notes.txt", said[said.index("NOTES:") :])
 
 
+def readme():
+    """The chart's page: its introduction, and a row for each value."""
+    text = (CHART / "values.yaml").read_text()
+    rows = []
+    tree = yaml.safe_load(text)
+    for path, comment in commented(text):
+        name = ".".join(path)
+        if not any(line.startswith("# -- ") for line in comment) or any(name.startswith(f"{foreign}.") for foreign in FOREIGN):
+            continue
+        value = tree
+        for part in path:
+            value = value[part]
+        default = next((line.removeprefix("# @default -- ") for line in comment if line.startswith("# @default")), None)
+        default = default or f"`{json.dumps(value)}`"
+        said = " ".join(line.removeprefix("# -- ").removeprefix("# ") for line in comment if not line.startswith("# @default"))
+        said = re.sub(r" *<!--.*?-->", "", said).replace("|", "\\|")
+        rows.append(f"| `{name}` | {said} | {default} |")
+    introduction = (CHART / "README.tmpl.md").read_text()
+    return introduction.replace("VALUES\n", "\n".join(["| value | what it does | default |", "|---|---|---|", *rows]) + "\n")
+
+
+def test_the_readme_is_made_of_the_values():
+    written(CHART / "README.md", readme())
+
+
 # ---- What is rendered
 
 
@@ -284,6 +309,26 @@ def test_name_and_password_of_the_gateway_come_from_a_secret():
 def test_a_sidecar_without_a_way_out_changes_nothing_of_backstages_environment():
     given = backstage_values(rendered(changed("sidecar", ("config/listeners/egress", None), ("config/egress", None), ("secrets/egress", None))))
     assert "extraEnvVars" not in given and "extraVolumeMounts" not in given
+
+
+def test_thirty_seconds_are_not_given_to_a_chart_that_may_not_know_the_key():
+    assert backstage_values(rendered(values("sidecar")))["terminationGracePeriodSeconds"] == 40
+    assert "terminationGracePeriodSeconds" not in backstage_values(rendered(changed("sidecar", ("terminationGracePeriodSeconds", 30))))
+
+
+ENTRANCE = ("config/listeners/edge", {"kind": "reverse", "address": "0.0.0.0:8080"})
+
+
+def test_a_sidecar_can_be_the_pods_entrance():
+    objects = rendered(changed("sidecar", ENTRANCE, ("service", {"ports": {"edge": 80}})))
+    service = the(objects, "Service")["spec"]
+    assert service["selector"] == {"app.kubernetes.io/name": "backstage", "app.kubernetes.io/component": "backstage"}
+    assert service["ports"] == [{"name": "edge", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    entrance, (_, admin) = peers(the(objects, "NetworkPolicy"), "ingress")
+    assert (entrance, admin) == (("anybody", [8080]), [9901])
+    ingress = {"podSelector": {"matchLabels": {"app": "ingress"}}}
+    past_it = rendered(changed("sidecar", ENTRANCE, ("networkPolicy/backstage", {"clients": [ingress]})))
+    assert ([ingress], [7007]) in list(peers(the(past_it, "NetworkPolicy"), "ingress"))
 
 
 # ---- Network policies

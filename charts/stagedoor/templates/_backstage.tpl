@@ -8,8 +8,11 @@ sends Backstage's calls through it.
 {{- $forward := include "stagedoor.forward" . | fromJson -}}
 backstage:
   {{- if $sidecar }}
+  {{- /* 30 is Kubernetes' own default, and charts of before August 2026 do not take the key. */}}
+  {{- if ne (int .Values.terminationGracePeriodSeconds) 30 }}
   # The whole pod's: Backstage stops first, then the sidecar drains.
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  {{- end }}
   initContainers:
     # A native sidecar: it runs beside Backstage, which starts only when the startup probe has succeeded.
     - restartPolicy: Always
