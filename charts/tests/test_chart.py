@@ -380,6 +380,21 @@ def test_backstage_is_entered_through_the_edge_alone():
     assert "egress" not in the(objects, "NetworkPolicy", "-backstage")["spec"]
 
 
+def test_an_edge_that_is_the_way_out_as_well_holds_backstage_in():
+    forward = ("config/listeners/out", {"kind": "forward", "address": "0.0.0.0:3128", "workspace": "payments"})
+    policy = the(rendered(changed("edge", forward)), "NetworkPolicy", "-backstage")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    gate_first = next(peers(policy, "egress"))
+    assert gate_first[0][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "edge"
+    assert gate_first[1] == [8443, 3128]
+
+
+def test_others_can_be_the_clients_of_a_gateway():
+    own = [{"ipBlock": {"cidr": "10.9.0.0/16"}}]
+    policy = the(rendered(changed("egress", ("networkPolicy/clients", own))), "NetworkPolicy", "portal-stagedoor")
+    assert list(peers(policy, "ingress")) == [(own, [3128])]
+
+
 def test_the_edge_is_open_and_its_admin_listener_is_prometheus_own():
     policy = the(rendered(values("edge")), "NetworkPolicy", "portal-stagedoor")
     (anybody, entrance), (prometheus, admin) = peers(policy, "ingress")
