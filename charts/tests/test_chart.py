@@ -409,6 +409,48 @@ def test_the_edge_reaches_the_namespace_of_its_upstream_and_the_public_port_of_a
     assert cidrs(policy) == {"0.0.0.0/0": [443], "::/0": [443]}
 
 
+def reached(url):
+    """Where the edge may go for an upstream with this URL, beside DNS and its other upstreams."""
+    policy = the(rendered(changed("edge", ("config/upstreams/more", {"url": url}))), "NetworkPolicy", "portal-stagedoor")
+    without = list(peers(the(rendered(values("edge")), "NetworkPolicy", "portal-stagedoor"), "egress"))
+    found = [(whom, ports) for whom, ports in peers(policy, "egress") if (whom, ports) not in without]
+    return [(peer.get("ipBlock", peer), ports) for whom, ports in found for peer in whom]
+
+
+def namespace(name):
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+@pytest.mark.parametrize(
+    "url,whom,ports",
+    [
+        ("http://10.1.2.3:8080", {"cidr": "10.1.2.3/32"}, [8080]),
+        ("https://10.1.2.3", {"cidr": "10.1.2.3/32"}, [443]),
+        ("http://[fd00::7]:8080/api", {"cidr": "fd00::7/128"}, [8080]),
+        ("http://dxcp:8080", {"podSelector": {}}, []),
+        ("https://dxcp.delivery.svc:8443", namespace("delivery"), []),
+        ("https://dxcp.delivery.svc.cluster.local", namespace("delivery"), []),
+        ("https://db-0.dxcp.delivery.svc.cluster.local", namespace("delivery"), []),
+    ],
+)
+def test_an_upstream_inside_is_reached_by_address_or_namespace(url, whom, ports):
+    assert reached(url) == [(whom, ports)]
+
+
+def test_an_upstream_outside_adds_its_port_and_one_in_the_pod_or_the_environment_nothing():
+    assert {tuple(ports) for _, ports in reached("https://vendor.example.com:9443/api")} == {(443, 9443)}
+    assert reached("http://127.0.0.1:7007") == reached("http://localhost:7007") == []
+
+
+def test_the_admin_listener_can_have_another_name_and_address():
+    given = values("egress")
+    given["config"]["listeners"] |= {"admin": None, "ops": {"kind": "admin", "address": "[::]:9000"}}
+    container, _ = gate("egress", rendered(given))
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports[container["startupProbe"]["httpGet"]["port"]] == 9000
+    assert list(ports.values()) == [3128, 9000]
+
+
 def test_a_pod_with_a_sidecar_has_one_policy_for_both():
     objects = rendered(values("sidecar"))
     policy = the(objects, "NetworkPolicy")
@@ -474,6 +516,8 @@ REFUSED = [
     ("egress", [("terminationGracePeriodSeconds", 27)], "terminationGracePeriodSeconds: 27 s is too short: config.process drains for 5s + 20s and needs 2 s more; write 28"),
     ("edge", [("config/process", {"drain_delay": "1m30s"})], "drains for 1m30s + 20s and needs 2 s more; write 113"),
     ("egress", [("config/listeners/admin", {"kind": "admin", "address": "127.0.0.1:9901"})], "no admin listener that the kubelet can reach"),
+    ("egress", [("config/listeners/ops", {"kind": "admin", "address": "0.0.0.0:9000"})], "`admin` and `ops` are both admin listeners"),
+    ("egress", [("config/listeners/egress/address", "0.0.0.0:${PORT}")], "config.listeners.egress.address: the chart must know the port"),
     ("egress", [("config/listeners/egress/address", "127.0.0.1:3128")], "mode egress needs a listener of kind forward"),
     ("edge", [("config/listeners/edge/address", "127.0.0.1:8443"), ("service/ports", None)], "mode edge needs a listener of kind reverse"),
     ("sidecar", [("config/listeners/egress/address", "0.0.0.0:3128")], "in mode sidecar a forward listener belongs on loopback"),

@@ -23,7 +23,12 @@
 {{- end -}}
 {{- end -}}
 
-{{- if not (include "stagedoor.admin" . | fromJson) -}}
+{{- $admins := list -}}
+{{- range $listeners -}}{{- if and (eq .kind "admin") (not .loopback) -}}{{- $admins = append $admins (printf "`%s`" .name) -}}{{- end -}}{{- end -}}
+{{- if gt (len $admins) 1 -}}
+{{- $found = append $found (printf "config.listeners: %s are both admin listeners that pods can reach; keep one, the others on loopback" (join " and " $admins)) -}}
+{{- end -}}
+{{- if not $admins -}}
 {{- $found = append $found "config.listeners: no admin listener that the kubelet can reach for its probes; write `admin: {kind: admin, address: \"0.0.0.0:9901\"}`" -}}
 {{- end -}}
 {{- $kinds := dict -}}
