@@ -283,7 +283,7 @@ def test_backstage_is_sent_through_the_sidecar_on_loopback():
     env = {e["name"]: e.get("value") for e in given["extraEnvVars"]}
     assert env["HTTPS_PROXY"] == env["HTTP_PROXY"] == "http://127.0.0.1:3128"
     assert env["NO_PROXY"] == "127.0.0.1,localhost"
-    assert env["NODE_OPTIONS"] == "-r /opt/stagedoor/egress-bootstrap.js"
+    assert env["NODE_OPTIONS"] == "--no-node-snapshot -r /opt/stagedoor/egress-bootstrap.js"
     assert "NODE_USE_ENV_PROXY" not in env
 
 

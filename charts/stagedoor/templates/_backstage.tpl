@@ -55,7 +55,7 @@ backstage:
     - {name: HTTP_PROXY, value: {{ $proxy | quote }}}
     - {name: NO_PROXY, value: {{ join "," (concat (list "127.0.0.1" "localhost") $b.noProxy) | quote }}}
     {{- if $b.bootstrap }}
-    - {name: NODE_OPTIONS, value: "-r /opt/stagedoor/egress-bootstrap.js"}
+    - {name: NODE_OPTIONS, value: {{ printf "%s -r /opt/stagedoor/egress-bootstrap.js" $b.nodeOptions | trim | quote }}}
     - {name: NODE_PATH, value: {{ $b.nodePath | quote }}}
     {{- else }}
     - {name: NODE_USE_ENV_PROXY, value: "1"}
