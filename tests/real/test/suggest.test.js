@@ -65,7 +65,7 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
   await until('the records', async () => door.records().filter((r) => r.would_deny === 'host_refused').length === calls.length);
   const before = fs.readdirSync(door.folder, { recursive: true }).sort();
   // A record that was being written when the disk was full.
-  fs.writeFileSync(`${door.folder}/audit/torn.jsonl`, '{"time":"2026-11-24T12:00:00.000000Z","target":"evil.egr');
+  fs.writeFileSync(`${door.folder}/audit/audit-torn.jsonl`, '{"time":"2026-11-24T12:00:00.000000Z","target":"evil.egr');
 
   const suggested = await stage('suggest', 'egress', '--audit', `${door.folder}/audit`, '-c', door.file);
   assert.equal(suggested.code, 0, suggested.err);
@@ -79,9 +79,9 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
   assert.equal((await stage('suggest', 'egress', '--audit', ...segments(`${door.folder}/audit`), '-c', door.file)).out, proposal, 'files are as good as their folder, in any order');
   const blind = (await stage('suggest', 'egress', '--audit', `${door.folder}/audit`)).out;
   assert.match(blind, new RegExp(`- "known.egress.test:${httpPort}"`), 'without the config no group is known');
-  assert.deepEqual(fs.readdirSync(door.folder, { recursive: true }).filter((f) => !f.endsWith('torn.jsonl')).sort(), before, 'no file was written');
+  assert.deepEqual(fs.readdirSync(door.folder, { recursive: true }).filter((f) => !f.endsWith('audit-torn.jsonl')).sort(), before, 'no file was written');
 
-  fs.rmSync(`${door.folder}/audit/torn.jsonl`);
+  fs.rmSync(`${door.folder}/audit/audit-torn.jsonl`);
   // What is below `egress:` goes below `egress:`.
   const rules = proposal.slice(proposal.indexOf('egress:\n') + 'egress:\n'.length);
   door.write(config({ reportOnly: false, proposal: rules })(door.ports));
