@@ -34,6 +34,7 @@ mod problem;
 mod rate;
 mod rate_limit;
 mod rentable;
+mod retries;
 mod routes;
 mod schema;
 mod size;
@@ -81,6 +82,7 @@ pub use problem::{Problem, Problems};
 pub use rate::Rate;
 pub use rate_limit::{Limit, RateLimit};
 pub use rentable::{registered, rentable_above};
+pub use retries::Retries;
 pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };

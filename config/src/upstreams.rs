@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, Duration, Located, Name, Pace, Timeouts, Url};
+use crate::{Breaker, Duration, Located, Name, Pace, Retries, Timeouts, Url};
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,9 @@ pub struct Upstream {
     /// When it is left alone for a while.
     #[serde(default)]
     pub breaker: Breaker,
+    /// Whether reads that failed are asked again.
+    #[serde(default)]
+    pub retries: Retries,
     /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
     /// client's, APIs their own.
     #[serde(default)]

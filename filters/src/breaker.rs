@@ -76,7 +76,23 @@ struct Circuit {
     /// Counts which opening this is, so that a late probe of an earlier one is not believed.
     round: u64,
     slots: [Slot; SLOTS],
+    /// What may be asked again.
+    budget: Budget,
 }
+
+/// Attempts beyond the first: a share of those that were made, and a few a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    /// First attempts since this was looked at.
+    firsts: u32,
+    credit: f64,
+    at: Duration,
+}
+
+/// Attempts beyond the first that each upstream may get in a second, however few there are.
+const AGAIN_A_SECOND: f64 = 3.0;
+/// More are not saved up.
+const CREDIT_MAX: f64 = 100.0;
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -101,6 +117,7 @@ impl Breakers {
         let circuit = self.circuit(key);
         let (probe, half_opened) = {
             let mut circuit = circuit.lock();
+            circuit.budget.firsts = circuit.budget.firsts.saturating_add(1);
             let rested = matches!(circuit.state, State::Open { until } if now.elapsed >= until);
             (circuit.admit(rules, now.elapsed), rested)
         };
@@ -110,6 +127,30 @@ impl Breakers {
                 Err(Denial::BreakerOpen { upstream: key.upstream.clone(), retry_after })
             }
         }
+    }
+
+    /// Asks for leave to go to an upstream again. `None` if it is to be left alone now, or if too many
+    /// are asked again: `budget_percent` of those that are asked.
+    pub(crate) fn readmit(
+        &self,
+        key: &Key,
+        rules: &config::Breaker,
+        budget_percent: u32,
+        now: Now,
+    ) -> Option<Permit> {
+        let circuit = self.circuit(key);
+        let probe = {
+            let mut circuit = circuit.lock();
+            let probe = circuit.admit(rules, now.elapsed).ok()?;
+            if !circuit.budget.take(budget_percent, now.elapsed) {
+                if let Some(round) = probe {
+                    circuit.give_back(round);
+                }
+                return None;
+            }
+            probe
+        };
+        Some(Permit { circuit, key: key.clone(), probe, half_opened: false })
     }
 
     /// What each breaker is doing, in the order of their names.
@@ -135,8 +176,23 @@ impl Breakers {
                 state: State::Closed,
                 round: 0,
                 slots: [Slot::default(); SLOTS],
+                budget: Budget::default(),
             }))
         }))
+    }
+}
+
+impl Budget {
+    fn take(&mut self, percent: u32, now: Duration) -> bool {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        let earned = f64::from(self.firsts) * f64::from(percent) / 100.0;
+        self.credit = (self.credit + earned + seconds * AGAIN_A_SECOND).min(CREDIT_MAX);
+        (self.firsts, self.at) = (0, now);
+        let may = self.credit >= 1.0;
+        if may {
+            self.credit -= 1.0;
+        }
+        may
     }
 }
 
@@ -321,6 +377,31 @@ mod tests {
         let denied = rig.ask(2.0).err().unwrap();
         assert_eq!(denied.retry_after(), Some(Duration::from_secs(29)));
         assert_eq!(denied.status(), 503);
+    }
+
+    #[test]
+    fn what_is_asked_again_is_a_share_of_what_is_asked_and_a_few_a_second() {
+        let rig = rig();
+        let again = |seconds: f64| {
+            let now = Now::default().plus(Duration::from_secs_f64(seconds));
+            let admitted = (0..1000).map_while(|_| rig.0.readmit(&rig.2, &rig.1, 20, now)).count();
+            admitted
+        };
+        assert_eq!(again(0.0), 0);
+        assert_eq!(again(1.0), 3);
+        (0..50).for_each(|_| drop(rig.ask(1.0)));
+        assert_eq!(again(1.0), 10);
+        (0..5000).for_each(|_| drop(rig.ask(1.0)));
+        assert_eq!(again(1.0), 100, "no more are saved up");
+        assert_eq!(again(10_000.0), 100);
+    }
+
+    #[test]
+    fn an_open_breaker_lets_nothing_through_again() {
+        let rig = rig();
+        rig.opened();
+        let now = Now::default().plus(Duration::from_secs(5));
+        assert!(rig.0.readmit(&rig.2, &rig.1, 100, now).is_none());
     }
 
     #[test]

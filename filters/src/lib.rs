@@ -36,6 +36,7 @@ pub mod plugins;
 pub mod query;
 pub mod rate_limit;
 pub mod redact;
+pub mod retry;
 pub mod routes;
 pub mod target;
 pub mod ticket;

@@ -162,6 +162,7 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                     .as_ref()
                     .map(|named| Arc::clone(&credentials[&named.value])),
                 delivery: upstream.authority == config::Authority::Delivery,
+                retries: upstream.retries,
                 timeouts: route.options.timeouts.or(upstream.timeouts).into(),
                 options: route.options.clone(),
             };

@@ -52,6 +52,8 @@ pub struct Route {
     pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.
     pub delivery: bool,
+    /// Whether a read that failed is asked again.
+    pub retries: config::Retries,
     /// Its timeouts, with those of its upstream and the defaults filled in.
     pub timeouts: Timeouts,
 }

@@ -23,6 +23,7 @@ pub struct Metrics {
     upstream_durations: HistogramVec,
     shared: IntCounterVec,
     turns: CounterVec,
+    retries: IntCounterVec,
     denials: IntCounterVec,
     workspaces: IntCounterVec,
     calls: IntCounterVec,
@@ -71,6 +72,7 @@ struct WorkspaceCounts {
 struct Aliases {
     breaker: IntGaugeVec,
     failures: IntCounter,
+    retries: IntCounter,
     duration: Histogram,
     requests: IntCounterVec,
     errors: IntCounterVec,
@@ -110,6 +112,10 @@ impl Metrics {
             ),
             failures: keep
                 .counter("backstage_request_failures_total", "Exchanges whose upstream failed"),
+            retries: keep.counter(
+                "backstage_retry_attempts_total",
+                "Attempts beyond the first of an exchange",
+            ),
             duration: keep.histogram(
                 "backstage_request_duration_seconds",
                 "Time until the upstream answered",
@@ -148,6 +154,11 @@ impl Metrics {
                 "stagedoor_shared_answers_total",
                 "Requests that got the answer to another",
                 &["route", "shared"],
+            ),
+            retries: keep.counters(
+                "stagedoor_retries_total",
+                "Attempts beyond the first of an exchange",
+                &["upstream"],
             ),
             turns: keep.seconds(
                 "stagedoor_turn_wait_seconds_total",
@@ -217,6 +228,14 @@ impl Metrics {
             aliases,
             showing: Mutex::default(),
             registry,
+        }
+    }
+
+    /// Counts another attempt.
+    pub fn asked_again(&self, upstream: &Label) {
+        self.retries.with_label_values(&[&**upstream]).inc();
+        if let Some(aliases) = &self.aliases {
+            aliases.retries.inc();
         }
     }
 

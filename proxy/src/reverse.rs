@@ -2,6 +2,7 @@
 //! that `filters::decide` did not.
 
 mod admit;
+mod again;
 mod answered;
 mod record;
 mod redaction;
@@ -12,7 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits};
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -60,6 +61,8 @@ pub struct Ctx {
     /// Its turn among the exchanges with its upstream.
     turn: Option<usize>,
     attempts: u32,
+    /// How long to wait before the next attempt, if there is one.
+    wait: Option<Duration>,
     upstream_asked: Option<Duration>,
     upstream_took: Option<Duration>,
     upstream_address: Option<SocketAddr>,
@@ -87,6 +90,8 @@ pub struct Ctx {
 
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
+/// An error that says "there is another attempt".
+const AGAIN: ErrorType = ErrorType::Custom("asked again");
 
 impl Ctx {
     fn deny(&mut self, denial: Denial) -> Box<Error> {
@@ -141,6 +146,7 @@ impl ProxyHttp for Reverse {
             shown: None,
             turn: None,
             attempts: 0,
+            wait: None,
             upstream_asked: None,
             upstream_took: None,
             upstream_address: None,
@@ -192,6 +198,9 @@ impl ProxyHttp for Reverse {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Some(wait) = ctx.wait.take() {
+            tokio::time::sleep(wait).await;
+        }
         if ctx.is_late() {
             return Err(ctx.late());
         }
@@ -230,7 +239,7 @@ impl ProxyHttp for Reverse {
     /// Nothing was sent yet: another address of the upstream may be asked, whatever the request.
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         ctx: &mut Ctx,
         mut error: Box<Error>,
@@ -238,12 +247,12 @@ impl ProxyHttp for Reverse {
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
         let others =
             upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.len().min(3));
-        error.set_retry(others && !ctx.is_late());
+        let at_once = others && !ctx.is_late();
+        error.set_retry(at_once || self.again(session, ctx, None));
         error
     }
 
-    /// A connection that the upstream had closed while it was idle may be replaced for a read.
-    /// Nothing else is tried again: what an action did before it broke is not known.
+    /// A connection that the upstream had closed while it was idle is replaced for a read, at once.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
@@ -252,18 +261,14 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        let is_read = ctx.exchange.route.as_ref().is_some_and(|r| r.class == config::Class::Read);
-        let safe =
-            matches!(session.req_header().method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if is_read
-            && safe
-            && !ctx.upgrade
-            && ctx.attempts < 3
-            && !session.as_ref().retry_buffer_truncated()
-        {
-            error.retry.decide_reuse(client_reused);
-        } else {
-            error.set_retry(false);
+        // An answer was thrown away for another attempt.
+        let again = ctx.wait.is_some();
+        let was_idle = client_reused && ctx.attempts < 3 && self.is_safe(session, ctx);
+        if was_idle && !again {
+            error.retry.decide_reuse(true);
+        }
+        if !(was_idle && error.retry()) {
+            error.set_retry(again || self.broke_again(session, &error, ctx));
         }
         error
     }
@@ -298,6 +303,18 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
     ) -> Result<()> {
         self.edit_sent(session, request, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        match self.answer_again(session, response, ctx) {
+            true => Err(Error::new(AGAIN)),
+            false => Ok(()),
+        }
     }
 
     async fn response_filter(

@@ -53,6 +53,13 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if breaker.window.is_zero() || breaker.rest.is_zero() {
             found.problem(place, format!("`{name}`: `window` and `rest` are longer than nothing"));
         }
+        let retries = &upstream.retries;
+        if !(1..=10).contains(&retries.attempts_max) || retries.budget_percent > 100 {
+            found.problem(
+                place,
+                format!("`{name}`: `attempts_max` goes from 1, which asks once, to 10; `budget_percent` to 100"),
+            );
+        }
         for ignored in &breaker.ignore {
             if !(500..=599).contains(&ignored.status) {
                 found.problem(

@@ -1,0 +1,119 @@
+//! Whether an attempt that failed may be repeated, and when.
+//!
+//! Only reads are: what an action did before it broke is not known. Each attempt is one to the breaker,
+//! so a read asks it for leave again, and the budget keeps a sick upstream from a multiple of its load.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::{Exchange, Now, State, routes::Route};
+
+/// Attempts that were made for an exchange, and the failure of the last.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts {
+    /// How many there were.
+    pub made: u32,
+    /// When the exchange began.
+    pub began: Now,
+    /// What the upstream wants to be left alone for.
+    pub retry_after: Option<Duration>,
+    /// Which part of the longest wait is taken, from 0 to 1: so that clients that failed together do
+    /// not come back together.
+    pub jitter: f64,
+}
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(2);
+/// For all attempts together.
+const WHOLE: Duration = Duration::from_secs(10);
+
+/// Statuses that say that somebody else might answer.
+pub fn is_passing(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
+
+/// Whether a request of a route may be asked twice at all.
+pub fn is_safe(route: &Route, class: Option<config::Class>, method: &Method) -> bool {
+    class.unwrap_or(route.class) == config::Class::Read
+        && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+impl Attempts {
+    /// How long to wait before another. `None` if there is none. `whole` is the exchange's time.
+    pub fn wait(&self, rules: config::Retries, whole: Duration, now: Now) -> Option<Duration> {
+        if self.made >= rules.attempts_max {
+            return None;
+        }
+        let longest = FIRST.saturating_mul(1 << self.made.saturating_sub(1).min(8)).min(LONGEST);
+        let wait = longest.mul_f64(self.jitter.clamp(0.0, 1.0));
+        let wait = self.retry_after.map_or(wait, |asked| asked.max(wait));
+        let took = now.elapsed.saturating_sub(self.began.elapsed);
+        (took.saturating_add(wait) < WHOLE.min(whole)).then_some(wait)
+    }
+}
+
+/// Asks for leave to make another attempt. The failure of the last was reported.
+pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
+    let route = exchange.route.as_ref().expect("an admitted request has a route");
+    let percent = route.retries.budget_percent;
+    let Some(permit) = state.breakers.readmit(&route.breaker, &route.breaker_rules, percent, now)
+    else {
+        return false;
+    };
+    if let Some(pace) = &route.pace {
+        match state.paces.turn(&route.upstream, pace, now) {
+            Ok(turn) => exchange.turn = turn,
+            Err(_) => return false,
+        }
+    }
+    exchange.permit = Some(permit);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: config::Retries = config::Retries { attempts_max: 4, budget_percent: 20 };
+
+    fn wait(made: u32, took: u64, asked: Option<u64>, jitter: f64) -> Option<u128> {
+        let retry_after = asked.map(Duration::from_secs);
+        let attempts = Attempts { made, began: Now::default(), retry_after, jitter };
+        let now = Now::default().plus(Duration::from_millis(took));
+        attempts.wait(RULES, Duration::from_secs(15), now).map(|wait| wait.as_millis())
+    }
+
+    #[test]
+    fn waits_double_and_there_are_only_so_many() {
+        let longest = [1, 2, 3, 4].map(|made| wait(made, 0, None, 1.0));
+        assert_eq!(longest, [Some(100), Some(200), Some(400), None]);
+        assert_eq!(wait(2, 0, None, 0.5), Some(100));
+        assert_eq!(wait(1, 0, None, 0.0), Some(0));
+    }
+
+    #[test]
+    fn what_the_upstream_asks_for_is_waited_for_if_there_is_time() {
+        assert_eq!(wait(1, 0, Some(3), 1.0), Some(3000));
+        assert_eq!(wait(1, 8000, Some(3), 1.0), None);
+        assert_eq!(wait(1, 0, Some(u64::MAX), 1.0), None);
+        assert_eq!(wait(1, 9950, None, 1.0), None, "all together ten seconds");
+        let attempts = Attempts { made: 1, began: Now::default(), retry_after: None, jitter: 1.0 };
+        let late = Now::default().plus(Duration::from_millis(950));
+        assert_eq!(attempts.wait(RULES, Duration::from_secs(1), late), None, "and the exchange's");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_never_leads_beyond_the_time_there_is(
+            made in 0u32..40, took in 0u64..20_000, asked in proptest::option::of(any::<u64>()), jitter in any::<f64>()
+        ) {
+            if let Some(wait) = wait(made, took, asked, jitter) {
+                prop_assert!(u128::from(took) + wait <= 10_000);
+                prop_assert!(asked.is_none_or(|asked| wait >= u128::from(asked) * 1000));
+            }
+        }
+    }
+}
