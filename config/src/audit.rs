@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Size;
+use crate::{Located, Name, Ship, Size};
 
 /// Where the audit records go: one line of JSON for each exchange, allowed or denied, and before an
 /// action is asked of an upstream, one that says so and is on disk by then. Lines are chained; see
@@ -24,6 +25,8 @@ pub struct Audit {
     /// and counted (`stagedoor_audit_records_lost_total`), and actions are refused with 503
     /// `audit_unavailable`.
     pub buffer_max: Size,
+    /// Where records are sent, beside the folder, by a name of your choice.
+    pub ship: IndexMap<Name, Located<Ship>>,
 }
 
 impl Default for Audit {
@@ -33,6 +36,7 @@ impl Default for Audit {
             segment_max: Size::mebibytes(64),
             segments_kept: 0,
             buffer_max: Size::mebibytes(8),
+            ship: IndexMap::new(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod env;
 mod graphql;
 mod header_name;
 mod headers;
+mod host_port;
 mod host_rule;
 mod identity;
 mod include;
@@ -35,6 +36,7 @@ mod rate_limit;
 mod rentable;
 mod routes;
 mod schema;
+mod ship;
 mod size;
 mod syntax;
 mod timeouts;
@@ -62,6 +64,7 @@ pub use egress::{
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
+pub use host_port::HostPort;
 pub use host_rule::HostRule;
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
@@ -83,6 +86,7 @@ pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };
 pub use schema::{json_schema, markdown};
+pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
 pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
