@@ -6,6 +6,7 @@
 pub(crate) mod read;
 mod recovery;
 mod segment;
+pub(crate) mod ship;
 
 use std::{
     io,

@@ -1,0 +1,6 @@
+//! Ships records.
+
+mod cursor;
+mod source;
+
+pub(crate) use cursor::oldest_needed;
