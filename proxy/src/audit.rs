@@ -6,7 +6,7 @@
 pub(crate) mod read;
 mod recovery;
 mod segment;
-pub(crate) mod ship;
+pub mod ship;
 
 use std::{
     io,

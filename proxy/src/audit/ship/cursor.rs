@@ -25,6 +25,7 @@ pub(super) struct Cursor {
 }
 
 /// Where a sink's cursor is kept, and its lock.
+#[derive(Clone)]
 pub(super) struct Kept {
     folder: PathBuf,
     name: String,
@@ -103,7 +104,7 @@ impl Kept {
 
 /// The oldest segment that a sink still needs, without what says how it is written. `None` if no
 /// sink needs any.
-pub(crate) fn oldest_needed(folder: &Path) -> Option<String> {
+pub fn oldest_needed(folder: &Path) -> Option<String> {
     let cursors = cursors(folder).ok()?;
     let read = |path: &PathBuf| serde_json::from_slice::<Cursor>(&fs::read(path).ok()?).ok();
     cursors.iter().filter_map(read).map(|cursor| cursor.segment).min()

@@ -89,12 +89,17 @@ impl Source {
                 Ok(Came::ToTheEnd) => {
                     let own = stem(&path).map(str::to_owned);
                     let next = all.iter().filter_map(|path| stem(path));
-                    let next = next.filter(|next| own.as_deref().is_some_and(|own| *next > own)).min();
+                    let next =
+                        next.filter(|next| own.as_deref().is_some_and(|own| *next > own)).min();
                     let Some(next) = next.filter(|_| closed) else { return Ok(()) };
                     self.at = Cursor { segment: next.to_owned(), byte: 0, ..self.at.clone() };
                 }
                 Ok(Came::Apart) => {
-                    tracing::warn!(segment = self.at.segment, byte = self.at.byte, "a line does not follow the one before: the segment is shipped again");
+                    tracing::warn!(
+                        segment = self.at.segment,
+                        byte = self.at.byte,
+                        "a line does not follow the one before: the segment is shipped again"
+                    );
                     self.doubted = Some(self.at.segment.clone());
                     self.at = Cursor::before(&self.at.segment);
                     self.open = None;
@@ -118,7 +123,12 @@ impl Source {
         let next = Cursor::before(stem(path).unwrap_or_default());
         if self.at.chain.is_none() || previous(path)? != self.at.chain {
             self.lost += 1;
-            tracing::error!(segment = self.at.segment, byte = self.at.byte, next = next.segment, "a segment is gone before it was shipped: its records are missing there");
+            tracing::error!(
+                segment = self.at.segment,
+                byte = self.at.byte,
+                next = next.segment,
+                "a segment is gone before it was shipped: its records are missing there"
+            );
         }
         self.at = next;
         Ok(Some(path.clone()))
@@ -140,7 +150,11 @@ impl Source {
             let line = match lines.next()? {
                 Some(Line::Whole(line)) => line.to_vec(),
                 Some(Line::TooLong) => {
-                    tracing::error!(segment = self.at.segment, byte = self.at.byte, "a line that is too long for a record is not shipped");
+                    tracing::error!(
+                        segment = self.at.segment,
+                        byte = self.at.byte,
+                        "a line that is too long for a record is not shipped"
+                    );
                     self.at.byte = lines.byte;
                     continue;
                 }
@@ -157,7 +171,11 @@ impl Source {
                 return Ok(Came::Apart);
             }
             if !follows {
-                tracing::error!(segment = self.at.segment, byte = self.at.byte, "a line does not follow the one before; see `stagedoor audit verify`");
+                tracing::error!(
+                    segment = self.at.segment,
+                    byte = self.at.byte,
+                    "a line does not follow the one before; see `stagedoor audit verify`"
+                );
             }
             let chain = sealed.map(|line| line.link.to_string());
             self.at = Cursor { segment: self.at.segment.clone(), byte: lines.byte, chain };
