@@ -263,11 +263,13 @@ impl Sink {
             self.told.oldest(part.first().and_then(|record| written_at(&record.line)));
             let (cause, wait) = match self.way.send(part).await {
                 answer @ (Answer::Taken | Answer::Partly(..)) => {
+                    let mut taken = part.len() as u64;
                     if let Answer::Partly(count, why) = &answer {
+                        taken = taken.saturating_sub(*count);
                         self.told.refused.fetch_add(*count, Ordering::Relaxed);
                         tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.byte, "of the records before this place some were refused");
                     }
-                    self.told.shipped.fetch_add(part.len() as u64, Ordering::Relaxed);
+                    self.told.shipped.fetch_add(taken, Ordering::Relaxed);
                     match self.store(&safe, stored).await {
                         Ok(()) => {
                             self.failed = 0;

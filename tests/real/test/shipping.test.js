@@ -267,7 +267,14 @@ test('a receiver that wants to be left alone is, and one that hangs is asked aga
   assert.match(at.output(), /answers 429/);
   assert.match(at.output(), /no answer within 300ms/);
   assert.equal(receiver.records.length, busy.records.length);
-  await at.stop();
+  // Nor does one that hangs keep the process.
+  receiver.answer = () => 'hang';
+  const seen = receiver.batches.length;
+  await read(at);
+  await until('a batch that hangs', async () => receiver.batches.length > seen);
+  const begunToStop = Date.now();
+  assert.equal(await at.stop(), 0);
+  assert.ok(Date.now() - begunToStop < 8000);
   await receiver.stop();
 });
 

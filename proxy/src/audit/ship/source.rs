@@ -315,8 +315,7 @@ mod tests {
         let first = sealed(&mut link, &[r#"{"n":1}"#]);
         let taken_back = sealed(&mut link.clone(), &[r#"{"n":2}"#, r#"{"n":"a longer one"}"#]);
         fs::write(&path, [&first[..], &taken_back[..]].concat()).unwrap();
-        let mut source =
-            Source::new(folder.path(), Cursor::before(&stem(&path).unwrap().to_owned()));
+        let mut source = Source::new(folder.path(), Cursor::before(stem(&path).unwrap()));
         assert_eq!(source.read(9).unwrap().len(), 3);
         let again = sealed(&mut link, &[r#"{"n":4}"#]);
         fs::write(&path, [&first[..], &again[..]].concat()).unwrap();
