@@ -267,7 +267,7 @@ impl Sink {
                     if let Answer::Partly(count, why) = &answer {
                         taken = taken.saturating_sub(*count);
                         self.told.refused.fetch_add(*count, Ordering::Relaxed);
-                        tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.byte, "of the records before this place some were refused");
+                        tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "of the records before this place some were refused");
                     }
                     self.told.shipped.fetch_add(taken, Ordering::Relaxed);
                     match self.store(&safe, stored).await {

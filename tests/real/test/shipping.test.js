@@ -20,6 +20,8 @@ const { binary } = require('../rig/stagedoor');
 
 const KEY = `whsec_${crypto.randomBytes(32).toString('base64')}`;
 const TOKEN = 'a-token-that-nobody-may-see';
+/** Answers that wait for a test to give them. */
+const held = [];
 /** What a test that fails leaves running. */
 const begun = [];
 const kept = (program) => { begun.push(program); return program; };
@@ -36,7 +38,10 @@ before(async () => {
   wrong = other.issue('server', { names: ['127.0.0.1', 'localhost'] });
   fs.writeFileSync(`${folder}/key`, `${KEY}\n`);
   fs.writeFileSync(`${folder}/token`, `${TOKEN}\n`);
-  up = http.createServer((request, response) => { request.resume(); request.on('end', () => response.end('{}')); });
+  up = http.createServer((request, response) => {
+    request.resume();
+    request.on('end', () => (request.url.endsWith('/slow') ? held.push(response) : response.end('{}')));
+  });
   await new Promise((resolve) => up.listen(0, '127.0.0.1', resolve));
 });
 after(async () => {
@@ -140,6 +145,10 @@ test('all kinds of sinks get all lines, in order, with the chain that holds', as
   assert.ok(second.records.some((event) => event.class_uid === 1008) && second.records.some((event) => event.class_uid === 6003 && event.action_id === 2));
   const { stdout, stderr } = spawnSync(python(), [path.join(__dirname, '../rig/ocsf.py')], { input: second.records.map((event) => `${JSON.stringify(event)}\n`).join(''), encoding: 'utf8' });
   assert.equal(stdout, `${lines.length} events of 2 classes\n`, stderr);
+  const { actor, ...rest } = second.records.find((event) => event.class_uid === 6003);
+  assert.ok(actor);
+  const wrongly = spawnSync(python(), [path.join(__dirname, '../rig/ocsf.py')], { input: JSON.stringify(rest), encoding: 'utf8' });
+  assert.match(wrongly.stdout, /'actor' is a required property/, 'the schema tells');
 
   if (rsyslog) {
     const messages = await until('rsyslog to have them', async () => { const all = rsyslog.messages(); return all.length === lines.length && all; }, 10000);
@@ -377,7 +386,14 @@ test('what a process hands over is shipped by one at a time, and to its end', as
   await until('its socket', async () => fs.existsSync(`${own}/upgrade.sock`));
   let running = true;
   const under = (async () => { while (running) await read(at).then((r) => r.arrayBuffer()).catch(() => {}); })();
+  // The old process still has something to write when the new one has begun to.
+  const slow = read(at, 'slow', { 'x-request-id': 'slow' }).then((r) => r.status);
+  await until('it to be under way', async () => held.length === 1);
   first.signal('SIGQUIT');
+  await until('the new one to write', async () => fs.readdirSync(`${own}/audit`).some((name) => name.endsWith(`-${second.pid}.jsonl`)
+    && fs.readFileSync(`${own}/audit/${name}`, 'utf8').split('\n').length > 10));
+  held[0].end('{}');
+  assert.equal(await slow, 200);
   assert.equal(await first.ended, 0, first.output());
   await until('the second to ship', async () => {
     const state = await (await fetch(`http://127.0.0.1:${ports.admin}/state`)).json();
@@ -388,8 +404,12 @@ test('what a process hands over is shipped by one at a time, and to its end', as
   await second.stop();
   const all = log(own).map(chain);
   await until('all of it', async () => once(chains(receiver.records)).length === all.length);
-  assert.deepEqual(once(chains(receiver.records)), all);
+  for (const name of fs.readdirSync(`${own}/audit`).filter((file) => file.startsWith('audit-'))) {
+    const its = fs.readFileSync(`${own}/audit/${name}`, 'utf8').trim().split('\n').map(chain);
+    assert.deepEqual(chains(receiver.records).filter((link) => its.includes(link)), its, 'in order, each process for itself');
+  }
   assert.deepEqual(chains(receiver.records), once(chains(receiver.records)), 'and none twice');
+  assert.equal(receiver.records.filter((record) => record.id === 'slow').length, 1);
   await receiver.stop();
 });
 

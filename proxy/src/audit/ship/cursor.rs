@@ -1,6 +1,7 @@
 //! How far a sink has got: a small file beside the segments, and a lock so that one process ships.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -12,11 +13,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::read::{segments, stem};
 
-/// The place after the last line that a sink has taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a sink has taken: all that was written before a place, but for what follows other places.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// The segment, without what says how it is written.
     pub(super) segment: String,
+    /// The place in it.
+    #[serde(flatten)]
+    pub(super) mark: Mark,
+    /// Older segments that are still written to: two processes write while one hands over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) open: BTreeMap<String, Mark>,
+}
+
+/// The place after a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
     /// The byte where the next line begins, as if the segment were not compressed.
     pub(super) byte: u64,
     /// The digest of the last line, if there is one.
@@ -37,9 +49,16 @@ pub(super) struct Held(#[expect(dead_code, reason = "closing it is what frees th
 impl Cursor {
     /// Before the first line of a segment.
     pub(super) fn before(segment: &str) -> Self {
-        Self { segment: segment.to_owned(), byte: 0, chain: None }
+        Self { segment: segment.to_owned(), ..Self::default() }
     }
 
+    /// The oldest segment that is needed.
+    fn oldest(self) -> String {
+        self.open.into_keys().chain([self.segment]).min().unwrap_or_default()
+    }
+}
+
+impl Mark {
     /// The digest of the last line.
     pub(super) fn link(&self) -> Option<Link> {
         self.chain.as_ref().and_then(|chain| Link::from_hex(chain.as_bytes()))
@@ -107,7 +126,7 @@ impl Kept {
 pub fn oldest_needed(folder: &Path) -> Option<String> {
     let cursors = cursors(folder).ok()?;
     let read = |path: &PathBuf| serde_json::from_slice::<Cursor>(&fs::read(path).ok()?).ok();
-    cursors.iter().filter_map(read).map(|cursor| cursor.segment).min()
+    cursors.iter().filter_map(read).map(Cursor::oldest).min()
 }
 
 /// Puts the cursors of sinks aside that are not among `names` any more, so that nobody waits for
@@ -144,11 +163,13 @@ mod tests {
             fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(kept.load().unwrap(), Some(Cursor::before("audit-1")));
-        let cursor =
-            Cursor { segment: "audit-2".to_owned(), byte: 9, chain: Some("ab".repeat(32)) };
+        let mark = Mark { byte: 9, chain: Some("ab".repeat(32)) };
+        let open = BTreeMap::from([("audit-1".to_owned(), Mark::default())]);
+        let cursor = Cursor { segment: "audit-2".to_owned(), mark, open };
         kept.store(&cursor).unwrap();
         assert_eq!(kept.load().unwrap(), Some(cursor.clone()));
-        assert!(cursor.link().is_some());
+        assert!(cursor.mark.link().is_some());
+        assert_eq!(oldest_needed(folder.path()).as_deref(), Some("audit-1"));
         fs::write(kept.path("cursor"), "{").unwrap();
         assert_eq!(kept.load().unwrap(), Some(Cursor::before("audit-1")));
     }

@@ -1,13 +1,14 @@
 //! What is to be shipped: whole lines from the segments, in order, from a cursor on.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use filters::audit::chain::Sealed;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Mark};
 use crate::audit::read::{Line, Lines, is_compressed, segments, stem};
 
 /// A batch is not longer, unless one record is.
@@ -17,9 +18,14 @@ const BYTES_MAX: usize = 1 << 20;
 pub(super) struct Source {
     folder: PathBuf,
     at: Cursor,
-    open: Option<Lines>,
-    /// A segment that was read again because its lines did not follow each other.
-    doubted: Option<String>,
+    /// A segment that is being read.
+    lines: Option<(String, Lines)>,
+    /// The segments that were there when it was looked last.
+    known: Option<BTreeSet<String>>,
+    /// Those that came late: after one with a newer name was begun.
+    late: BTreeSet<String>,
+    /// Those that were read again because their lines did not follow each other.
+    doubted: BTreeSet<String>,
     /// Segments that were gone before they were read.
     lost: u64,
     buffered: Vec<Record>,
@@ -38,16 +44,16 @@ pub(super) struct Record {
 enum Came {
     /// As many as were asked for.
     Full,
-    /// To the end of what is written.
+    /// To the end of what is written, and more may be.
     ToTheEnd,
-    /// To a line that does not follow the one before.
-    Apart,
+    /// To the end of what ever will be.
+    Through,
 }
 
 impl Source {
     pub(super) fn new(folder: &Path, at: Cursor) -> Self {
-        let (open, doubted, buffered) = Default::default();
-        Self { folder: folder.to_owned(), at, open, doubted, lost: 0, buffered }
+        let (lines, known, late, doubted, lost, buffered) = Default::default();
+        Self { folder: folder.to_owned(), at, lines, known, late, doubted, lost, buffered }
     }
 
     /// The place after the last line that was read.
@@ -63,126 +69,178 @@ impl Source {
     /// Reads from there again.
     pub(super) fn rewind(&mut self, to: &Cursor) {
         self.at = to.clone();
-        self.open = None;
+        self.lines = None;
+        for late in self.late.range(..to.segment.clone()) {
+            self.at.open.entry(late.clone()).or_default();
+        }
     }
 
     /// The next lines, at most so many; none if all that is written was read.
     pub(super) fn read(&mut self, max: usize) -> io::Result<Vec<Record>> {
         // What was read before an error is not read again.
         let mut records = std::mem::take(&mut self.buffered);
-        if let Err(error) = self.fill(&mut records, max) {
-            self.buffered = records;
-            self.open = None;
-            return Err(error);
+        let mut tries = 0..3;
+        loop {
+            let Err(error) = self.fill(&mut records, max) else { return Ok(records) };
+            self.lines = None;
+            // It was compressed, or removed, just now.
+            if error.kind() != io::ErrorKind::NotFound || tries.next().is_none() {
+                self.buffered = records;
+                return Err(error);
+            }
         }
-        Ok(records)
     }
 
     fn fill(&mut self, records: &mut Vec<Record>, max: usize) -> io::Result<()> {
         loop {
             let all = segments(&self.folder)?;
-            let Some(path) = self.find(&all)? else { return Ok(()) };
-            // Looked at before the end is seen: what is closed after that may have grown before.
-            let closed = is_closed(&path, &all);
-            match self.lines(&path, records, max) {
-                Ok(Came::Full) => return Ok(()),
-                Ok(Came::ToTheEnd) => {
-                    let own = stem(&path).map(str::to_owned);
-                    let next = all.iter().filter_map(|path| stem(path));
-                    let next =
-                        next.filter(|next| own.as_deref().is_some_and(|own| *next > own)).min();
-                    let Some(next) = next.filter(|_| closed) else { return Ok(()) };
-                    self.at = Cursor { segment: next.to_owned(), byte: 0, ..self.at.clone() };
+            self.notice(&all);
+            for segment in self.at.open.keys().cloned().collect::<Vec<_>>() {
+                match self.segment(&segment, &all, records, max)? {
+                    Came::Full => return Ok(()),
+                    Came::ToTheEnd => {}
+                    Came::Through => _ = self.at.open.remove(&segment),
                 }
-                Ok(Came::Apart) => {
-                    tracing::warn!(
-                        segment = self.at.segment,
-                        byte = self.at.byte,
-                        "a line does not follow the one before: the segment is shipped again"
-                    );
-                    self.doubted = Some(self.at.segment.clone());
-                    self.at = Cursor::before(&self.at.segment);
-                    self.open = None;
-                }
-                // It was compressed, or removed, just now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => self.open = None,
-                Err(error) => return Err(error),
             }
+            if !self.find(&all)? {
+                return Ok(());
+            }
+            let segment = self.at.segment.clone();
+            let came = self.segment(&segment, &all, records, max)?;
+            let next = all.iter().filter_map(|path| stem(path)).find(|next| **next > *segment);
+            let (Some(next), false) = (next, came == Came::Full) else { return Ok(()) };
+            if came == Came::ToTheEnd {
+                self.at.open.insert(segment, self.at.mark.clone());
+            }
+            self.at.segment = next.to_owned();
+            self.at.mark.byte = 0;
         }
     }
 
-    /// The segment to read. If it is gone, the next newer one.
-    fn find(&mut self, all: &[PathBuf]) -> io::Result<Option<PathBuf>> {
-        let is_ours = |path: &&PathBuf| stem(path) == Some(&*self.at.segment);
-        if let Some(path) = all.iter().find(is_ours) {
-            return Ok(Some(path.clone()));
+    /// Two processes that begin a segment at once may do so in another order than their names have.
+    fn notice(&mut self, all: &[PathBuf]) {
+        let stems: BTreeSet<String> =
+            all.iter().filter_map(|path| stem(path)).map(str::to_owned).collect();
+        if let Some(known) = &self.known {
+            for late in stems.difference(known).filter(|stem| **stem < self.at.segment) {
+                self.at.open.entry(late.clone()).or_default();
+                self.late.insert(late.clone());
+            }
+        }
+        self.known = Some(stems);
+    }
+
+    /// Finds the segment to read. If it is gone, the next newer one. `false` if there is none.
+    fn find(&mut self, all: &[PathBuf]) -> io::Result<bool> {
+        if all.iter().any(|path| stem(path) == Some(&*self.at.segment)) {
+            return Ok(true);
         }
         let newer = |path: &&PathBuf| stem(path).is_some_and(|stem| *stem > *self.at.segment);
-        let Some(path) = all.iter().find(newer) else { return Ok(None) };
-        self.open = None;
-        let next = Cursor::before(stem(path).unwrap_or_default());
-        if self.at.chain.is_none() || previous(path)? != self.at.chain {
-            self.lost += 1;
-            tracing::error!(
-                segment = self.at.segment,
-                byte = self.at.byte,
-                next = next.segment,
-                "a segment is gone before it was shipped: its records are missing there"
-            );
+        let Some(path) = all.iter().find(newer) else { return Ok(false) };
+        let last = &self.at.mark.chain;
+        let next = stem(path).unwrap_or_default().to_owned();
+        if last.is_none() || previous(path)? != *last {
+            self.gone(&self.at.segment.clone());
         }
-        self.at = next;
-        Ok(Some(path.clone()))
+        self.at.segment = next;
+        self.at.mark = Mark::default();
+        Ok(true)
+    }
+
+    fn gone(&mut self, segment: &str) {
+        self.lost += 1;
+        tracing::error!(
+            segment,
+            "a segment is gone before it was shipped: its records are missing there"
+        );
     }
 
     /// Reads lines of one segment.
-    fn lines(&mut self, path: &Path, records: &mut Vec<Record>, max: usize) -> io::Result<Came> {
-        let may_doubt = self.doubted.as_ref() != Some(&self.at.segment);
-        let shrunk = !is_compressed(path) && fs::metadata(path)?.len() < self.at.byte;
-        if shrunk && may_doubt {
-            return Ok(Came::Apart);
-        }
-        let lines = match &mut self.open {
-            Some(lines) => lines,
-            open => open.insert(Lines::open_at(path, self.at.byte)?),
+    fn segment(
+        &mut self,
+        segment: &str,
+        all: &[PathBuf],
+        records: &mut Vec<Record>,
+        max: usize,
+    ) -> io::Result<Came> {
+        let Some(path) = all.iter().find(|path| stem(path) == Some(segment)) else {
+            self.gone(segment);
+            return Ok(Came::Through);
         };
+        // Looked at before the end is seen: what is closed after that may have grown before.
+        let end = if is_closed(path, all) { Came::Through } else { Came::ToTheEnd };
+        let mut mark = self.mark(segment).clone();
+        let shrunk = !is_compressed(path) && fs::metadata(path)?.len() < mark.byte;
+        if shrunk && self.doubted.insert(segment.to_owned()) {
+            mark = self.again(segment);
+        }
         let mut bytes: usize = records.iter().map(|record| record.line.len()).sum();
         while records.len() < max && bytes < BYTES_MAX {
+            let lines = match &mut self.lines {
+                Some((of, lines)) if of == segment => lines,
+                other => {
+                    let lines = Lines::open_at(path, mark.byte)?;
+                    &mut other.insert((segment.to_owned(), lines)).1
+                }
+            };
             let line = match lines.next()? {
                 Some(Line::Whole(line)) => line.to_vec(),
                 Some(Line::TooLong) => {
                     tracing::error!(
-                        segment = self.at.segment,
-                        byte = self.at.byte,
+                        segment,
+                        byte = mark.byte,
                         "a line that is too long for a record is not shipped"
                     );
-                    self.at.byte = lines.byte;
+                    mark = Mark { byte: lines.byte, chain: None };
+                    self.mark(segment).clone_from(&mark);
                     continue;
                 }
                 // What is not whole is being written, or never will be.
                 Some(Line::Torn(_)) | None => {
-                    self.open = None;
-                    return Ok(Came::ToTheEnd);
+                    self.lines = None;
+                    return Ok(end);
                 }
             };
+            let byte = lines.byte;
             let sealed = Sealed::of(&line);
-            let follows = self.at.byte == 0
-                || self.at.link().is_none_or(|last| sealed.is_some_and(|line| line.follows(&last)));
-            if !follows && may_doubt {
-                return Ok(Came::Apart);
+            let follows = mark.byte == 0
+                || mark.link().is_none_or(|last| sealed.is_some_and(|line| line.follows(&last)));
+            if !follows && self.doubted.insert(segment.to_owned()) {
+                mark = self.again(segment);
+                continue;
             }
             if !follows {
                 tracing::error!(
-                    segment = self.at.segment,
-                    byte = self.at.byte,
+                    segment,
+                    byte = mark.byte,
                     "a line does not follow the one before; see `stagedoor audit verify`"
                 );
             }
-            let chain = sealed.map(|line| line.link.to_string());
-            self.at = Cursor { segment: self.at.segment.clone(), byte: lines.byte, chain };
+            mark = Mark { byte, chain: sealed.map(|line| line.link.to_string()) };
+            self.mark(segment).clone_from(&mark);
             bytes += line.len();
             records.push(Record { line, end: self.at.clone() });
         }
         Ok(Came::Full)
+    }
+
+    /// Begins a segment again.
+    fn again(&mut self, segment: &str) -> Mark {
+        let mark = std::mem::take(self.mark(segment));
+        tracing::warn!(
+            segment,
+            byte = mark.byte,
+            "a line does not follow the one before: the segment is shipped again"
+        );
+        self.lines = None;
+        Mark::default()
+    }
+
+    fn mark(&mut self, segment: &str) -> &mut Mark {
+        if self.at.segment == segment {
+            return &mut self.at.mark;
+        }
+        self.at.open.entry(segment.to_owned()).or_default()
     }
 }
 
@@ -265,29 +323,53 @@ mod tests {
         fs::write(&open, [&second[..], &more[..]].concat()).unwrap();
         let records = source.read(9).unwrap();
         assert_eq!(bodies(&records), [r#"{"n":4}"#]);
-        assert_eq!(records[0].end.chain, Some(link.to_string()));
+        assert_eq!(records[0].end.mark.chain, Some(link.to_string()));
         assert_eq!(source.lost(), 0);
     }
 
     #[test]
-    fn a_segment_that_another_process_writes_is_read_to_its_end_before_the_next() {
+    fn two_processes_that_write_at_once_are_both_read_to_their_ends() {
         let folder = tempfile::tempdir().unwrap();
-        // This test's own process stands for the one before, which still drains.
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (mut link, mut one) = (Link::START, Link::START);
+        // Its number has to be known before the name of what it has open.
+        let script = "f=$0/audit-1-$$.jsonl; : > $f; exec tail -f $f";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         let old = folder.path().join(format!("audit-1-{}.jsonl", child.id()));
-        let mut link = Link::START;
-        fs::write(&old, sealed(&mut link, &[r#"{"n":1}"#])).unwrap();
+        while !is_open_in(child.id(), &old)
+            || fs::read(format!("/proc/{}/comm", child.id())).unwrap() != b"tail\n"
+        {
+            std::thread::yield_now();
+        }
+        fs::write(&old, sealed(&mut one, &[r#"{"n":1}"#])).unwrap();
         let new = folder.path().join(format!("audit-2-{}.jsonl", std::process::id()));
         fs::write(&new, sealed(&mut link, &[r#"{"n":3}"#])).unwrap();
-        let all = segments(folder.path()).unwrap();
-        assert!(is_closed(&old, &all), "it lives, and does not have it open");
-        assert!(!is_closed(&new, &all));
-        let held = fs::File::open(&new).unwrap();
-        assert!(is_open_in(std::process::id(), &new));
-        drop(held);
-        assert!(!is_open_in(std::process::id(), &new));
+        let mut source = Source::new(folder.path(), Cursor::before(stem(&old).unwrap()));
+        assert_eq!(bodies(&source.read(9).unwrap()), [r#"{"n":1}"#, r#"{"n":3}"#]);
+        assert_eq!(source.at().open.len(), 1, "the old one may grow");
+        let append = |path: &Path, lines: &[u8]| {
+            let mut file = fs::File::options().append(true).create(true).open(path).unwrap();
+            io::Write::write_all(&mut file, lines).unwrap();
+        };
+        // The old one grows, and goes on in another segment, whose name is older than the next.
+        append(&old, &sealed(&mut one, &[r#"{"n":2}"#]));
+        assert_eq!(bodies(&source.read(9).unwrap()), [r#"{"n":2}"#]);
+        let stored = source.at().clone();
+        append(&new, &sealed(&mut link, &[r#"{"n":4}"#]));
+        let late = folder.path().join(format!("audit-1b-{}.jsonl", child.id()));
+        append(&late, &sealed(&mut one, &[r#"{"n":5}"#]));
+        assert_eq!(bodies(&source.read(9).unwrap()), [r#"{"n":5}"#, r#"{"n":4}"#]);
+        source.rewind(&stored);
+        assert_eq!(bodies(&source.read(9).unwrap()), [r#"{"n":5}"#, r#"{"n":4}"#]);
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!(source.read(9).unwrap(), []);
+        assert!(source.at().open.is_empty());
+        assert_eq!(source.lost(), 0);
     }
 
     #[test]
@@ -299,11 +381,13 @@ mod tests {
         let first = format!("{{\"kind\":\"segment\",\"previous\":\"{last}\"}}");
         let text = sealed(&mut link, &[&first]);
         fs::write(folder.path().join(format!("audit-3-{GONE}.jsonl")), text).unwrap();
-        let at = Cursor { segment: "audit-1-7".to_owned(), byte: 80, chain: Some(last) };
-        let mut source = Source::new(folder.path(), at.clone());
+        let of = |chain: String| Cursor {
+            mark: Mark { byte: 80, chain: Some(chain) },
+            ..Cursor::before("audit-1-7")
+        };
+        let mut source = Source::new(folder.path(), of(last));
         assert_eq!((source.read(9).unwrap().len(), source.lost()), (1, 0));
-        let at = Cursor { chain: Some("00".repeat(32)), ..at };
-        let mut source = Source::new(folder.path(), at);
+        let mut source = Source::new(folder.path(), of("00".repeat(32)));
         assert_eq!((source.read(9).unwrap().len(), source.lost()), (1, 1));
     }
 

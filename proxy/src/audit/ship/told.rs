@@ -51,7 +51,7 @@ impl Told {
     }
 
     pub(super) fn at(&self, cursor: &Cursor) {
-        self.now.lock().cursor = Some((cursor.segment.clone(), cursor.byte));
+        self.now.lock().cursor = Some((cursor.segment.clone(), cursor.mark.byte));
     }
 
     pub(super) fn oldest(&self, seconds: Option<u64>) {
