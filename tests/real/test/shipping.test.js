@@ -2,7 +2,7 @@
 // Records get to where they are wanted: all of them, in order, whatever happens on the way.
 
 const assert = require('node:assert/strict');
-const { execFileSync, spawnSync } = require('node:child_process');
+const { execFileSync, spawn, spawnSync } = require('node:child_process');
 const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
@@ -445,6 +445,27 @@ test('a connection of syslog that breaks is opened again, and what was on it is 
   assert.deepEqual(all, log(at));
   await at.stop();
   await rsyslog.stop('SIGKILL');
+});
+
+test('standard output that nobody reads keeps no request, no other sink and no end waiting', async () => {
+  const receiver = await webhook({ ...pairOf(server), secret: KEY });
+  const own = fs.mkdtempSync(`${folder}/stuck-`);
+  earlier(`${own}/audit`, 4, 400);
+  const edge = await freePort();
+  fs.writeFileSync(`${own}/stagedoor.yaml`, `version: stagedoor/v1\n${config({ out: '{kind: stdout}', siem: hook(receiver.port) })({ edge }, own)}\nprocess: {drain_delay: 0s, drain_timeout: 5s}`);
+  const child = spawn(binary, ['run', '-c', `${own}/stagedoor.yaml`], { stdio: ['ignore', 'pipe', 'ignore'] });
+  child.stdout.pause();
+  const ended = new Promise((resolve) => child.on('exit', resolve));
+  const at = { url: `http://127.0.0.1:${edge}` };
+  await until('it', async () => (await read(at)).status === 200);
+  await load(at, 200);
+  const lines = log(own);
+  await until('the other sink to have them', async () => receiver.records.length >= lines.length);
+  const from = Date.now();
+  child.kill('SIGTERM');
+  assert.equal(await ended, 0);
+  assert.ok(Date.now() - from < 9000);
+  await receiver.stop();
 });
 
 test('a config that would lose records or show them is told before it runs', () => {

@@ -28,6 +28,10 @@ pub(super) fn milliseconds(time: &str) -> Option<i64> {
 /// JSON with everything escaped that is not visible ASCII, so that no name can turn a terminal's or
 /// a log viewer's text around.
 pub(super) fn ascii(json: &str) -> String {
+    // Nearly always there is nothing to do.
+    if json.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return json.to_owned();
+    }
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if (' '..='~').contains(&c) {

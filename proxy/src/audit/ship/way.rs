@@ -41,6 +41,8 @@ pub(super) struct Way {
     /// Why the last secrets are still in use.
     kept: Option<String>,
     client: Option<reqwest::Client>,
+    /// Whom a connection believes.
+    tls: Option<rustls::ClientConfig>,
     connection: Option<syslog::Connection>,
 }
 
@@ -54,8 +56,8 @@ impl Way {
         guard: Arc<Guard>,
         secrets: Secrets,
     ) -> Self {
-        let (kept, client, connection) = Default::default();
-        Self { written, dial, guard, secrets, kept, client, connection }
+        let (kept, client, tls, connection) = Default::default();
+        Self { written, dial, guard, secrets, kept, client, tls, connection }
     }
 
     /// Whether a batch counts as taken only once the next was, for want of an answer.
@@ -113,7 +115,7 @@ impl Way {
         let Ok(read) = read else { return };
         if self.secrets != read {
             self.secrets = read;
-            (self.client, self.connection) = (None, None);
+            (self.client, self.tls, self.connection) = (None, None, None);
         }
     }
 
@@ -132,13 +134,12 @@ impl Way {
                 self.client.insert(client).clone()
             }
         };
-        let lines = records.iter().map(|record| (&*record.line, self.shown(record)));
-        let (body, kind, mut headers) = if is_otlp {
-            (otlp::body(lines), "application/x-protobuf", HeaderMap::new())
+        let body = self.encoded(records).await?.unwrap_or_default();
+        let (kind, mut headers) = if is_otlp {
+            ("application/x-protobuf", HeaderMap::new())
         } else {
-            let body = webhook::body(lines.map(|(_, shown)| shown));
-            let headers = webhook::headers(&body, self.secrets.key.as_deref(), clock::now().unix);
-            (body, "application/json", headers)
+            let key = self.secrets.key.as_deref();
+            ("application/json", webhook::headers(&body, key, clock::now().unix))
         };
         headers.extend(self.secrets.headers.iter().cloned());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -168,11 +169,10 @@ impl Way {
     }
 
     async fn write(&mut self, records: &[Record]) -> Result<Answer, String> {
-        let address = self.written.address.as_ref().expect("a config that is valid has it");
-        let lines = records.iter().map(|record| (&*record.line, self.shown(record)));
-        let Some(frames) = syslog::frames(lines) else {
+        let Some(frames) = self.encoded(records).await? else {
             return Ok(Answer::Refused("a message would be too long".to_owned()));
         };
+        let address = self.written.address.as_ref().expect("a config that is valid has it");
         let wrong =
             |error: &dyn std::fmt::Display| format!("cannot write to `{}`: {error}", **address);
         if let Some(connection) = &mut self.connection
@@ -194,7 +194,13 @@ impl Way {
                 let found = fetch::addresses(&self.dial, &self.guard, &place).await?;
                 let stream = self.dial.connect(&found, *self.written.timeout.value).await;
                 let (stream, _) = stream.map_err(|error| wrong(&error))?;
-                let tls = fetch::tls(self.written.ca.as_deref().map(std::path::PathBuf::as_path))?;
+                let tls = match &self.tls {
+                    Some(tls) => tls.clone(),
+                    None => {
+                        let ca = self.written.ca.as_deref().map(std::path::PathBuf::as_path);
+                        self.tls.insert(fetch::tls(ca)?).clone()
+                    }
+                };
                 let opened = syslog::Connection::open(stream, &address.host, tls).await;
                 none.insert(opened.map_err(|error| wrong(&error))?)
             }
@@ -204,10 +210,10 @@ impl Way {
     }
 
     async fn print(&self, records: &[Record]) -> Result<Answer, String> {
-        let lines: String = records.iter().map(|record| self.shown(record) + "\n").collect();
+        let lines = self.encoded(records).await?.unwrap_or_default();
         let printed = tokio::task::spawn_blocking(move || {
             let mut out = std::io::stdout().lock();
-            out.write_all(lines.as_bytes())?;
+            out.write_all(&lines)?;
             out.flush()
         });
         let printed = printed.await.map_err(|error| error.to_string())?;
@@ -215,21 +221,34 @@ impl Way {
         Ok(Answer::Taken)
     }
 
-    /// A record as it is sent: JSON, on one line, in ASCII.
-    fn shown(&self, record: &Record) -> String {
-        match (self.written.format, std::str::from_utf8(&record.line)) {
-            (ShipFormat::Ocsf, _) => ocsf::event(&record.line),
-            (ShipFormat::Stagedoor, Ok(line))
-                if line.is_ascii()
-                    && serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok() =>
-            {
-                line.to_owned()
-            }
-            // Somebody else wrote it.
-            _ => {
-                let text = String::from_utf8_lossy(&record.line);
-                ocsf::ascii(&serde_json::json!({"kind": "unreadable", "line": text}).to_string())
-            }
+    /// A batch as it is sent, made where it keeps no other sink waiting. `None` if that cannot be.
+    async fn encoded(&self, records: &[Record]) -> Result<Option<Vec<u8>>, String> {
+        let (kind, format, records) = (self.written.kind, self.written.format, records.to_vec());
+        let encoded = tokio::task::spawn_blocking(move || encoded(kind, format, &records));
+        encoded.await.map_err(|error| error.to_string())
+    }
+}
+
+fn encoded(kind: ShipKind, format: ShipFormat, records: &[Record]) -> Option<Vec<u8>> {
+    let lines = records.iter().map(|record| (&*record.line, shown(format, &record.line)));
+    match kind {
+        ShipKind::OtlpHttp => Some(otlp::body(lines)),
+        ShipKind::Webhook => Some(webhook::body(lines.map(|(_, shown)| shown))),
+        ShipKind::SyslogTls => syslog::frames(lines),
+        ShipKind::Stdout => Some(lines.map(|(_, shown)| shown + "\n").collect::<String>().into()),
+    }
+}
+
+/// A line as it is sent: JSON, on one line, in ASCII.
+fn shown(format: ShipFormat, line: &[u8]) -> String {
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+    match (format, std::str::from_utf8(line)) {
+        (ShipFormat::Ocsf, _) => ocsf::event(line),
+        (ShipFormat::Stagedoor, Ok(line)) if line.is_ascii() && is_json() => line.to_owned(),
+        // Somebody else wrote it.
+        _ => {
+            let text = String::from_utf8_lossy(line);
+            ocsf::ascii(&serde_json::json!({"kind": "unreadable", "line": text}).to_string())
         }
     }
 }
