@@ -54,6 +54,8 @@ struct Sink {
     stop: watch::Receiver<bool>,
     /// Attempts that failed in a row.
     failed: u32,
+    /// Whether something was sent that has no answer yet.
+    unanswered: bool,
 }
 
 /// When to try again.
@@ -98,6 +100,7 @@ impl Shipping {
                 told,
                 stop: stopped.clone(),
                 failed: 0,
+                unanswered: false,
             });
         }
         if !sinks.is_empty() {
@@ -219,13 +222,15 @@ impl Sink {
     /// There is nothing to ship: what was sent last has got there if nobody says otherwise.
     async fn rest(&mut self, source: &mut Source, stored: &mut Cursor) -> Go {
         if *source.at() != *stored {
-            if self.way.is_unanswered() {
+            if self.unanswered {
                 // A receiver that is gone says so in this time.
                 let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
                 if !self.way.is_open().await {
+                    self.unanswered = false;
                     source.rewind(stored);
                     return self.wait("the receiver has closed the connection", None).await;
                 }
+                self.unanswered = false;
             }
             let at = source.at().clone();
             if let Err(error) = self.store(&at, stored).await {
@@ -255,7 +260,7 @@ impl Sink {
         while let Some(part) = parts.pop() {
             let Some(last) = part.last() else { continue };
             // What has no answer counts once the next was sent, too.
-            let safe = if self.way.is_unanswered() {
+            let safe = if self.way.has_no_answers() {
                 before(batch, part, begun)
             } else {
                 last.end.clone()
@@ -270,6 +275,7 @@ impl Sink {
                         tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "of the records before this place some were refused");
                     }
                     self.told.shipped.fetch_add(taken, Ordering::Relaxed);
+                    self.unanswered = self.way.has_no_answers();
                     match self.store(&safe, stored).await {
                         Ok(()) => {
                             self.failed = 0;
@@ -299,7 +305,8 @@ impl Sink {
                 Answer::Later(cause, wait) => (cause, wait),
             };
             let Go::On = self.wait(&cause, wait).await else { return Go::Away };
-            if self.way.is_unanswered() {
+            if self.way.has_no_answers() {
+                self.unanswered = false;
                 source.rewind(stored);
                 return Go::On;
             }

@@ -61,7 +61,7 @@ impl Way {
     }
 
     /// Whether a batch counts as taken only once the next was, for want of an answer.
-    pub(super) fn is_unanswered(&self) -> bool {
+    pub(super) fn has_no_answers(&self) -> bool {
         self.written.kind == ShipKind::SyslogTls
     }
 
