@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Located, Size};
+use crate::{Duration, Located, Name, Ship, Size};
 
 /// Where the audit records go: one line of JSON for each exchange, allowed or denied, and before an
 /// action is asked of an upstream, one that says so and is on disk by then. Lines are chained; see
@@ -22,9 +23,11 @@ pub struct Audit {
     pub segment_age_max: Duration,
     /// Whether closed segments are compressed (`.jsonl.zst`). All commands read both kinds.
     pub compress: bool,
-    /// Segments beyond this many are removed, the oldest first. 0 keeps all.
+    /// Segments beyond this many are removed, the oldest first. 0 keeps all. What a sink of `ship` has
+    /// not got yet is kept until there are twice as many.
     pub segments_kept: u32,
-    /// Segments that were closed longer ago are removed, for example `90d`. Default: none is.
+    /// Segments that were closed longer ago are removed, for example `90d`; what a sink has not got
+    /// yet, after twice that. Default: none is.
     pub kept_for: Option<Duration>,
     /// Memory for records that wait to be written. When it is full, records of reads are dropped
     /// and counted (`stagedoor_audit_records_lost_total`), and actions are refused with 503
@@ -32,6 +35,8 @@ pub struct Audit {
     pub buffer_max: Size,
     /// Signs the chain now and then. Default: it is not signed.
     pub checkpoints: Option<Checkpoints>,
+    /// Where records are sent, beside the folder, by a name of your choice.
+    pub ship: IndexMap<Name, Located<Ship>>,
 }
 
 /// How the chain of records is signed: whoever can write the folder cannot write anew what came
@@ -68,6 +73,7 @@ impl Default for Audit {
             kept_for: None,
             buffer_max: Size::mebibytes(8),
             checkpoints: None,
+            ship: IndexMap::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod egress;
 mod identity;
 mod listeners;
 mod routes;
+mod ship;
 mod spacelift;
 mod upstreams;
 
@@ -47,6 +48,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     delivery::check(config, &mut found);
     egress::check(config, &mut found);
     headers(config, &mut found);
+    ship::check(config, &mut found);
     found
 }
 

@@ -6,11 +6,12 @@ use crate::tree::{Node, Value};
 pub(crate) struct Cuts(Node);
 
 /// Where entries stand that are judged together.
-const SECTIONS: [&[&str]; 10] = [
+const SECTIONS: [&[&str]; 11] = [
     &["listeners"],
     &["identity", "issuers"],
     &["identity", "client_certificates"],
     &["workspaces", "named"],
+    &["audit", "ship"],
     &["credentials"],
     &["upstreams"],
     &["egress", "rules"],

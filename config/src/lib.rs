@@ -19,6 +19,7 @@ mod env;
 mod graphql;
 mod header_name;
 mod headers;
+mod host_port;
 mod host_rule;
 mod identity;
 mod include;
@@ -37,6 +38,7 @@ mod rentable;
 mod retries;
 mod routes;
 mod schema;
+mod ship;
 mod size;
 mod syntax;
 mod timeouts;
@@ -65,6 +67,7 @@ pub use egress::{
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
+pub use host_port::HostPort;
 pub use host_rule::HostRule;
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
@@ -87,6 +90,7 @@ pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };
 pub use schema::{json_schema, markdown};
+pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
 pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};

@@ -1,6 +1,6 @@
 //! The admin listener: health, metrics, state and reload. For operators, on loopback.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -182,6 +182,27 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
+    let shipping: Vec<Value> = stage
+        .shipping
+        .told()
+        .iter()
+        .map(|sink| {
+            let told = sink.now();
+            json!({
+                "name": sink.name,
+                "kind": sink.kind.name(),
+                "segment": told.cursor.as_ref().map(|(segment, _)| segment),
+                "byte": told.cursor.as_ref().map(|(_, byte)| byte),
+                "behind_seconds": told.oldest.map_or(0, |oldest| now.unix_seconds().saturating_sub(oldest)),
+                "failing_since": told.failing.as_ref().map(|(since, _)| since),
+                "failing": told.failing.as_ref().map(|(_, cause)| cause),
+                "elsewhere": told.elsewhere,
+                "records_shipped": sink.shipped.load(Ordering::Relaxed),
+                "records_refused": sink.refused.load(Ordering::Relaxed),
+                "segments_lost": sink.lost_segments.load(Ordering::Relaxed),
+            })
+        })
+        .collect();
     let (verified, strangers) = stage.state.limiters.len();
     let upstreams: Vec<Value> = live
         .loaded
@@ -215,6 +236,7 @@ fn state(stage: &Stage) -> Value {
             "records_lost": stage.audit.lost(),
             "bytes_written": stage.audit.written(),
             "head": chain(&stage.audit.last_head()),
+            "ship": shipping,
         },
     })
 }

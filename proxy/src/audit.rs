@@ -10,6 +10,7 @@ mod lock;
 pub(crate) mod read;
 mod recovery;
 mod segment;
+pub mod ship;
 mod sink;
 
 use std::{

@@ -33,6 +33,7 @@ use crate::{
     metrics::Metrics,
 };
 
+pub(crate) use secret::line;
 pub use secret::secret;
 
 /// All credentials of a config, ready to be shown. Replaced with it; what has not changed is taken

@@ -86,15 +86,23 @@ impl reqwest::dns::Resolve for Bound {
             if name.as_str() != place.host {
                 return Err(format!("`{}` was not to be asked", name.as_str()).into());
             }
-            let found = if place.inside {
-                dial.addresses(&place.host, place.port).await?
-            } else {
-                dial.vetted(&place.host, place.port, &guard).await.map_err(advised)?
-            };
+            let found = addresses(&dial, &guard, &place).await?;
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());
             Ok(found)
         })
     }
+}
+
+/// The addresses of a place that may be dialled.
+pub(crate) async fn addresses(
+    dial: &Dial,
+    guard: &Guard,
+    place: &Place,
+) -> Result<Vec<SocketAddr>, String> {
+    if place.inside {
+        return dial.addresses(&place.host, place.port).await.map_err(|error| error.to_string());
+    }
+    dial.vetted(&place.host, place.port, guard).await.map_err(advised)
 }
 
 /// What a place may not be, and what to write if it is meant.
@@ -117,6 +125,16 @@ pub(crate) fn client(
     place: &Place,
     ca: Option<&Path>,
 ) -> Result<reqwest::Client, String> {
+    builder(dial, guard, place, ca)?.build().map_err(|error| error.to_string())
+}
+
+/// The same, for whoever asks more often and keeps connections.
+pub(crate) fn builder(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+) -> Result<reqwest::ClientBuilder, String> {
     if let (Ok(ip), false) = (place.host.parse::<IpAddr>(), place.inside) {
         // A literal address is not looked up.
         let target = SocketAddr::new(ip, place.port).to_string();
@@ -125,18 +143,10 @@ pub(crate) fn client(
         vetted.map_err(|denial| advised(Unreachable::Refused(Box::new(denial))))?;
     }
     let bound = Bound { dial: dial.clone(), guard: Arc::clone(guard), place: place.clone() };
-    let roots = match ca {
-        Some(file) => certs::roots(file).map_err(|error| error.to_string())?,
-        None => system_roots(),
-    };
-    let tls = rustls::ClientConfig::builder_with_provider(certs::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = tls(ca)?;
     // A request that wants something else says so in its place.
     let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
-    reqwest::Client::builder()
+    Ok(reqwest::Client::builder()
         .default_headers(HeaderMap::from_iter([accept]))
         .use_preconfigured_tls(tls)
         .dns_resolver(Arc::new(bound))
@@ -145,9 +155,19 @@ pub(crate) fn client(
         .connect_timeout(PATIENCE)
         .timeout(PATIENCE)
         .pool_max_idle_per_host(0)
-        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| error.to_string())
+        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION"))))
+}
+
+/// Believes whom these CAs (or the system's) vouch for.
+pub(crate) fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let roots = match ca {
+        Some(file) => certs::roots(file).map_err(|error| error.to_string())?,
+        None => system_roots(),
+    };
+    let builder = rustls::ClientConfig::builder_with_provider(certs::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn system_roots() -> rustls::RootCertStore {
@@ -161,13 +181,16 @@ pub(crate) async fn send(
     request: reqwest::RequestBuilder,
     url: &str,
 ) -> Result<reqwest::Response, String> {
-    request.send().await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        format!("cannot get `{url}`: {cause}")
-    })
+    request.send().await.map_err(|error| format!("cannot get `{url}`: {}", root(&error)))
+}
+
+/// What is at the root of an error.
+pub(crate) fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// The body of an answer of `url`, up to a limit.

@@ -14,7 +14,7 @@ use filters::{
 use parking_lot::Mutex;
 
 use crate::{
-    audit::Audit,
+    audit::{Audit, ship::Shipping},
     clock,
     credentials::Credentials,
     dial::Dial,
@@ -52,6 +52,8 @@ pub struct Stage {
     pub state: Arc<State>,
     /// Where records go.
     pub audit: Arc<Audit>,
+    /// Where they go from there.
+    pub shipping: Shipping,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Fetches keys.

@@ -1,6 +1,9 @@
 //! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use filters::{
     Exchange, Label, Policy,
@@ -13,7 +16,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::live::Stage;
+use crate::{audit::ship::Told, clock, live::Stage};
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -33,6 +36,11 @@ pub struct Metrics {
     in_flight: IntGauge,
     audit_lost: IntCounter,
     audit_bytes: IntCounter,
+    shipped: IntCounterVec,
+    ship_failures: IntCounterVec,
+    ship_refused: IntCounterVec,
+    ship_lost: IntCounterVec,
+    ship_behind: IntGaugeVec,
     reload_success: IntGauge,
     reload_time: IntGauge,
     reload_failures: IntGauge,
@@ -198,6 +206,31 @@ impl Metrics {
             ),
             audit_bytes: keep
                 .counter("stagedoor_audit_bytes_total", "Bytes of audit records written"),
+            shipped: keep.counters(
+                "stagedoor_audit_shipped_records_total",
+                "Audit records that a sink has taken",
+                &["sink"],
+            ),
+            ship_failures: keep.counters(
+                "stagedoor_audit_ship_failures_total",
+                "Attempts to ship audit records that failed",
+                &["sink"],
+            ),
+            ship_refused: keep.counters(
+                "stagedoor_audit_ship_refused_records_total",
+                "Audit records that a sink would not take",
+                &["sink"],
+            ),
+            ship_lost: keep.counters(
+                "stagedoor_audit_ship_lost_segments_total",
+                "Segments that were gone before they were shipped",
+                &["sink"],
+            ),
+            ship_behind: keep.gauges(
+                "stagedoor_audit_ship_behind_seconds",
+                "Age of the oldest audit record that a sink does not have",
+                &["sink"],
+            ),
             reload_success: keep.gauge(
                 "stagedoor_config_last_reload_successful",
                 "1 if the last reload was taken over",
@@ -329,6 +362,7 @@ impl Metrics {
         self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
         self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
         self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
+        self.show_shipping(stage.shipping.told());
         self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
         self.certificate_end.reset();
@@ -341,6 +375,26 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut out)
             .expect("memory takes all that is written");
         out
+    }
+
+    fn show_shipping(&self, sinks: &[Arc<Told>]) {
+        for sink in sinks {
+            let name = [&*sink.name];
+            let counters = [
+                (&self.shipped, &sink.shipped),
+                (&self.ship_failures, &sink.failures),
+                (&self.ship_refused, &sink.refused),
+                (&self.ship_lost, &sink.lost_segments),
+            ];
+            for (counter, told) in counters {
+                let counter = counter.with_label_values(&name);
+                counter.inc_by(told.load(Ordering::Relaxed) - counter.get());
+            }
+            let now = clock::now().unix_seconds();
+            let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
+            let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+            self.ship_behind.with_label_values(&name).set(behind);
+        }
     }
 
     fn show_breakers(&self, breakers: &[(Key, Position)]) {

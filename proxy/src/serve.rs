@@ -25,7 +25,7 @@ use pingora::{
 
 use crate::{
     admin::Admin,
-    audit::{Audit, chain::Signing},
+    audit::{Audit, chain::Signing, ship::Shipping},
     clock,
     dial::Dial,
     flights::Flights,
@@ -51,6 +51,8 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
     let (server, stage) = server(stage, upgrade)?;
     server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
     stage.audit.stop();
+    // Last: so that all of it can be shipped.
+    stage.shipping.stop();
     Ok(())
 }
 
@@ -83,6 +85,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
             format!("cannot write audit records to `{}`", folder.display())
         })?;
     let audit = Arc::new(audit);
+    let shipping = Shipping::start(&loaded.config)?;
     let started = loaded.config.clone();
     let live = reload::make(loaded, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
@@ -104,6 +107,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         ),
         state,
         audit,
+        shipping,
         metrics,
         dial,
         flights: Flights::new(),

@@ -12,8 +12,9 @@ use super::{
     chain::Chain,
     compress::Compress,
     lock::Lock,
-    read::{is_compressed, segments},
+    read::{is_compressed, segments, stem},
     segment::{RESERVE, Segment},
+    ship,
 };
 use crate::clock;
 
@@ -173,14 +174,22 @@ impl Folder {
 }
 
 impl Kept {
-    /// Removes what is too old, or too many. The newest always stays.
+    /// Removes what is too old, or too many. The newest always stays, and what a sink has not got
+    /// stays until there are twice as many, or they are twice as old.
     fn prune(&self, folder: &Path) {
         let Ok(segments) = segments(folder) else { return };
-        let surplus = segments.len().saturating_sub(self.count);
+        let needed = ship::oldest_needed(folder);
+        let is_needed =
+            |path: &Path| needed.as_deref().is_some_and(|oldest| stem(path) >= Some(oldest));
         let closed = &segments[..segments.len().saturating_sub(1)];
         for (index, path) in closed.iter().enumerate() {
-            if index >= surplus && !self.is_too_old(path) {
+            let times = if is_needed(path) { 2 } else { 1 };
+            let surplus = segments.len().saturating_sub(self.count.saturating_mul(times));
+            if index >= surplus && !self.is_too_old(path, times) {
                 continue;
+            }
+            if times > 1 {
+                tracing::error!(path = %path.display(), "an audit segment is removed that was not shipped");
             }
             if let Err(error) = fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove an old audit segment");
@@ -189,8 +198,9 @@ impl Kept {
     }
 
     /// A segment is as old as its last line.
-    fn is_too_old(&self, path: &Path) -> bool {
-        let Some(age_max) = self.age_max else { return false };
+    fn is_too_old(&self, path: &Path, times: usize) -> bool {
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        let Some(age_max) = self.age_max.map(|age| age * times) else { return false };
         let changed = fs::metadata(path).and_then(|data| data.modified());
         changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > age_max))
     }
@@ -243,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_too_old_or_too_many_is_removed_and_the_newest_stays() {
-        let left = |kept: Kept| {
+        let left_of = |kept: Kept, needed: Option<u32>| {
             let path = tempfile::tempdir().unwrap();
             let at = |n: u32| path.path().join(format!("audit-{n}.jsonl"));
             (1..=4).for_each(|n| fs::write(at(n), "").unwrap());
@@ -251,13 +261,21 @@ mod tests {
             for n in [1, 4] {
                 fs::File::options().write(true).open(at(n)).unwrap().set_modified(old).unwrap();
             }
+            if let Some(needed) = needed {
+                let cursor = format!(r#"{{"segment":"audit-{needed}","byte":0,"chain":null}}"#);
+                fs::write(path.path().join("ship-siem.cursor"), cursor).unwrap();
+            }
             kept.prune(path.path());
             (1..=4).filter(|n| at(*n).exists()).collect::<Vec<_>>()
         };
+        let left = |kept: Kept| left_of(kept, None);
         let age_max = Some(Duration::from_secs(50));
         assert_eq!(left(Kept { count: usize::MAX, age_max: None }), [1, 2, 3, 4]);
         assert_eq!(left(Kept { count: 2, age_max: None }), [3, 4]);
         assert_eq!(left(Kept { count: usize::MAX, age_max }), [2, 3, 4]);
         assert_eq!(left(Kept { count: 3, age_max }), [2, 3, 4]);
+        // What a sink has not got is kept longer, and not for ever.
+        assert_eq!(left_of(Kept { count: 2, age_max: None }, Some(2)), [2, 3, 4]);
+        assert_eq!(left_of(Kept { count: 1, age_max: None }, Some(1)), [3, 4]);
     }
 }

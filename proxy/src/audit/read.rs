@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -77,6 +77,22 @@ impl Lines {
             Box::new(BufReader::with_capacity(BUFFER, file))
         };
         Ok(Self { from, buffer: Vec::new(), number: 1, byte: 0 })
+    }
+
+    /// Opens a file at a byte where a line begins; a plain file is not read up to there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn open_at(path: &Path, byte: u64) -> io::Result<Self> {
+        if is_compressed(path) {
+            let mut lines = Self::open(path)?;
+            lines.skip(byte)?;
+            return Ok(lines);
+        }
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(byte))?;
+        let from = Box::new(BufReader::with_capacity(BUFFER, file));
+        Ok(Self { from, buffer: Vec::new(), number: 1, byte })
     }
 
     /// Goes on at a byte where a line begins. Lines are numbered from there.

@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use config::Place;
 use serde_json::json;
 
-use crate::{audit::chain::Signing, credentials, jwks, reload, serve, tls};
+use crate::{
+    audit::{chain::Signing, ship::Secrets},
+    credentials, jwks, reload, serve, tls,
+};
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
 #[derive(Args)]
@@ -98,6 +101,9 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
             let error = certs::client_pair(cert, key).err();
             found.extend(of_pair(error, cert, key).map(|error| (&cert.place, error)));
         }
+    }
+    for ship in config.audit.ship.values() {
+        found.extend(Secrets::read(ship).err().map(|error| (&ship.place, error)));
     }
     let passwords = config.egress.callers.values().map(|caller| &caller.password_file);
     found.extend(passwords.filter_map(|f| Some((&f.place, reload::password(f).err()?))));

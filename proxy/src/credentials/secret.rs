@@ -1,5 +1,7 @@
 //! The secrets of credentials, from their files.
 
+use std::path::Path;
+
 use certs::LoadError;
 use config::CredentialKind;
 use filters::Secret;
@@ -14,13 +16,26 @@ pub(super) const SECRET_BYTES_MAX: usize = 16 << 10;
 /// Why its file cannot be used.
 pub fn secret(written: &config::Credential) -> Result<Secret, LoadError> {
     let file = written.secret_file().expect("a config that is valid has it");
-    let wrong = |cause: &str| LoadError { file: file.value.clone(), cause: cause.to_owned() };
-    let text = certs::bytes(file)?;
-    let text = String::from_utf8(text).map_err(|_| wrong("it is not UTF-8"))?;
     if written.kind == CredentialKind::GithubApp {
-        github_app::signer(&text).map_err(|cause| wrong(&cause))?;
+        let text = text(file)?;
+        github_app::signer(&text).map_err(|cause| LoadError { file: file.value.clone(), cause })?;
         return Ok(Secret::new(text));
     }
+    let secret = line(file)?;
+    if written.kind == CredentialKind::Header && !secret.expose().is_ascii() {
+        let cause = "it is not ASCII, as a header must be".to_owned();
+        return Err(LoadError { file: file.value.clone(), cause });
+    }
+    Ok(secret)
+}
+
+/// A secret that is the one line of a file. A line end is not part of it.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn line(file: &Path) -> Result<Secret, LoadError> {
+    let wrong = |cause: &str| LoadError { file: file.to_owned(), cause: cause.to_owned() };
+    let text = text(file)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
@@ -32,10 +47,12 @@ pub fn secret(written: &config::Credential) -> Result<Secret, LoadError> {
     if text.chars().any(char::is_control) {
         return Err(wrong("it has several lines, or other control characters"));
     }
-    if written.kind == CredentialKind::Header && !text.is_ascii() {
-        return Err(wrong("it is not ASCII, as a header must be"));
-    }
     Ok(Secret::new(text))
+}
+
+fn text(file: &Path) -> Result<String, LoadError> {
+    let cause = || LoadError { file: file.to_owned(), cause: "it is not UTF-8".to_owned() };
+    String::from_utf8(certs::bytes(file)?).map_err(|_| cause())
 }
 
 #[cfg(test)]
