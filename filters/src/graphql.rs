@@ -39,6 +39,12 @@ impl Graphql {
         Self { rules: written.iter().map(rule).collect() }
     }
 
+    /// The arguments of a root field that its rules read. May name one twice.
+    pub(crate) fn arguments_of(&self, kind: Kind, field: &str) -> impl Iterator<Item = &str> {
+        let of_it = self.rules.iter().filter(move |rule| rule.has(kind, field));
+        of_it.flat_map(|rule| rule.resources.iter().map(|(_, argument)| argument.as_str()))
+    }
+
     /// Lets an operation through whose every root field a rule allows to this caller.
     ///
     /// # Errors

@@ -83,14 +83,18 @@ pub fn decide(
         if let Some(signed_in) = &exchange.signed_in {
             exchange.operation = Some(signed_in.operation.clone());
         } else if let Some(graphql) = &route.graphql {
-            let Some(body) = head.body else {
-                exchange.lack = Some(Lack::Body);
-                return Err(Denial::GraphqlMalformed { why: "it has no body" });
+            let operation = match (exchange.supposed_operation.take(), head.body) {
+                (Some(supposed), _) => supposed,
+                (None, Some(body)) => Operation::of(head, body)?,
+                (None, None) => {
+                    exchange.lack = Some(Lack::Body);
+                    return Err(Denial::GraphqlMalformed { why: "it has no body" });
+                }
             };
-            let operation = Operation::of(head, body)?;
             exchange.operation = Some(Label::lossy(&operation.to_string()));
             exchange.class = Some(operation.class());
-            graphql.permit(&operation, &route.name, caller, workspace)?;
+            let operation = exchange.graphql.insert(operation);
+            graphql.permit(operation, &route.name, caller, workspace)?;
         }
         let credential = route.credential.as_ref();
         exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
