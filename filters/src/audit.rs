@@ -284,7 +284,11 @@ impl Line<'_> {
         }
         self.foreign("method", facts.method);
         match facts.host.map(std::str::from_utf8) {
-            Some(Ok(host)) => _ = self.foreign("host", &target(host)),
+            Some(Ok(host)) => {
+                if self.foreign("host", &target(host)) == Whole::No {
+                    self.literal("host_in_part", "true");
+                }
+            }
             Some(Err(_)) => self.text("host", "?"),
             None => {}
         }
@@ -324,9 +328,9 @@ impl Line<'_> {
             self.list("workspaces", &caller.workspaces);
             self.maybe("caller_plugin", caller.plugin.as_deref());
         }
-        let by_certificate = |proof| proof == Proof::ClientCertificate;
+        let counted = |proof| matches!(proof, Proof::ClientCertificate | Proof::Listener);
         if let Some(shown) = facts.certificate
-            && exchange.caller.as_ref().is_none_or(|caller| by_certificate(caller.proof))
+            && exchange.caller.as_ref().is_none_or(|caller| counted(caller.proof))
         {
             self.certificate(shown);
         }
@@ -594,6 +598,27 @@ pub fn rfc3339(unix: Duration) -> [u8; 27] {
     text
 }
 
+/// The time since 1970 that a record's text says.
+pub fn unix_of(text: &str) -> Option<Duration> {
+    let bytes = text.as_bytes();
+    let number = |from: usize, to: usize| -> Option<u64> {
+        let digits = bytes.get(from..to)?;
+        let digit = |sum: u64, b: &u8| b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0'));
+        digits.iter().try_fold(0, digit)
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    if bytes.len() != 27 || bytes[26] != b'Z' || !(1..=12).contains(&month) || year < 1970 {
+        return None;
+    }
+    // As `civil`, the other way round.
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
+    let days = (year / 400 * 146_097 + of_era).checked_sub(719_468)?;
+    let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
+    Some(Duration::from_secs(days * 86_400 + seconds) + Duration::from_micros(number(20, 26)?))
+}
+
 /// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: eras of 400 years
 /// that begin in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
@@ -616,12 +641,22 @@ mod tests {
     fn a_time_reads_as_rfc_3339() {
         let check = |unix: u64, expected: &str| {
             assert_eq!(rfc3339(Duration::from_secs(unix)), expected.as_bytes());
+            assert_eq!(unix_of(expected), Some(Duration::from_secs(unix)));
         };
         check(0, "1970-01-01T00:00:00.000000Z");
         check(951_782_400, "2000-02-29T00:00:00.000000Z");
         check(1_795_521_599, "2026-11-24T11:59:59.000000Z");
         check(4_107_542_399, "2100-02-28T23:59:59.000000Z");
         check(4_107_542_400, "2100-03-01T00:00:00.000000Z");
+        assert_eq!(unix_of("1970-01-01T00:00:00.000017Z"), Some(Duration::from_micros(17)));
+        for text in [
+            "",
+            "2026-11-24T12:00:00Z",
+            "1969-12-31T23:59:59.000000Z",
+            "2026-00-24T12:00:00.000000Z",
+        ] {
+            assert_eq!(unix_of(text), None, "{text}");
+        }
     }
 
     #[test]

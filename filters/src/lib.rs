@@ -46,6 +46,7 @@ pub mod audit;
 pub mod explain;
 pub mod label;
 pub mod now;
+pub mod replay;
 pub mod secret;
 
 pub use denial::Denial;
@@ -53,6 +54,7 @@ pub use exchange::{Admitted, Exchange, Head};
 pub use label::Label;
 pub use now::Now;
 pub use policy::Policy;
+pub use replay::Replay;
 pub use reverse::decide;
 pub use secret::Secret;
 pub use state::State;

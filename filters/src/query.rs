@@ -68,6 +68,11 @@ impl Query {
             (allowed.as_str(), of_it.map(|(_, value)| judge(value)).collect())
         })
     }
+
+    /// The parameters that may have only some values, with these.
+    pub(crate) fn governed(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.allow.iter().map(|(name, values)| (name.as_str(), &**values))
+    }
 }
 
 /// The name of a parameter without the array and object spellings that Node's parsers fold into
