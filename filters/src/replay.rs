@@ -328,13 +328,17 @@ impl Replay {
         {
             return Ok(());
         }
+        // Whatever else it held.
+        if matches!(denial, Some(D::QueryRefused { .. })) {
+            return Ok(());
+        }
         if let Some(query) = &record.query {
             let has = |name: &str| query.0.iter().any(|(known, _)| **known == *name);
             if !record.query_malformed && !route.query.governed().all(|(name, _)| has(name)) {
                 return Err(Why::Query);
             }
         }
-        if route.options.public || matches!(denial, Some(D::QueryRefused { .. })) {
+        if route.options.public {
             return Ok(());
         }
         if proof == Some(Proof::Cookie) && !route.options.cookie {
