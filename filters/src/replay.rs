@@ -4,6 +4,7 @@
 //! said to be so.
 
 pub mod record;
+pub mod turn;
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -193,6 +193,81 @@ test('what goes elsewhere is told', () => {
   assert.deepEqual(named.moved.groups.map(({ count, of }) => [count, of]), [[1, { what: 'route', from: 'argo', to: 'argocd' }]]);
 });
 
+/** Explains the record that fits, with the config, changed; answers what it says now, and what turns it. */
+const explain = (fits, change) => {
+  const record = door.records().find(fits);
+  assert.ok(record, String(fits));
+  const file = path.join(door.folder, 'explained.yaml');
+  const args = change ? ['-c', file] : [];
+  if (change) fs.writeFileSync(file, change(fs.readFileSync(door.file, 'utf8')));
+  const { status, out, err } = stagedoorDoes('explain', '--audit-id', record.id, '--audit', audit(), ...args);
+  assert.deepEqual([status, err], [0, '']);
+  const at = out.indexOf('\nto turn');
+  const turns = at < 0 ? [] : out.slice(at + 1).trim().split('\n').map((line) => line.slice(13).replace(/^\S*explained.yaml:\d+:\d+ {2}/, ''));
+  return { out, turns: turns.filter((line) => !/^each of these/.test(line)), record };
+};
+const as = (text) => text;
+
+test('one record is explained from first byte to verdict', () => {
+  const { out, record } = explain((r) => r.route === 'deploy' && r.caller === 'ada');
+  for (const line of [
+    `record       ${record.id} at ${record.time}`,
+    'client       127.0.0.1 on listener `edge`, without TLS',
+    `asked        POST /deploy of 127.0.0.1:${door.ports.edge}`,
+    `route        deploy, at ${record.rule}`,
+    'caller       ada by orbit (token), roles [deployer], workspaces [payments]',
+    'workspace    payments',
+    'checks       all passed',
+    'verdict      allow ok',
+    `config       ${record.config}`,
+  ]) assert.ok(out.includes(`${line}\n`), `${line}\n---\n${out}`);
+  assert.match(out, /^intent +on disk since 20/m);
+  assert.match(out, /^upstream +up at 127.0.0.1:\d+, asked 1 time\(s\), answered after \d+ us$/m);
+  const refused = explain((r) => r.code === 'token_malformed').out;
+  assert.match(refused, /^checks +host, path, route, open, query passed; caller did not$/m);
+  assert.match(refused, /^verdict +deny token_malformed: the token is none: not three parts, or not JSON$/m);
+  assert.match(refused, /^upstream +not asked$/m);
+  const called = explain((r) => r.target === `127.0.0.1:${up.port}` && r.caller).out;
+  assert.match(called, /^egress rule +catalog, at .*stagedoor.yaml:\d+:\d+$/m);
+  assert.match(called, /^resolved +\[127.0.0.1\], of this machine \[127.0.0.1\]$/m);
+  assert.equal(stagedoorDoes('explain', '--audit-id', 'nothing', '--audit', audit()).status, 2);
+  assert.equal(stagedoorDoes('explain', '--audit-id', 'nothing').status, 2);
+});
+
+test('the smallest changes that turn a denial are told, and each was tried', () => {
+  const turned = (fits) => explain(fits, as).turns;
+  const denied = explain((r) => r.code === 'access_denied', as);
+  assert.deepEqual(denied.turns, ['options.access.callers: add `vic`', 'options.access.roles: add `viewer`']);
+  assert.match(denied.out, new RegExp(`^now +config ${denied.record.config}, another than then$|^now +config [0-9a-f]{32}, `, 'm'));
+  assert.match(denied.out, /^verdict +deny 403 access_denied: the caller has no role/m);
+  assert.match(denied.out, /explained.yaml:\d+:\d+ {2}options.access.callers: add `vic`/);
+  assert.deepEqual(turned((r) => r.code === 'plugin_disabled'), ['workspaces.named.web.plugins.argocd: true']);
+  assert.deepEqual(turned((r) => r.code === 'resource_refused'), ['workspaces.named.payments.resources.stack: add `web-prod`']);
+  const unknown = 'not on record, and so open: who called, and so what they may';
+  assert.deepEqual(turned((r) => r.code === 'route_unknown').slice(0, 2), ["routes: add {name: opened, methods: [GET], path: '/nowhere', upstream: up, class: read}", `  ${unknown}`]);
+  assert.deepEqual(turned((r) => r.code === 'route_closed'), ['options.closed: false', `  ${unknown}`]);
+  assert.match(turned((r) => r.code === 'query_refused').join('\n'), /query.allow: remove the rule for `org`[^]*fingerprint only/);
+  assert.deepEqual(turned((r) => r.code === 'workspace_missing'), ['options.workspace: optional', 'the client can name a workspace that its caller is a member of, in the header']);
+  assert.deepEqual(turned((r) => r.code === 'host_refused' && r.target === 'api.example.com:443'), ["egress.rules: add {name: opened, to: ['api.example.com:443'], plugins: [catalog], workspaces: [payments]}", '  not on record, and so open: its addresses']);
+  // By rules for others.
+  const others = edit('plugins: [catalog]}]\n', 'plugins: [others]}]\n');
+  assert.deepEqual(explain((r) => r.target === `127.0.0.1:${up.port}` && r.decision === 'allow', others).turns.slice(0, 1), ['egress.rules `catalog`: plugins: add catalog']);
+  const address = explain((r) => r.target === `127.0.0.1:${up.port}` && r.decision === 'allow', edit('addresses: [127.0.0.1/32]', 'addresses: [127.0.0.2/32]'));
+  assert.deepEqual(address.turns, [`egress.private: add {host: '127.0.0.1:${up.port}', addresses: [127.0.0.1/32]}`]);
+  assert.match(address.out, /another than then/);
+  const admin = explain((r) => r.route === 'dead', edit('path: /dead, upstream: dead, class: read', 'path: /dead, upstream: dead, class: admin'));
+  assert.deepEqual(admin.turns, ['what administers the system behind never passes, whoever asks: no setting opens it']);
+  // A limit is no rule.
+  assert.match(explain((r) => r.code === 'rate_limited', as).out, /not decided again: decided by what had happened[^]*no rule refused it/);
+  assert.match(explain((r) => r.code === 'rate_limited', as).out, /a limit was used up: `rate_limit`, the workspace's, the plugin's or the route's own/);
+});
+
+test('what would deny what passed is told, too', () => {
+  assert.deepEqual(explain((r) => r.route === 'argo' && r.decision === 'allow', as).turns, ['workspaces.named.payments.plugins.argocd: false', 'options.closed: true']);
+  assert.deepEqual(explain((r) => r.route === 'deploy' && r.decision === 'allow', as).turns, ['options.access: without `deployer`', 'options.closed: true']);
+  assert.deepEqual(explain((r) => r.caller === 'kim', as).turns, ['workspaces.named.payments: without `payers` as members', 'options.closed: true']);
+});
+
 test('a table for people, and an exit code for pipelines', () => {
   const table = replay(edit('roles: [deployer]', 'roles: [releaser]'), '--fail-on', 'new-denies');
   assert.equal(table.status, 3);
