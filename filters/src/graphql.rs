@@ -6,6 +6,7 @@
 mod request;
 
 use http::header;
+use smallvec::SmallVec;
 
 use crate::{
     Denial, Head, Label,
@@ -39,10 +40,17 @@ impl Graphql {
         Self { rules: written.iter().map(rule).collect() }
     }
 
-    /// The arguments of a root field that its rules read. May name one twice.
-    pub(crate) fn arguments_of(&self, kind: Kind, field: &str) -> impl Iterator<Item = &str> {
-        let of_it = self.rules.iter().filter(move |rule| rule.has(kind, field));
-        of_it.flat_map(|rule| rule.resources.iter().map(|(_, argument)| argument.as_str()))
+    /// The arguments of a root field that its rules read, each once.
+    pub(crate) fn arguments_of(&self, kind: Kind, field: &str) -> SmallVec<[&str; 4]> {
+        let mut all = SmallVec::new();
+        for rule in self.rules.iter().filter(|rule| rule.has(kind, field)) {
+            for (_, argument) in &rule.resources {
+                if !all.contains(&argument.as_str()) {
+                    all.push(argument.as_str());
+                }
+            }
+        }
+        all
     }
 
     /// Lets an operation through whose every root field a rule allows to this caller.

@@ -368,7 +368,7 @@ impl Replay {
         let kind = kind_of(&asked.kind).ok_or(Why::Unknown)?;
         for field in &asked.fields {
             let has = |name: &str| field.arguments.0.iter().any(|(known, _)| **known == *name);
-            if !rules.arguments_of(kind, &field.name).all(has) {
+            if !rules.arguments_of(kind, &field.name).into_iter().all(has) {
                 return Err(Why::Argument);
             }
         }
@@ -604,3 +604,6 @@ fn label(text: &str) -> Label {
 fn labels(texts: &[Text<'_>]) -> Vec<Label> {
     texts.iter().map(|text| label(text)).collect()
 }
+
+#[cfg(test)]
+mod tests;
