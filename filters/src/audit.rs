@@ -283,14 +283,13 @@ impl Line<'_> {
             self.literal("tls", "true");
         }
         self.foreign("method", facts.method);
-        match facts.host.map(std::str::from_utf8) {
-            Some(Ok(host)) => {
-                if self.foreign("host", &target(host)) == Whole::No {
-                    self.literal("host_in_part", "true");
-                }
-            }
-            Some(Err(_)) => self.text("host", "?"),
-            None => {}
+        let whole = match facts.host.map(std::str::from_utf8) {
+            Some(Ok(host)) => self.foreign("host", &target(host)),
+            Some(Err(_)) => self.foreign("host", "?"),
+            None => Whole::Yes,
+        };
+        if whole == Whole::No {
+            self.literal("host_in_part", "true");
         }
         let whole = match &exchange.path {
             Some(path) => self.foreign("path", path.as_str()),
