@@ -290,7 +290,7 @@ impl Replay {
             body: None,
         };
         let target;
-        if record.query.is_some() {
+        if record.query_malformed || record.query.as_ref().is_some_and(|q| !q.0.is_empty()) {
             // Only a route knows which parameters matter, and only this finds it.
             let route = self.route(&head);
             target = self::target(path, record, route.as_deref());

@@ -165,7 +165,8 @@ pub struct Shown<'a> {
 impl<'a> Record<'a> {
     /// Reads a line; `None` if it is no JSON object of this shape.
     pub fn read(line: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(line).ok()
+        // Checked as one, not each text on its own.
+        serde_json::from_str(std::str::from_utf8(line).ok()?).ok()
     }
 }
 

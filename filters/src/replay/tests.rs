@@ -17,8 +17,6 @@ workspaces: {named: {payments: {}, web: {}}}
 upstreams:
   up: {url: 'http://127.0.0.1:3'}
   dxcp: {url: 'http://127.0.0.1:4', authority: delivery}
-presets:
-- {preset: dxcp, upstream: dxcp, hosts: [dxcp.example]}
 routes:
 - {name: read, hosts: [a.example], methods: [GET], path: '/read/{id}', upstream: up, class: read}
 - name: graphql
@@ -238,13 +236,21 @@ fn a_turn_is_proven_and_what_cannot_turn_is_told() {
             "routes: add {name: opened, methods: [POST], path: '/read/1', upstream: dxcp, class: action}",
         ],
     );
-    // What the control plane alone may do stays closed.
-    let admin =
-        decided(&config, &line(r#"{"host":"dxcp.example","path":"/v1/admin/rate-limits"}"#))
-            .unwrap();
-    assert!(
-        matches!(admin.code(), "route_closed" | "class_admin" | "route_unknown"),
-        "{}",
-        admin.code()
-    );
+}
+
+#[test]
+fn what_administers_the_control_plane_cannot_be_turned() {
+    let config = loaded("presets: [{preset: dxcp, upstream: dxcp, hosts: [dxcp.example]}]\n");
+    let preset = config::Preset::named("dxcp").unwrap();
+    let closed = preset.routes.iter().find(|r| r.state == config::PresetState::Closed).unwrap();
+    let path = closed.path.to_string();
+    let path: Vec<&str> =
+        path.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect();
+    let (path, method) = (path.join("/").replace("**", "x"), format!("{:?}", closed.methods[0]));
+    let method = method.to_uppercase().replace("ANY", "GET");
+    let line = line(&format!(r#"{{"host":"dxcp.example","path":"{path}","method":"{method}"}}"#));
+    let decided = decided(&config, &line).unwrap();
+    assert_eq!(decided.code(), "route_closed", "{line}");
+    assert_eq!(turns(&config, &Record::read(line.as_bytes()).unwrap(), &decided), []);
+    assert!(settled(&config, &decided).unwrap().contains("closed for good"));
 }

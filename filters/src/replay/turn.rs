@@ -85,9 +85,6 @@ pub fn settled(config: &Config, decided: &Decided) -> Option<String> {
 fn proven(config: &Config, record: &Record<'_>, edit: Edit, denied: bool) -> Option<Turn> {
     let mut changed = config.clone();
     (edit.apply)(&mut changed);
-    if changed == *config || !is_valid(config, &changed) {
-        return None;
-    }
     let decided = Replay::new(Policy::new(&changed, "changed")).decide(record);
     let unsettled = match decided {
         Ok(decided) if decided.denial.is_none() == denied => decided.unjudged,
@@ -95,7 +92,8 @@ fn proven(config: &Config, record: &Record<'_>, edit: Edit, denied: bool) -> Opt
         Err(Why::NoCaller) if denied => Some("who called, and so what they may"),
         _ => return None,
     };
-    Some(Turn { place: edit.place, change: edit.change, unsettled })
+    // Last, as it costs the most.
+    is_valid(config, &changed).then_some(Turn { place: edit.place, change: edit.change, unsettled })
 }
 
 /// Whether the config loads with the change, if it would without.
