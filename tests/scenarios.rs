@@ -4,25 +4,34 @@
 //! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
 //! sends the last request so often and says how each ended; `call` is a call on a forward listener,
 //! with what its host resolves to and what the client says first; `decision` is what must come out.
+//! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
 //! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, fs, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{
     Engine,
     prelude::{BASE64_STANDARD as BASE64, BASE64_URL_SAFE_NO_PAD as BASE64URL},
 };
 use filters::{
-    Denial, Exchange, Label, Now, Policy, State,
+    Denial, Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
+    audit::{self, Facts},
     breaker::Outcome,
     client_hello::{ClientHello, Peek},
     explain::{Request, verdict},
     forward::{self, Call},
     identity::{Caller, KeySet, Source, install_crypto},
-    target::Target,
+    replay::{Why, record::Record},
+    target::{Host, Target},
 };
 use ring::hmac;
 
@@ -62,9 +71,12 @@ fn the_pages_say_what_happens() {
     let pages = tests::files(&tests::root().join("tests/scenarios"), ".md");
     assert!(pages.len() > 8, "the pages are gone");
     let mut wrong = Vec::new();
+    let mut replayed = Replayed::default();
     for path in pages {
         let text = fs::read_to_string(&path).unwrap();
-        let new = Page::default().run(&text);
+        let mut page = Page::default();
+        let new = page.run(&text);
+        replayed.add(&page.replayed);
         if new == text {
             continue;
         }
@@ -81,13 +93,46 @@ fn the_pages_say_what_happens() {
         }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(replayed.same > 120, "{replayed:?}");
+    let left_out: Vec<&Why> = replayed.left_out.keys().collect();
+    assert_eq!(left_out, [&Why::State, &Why::NoCaller], "{replayed:?}");
+}
+
+/// What came of replaying what was recorded.
+#[derive(Debug, Default)]
+struct Replayed {
+    same: u32,
+    left_out: BTreeMap<Why, u32>,
+}
+
+impl Replayed {
+    fn add(&mut self, other: &Self) {
+        self.same += other.same;
+        for (why, count) in &other.left_out {
+            *self.left_out.entry(*why).or_default() += count;
+        }
+    }
+
+    fn again(&mut self, line: &[u8], replay: &mut Replay) {
+        let record = Record::read(line).expect("what is written can be read");
+        match replay.decide(&record) {
+            Err(why) => *self.left_out.entry(why).or_default() += 1,
+            Ok(decided) => {
+                let line = String::from_utf8_lossy(line);
+                assert_eq!(decided.change(&record), None, "{:?} of {line}", decided.denial);
+                assert_eq!(decided.unjudged, None, "{line}");
+                self.same += 1;
+            }
+        }
+    }
 }
 
 #[derive(Default)]
 struct Page {
     yaml: String,
     tokens: HashMap<String, String>,
-    running: Option<(Policy, State)>,
+    running: Option<(Policy, State, Replay)>,
+    replayed: Replayed,
     elapsed: Duration,
     last: Option<String>,
     outcome: String,
@@ -95,7 +140,7 @@ struct Page {
 
 impl Page {
     /// The page with its decisions as they are.
-    fn run(mut self, text: &str) -> String {
+    fn run(&mut self, text: &str) -> String {
         let mut out = String::new();
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
@@ -155,7 +200,7 @@ impl Page {
         }
         let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
         let mut exchange = Exchange { supposed: supposed(&mut request), ..Exchange::default() };
-        let (policy, state) = self.running.get_or_insert_with(|| running(&self.yaml));
+        let (policy, state, replay) = self.running.get_or_insert_with(|| running(&self.yaml));
         let client: IpAddr = [192, 0, 2, 1].into();
         if request.headers.remove("x-test-audit-fails").is_some() {
             state.recording.set(false);
@@ -170,7 +215,19 @@ impl Page {
             }
             Ok(admitted)
         });
-        self.outcome = verdict(&exchange, decided.as_ref().err());
+        let head = request.head(0, client, true);
+        let denial = decided.as_ref().err();
+        let facts = Facts {
+            method: request.method.as_str(),
+            host: head.host,
+            raw_path: head.path(),
+            query: head.query(),
+            tls: true,
+            headers: Some(&request.headers),
+            ..facts(now, "edge", denial)
+        };
+        self.replayed.again(&written(policy, &exchange, &facts), replay);
+        self.outcome = verdict(&exchange, denial);
         if let Ok(admitted) = &decided {
             if let Some(target) = &admitted.edits.target {
                 self.outcome += &format!("\nsends {target}");
@@ -208,8 +265,9 @@ impl Page {
         let ["CONNECT", target, "on", listener] = words[..] else { panic!("{words:?}") };
         let said = |what: &str| lines.clone().find_map(|line| line.strip_prefix(what));
         let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
-        let (policy, state) = self.running.get_or_insert_with(|| running(&self.yaml));
-        let listener = policy.listener(listener).expect("the base has this listener");
+        let (policy, state, replay) = self.running.get_or_insert_with(|| running(&self.yaml));
+        let name = listener;
+        let listener = policy.listener(name).expect("the base has this listener");
         let credentials = said("by ").map(|by| format!("Basic {}", BASE64.encode(by)));
         let authorization: Vec<&[u8]> = credentials.iter().map(|line| line.as_bytes()).collect();
         let mut exchange = Exchange::default();
@@ -231,7 +289,12 @@ impl Page {
                 let chosen = forward::choose(policy, listener, &found, &[], now, called)?;
                 let first = match (said("says "), said("hides ")) {
                     (Some("GET"), _) => Peek::NotTls,
-                    (None, None) => Peek::More,
+                    // Every client that is let through says something.
+                    (None, None) => Peek::Hello(ClientHello {
+                        server_name: Some(target.host.to_string())
+                            .filter(|_| matches!(target.host, Host::Name(_))),
+                        encrypted: false,
+                    }),
                     (name, hidden) => Peek::Hello(ClientHello {
                         server_name: name.or(hidden).map(str::to_owned),
                         encrypted: hidden.is_some(),
@@ -242,6 +305,12 @@ impl Page {
                 }
                 Ok(chosen)
             });
+        let facts = Facts {
+            method: "CONNECT",
+            host: exchange.called.is_none().then_some(target.as_bytes()),
+            ..facts(now, name, decided.as_ref().err())
+        };
+        self.replayed.again(&written(policy, &exchange, &facts), replay);
         let called = exchange.called.as_ref();
         self.outcome = match &decided {
             Ok(chosen) => {
@@ -263,7 +332,44 @@ impl Page {
     }
 }
 
-fn running(yaml: &str) -> (Policy, State) {
+/// What the machinery would know.
+fn facts<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Facts<'a> {
+    Facts {
+        began,
+        request_id: "page",
+        trace_id: None,
+        listener,
+        peer: [192, 0, 2, 1].into(),
+        method: "",
+        host: None,
+        raw_path: b"",
+        query: None,
+        tls: false,
+        headers: None,
+        certificate: None,
+        status: denial.map_or(200, |denial| denial.status().as_u16()),
+        denial,
+        upstream_address: None,
+        attempts: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        took: Duration::ZERO,
+        upstream_took: None,
+        upgraded: false,
+        cut: false,
+        intended: false,
+        idempotency_key: None,
+        control_id: None,
+    }
+}
+
+fn written(policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) -> Vec<u8> {
+    let mut line = Vec::new();
+    audit::write(&mut line, policy, exchange, facts);
+    line
+}
+
+fn running(yaml: &str) -> (Policy, State, Replay) {
     install_crypto();
     // A page may say more of what the base says something of.
     let (own, more): (String, String) = (BASE.to_owned(), yaml.to_owned());
@@ -284,7 +390,7 @@ fn running(yaml: &str) -> (Policy, State) {
     state.passwords.replace(passwords.into_iter());
     keys("orbit", KeySet::from_secret(SECRET).unwrap());
     keys("idp", KeySet::from_jwks(JWKS.as_bytes()).unwrap());
-    (policy, state)
+    (policy, state, Replay::new(Policy::new(&loaded.config, "page")))
 }
 
 /// `authorization: Bearer ada@payments;roles=deployer;groups=dev` supposes a caller.

@@ -3,10 +3,12 @@
 use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use filters::{
-    Exchange, Label, Now, Policy, State,
+    Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
+    audit::{self, Facts},
     explain::Request,
     identity::{KeySet, Source, install_crypto},
+    replay::record::Record,
 };
 
 fn main() {
@@ -16,6 +18,7 @@ fn main() {
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 struct Rig {
+    loaded: config::Loaded,
     policy: Policy,
     state: State,
     request: Request,
@@ -60,7 +63,7 @@ workspaces:
     let text = format!(
         "GET /api/plugin-{middle}/items/42?full=1 HTTP/1.1\nhost: portal.example\nauthorization: Bearer {token}\naccept: application/json\nuser-agent: bench\n"
     );
-    Rig { policy, state, request: Request::read(&text).expect("a good request") }
+    Rig { loaded, policy, state, request: Request::read(&text).expect("a good request") }
 }
 
 /// A day in 2027: old keys are not believed, so they come at the same moment.
@@ -103,4 +106,80 @@ fn refuse(bencher: divan::Bencher<'_, '_>, count: usize) {
         let mut exchange = Exchange::default();
         filters::decide(&rig.policy, &rig.state, &head, Now::default(), &mut exchange).is_err()
     });
+}
+
+fn facts<'a>(head: &filters::Head<'a>) -> Facts<'a> {
+    Facts {
+        began: now(),
+        request_id: "615bfec50f866b8600000000001c",
+        trace_id: None,
+        listener: "edge",
+        peer: head.peer,
+        method: head.method.as_str(),
+        host: head.host,
+        raw_path: head.path(),
+        query: head.query(),
+        tls: head.tls,
+        headers: Some(head.headers),
+        certificate: None,
+        status: 200,
+        denial: None,
+        upstream_address: Some(([192, 0, 2, 7], 8080).into()),
+        attempts: 1,
+        bytes_in: 0,
+        bytes_out: 4711,
+        took: Duration::from_micros(5_432),
+        upstream_took: Some(Duration::from_micros(4_321)),
+        upgraded: false,
+        cut: false,
+        intended: false,
+        idempotency_key: None,
+        control_id: None,
+    }
+}
+
+fn written(rig: &Rig) -> Vec<u8> {
+    let head = rig.request.head(0, [192, 0, 2, 1].into(), true);
+    let mut exchange = Exchange::default();
+    let admitted = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
+    admitted.unwrap_or_else(|denial| panic!("{denial}"));
+    let mut line = Vec::new();
+    audit::write(&mut line, &rig.policy, &exchange, &facts(&head));
+    line
+}
+
+/// Putting a whole decision on record.
+#[divan::bench]
+fn record(bencher: divan::Bencher<'_, '_>) {
+    let rig = rig(1_000);
+    let head = rig.request.head(0, [192, 0, 2, 1].into(), true);
+    let mut exchange = Exchange::default();
+    let _ = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
+    let facts = facts(&head);
+    let mut line = Vec::with_capacity(4096);
+    bencher.bench_local(|| {
+        line.clear();
+        audit::write(&mut line, &rig.policy, &exchange, &facts);
+        line.len()
+    });
+}
+
+/// Reading a record, deciding again and comparing.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn replay(bencher: divan::Bencher<'_, '_>, count: usize) {
+    let rig = rig(count);
+    let line = written(&rig);
+    let mut replay = Replay::new(Policy::new(&rig.loaded.config, "bench"));
+    bencher.bench_local(|| {
+        let record = Record::read(&line).expect("it was written");
+        let decided = replay.decide(&record);
+        decided.unwrap_or_else(|why| panic!("{why:?}")).change(&record)
+    });
+}
+
+/// Of that: reading.
+#[divan::bench]
+fn read(bencher: divan::Bencher<'_, '_>) {
+    let line = written(&rig(1_000));
+    bencher.bench_local(|| Record::read(&line).is_some());
 }

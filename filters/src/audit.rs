@@ -1,17 +1,32 @@
 //! The record of one exchange: one line of JSON, written the same way every time.
 //!
-//! Only what is named here gets in. Tokens, cookies, bodies and query values have no field.
+//! It holds every fact that the decision was made from, so that it can be made again. Only what is
+//! named here gets in: tokens, cookies, bodies and query values have no field, and what looks like a
+//! token in a name that a stranger chose is hidden.
 
 pub mod chain;
 pub mod checkpoint;
 pub mod event;
+mod mask;
 pub mod verify;
 
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Exchange, Label, Now, Policy, client, exchange::Shared, hex};
+use http::HeaderMap;
+
+use crate::{
+    Denial, Exchange, Label, Now, Policy, client,
+    exchange::{Called, Said, Shared},
+    graphql::{Graphql, Operation},
+    hex,
+    identity::{ClientCertificate, Proof},
+    query::Query,
+};
+
+/// Which facts a record holds. Raised when a decision begins to use another.
+pub const FACTS: u32 = 1;
 
 /// What the machinery knows of an exchange beside [`Exchange`].
 #[derive(Debug)]
@@ -32,6 +47,15 @@ pub struct Facts<'a> {
     pub host: Option<&'a [u8]>,
     /// The path, as it came; recorded only if it has no normal form.
     pub raw_path: &'a [u8],
+    /// The query without its question mark. What the route has rules for is recorded: whether it
+    /// was there, and which allowed value it had.
+    pub query: Option<&'a [u8]>,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The headers, for what is named here.
+    pub headers: Option<&'a HeaderMap>,
+    /// The client certificate that was verified, if any.
+    pub certificate: Option<&'a ClientCertificate>,
     /// The status that the client saw; 0 if it saw none.
     pub status: u16,
     /// The reason to say no, if that was so.
@@ -64,7 +88,7 @@ pub struct Facts<'a> {
 pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
     let mut line = Line(out);
     line.open();
-    line.asked(exchange, facts);
+    line.asked(policy, exchange, facts);
     line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
     line.text("code", facts.denial.map_or("ok", Denial::code));
     line.number("status", facts.status);
@@ -107,7 +131,7 @@ pub fn write_intent(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, fac
     let mut line = Line(out);
     line.open();
     line.text("kind", "intent");
-    line.asked(exchange, facts);
+    line.asked(policy, exchange, facts);
     if let Some(key) = facts.idempotency_key {
         line.text("idempotency_key_sha256", &fingerprint(key));
     }
@@ -178,7 +202,7 @@ pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) 
     line.text("id", refused.request_id);
     line.text("listener", refused.listener);
     line.address("client", refused.peer, None);
-    line.foreign("request_line", refused.request_line);
+    line.foreign("request_line", &request_line(refused.request_line));
     line.text("decision", "deny");
     line.text("code", refused.code);
     line.number("status", refused.status);
@@ -200,6 +224,42 @@ fn fingerprint(key: &[u8]) -> String {
     hex::write(&digest(&SHA256, key).as_ref()[..16])
 }
 
+/// A value of a parameter that is not among the allowed ones: enough to find one that one knows.
+pub(crate) fn refused_value(value: &str) -> String {
+    format!("sha256:{}", fingerprint(value.as_bytes()))
+}
+
+/// What was asked for, without a user and password before its host and a query behind.
+fn target(text: &str) -> Cow<'_, str> {
+    let text = text.split('?').next().unwrap_or_default();
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let end = text[start..].find('/').map_or(text.len(), |at| start + at);
+    match text[start..end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{}", &text[..start], &text[start + at + 1..])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The method and what was asked for, if that is what a line says; it may as well be a header, or
+/// the rest of a body.
+fn request_line(line: &str) -> String {
+    let (method, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let is_method = (1..=20).contains(&method.len())
+        && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    if !is_method {
+        return "?".to_owned();
+    }
+    let asked = rest.split(' ').next().unwrap_or_default();
+    format!("{method} {}", target(asked)).trim_end().to_owned()
+}
+
+/// Whether all of a value was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
+}
+
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
@@ -212,38 +272,45 @@ impl Line<'_> {
     }
 
     /// What was asked, by whom, and where it leads.
-    fn asked(&mut self, exchange: &Exchange, facts: &Facts<'_>) {
+    fn asked(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
         self.time("time", facts.began.unix);
+        self.number("facts", FACTS);
         self.text("id", facts.request_id);
         self.maybe("trace_id", facts.trace_id);
         self.text("listener", facts.listener);
         self.address("client", exchange.client.unwrap_or(facts.peer), None);
-        self.text("method", facts.method);
-        match facts.host.map(std::str::from_utf8) {
-            Some(Ok(host)) => self.foreign("host", host),
-            Some(Err(_)) => self.text("host", "?"),
-            None => {}
+        if facts.tls {
+            self.literal("tls", "true");
         }
-        match &exchange.path {
+        self.foreign("method", facts.method);
+        let whole = match facts.host.map(std::str::from_utf8) {
+            Some(Ok(host)) => self.foreign("host", &target(host)),
+            Some(Err(_)) => self.foreign("host", "?"),
+            None => Whole::Yes,
+        };
+        if whole == Whole::No {
+            self.literal("host_in_part", "true");
+        }
+        let whole = match &exchange.path {
             Some(path) => self.foreign("path", path.as_str()),
-            None if facts.raw_path.is_empty() => {}
+            None if facts.raw_path.is_empty() => Whole::Yes,
             None => self.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
+        };
+        if whole == Whole::No {
+            self.literal("path_in_part", "true");
         }
+        self.head(policy, exchange, facts);
         if let Some(called) = &exchange.called {
-            self.foreign("target", &called.target.to_string());
-            self.maybe("plugin", called.plugin.as_deref());
-            self.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
-            self.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
-            self.maybe("would_deny", called.would_deny);
-            if called.encrypted_hello {
-                self.literal("encrypted_hello", "true");
-            }
+            self.called(called);
             self.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
         }
         if let Some(route) = &exchange.route {
             self.text("route", &route.name);
             self.text("rule", &route.place);
             self.maybe("operation", exchange.operation.as_deref());
+            if let (Some(rules), Some(operation)) = (&route.graphql, &exchange.graphql) {
+                self.graphql(rules, operation);
+            }
             self.text("class", class(exchange.class.unwrap_or(route.class)));
             self.maybe("plugin", route.plugin.as_deref());
             self.text("upstream", &route.upstream);
@@ -258,16 +325,148 @@ impl Line<'_> {
             self.list("roles", &caller.roles);
             self.list("groups", &caller.groups);
             self.list("workspaces", &caller.workspaces);
+            self.maybe("caller_plugin", caller.plugin.as_deref());
+        }
+        let counted = |proof| matches!(proof, Proof::ClientCertificate | Proof::Listener);
+        if let Some(shown) = facts.certificate
+            && exchange.caller.as_ref().is_none_or(|caller| counted(caller.proof))
+        {
+            self.certificate(shown);
         }
     }
 
-    fn name(&mut self, name: &str) {
-        if self.0.last() != Some(&b'{') {
-            self.0.push(b',');
+    /// What of the headers and the query a decision reads.
+    fn head(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
+        if let Some(headers) = facts.headers {
+            if headers.contains_key(http::header::UPGRADE) {
+                self.literal("upgrade", "true");
+            }
+            let mut asked = headers.get_all(policy.workspaces.header()).iter();
+            if let Some(asked) = asked.next() {
+                self.foreign("asked_workspace", asked.to_str().unwrap_or("?"));
+            }
+            if asked.next().is_some() {
+                self.literal("workspace_ambiguous", "true");
+            }
         }
+        if let Some(query) = facts.query {
+            self.query(exchange.route.as_ref().map(|route| &route.query), query);
+        }
+    }
+
+    /// The values of each parameter that may have only some: those of the config as they are, the
+    /// others as fingerprints.
+    fn query(&mut self, rules: Option<&Query>, query: &[u8]) {
+        self.name("query");
+        self.open();
+        for (name, values) in rules.into_iter().flat_map(|rules| rules.judged(query)) {
+            self.key(name);
+            self.0.push(b'[');
+            for value in values {
+                self.comma();
+                match value {
+                    Ok(allowed) => self.quoted(allowed),
+                    Err(refused) => self.quoted(&refused_value(&refused)),
+                }
+            }
+            self.0.push(b']');
+        }
+        self.0.push(b'}');
+        if std::str::from_utf8(query).is_err() {
+            self.literal("query_malformed", "true");
+        }
+    }
+
+    fn called(&mut self, called: &Called) {
+        self.foreign("target", &called.target.to_string());
+        self.maybe("plugin", called.plugin.as_deref());
+        self.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
+        self.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
+        self.maybe("would_deny", called.would_deny);
+        self.addresses("resolved", &called.found);
+        self.addresses("resolved_own", &called.own);
+        if let Some(said) = &called.said {
+            self.text("hello", said.name());
+            if let Said::Hello(Some(server_name)) = said {
+                self.foreign("server_name", server_name);
+            }
+        }
+        if called.encrypted_hello {
+            self.literal("encrypted_hello", "true");
+        }
+    }
+
+    /// The root fields of an operation, with the arguments that a rule reads.
+    fn graphql(&mut self, rules: &Graphql, operation: &Operation) {
+        self.name("graphql");
+        self.open();
+        self.text("kind", operation.kind.name());
+        self.name("fields");
+        self.0.push(b'[');
+        for field in &operation.fields {
+            self.comma();
+            self.open();
+            self.foreign("name", &field.name);
+            self.name("arguments");
+            self.open();
+            for argument in rules.arguments_of(operation.kind, &field.name) {
+                self.key(argument);
+                match field.text(argument) {
+                    Some(text) => _ = self.foreign_value(&text),
+                    None => self.0.extend_from_slice(b"null"),
+                }
+            }
+            self.0.extend_from_slice(b"}}");
+        }
+        self.0.extend_from_slice(b"]}");
+    }
+
+    fn certificate(&mut self, shown: &ClientCertificate) {
+        self.name("certificate");
+        self.open();
+        self.maybe("common_name", shown.common_name.as_deref());
+        self.list("uris", &shown.uris);
+        self.list("dns", &shown.dns);
+        self.list("emails", &shown.emails);
+        self.maybe("sha256", shown.fingerprint.as_deref());
+        self.0.push(b'}');
+    }
+
+    fn addresses(&mut self, name: &str, ips: &[IpAddr]) {
+        if ips.is_empty() {
+            return;
+        }
+        self.name(name);
+        self.0.push(b'[');
+        for ip in ips {
+            self.comma();
+            self.0.push(b'"');
+            self.0.extend_from_slice(&client::text(*ip));
+            self.0.push(b'"');
+        }
+        self.0.push(b']');
+    }
+
+    /// A member's name of ours.
+    fn name(&mut self, name: &str) {
+        self.comma();
         self.0.push(b'"');
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b"\":");
+    }
+
+    /// A member's name that somebody else chose.
+    fn key(&mut self, name: &str) {
+        self.comma();
+        self.quoted(name);
+        self.0.push(b':');
+    }
+
+    /// What stands between two members or values.
+    fn comma(&mut self) {
+        if !matches!(self.0.last(), Some(b'{' | b'[')) {
+            self.0.push(b',');
+        }
     }
 
     fn literal(&mut self, name: &str, value: &str) {
@@ -290,10 +489,19 @@ impl Line<'_> {
         }
     }
 
-    /// A value that a stranger chose, cut to a bearable length.
-    fn foreign(&mut self, name: &str, value: &str) {
+    /// A value that a stranger chose.
+    fn foreign(&mut self, name: &str, value: &str) -> Whole {
+        self.name(name);
+        self.foreign_value(value)
+    }
+
+    /// Cut to a bearable length, and without what looks like a token.
+    fn foreign_value(&mut self, value: &str) -> Whole {
         const BYTES_MAX: usize = 2048;
-        self.text(name, &value[..value.floor_char_boundary(BYTES_MAX)]);
+        let masked = mask::masked(value);
+        let shown = masked.as_deref().unwrap_or(value);
+        self.quoted(&shown[..shown.floor_char_boundary(BYTES_MAX)]);
+        if masked.is_some() || shown.len() > BYTES_MAX { Whole::No } else { Whole::Yes }
     }
 
     /// An address, and a port as sockets are written.
@@ -321,10 +529,8 @@ impl Line<'_> {
         }
         self.name(name);
         self.0.push(b'[');
-        for (index, value) in values.iter().enumerate() {
-            if index > 0 {
-                self.0.push(b',');
-            }
+        for value in values {
+            self.comma();
             self.quoted(value);
         }
         self.0.push(b']');
@@ -391,6 +597,27 @@ pub fn rfc3339(unix: Duration) -> [u8; 27] {
     text
 }
 
+/// The time since 1970 that a record's text says.
+pub fn unix_of(text: &str) -> Option<Duration> {
+    let bytes = text.as_bytes();
+    let number = |from: usize, to: usize| -> Option<u64> {
+        let digits = bytes.get(from..to)?;
+        let digit = |sum: u64, b: &u8| b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0'));
+        digits.iter().try_fold(0, digit)
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    if bytes.len() != 27 || bytes[26] != b'Z' || !(1..=12).contains(&month) || year < 1970 {
+        return None;
+    }
+    // As `civil`, the other way round.
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
+    let days = (year / 400 * 146_097 + of_era).checked_sub(719_468)?;
+    let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
+    Some(Duration::from_secs(days * 86_400 + seconds) + Duration::from_micros(number(20, 26)?))
+}
+
 /// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: eras of 400 years
 /// that begin in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
@@ -413,12 +640,38 @@ mod tests {
     fn a_time_reads_as_rfc_3339() {
         let check = |unix: u64, expected: &str| {
             assert_eq!(rfc3339(Duration::from_secs(unix)), expected.as_bytes());
+            assert_eq!(unix_of(expected), Some(Duration::from_secs(unix)));
         };
         check(0, "1970-01-01T00:00:00.000000Z");
         check(951_782_400, "2000-02-29T00:00:00.000000Z");
         check(1_795_521_599, "2026-11-24T11:59:59.000000Z");
         check(4_107_542_399, "2100-02-28T23:59:59.000000Z");
         check(4_107_542_400, "2100-03-01T00:00:00.000000Z");
+        assert_eq!(unix_of("1970-01-01T00:00:00.000017Z"), Some(Duration::from_micros(17)));
+        for text in [
+            "",
+            "2026-11-24T12:00:00Z",
+            "1969-12-31T23:59:59.000000Z",
+            "2026-00-24T12:00:00.000000Z",
+        ] {
+            assert_eq!(unix_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_a_host_leaves_no_password() {
+        assert_eq!(target("user:pass@a.example:443"), "a.example:443");
+        assert_eq!(target("http://user:p@ss@a.example/x@y?token=1"), "http://a.example/x@y");
+        assert_eq!(target("a.example:443"), "a.example:443");
+        assert_eq!(target("https://a.example/"), "https://a.example/");
+        let check = |line: &str, expected: &str| assert_eq!(request_line(line), expected);
+        check("GET http://user:pass@a.example/x HTTP/1.1", "GET http://a.example/x");
+        check("CONNECT user:pass@a.example:443 HTTP/1.1", "CONNECT a.example:443");
+        check("GET /users/@me?token=1 HTTP/1.1", "GET /users/@me");
+        check("GET", "GET");
+        check("Authorization: Bearer x", "?");
+        check("{\"password\": \"x\"}", "?");
+        check("password=x GET /", "?");
     }
 
     #[test]

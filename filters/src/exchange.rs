@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
+use smallvec::SmallVec;
 
 use crate::{
     Label, Secret,
@@ -12,6 +13,7 @@ use crate::{
     coalesce,
     credentials::Credential,
     denial::Lack,
+    graphql::Operation,
     headers::Edits,
     idempotency::Running,
     identity::{Caller, ClientCertificate, Proof},
@@ -46,14 +48,14 @@ pub struct Head<'a> {
     pub body: Option<&'a [u8]>,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
     /// The path, as it came.
-    pub fn path(&self) -> &[u8] {
+    pub fn path(&self) -> &'a [u8] {
         self.target.split(|b| *b == b'?').next().unwrap_or_default()
     }
 
     /// The query without its question mark, as it came.
-    pub fn query(&self) -> Option<&[u8]> {
+    pub fn query(&self) -> Option<&'a [u8]> {
         let mark = self.target.iter().position(|b| *b == b'?')?;
         Some(&self.target[mark + 1..])
     }
@@ -93,6 +95,10 @@ pub struct Exchange {
     pub credential: Option<Arc<Credential>>,
     /// What a GraphQL request asks for, if its route asks that.
     pub operation: Option<Label>,
+    /// The same in full, as its rules read it.
+    pub graphql: Option<Operation>,
+    /// An operation to suppose instead of reading a body, as with `supposed`.
+    pub supposed_operation: Option<Operation>,
     /// What it does, if its body says so and not its route.
     pub class: Option<config::Class>,
     /// The answer to somebody who signed in here.
@@ -141,14 +147,51 @@ pub struct Called {
     pub rule: Option<Arc<Rule>>,
     /// The code it would have been denied with, if its rule or listener did not only report.
     pub would_deny: Option<&'static str>,
+    /// The addresses that the host had.
+    pub found: SmallVec<[IpAddr; 4]>,
+    /// Those of them that are this machine's.
+    pub own: SmallVec<[IpAddr; 1]>,
+    /// What the client said first, if it had to be TLS.
+    pub said: Option<Said>,
     /// Whether the client may have hidden the server's name within TLS.
     pub encrypted_hello: bool,
+}
+
+/// What a client said first in a tunnel that must carry TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A hello of TLS, for this server.
+    Hello(Option<Label>),
+    /// TLS, but broken or not to be understood.
+    Malformed,
+    /// Something else.
+    NotTls,
+}
+
+impl Said {
+    /// Its name in records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "tls",
+            Self::Malformed => "malformed",
+            Self::NotTls => "not_tls",
+        }
+    }
 }
 
 impl Called {
     /// Of which nothing but the target is known.
     pub fn new(target: Target) -> Self {
-        Self { target, plugin: None, rule: None, would_deny: None, encrypted_hello: false }
+        Self {
+            target,
+            plugin: None,
+            rule: None,
+            would_deny: None,
+            found: SmallVec::new(),
+            own: SmallVec::new(),
+            said: None,
+            encrypted_hello: false,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     Denial, Exchange, Label, Now, Policy, State,
     addresses::AddressClass,
     client_hello::{ClientHello, Peek},
-    exchange::Called,
+    exchange::{Called, Said},
     guard,
     identity::{ClientCertificate, Shown},
     target::{Host, Target},
@@ -98,6 +98,8 @@ pub fn choose(
     called: &mut Called,
 ) -> Result<SmallVec<[IpAddr; 4]>, Denial> {
     let report_only = policy.listeners[listener].report_only;
+    called.found = found.iter().copied().collect();
+    called.own = found.iter().copied().filter(|ip| own.contains(ip)).collect();
     let mut chosen = SmallVec::new();
     let mut reported = false;
     let mut refused = None;
@@ -139,9 +141,16 @@ pub fn hello(
 ) -> Result<(), Denial> {
     let fault = match peek {
         Peek::More => return Ok(()),
-        Peek::NotTls => Some("it is not TLS"),
-        Peek::Malformed(why) => Some(*why),
+        Peek::NotTls => {
+            called.said = Some(Said::NotTls);
+            Some("it is not TLS")
+        }
+        Peek::Malformed(why) => {
+            called.said = Some(Said::Malformed);
+            Some(*why)
+        }
         Peek::Hello(hello) => {
+            called.said = Some(Said::Hello(hello.server_name.as_deref().map(Label::lossy)));
             called.encrypted_hello = hello.encrypted;
             name_fault(policy, hello, &called.target)
         }

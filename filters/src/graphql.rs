@@ -6,6 +6,7 @@
 mod request;
 
 use http::header;
+use smallvec::SmallVec;
 
 use crate::{
     Denial, Head, Label,
@@ -37,6 +38,19 @@ impl Graphql {
             resources: rule.resources.iter().map(|(k, a)| (k.into(), a.clone())).collect(),
         };
         Self { rules: written.iter().map(rule).collect() }
+    }
+
+    /// The arguments of a root field that its rules read, each once.
+    pub(crate) fn arguments_of(&self, kind: Kind, field: &str) -> SmallVec<[&str; 4]> {
+        let mut all = SmallVec::new();
+        for rule in self.rules.iter().filter(|rule| rule.has(kind, field)) {
+            for (_, argument) in &rule.resources {
+                if !all.contains(&argument.as_str()) {
+                    all.push(argument.as_str());
+                }
+            }
+        }
+        all
     }
 
     /// Lets an operation through whose every root field a rule allows to this caller.

@@ -140,6 +140,23 @@ impl Caller {
 }
 
 impl Proof {
+    /// That of a name in records.
+    pub fn of(name: &str) -> Option<Self> {
+        use Proof as P;
+        [
+            P::Token,
+            P::Cookie,
+            P::WebSocketProtocol,
+            P::ClientCertificate,
+            P::Password,
+            P::Ticket,
+            P::Listener,
+            P::Supposed,
+        ]
+        .into_iter()
+        .find(|proof| proof.name() == name)
+    }
+
     /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
@@ -212,6 +229,11 @@ impl Identity {
             by_password: ByPassword::new(config.egress.callers.iter()),
             version: u64::from_be_bytes(version),
         }
+    }
+
+    /// Whether there is an issuer of this name.
+    pub(crate) fn has_issuer(&self, name: &str) -> bool {
+        self.issuers.iter().any(|issuer| *issuer.name == *name)
     }
 
     /// Says who is calling. A token that was verified is not verified again until it expires, its

@@ -5,7 +5,8 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 /// A name from outside, safe to put in a header, a log line or a metric.
 ///
 /// Invariant: 1 to 256 visible ASCII characters and inner spaces.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
 pub struct Label(Arc<str>);
 
 impl Label {

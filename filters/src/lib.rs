@@ -48,6 +48,7 @@ pub mod explain;
 pub mod hex;
 pub mod label;
 pub mod now;
+pub mod replay;
 pub mod secret;
 
 pub use denial::Denial;
@@ -55,6 +56,7 @@ pub use exchange::{Admitted, Exchange, Head};
 pub use label::Label;
 pub use now::Now;
 pub use policy::Policy;
+pub use replay::Replay;
 pub use reverse::decide;
 pub use secret::Secret;
 pub use state::State;

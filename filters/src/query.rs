@@ -1,5 +1,7 @@
 //! Query parameters that a client may not choose.
 
+use std::borrow::Cow;
+
 use crate::{Denial, Label, normal_form::decoded};
 
 /// A route's rules for query parameters.
@@ -47,6 +49,29 @@ impl Query {
         }
         let joined = kept.join("&");
         Ok((joined != query).then_some(joined))
+    }
+
+    /// For each parameter that may have only some values, those that it has: as they are if they are
+    /// allowed, else as they came.
+    pub(crate) fn judged<'a>(
+        &'a self,
+        query: &'a [u8],
+    ) -> impl Iterator<Item = (&'a str, Vec<Result<&'a str, Cow<'a, str>>>)> {
+        let query = std::str::from_utf8(query).unwrap_or_default();
+        self.allow.iter().map(move |(allowed, values)| {
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let of_it = pairs.filter(|(name, _)| base(&decoded(name, true)) == *allowed);
+            let judge = |value: &'a str| {
+                let value = decoded(value, true);
+                values.iter().find(|one| **one == *value).map(String::as_str).ok_or(value)
+            };
+            (allowed.as_str(), of_it.map(|(_, value)| judge(value)).collect())
+        })
+    }
+
+    /// The parameters that may have only some values, with these.
+    pub(crate) fn governed(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.allow.iter().map(|(name, values)| (name.as_str(), &**values))
     }
 }
 

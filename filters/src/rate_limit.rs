@@ -35,6 +35,8 @@ pub struct Limiters {
     verified: Cache<u64, Arc<Limiter>>,
     strangers: Cache<u64, Arc<Limiter>>,
     hasher: RandomState,
+    /// Whether anything counts.
+    counting: bool,
 }
 
 /// Where a request stands in one of its limits, for the `RateLimit` headers.
@@ -97,8 +99,7 @@ impl RateLimits {
 
         let mut tightest: Option<Standing> = None;
         let mut count = |scope, limit: config::Limit, name: &Label, key: u64| {
-            let limiter = limiters.verified(key, limit, now);
-            let standing = check(&limiter, scope, limit, name, now)?;
+            let standing = limiters.check(key, scope, limit, name, now)?;
             if tightest.is_none_or(|t| standing.remaining <= t.remaining) {
                 tightest = Some(standing);
             }
@@ -133,8 +134,7 @@ impl RateLimits {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
         let key = limiters.key(&("call", scope, who));
-        let limiter = limiters.verified(key, self.each_workspace_calls, now);
-        check(&limiter, scope, self.each_workspace_calls, who, now)
+        limiters.check(key, scope, self.each_workspace_calls, who, now)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -148,6 +148,9 @@ impl RateLimits {
         now: Now,
     ) -> Result<Standing, Denial> {
         let limit = self.each_client;
+        if !limiters.counting {
+            return Ok(stand("client", limit, limit.burst().get()));
+        }
         let key = limiters.key(&(client::network(client), limit.rate.count, limit.burst()));
         let limiter = limiters
             .strangers
@@ -172,11 +175,17 @@ impl Default for Limiters {
             verified: cache(VERIFIED_MAX),
             strangers: cache(STRANGERS_MAX),
             hasher: RandomState::new(),
+            counting: true,
         }
     }
 }
 
 impl Limiters {
+    /// Those that count nothing and refuse nobody, for decisions about what was.
+    pub fn suspended() -> Self {
+        Self { counting: false, ..Self::default() }
+    }
+
     /// How many limiters are kept: of verified names, and of strangers.
     pub fn len(&self) -> (u64, u64) {
         self.verified.run_pending_tasks();
@@ -194,29 +203,34 @@ impl Limiters {
         self.hasher.hash_one(name)
     }
 
+    fn check(
+        &self,
+        key: u64,
+        scope: &'static str,
+        limit: config::Limit,
+        name: &Label,
+        now: Now,
+    ) -> Result<Standing, Denial> {
+        if !self.counting {
+            return Ok(stand(scope, limit, limit.burst().get()));
+        }
+        let limiter = self.verified(key, limit, now);
+        match at(now, || limiter.check()) {
+            Ok(state) => Ok(stand(scope, limit, state.remaining_burst_capacity())),
+            Err(until) => Err(Denial::RateLimited {
+                scope,
+                name: name.clone(),
+                retry_after: until.wait_time_from(now.elapsed),
+            }),
+        }
+    }
+
     fn verified(&self, name: u64, limit: config::Limit, now: Now) -> Arc<Limiter> {
         // A changed limit is a new limiter: a reload counts at once.
         let key = self.key(&(name, limit.rate.count, limit.rate.per, limit.burst()));
         self.verified
             .get(&key)
             .unwrap_or_else(|| self.verified.get_with(key, || Arc::new(new(limit, now))))
-    }
-}
-
-fn check(
-    limiter: &Limiter,
-    scope: &'static str,
-    limit: config::Limit,
-    name: &Label,
-    now: Now,
-) -> Result<Standing, Denial> {
-    match at(now, || limiter.check()) {
-        Ok(state) => Ok(stand(scope, limit, state.remaining_burst_capacity())),
-        Err(until) => Err(Denial::RateLimited {
-            scope,
-            name: name.clone(),
-            retry_after: until.wait_time_from(now.elapsed),
-        }),
     }
 }
 

@@ -29,6 +29,41 @@ pub fn decide(
     now: Now,
     exchange: &mut Exchange,
 ) -> Result<Admitted, Denial> {
+    let query = judge(policy, state, head, now, exchange)?;
+    let route = exchange.route.as_ref().expect("a judged request has a route");
+    let path = exchange.path.as_ref().expect("a judged request has a path");
+    let caller = exchange.caller.as_deref();
+    let workspace = exchange.workspace.as_ref();
+    let mut edits = match caller {
+        // Who calls is none of a stranger's business.
+        _ if route.external => Edits::default(),
+        Some(caller) => policy.headers.vouch(route, caller, workspace, &state.assertions, now),
+        None => policy.headers.anonymous(route),
+    };
+    edits.target = target(head, route, path, query);
+    let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
+    let workspace = workspace.map(|workspace| &workspace.name);
+    let asked = coalesce::Asked { head, target: sent, route, caller, workspace };
+    let key = coalesce::Key::of(&asked, &policy.headers, &policy.digest);
+    let admitted = Admitted { upstream: route.upstream.clone(), edits, key };
+    if key.is_none() && exchange.signed_in.is_none() {
+        depart(state, now, exchange)?;
+    }
+    Ok(admitted)
+}
+
+/// The checks of [`decide`], and nothing else: it answers the query that the upstream is to be asked
+/// with, if that is another.
+///
+/// # Errors
+/// As [`decide`]'s, but for those of [`depart`].
+pub fn judge(
+    policy: &Policy,
+    state: &State,
+    head: &Head<'_>,
+    now: Now,
+    exchange: &mut Exchange,
+) -> Result<Option<String>, Denial> {
     let listener = &policy.listeners[head.listener];
     let client = *exchange.client.insert(client::address(
         head.peer,
@@ -44,10 +79,9 @@ pub fn decide(
     slashes(route, path)?;
     let query = route.query.judge(head.query())?;
 
-    let mut edits = if route.options.public {
+    if route.options.public {
         let standing = policy.rate_limits.take_stranger(&state.limiters, client, now)?;
         exchange.standing = Some(standing);
-        if route.external { Edits::default() } else { policy.headers.anonymous(route) }
     } else {
         let asked = Asked {
             headers: head.headers,
@@ -83,39 +117,27 @@ pub fn decide(
         if let Some(signed_in) = &exchange.signed_in {
             exchange.operation = Some(signed_in.operation.clone());
         } else if let Some(graphql) = &route.graphql {
-            let Some(body) = head.body else {
-                exchange.lack = Some(Lack::Body);
-                return Err(Denial::GraphqlMalformed { why: "it has no body" });
+            let operation = match (exchange.supposed_operation.take(), head.body) {
+                (Some(supposed), _) => supposed,
+                (None, Some(body)) => Operation::of(head, body)?,
+                (None, None) => {
+                    exchange.lack = Some(Lack::Body);
+                    return Err(Denial::GraphqlMalformed { why: "it has no body" });
+                }
             };
-            let operation = Operation::of(head, body)?;
             exchange.operation = Some(Label::lossy(&operation.to_string()));
             exchange.class = Some(operation.class());
-            graphql.permit(&operation, &route.name, caller, workspace)?;
+            let operation = exchange.graphql.insert(operation);
+            graphql.permit(operation, &route.name, caller, workspace)?;
         }
         let credential = route.credential.as_ref();
         exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
         let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
         exchange.standing = Some(standing);
         exchange.running = state.in_flight.begin(head, path, caller)?;
-        if route.external {
-            // Who calls is none of a stranger's business.
-            Edits::default()
-        } else {
-            policy.headers.vouch(route, caller, workspace, &state.assertions, now)
-        }
-    };
-    state.recording.ready(exchange.class.unwrap_or(route.class))?;
-    edits.target = target(head, route, path, query);
-    let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
-    let caller = exchange.caller.as_deref();
-    let workspace = exchange.workspace.as_ref().map(|workspace| &workspace.name);
-    let asked = coalesce::Asked { head, target: sent, route, caller, workspace };
-    let key = coalesce::Key::of(&asked, &policy.headers, &policy.digest);
-    let admitted = Admitted { upstream: route.upstream.clone(), edits, key };
-    if key.is_none() && exchange.signed_in.is_none() {
-        depart(state, now, exchange)?;
     }
-    Ok(admitted)
+    state.recording.ready(exchange.class.unwrap_or(route.class))?;
+    Ok(query)
 }
 
 /// The last checks of an admitted request, for those that go to the upstream. The others are given

@@ -38,6 +38,13 @@ pub struct State {
     pub recording: Recording,
 }
 
+impl State {
+    /// As it never is: nothing counts against a limit. For decisions about what was.
+    pub fn suspended(assertions: Assertions) -> Self {
+        Self { limiters: Limiters::suspended(), ..Self::new(assertions) }
+    }
+}
+
 /// Whether records can be kept right now. Told by whoever writes them.
 #[derive(Debug)]
 pub struct Recording(AtomicBool);

@@ -89,6 +89,11 @@ impl Workspaces {
         }
     }
 
+    /// The header by which a request chooses.
+    pub(crate) fn header(&self) -> &http::HeaderName {
+        &self.header
+    }
+
     /// The workspace of a request, if it has one.
     ///
     /// # Errors

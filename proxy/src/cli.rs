@@ -1,10 +1,13 @@
-//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out.
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out,
+//! or a replay what it must not.
 
 mod audit;
 mod check;
 mod demo;
 mod doctor;
 mod explain;
+mod lines;
+mod replay;
 mod schema;
 mod suggest;
 
@@ -36,6 +39,8 @@ enum Command {
     Check(check::Check),
     /// Tell what would happen to a request, step by step, and why.
     Explain(Box<explain::Explain>),
+    /// Tell what another config would have decided about what is on record.
+    Replay(replay::Replay),
     /// Ask something of audit records.
     Audit(audit::Audit),
     /// Propose what could be written into the config, from audit records.
@@ -70,6 +75,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Audit(audit) => audit.run(),
         Command::Suggest(suggest) => suggest.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -98,7 +98,12 @@ impl RequestId {
 
 /// The trace id of a valid `traceparent` (W3C Trace Context).
 pub(crate) fn trace_id(request: &RequestHeader) -> Option<&str> {
-    let text = request.headers.get("traceparent")?.to_str().ok()?;
+    trace_of(request.headers.get("traceparent")?.as_bytes())
+}
+
+/// The trace id in the value of `traceparent`.
+pub(crate) fn trace_of(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
     let mut parts = text.split('-');
     let (version, trace) = (parts.next()?, parts.next()?);
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));

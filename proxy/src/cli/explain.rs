@@ -1,4 +1,7 @@
-//! `stagedoor explain`: what would happen to a request, by the same function that decides.
+//! `stagedoor explain`: what would happen to a request, by the same function that decides; and what
+//! happened to one that is on record.
+
+mod recorded;
 
 use std::{io::Read, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -16,14 +19,28 @@ use filters::{
 use crate::{clock, dial::Dial, jwks::Fetcher, metrics::Metrics, reload};
 
 /// Tell what would happen to a request, step by step. Exit code 1 if it would be denied.
+///
+/// With `--audit-id`: tell what happened to one that is on record; and, with a config, what that
+/// would decide about it now and which changes to it would turn that. Each change was tried.
 #[derive(Args)]
 pub(super) struct Explain {
     /// The config file.
-    #[arg(short, long, env = "STAGEDOOR_CONFIG", required_unless_present = "preset")]
+    #[arg(
+        short,
+        long,
+        env = "STAGEDOOR_CONFIG",
+        required_unless_present_any = ["preset", "audit_id"]
+    )]
     config: Option<PathBuf>,
     /// Print the routes of a preset instead.
     #[arg(long)]
     preset: Option<String>,
+    /// Instead of a request: the id of one that is on record.
+    #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["preset", "path", "method", "header", "body", "suppose", "call"])]
+    audit_id: Option<String>,
+    /// Where it is on record: files of audit records, or folders of segments.
+    #[arg(long, value_name = "FOLDER", num_args = 1.., requires = "audit_id")]
+    audit: Vec<PathBuf>,
     /// The listener it comes to. Default: the first reverse listener.
     #[arg(long)]
     listener: Option<String>,
@@ -78,6 +95,10 @@ impl Explain {
             let text = config::SHIPPED.iter().find(|(shipped, _)| shipped == name);
             let (_, text) = text.ok_or_else(|| format!("no preset `{name}`"))?;
             print!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(id) = &self.audit_id {
+            print!("{}", recorded::explained(id, &self.audit, self.config.as_deref())?);
             return Ok(ExitCode::SUCCESS);
         }
         let path = self.config.as_ref().expect("clap asks for it");

@@ -223,6 +223,7 @@ impl ProxyHttp for Plain {
         let path = ctx.target.as_ref().map_or(&b""[..], |(_, path)| path);
         let path = path.split(|b| *b == b'?').next().unwrap_or_default();
         let peer = session.client_addr().and_then(|address| address.as_inet());
+        let shown = facts_of(session.as_ref().digest());
         self.forward.record(
             &ctx.live,
             &ctx.exchange,
@@ -234,6 +235,8 @@ impl ProxyHttp for Plain {
                 trace_id: trace_id(request),
                 host: ctx.exchange.called.is_none().then(|| request.raw_path()),
                 path,
+                tls: shown.is_some(),
+                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
                 status: written,
                 denial: ctx.denial.as_ref(),
                 address: ctx.address,

@@ -31,7 +31,7 @@ use crate::{
     clock,
     front::{Asked, Tunnel},
     live::Live,
-    request::RequestId,
+    request::{RequestId, trace_of},
     tls::TlsFacts,
 };
 
@@ -52,6 +52,7 @@ impl Tunnel for Forward {
         let moved = Moved::default();
         let mut address = None;
         let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
+        let trace = head.values("traceparent").next().and_then(trace_of).map(str::to_owned);
         // Both hold the buffer that the head was read into, and a tunnel may last for long.
         let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
         drop((head, ahead));
@@ -69,6 +70,8 @@ impl Tunnel for Forward {
                 (proxy_status(&denial).as_u16(), Err(denial))
             }
         };
+        let digest = stream.get_ssl_digest();
+        let shown = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
         self.record(
             &live,
             &exchange,
@@ -77,9 +80,11 @@ impl Tunnel for Forward {
                 id: &id,
                 peer,
                 method: "CONNECT",
-                trace_id: None,
+                trace_id: trace.as_deref(),
                 host: exchange.called.is_none().then_some(&asked_for),
                 path: b"",
+                tls: digest.is_some(),
+                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
                 status,
                 denial: result.as_ref().err(),
                 address,

@@ -15,7 +15,7 @@ use super::{Ctx, Reverse};
 use crate::{
     clock,
     metrics::Counted,
-    request::{head, trace_id},
+    request::{facts_of, head, trace_id},
 };
 
 impl Reverse {
@@ -80,7 +80,8 @@ impl Reverse {
     /// What is known of an exchange before it ends.
     fn facts<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Facts<'a> {
         let came = session.req_header();
-        let head = head(self.listener, self.tls, session, came, None);
+        let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
+        let head = head(self.listener, self.tls, session, came, certificate);
         Facts {
             began: ctx.began,
             request_id: ctx.request_id.as_str(),
@@ -89,7 +90,11 @@ impl Reverse {
             peer: head.peer,
             method: came.method.as_str(),
             host: head.host,
-            raw_path: came.raw_path().split(|b| *b == b'?').next().unwrap_or_default(),
+            raw_path: head.path(),
+            query: head.query(),
+            tls: self.tls,
+            headers: Some(&came.headers),
+            certificate,
             status: 0,
             denial: ctx.denial.as_ref(),
             upstream_address: ctx.upstream_address,

@@ -1,15 +1,12 @@
 //! Audit records, read back a line at a time.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::{
-    audit::read::{Line, Lines, segments},
-    cli::counted,
+    audit::read::Line,
+    cli::{counted, lines},
 };
 
 /// What of a record of a call is of use here. All of it is text that a stranger may have chosen.
@@ -43,36 +40,24 @@ pub(super) struct Reading {
 /// If one cannot be read.
 pub(super) fn read(paths: &[PathBuf], mut take: impl FnMut(Record)) -> Result<Reading, String> {
     let mut read = Reading::default();
-    for path in paths {
-        for file in files(path)? {
-            read.files += 1;
-            read.lines(&file, &mut take).map_err(|error| cannot(&file, &error))?;
-        }
-    }
+    read.files = lines::each(paths, |line| read.line(line, &mut take))?;
     Ok(read)
 }
 
 impl Reading {
-    fn lines(&mut self, file: &Path, take: &mut impl FnMut(Record)) -> io::Result<()> {
-        let mut lines = Lines::open(file)?;
-        while let Some(line) = lines.next()? {
-            let Line::Whole(line) = line else {
-                // A line without an end is torn, even if it happens to be whole.
-                self.unreadable += 1;
-                if matches!(line, Line::Torn(_)) {
-                    break;
-                }
-                continue;
-            };
-            match serde_json::from_slice(line) {
-                Ok(record) => {
-                    self.records += 1;
-                    take(record);
-                }
-                Err(_) => self.unreadable += 1,
+    fn line(&mut self, line: Line<'_>, take: &mut impl FnMut(Record)) {
+        // A line without an end is torn, even if it happens to be whole.
+        let record = match line {
+            Line::Whole(line) => serde_json::from_slice(line).ok(),
+            Line::TooLong | Line::Torn(_) => None,
+        };
+        match record {
+            Some(record) => {
+                self.records += 1;
+                take(record);
             }
+            None => self.unreadable += 1,
         }
-        Ok(())
     }
 
     /// Says on standard error what was read, and what could not be.
@@ -84,17 +69,6 @@ impl Reading {
             eprintln!("left out as no records (torn, or not JSON): {lines}");
         }
     }
-}
-
-fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
-    match path.is_dir() {
-        true => segments(path).map_err(|error| cannot(path, &error)),
-        false => Ok(vec![path.to_owned()]),
-    }
-}
-
-fn cannot(path: &Path, error: &io::Error) -> String {
-    format!("cannot read `{}`: {error}", path.display())
 }
 
 #[cfg(test)]
@@ -117,8 +91,8 @@ mod tests {
         .concat();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, text).unwrap();
-        let (mut read, mut targets) = (Reading::default(), Vec::new());
-        read.lines(file.path(), &mut |record| targets.extend(record.target)).unwrap();
+        let mut targets = Vec::new();
+        let read = read(&[file.path().to_owned()], |record| targets.extend(record.target)).unwrap();
         assert_eq!(targets, ["a.example:443", "b.example:443"]);
         assert_eq!((read.records, read.unreadable), (2, 6));
     }
