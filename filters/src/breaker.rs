@@ -384,8 +384,7 @@ mod tests {
         let rig = rig();
         let again = |seconds: f64| {
             let now = Now::default().plus(Duration::from_secs_f64(seconds));
-            let admitted = (0..1000).map_while(|_| rig.0.readmit(&rig.2, &rig.1, 20, now)).count();
-            admitted
+            (0..1000).map_while(|_| rig.0.readmit(&rig.2, &rig.1, 20, now)).count()
         };
         assert_eq!(again(0.0), 0);
         assert_eq!(again(1.0), 3);
