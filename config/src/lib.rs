@@ -16,6 +16,7 @@ mod de;
 mod duration;
 mod egress;
 mod env;
+mod fallback;
 mod graphql;
 mod header_name;
 mod headers;
@@ -64,6 +65,7 @@ pub use egress::{
     Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
     shipped_hosts,
 };
+pub use fallback::Fallback;
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
@@ -173,6 +175,8 @@ pub struct Process {
     /// DNS servers to ask, for example `[10.0.0.10:53]`. Default: the system's.
     #[schemars(with = "Vec<String>")]
     pub name_servers: Vec<std::net::SocketAddr>,
+    /// Memory for answers that routes with `fallback` keep, all together.
+    pub fallback_memory: Size,
     /// Workspaces that metrics name, in the config's order; the rest are `other`.
     pub metric_workspaces_max: u16,
 }
@@ -186,6 +190,7 @@ impl Default for Process {
             upgrade_socket: None,
             metric_aliases: true,
             name_servers: Vec::new(),
+            fallback_memory: Size::mebibytes(64),
             metric_workspaces_max: 100,
         }
     }

@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Authority, Breaker, Class, Coalesce, Detail, ErrorFormat, HostPattern, IgnoredFailure,
-    Limit, Located, Method, Name, PathTemplate, Problems, QueryRules, Route, RouteOptions, Size,
-    Timeouts, WorkspaceNeed, read_shipped,
+    Access, Authority, Breaker, Class, Coalesce, Detail, ErrorFormat, Fallback, HostPattern,
+    IgnoredFailure, Limit, Located, Method, Name, PathTemplate, Problems, QueryRules, Route,
+    RouteOptions, Size, Timeouts, WorkspaceNeed, read_shipped,
 };
 
 /// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
@@ -71,6 +71,8 @@ pub struct RouteChanges {
     pub resources: IndexMap<Name, String>,
     /// Whether the same requests are asked of the upstream once.
     pub coalesce: Option<Coalesce>,
+    /// Whether the last good answer is given while the upstream fails.
+    pub fallback: Option<Fallback>,
 }
 
 /// A route table we ship (`presets/<name>.yaml`).
@@ -238,6 +240,7 @@ impl PresetUse {
                 graphql: None,
                 strip_prefix: None,
                 coalesce: changes.coalesce,
+                fallback: changes.fallback,
                 redact: preset.redact.clone(),
                 rate_limit: changes.rate_limit,
                 timeouts: changes.timeouts.or(route.timeouts),

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::{
-    Access, Class, Coalesce, GraphqlRule, Limit, Located, Name, PathTemplate, Size, Timeouts,
+    Access, Class, Coalesce, Fallback, GraphqlRule, Limit, Located, Name, PathTemplate, Size,
+    Timeouts,
 };
 
 /// Which requests go where. A request that no route takes gets 403 `route_unknown`, never 404.
@@ -74,6 +75,8 @@ pub struct RouteOptions {
     pub strip_prefix: Option<PathTemplate>,
     /// Whether the same requests are asked of the upstream once.
     pub coalesce: Option<Coalesce>,
+    /// Whether the last good answer is given while the upstream fails.
+    pub fallback: Option<Fallback>,
     /// What each workspace may ask of this route.
     pub rate_limit: Option<Limit>,
     /// Timeouts of its own.

@@ -103,6 +103,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
         line.number("upstream_us", took.as_micros());
     }
     line.maybe("shared", exchange.shared.map(Shared::name));
+    line.maybe("fallback_for", exchange.fallback_for);
     if !exchange.turn.is_zero() {
         line.number("turn_us", exchange.turn.as_micros());
     }

@@ -107,6 +107,8 @@ pub struct Exchange {
     pub turn: Duration,
     /// Where the answer came from, if not from the upstream for this request alone.
     pub shared: Option<Shared>,
+    /// Why it got an answer that was kept for when the upstream fails.
+    pub fallback_for: Option<&'static str>,
     /// The caller's token, if what the upstream is to be shown is made from it.
     pub token: Option<Secret>,
     /// The breaker's leave; it takes the outcome.
@@ -124,6 +126,8 @@ pub enum Shared {
     Collapsed,
     /// From an answer that was kept.
     Hit,
+    /// From an answer that was kept for when the upstream fails.
+    Fallback,
 }
 
 impl Shared {
@@ -132,6 +136,7 @@ impl Shared {
         match self {
             Self::Collapsed => "collapsed",
             Self::Hit => "hit",
+            Self::Fallback => "fallback",
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod client;
 pub mod client_hello;
 pub mod coalesce;
 pub mod credentials;
+pub mod fallback;
 pub mod graphql;
 pub mod guard;
 pub mod headers;

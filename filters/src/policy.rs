@@ -11,6 +11,7 @@ use crate::{
     breaker,
     credentials::Credential,
     egress::Egress,
+    fallback,
     graphql::Graphql,
     guard::Guard,
     headers::Headers,
@@ -155,6 +156,7 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 base: Base::new(&upstream.url, route.options.strip_prefix.as_ref()),
                 external: upstream.external,
                 coalesce: route.options.coalesce.map(Into::into),
+                fallback: fallback::Rules::of(route.options.fallback, upstream),
                 graphql: route.options.graphql.as_deref().map(Graphql::new),
                 resources: resources(route),
                 credential: upstream

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use http::Method;
 
 use crate::{
-    Denial, Head, Label, base::Base, breaker, coalesce, credentials::Credential, graphql::Graphql,
-    normal_form::NormalPath, pace, query::Query,
+    Denial, Head, Label, base::Base, breaker, coalesce, credentials::Credential, fallback,
+    graphql::Graphql, normal_form::NormalPath, pace, query::Query,
 };
 
 /// A route as it is run.
@@ -44,6 +44,8 @@ pub struct Route {
     pub external: bool,
     /// Whether, and among whom, the same requests are one.
     pub coalesce: Option<coalesce::Rules>,
+    /// Whether, and for how long, answers are kept for when the upstream fails.
+    pub fallback: Option<fallback::Rules>,
     /// The operations it lets through, if it is a GraphQL API.
     pub graphql: Option<Graphql>,
     /// The segments of its path that must name resources of these kinds.

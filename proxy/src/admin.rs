@@ -223,6 +223,7 @@ fn state(stage: &Stage) -> Value {
         "draining": stage.drain.is_draining(),
         "requests_in_flight": stage.drain.under_way(),
         "requests_waiting": stage.flights.waiting(),
+        "fallback_bytes": stage.fallback.bytes(),
         "breakers": breakers,
         "limiters": {"verified": verified, "strangers": strangers},
         "tokens_verified": stage.state.tokens.len(),

@@ -111,9 +111,10 @@ pub(crate) async fn write_shared(
         let (age, left) = (shared.age().as_secs(), shared.left().as_secs());
         let status = match exchange.shared {
             Some(Shared::Hit) => format!("stagedoor; hit; ttl={left}"),
+            Some(Shared::Fallback) => format!("stagedoor; hit; ttl={left}; detail=fallback"),
             _ => "stagedoor; fwd=miss; collapsed".to_owned(),
         };
-        if exchange.shared == Some(Shared::Hit) {
+        if exchange.shared != Some(Shared::Collapsed) {
             // It may have been old when it came (RFC 9111 4.2.3).
             let came = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
             headers.insert(header::AGE, age.saturating_add(came.unwrap_or(0_u64)).into());

@@ -144,9 +144,7 @@ impl Drop for Following {
 impl Lead {
     /// Begins to read an answer that is meant for others, too.
     pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Capture {
-        let mut headers = headers.clone();
-        headers.remove(header::TRANSFER_ENCODING);
-        headers.remove(header::CONNECTION);
+        let headers = Answer::shared_headers(headers);
         Capture { lead: self, rules, status, headers, body: BytesMut::new() }
     }
 }
@@ -176,8 +174,7 @@ impl Capture {
     pub fn finish(self) {
         let Self { lead, rules, status, headers, body } = self;
         let keep = rules.keeps(status.as_u16());
-        let (body, at) = (body.freeze(), clock::elapsed());
-        let answer = Arc::new(Answer { status, headers, body, at, keep });
+        let answer = Arc::new(Answer::new(status, headers, body.freeze(), keep));
         if !keep.is_zero() {
             lead.flights.kept.insert(lead.key, Arc::clone(&answer));
         }
@@ -186,6 +183,19 @@ impl Capture {
 }
 
 impl Answer {
+    /// One that came just now.
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Bytes, keep: Duration) -> Self {
+        Self { status, headers, body, at: clock::elapsed(), keep }
+    }
+
+    /// The headers of an answer that are not of one exchange alone.
+    pub fn shared_headers(headers: &HeaderMap) -> HeaderMap {
+        let mut headers = headers.clone();
+        headers.remove(header::TRANSFER_ENCODING);
+        headers.remove(header::CONNECTION);
+        headers
+    }
+
     /// How old it is.
     pub fn age(&self) -> Duration {
         clock::elapsed().saturating_sub(self.at)
@@ -196,7 +206,8 @@ impl Answer {
         self.keep.saturating_sub(self.age())
     }
 
-    fn weight(&self) -> u32 {
+    /// How many bytes it takes, about.
+    pub fn weight(&self) -> u32 {
         let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         u32::try_from(self.body.len() + headers.sum::<usize>() + 256).unwrap_or(u32::MAX)
     }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod credentials;
 pub mod dial;
 mod failure;
+pub mod fallback;
 mod fetch;
 pub mod flights;
 pub mod forward;

@@ -18,6 +18,7 @@ use crate::{
     clock,
     credentials::Credentials,
     dial::Dial,
+    fallback::Fallback,
     flights::Flights,
     front::Drain,
     jwks::Fetcher,
@@ -60,6 +61,8 @@ pub struct Stage {
     pub fetcher: Fetcher,
     /// Resolves names.
     pub dial: Dial,
+    /// Answers for when upstreams fail.
+    pub fallback: Fallback,
     /// Requests that are the same.
     pub flights: Arc<Flights>,
     /// Whether the process is stopping.

@@ -8,6 +8,7 @@ use std::{
 use filters::{
     Exchange, Label, Policy,
     breaker::{Key, Position},
+    exchange::Shared,
     workspaces::Workspace,
 };
 use parking_lot::{Mutex, RwLock};
@@ -81,6 +82,7 @@ struct Aliases {
     breaker: IntGaugeVec,
     failures: IntCounter,
     retries: IntCounter,
+    cache_hits: IntCounter,
     duration: Histogram,
     requests: IntCounterVec,
     errors: IntCounterVec,
@@ -123,6 +125,10 @@ impl Metrics {
             retries: keep.counter(
                 "backstage_retry_attempts_total",
                 "Attempts beyond the first of an exchange",
+            ),
+            cache_hits: keep.counter(
+                "backstage_cache_hits_total",
+                "Requests that were given an answer that was kept",
             ),
             duration: keep.histogram(
                 "backstage_request_duration_seconds",
@@ -287,6 +293,9 @@ impl Metrics {
         }
         if let Some(shared) = exchange.shared {
             self.shared.with_label_values(&[&route.name, shared.name()]).inc();
+            if let Some(aliases) = self.aliases.as_ref().filter(|_| shared != Shared::Collapsed) {
+                aliases.cache_hits.inc();
+            }
         }
         if !exchange.turn.is_zero()
             && let Some(of) = &exchange.route

@@ -14,6 +14,7 @@ pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<St
         metric_aliases,
         name_servers,
         metric_workspaces_max,
+        fallback_memory,
         drain_delay: _,
         drain_timeout: _,
     } = &mut new.process;
@@ -22,6 +23,8 @@ pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<St
     keep("process.upgrade_socket", &process.upgrade_socket, upgrade_socket, &mut missed);
     keep("process.metric_aliases", &process.metric_aliases, metric_aliases, &mut missed);
     keep("process.name_servers", &process.name_servers, name_servers, &mut missed);
+    let memory = &process.fallback_memory;
+    keep("process.fallback_memory", memory, fallback_memory, &mut missed);
     let max = &process.metric_workspaces_max;
     keep("process.metric_workspaces_max", max, metric_workspaces_max, &mut missed);
     let key = &started.headers.assertion_key;

@@ -4,6 +4,7 @@
 mod admit;
 mod again;
 mod answered;
+mod kept;
 mod record;
 mod redaction;
 mod sent;
@@ -25,7 +26,8 @@ use crate::{
     answer, clock,
     credentials::Shown,
     failure,
-    flights::{Capture, Lead},
+    fallback::Keeping,
+    flights::{Answer, Capture, Lead},
     front::UnderWay,
     live::{Live, Stage},
     request::{RequestId, caused_by},
@@ -84,14 +86,18 @@ pub struct Ctx {
     lead: Option<Lead>,
     /// Others wait for the answer, which is coming.
     captured: Option<Capture>,
+    /// The answer so far, if it is kept for when the upstream fails.
+    keeping: Option<Keeping>,
+    /// What was kept, and is given now.
+    fallback: Option<Arc<Answer>>,
     control_id: Option<String>,
     _under_way: UnderWay,
 }
 
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
-/// An error that says "there is another attempt".
-const AGAIN: ErrorType = ErrorType::Custom("asked again");
+/// An error that says "the answer is thrown away": there is another attempt, or one that was kept.
+const ASIDE: ErrorType = ErrorType::Custom("answer put aside");
 
 impl Ctx {
     fn deny(&mut self, denial: Denial) -> Box<Error> {
@@ -162,6 +168,8 @@ impl ProxyHttp for Reverse {
             intended: false,
             lead: None,
             captured: None,
+            keeping: None,
+            fallback: None,
             control_id: None,
             _under_way: self.stage.drain.exchange(),
         }
@@ -191,7 +199,10 @@ impl ProxyHttp for Reverse {
                 Ok(true)
             }
             Err(denial) => {
-                self.refuse(session, ctx, denial).await?;
+                match self.instead(session, ctx, &denial) {
+                    Some(kept) => self.give(session, ctx, &kept).await?,
+                    None => self.refuse(session, ctx, denial).await?,
+                }
                 Ok(true)
             }
         }
@@ -311,10 +322,10 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        match self.answer_again(session, response, ctx) {
-            true => Err(Error::new(AGAIN)),
-            false => Ok(()),
+        if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
+            return Err(Error::new(ASIDE));
         }
+        Ok(())
     }
 
     async fn response_filter(
@@ -338,6 +349,9 @@ impl ProxyHttp for Reverse {
         }
         redaction::redact(body, end_of_stream, ctx)?;
         ctx.capture(body.as_ref(), end_of_stream);
+        if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
+            self.stage.fallback.keep(whole);
+        }
         Ok(None)
     }
 
@@ -355,6 +369,14 @@ impl ProxyHttp for Reverse {
             }
         };
         let begun = session.as_ref().response_written().is_some();
+        let kept = ctx.fallback.take();
+        let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
+        if let Some(kept) = kept.filter(|_| !begun) {
+            self.report(ctx, Some(Outcome::Failure), clock::now());
+            let given = self.give(session, ctx, &kept).await.is_ok();
+            let error_code = kept.status.as_u16();
+            return FailToProxy { error_code, can_reuse_downstream: given };
+        }
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
         if let Some(denial) = denial {
             tracing::debug!(%error, code = denial.code(), "exchange failed");

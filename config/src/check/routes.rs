@@ -139,8 +139,31 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
             ));
         }
     }
-    let Some(coalesce) = &options.coalesce else { return };
     let upstream = config.upstreams.get(&route.upstream.value);
+    if let Some(fallback) = &options.fallback {
+        if upstream.is_some_and(|u| u.authority == crate::Authority::Delivery) {
+            problem(format!(
+                "route `{name}` cannot have a fallback: answers about delivery are never kept; remove `fallback`"
+            ));
+        }
+        if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
+            problem(format!(
+                "route `{name}` cannot have a fallback: only a GET that is a `read` is kept; remove `fallback`"
+            ));
+        }
+        if fallback.ttl.is_zero() || *fallback.ttl > std::time::Duration::from_secs(86_400) {
+            problem(format!(
+                "route `{name}`: the `ttl` of its fallback is at most 1d, and not nothing"
+            ));
+        }
+        if fallback.bytes_max.bytes() > 16 << 20 {
+            problem(format!(
+                "route `{name}` would keep answers of {}; at most 16MiB",
+                fallback.bytes_max
+            ));
+        }
+    }
+    let Some(coalesce) = &options.coalesce else { return };
     if upstream.is_some_and(|u| u.authority == crate::Authority::Delivery) {
         problem(format!(
             "route `{name}` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`"

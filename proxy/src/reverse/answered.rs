@@ -15,7 +15,9 @@ use pingora::{Result, http::ResponseHeader, proxy::Session};
 
 use super::{Ctx, Reverse, redaction::REDACTED_BYTES_MAX};
 use crate::{
-    answer, clock, heads,
+    answer, clock,
+    fallback::Keeping,
+    heads,
     request::{X_FORWARDED_PROTO, X_REQUEST_ID, head, is_json},
 };
 
@@ -70,6 +72,7 @@ impl Reverse {
         // Nobody waits for a stream to end.
         let shared = shared.filter(|_| !ctx.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
+        let kept = self.begin_to_keep(session, response, ctx);
         let here = self.here(session, response, ctx);
         let target = match &ctx.edits.target {
             Some(target) => Cow::Borrowed(&**target),
@@ -103,6 +106,10 @@ impl Reverse {
                 }
             }
             ctx.captured = shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
+            let keeping = kept.zip(route.fallback);
+            ctx.keeping = keeping.map(|((key, varied), rules)| {
+                Keeping::new(key, rules, varied, parts.status, headers)
+            });
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             answer::limits(headers, ctx.exchange.standing.as_ref(), None);
         });

@@ -9,7 +9,8 @@ const path = require('node:path');
 const { after, before, test } = require('node:test');
 const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
-const { binary, stagedoor } = require('../rig/stagedoor');
+const rig = require('../rig/stagedoor');
+const { binary, stagedoor } = rig;
 
 const FORMULA = '=cmd|"x",1!A1';
 let up; let door; let folder; let middle;
@@ -58,8 +59,7 @@ const run = (...args) => {
 };
 const ask = (...args) => run('query', folder, ...args);
 const linesOf = (text) => text.split('\n').filter(Boolean);
-const inFiles = () => fs.readdirSync(folder).sort()
-  .flatMap((name) => linesOf(fs.readFileSync(path.join(folder, name), 'utf8')));
+const inFiles = () => rig.segments(folder).flatMap((file) => linesOf(rig.text(file)));
 /** A Zstandard frame (RFC 8878) of blocks that are stored as they are. */
 const zst = (text) => {
   const bytes = Buffer.from(text);
