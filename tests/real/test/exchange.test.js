@@ -42,7 +42,7 @@ credentials:
 ${names.map((name) => `  ${name}: ${credential(written[name])}`).join('\n')}
 upstreams:
   plain: {url: "${up.url}"}
-${names.map((name) => `  ${name}: {url: "${up.url}", credential: ${name}}`).join('\n')}
+${names.map((name) => `  ${name}: {url: "${up.url}", credential: ${name}, retries: {attempts_max: 1}}`).join('\n')}
 routes:
 ${['plain', ...names].map((name) => `- {name: ${name}, methods: [ANY], path: /${name}/**, upstream: ${name}, class: read, options: {upgrade: true}}`).join('\n')}`;
 };

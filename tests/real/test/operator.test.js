@@ -818,7 +818,7 @@ egress: {rules: [{name: up, to: ["${new URL(up.url).host}"]}], private: [{host: 
 upstreams:
   up: {url: ${up.url}}
   sick: {url: ${up.url}, breaker: {requests_min: 2, rest: 1h}}
-  paced: {url: ${up.url}, pace: {rate: 20/s, burst: 1}}
+  paced: {url: ${up.url}, pace: {rate: 3/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
@@ -849,7 +849,7 @@ ${OPEN}
     assert.equal(await status('/nothing'), 403);
     for (const where of ['/paced', '/paced', '/kept', '/kept', '/kept']) assert.equal(await status(where), 200);
     assert.equal(await status('/shown'), 503);
-    assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
+    assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 503, 503], 'the second attempt opened it');
     // A certificate that ends at another time, a secret that is read again, a config that is taken over later.
     ca.issue('other', { names: ['other.example'], days: 9 });
     serve('other');
