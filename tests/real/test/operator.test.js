@@ -883,7 +883,9 @@ ${OPEN}
     opened.destroy();
     hanging.abort();
     assert.ok(documented().length >= 20);
-    for (const name of documented()) {
+    const ofSinks = (name) => name.startsWith('stagedoor_audit_ship');
+    for (const name of documented().filter(ofSinks)) assert.ok(doc('tests/real/test/shipping.test.js').includes(name), `${name} moves in no test`);
+    for (const name of documented().filter((name) => !ofSinks(name))) {
       assert.notEqual(now[name], '[]', `${name} is documented and not there`);
       if (name !== 'stagedoor_build_info') assert.notEqual(now[name], before[name], `${name} did not move`);
     }
