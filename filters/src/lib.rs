@@ -37,6 +37,7 @@ pub mod query;
 pub mod rate_limit;
 pub mod redact;
 pub mod routes;
+pub mod switches;
 pub mod target;
 pub mod ticket;
 pub mod tunnels;

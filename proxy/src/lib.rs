@@ -23,6 +23,7 @@ pub mod reverse;
 pub mod seen;
 pub mod serve;
 pub mod stop;
+pub mod switches;
 pub mod tls;
 pub mod upgrade;
 pub mod upstreams;

@@ -1,10 +1,14 @@
 //! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use filters::{
     Exchange, Label, Policy,
     breaker::{Key, Position},
+    switches::Switch,
     workspaces::Workspace,
 };
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +33,7 @@ pub struct Metrics {
     call_bytes: IntCounterVec,
     tunnels: IntGauge,
     breaker: IntGaugeVec,
+    switches: IntGaugeVec,
     in_flight: IntGauge,
     audit_lost: IntCounter,
     audit_bytes: IntCounter,
@@ -180,6 +185,11 @@ impl Metrics {
                 "0 closed, 1 open, 2 half-open",
                 &["upstream", "plugin"],
             ),
+            switches: keep.gauges(
+                "stagedoor_switches",
+                "Switches that operators have set, by what they are about",
+                &["scope", "position"],
+            ),
             in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
             audit_lost: keep.counter(
                 "stagedoor_audit_records_lost_total",
@@ -312,6 +322,8 @@ impl Metrics {
         self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
         self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
+        stage.expire_switches();
+        self.show_switches(&stage.state.switches.all());
         self.certificate_end.reset();
         for (listener, facts) in stage.certificates() {
             let name = facts.names.first().map_or("?", String::as_str);
@@ -341,6 +353,15 @@ impl Metrics {
         });
         for (key, position) in breakers {
             aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
+    }
+
+    fn show_switches(&self, all: &[Arc<Switch>]) {
+        self.switches.reset();
+        for switch in all {
+            let scope: Vec<&str> = switch.scope.members().map(|(name, _)| name).collect();
+            let label = [&*scope.join("+"), switch.position.name()];
+            self.switches.with_label_values(&label).inc();
         }
     }
 

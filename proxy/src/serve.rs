@@ -337,6 +337,7 @@ impl BackgroundService for Background {
         tokio::select! {
             () = stage.watch() => {}
             () = refresh => {}
+            () = stage.watch_switches() => {}
             _ = shutdown.changed() => {}
         }
     }

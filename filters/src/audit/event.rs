@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Line;
-use crate::{Label, Now};
+use crate::{Label, Now, switches::Switch};
 
 /// What happened.
 #[derive(Debug)]
@@ -31,6 +31,13 @@ pub enum Event<'a> {
         plugin: Option<&'a str>,
         /// To where.
         position: &'a str,
+    },
+    /// An operator's switch was set or removed, or has ended.
+    Switch {
+        /// Which.
+        switch: &'a Switch,
+        /// What became of it.
+        change: SwitchChange<'a>,
     },
     /// The keys that an issuer signs with are others.
     Keys {
@@ -69,6 +76,31 @@ pub enum Event<'a> {
     },
 }
 
+/// What became of a switch.
+#[derive(Clone, Copy, Debug)]
+pub enum SwitchChange<'a> {
+    /// It was set.
+    Set,
+    /// It was removed.
+    Removed {
+        /// By whom.
+        by: &'a str,
+    },
+    /// It has ended.
+    Expired,
+}
+
+impl SwitchChange<'_> {
+    /// Its name in records and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Removed { .. } => "removed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 impl Event<'_> {
     /// Appends it to `out`, as one line.
     pub fn write(&self, out: &mut Vec<u8>, at: Now) {
@@ -89,6 +121,20 @@ impl Event<'_> {
                 line.text("upstream", upstream);
                 line.maybe("plugin", *plugin);
                 line.text("position", position);
+            }
+            Self::Switch { switch, change } => {
+                line.text("change", change.name());
+                line.number("switch", switch.id);
+                line.text("position", switch.position.name());
+                for (name, value) in switch.scope.members() {
+                    line.text(name, value);
+                }
+                line.foreign("by", &switch.by);
+                line.foreign("reason", &switch.reason);
+                line.time("until", switch.until.unix);
+                if let SwitchChange::Removed { by } = change {
+                    line.foreign("removed_by", by);
+                }
             }
             Self::Keys { issuer, plugin, added, removed } => {
                 line.text("issuer", issuer);
@@ -119,6 +165,7 @@ impl Event<'_> {
         match self {
             Self::Config { .. } => "config",
             Self::Breaker { .. } => "breaker",
+            Self::Switch { .. } => "switch",
             Self::Keys { .. } => "keys",
             Self::Certificate { .. } => "certificate",
             Self::Admin { .. } => "admin",
