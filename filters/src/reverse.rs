@@ -132,10 +132,8 @@ pub fn decide(
 /// [`Denial::BreakerOpen`] and [`Denial::PaceExceeded`].
 pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), Denial> {
     let route = exchange.route.as_ref().expect("an admitted request has a route");
-    let (workspace, caller) = (exchange.workspace.as_ref(), exchange.caller.as_deref());
-    let about = About::request(route, workspace, caller, exchange.class);
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
-    let permit = match state.switches.are_closed(&about, now) {
+    let permit = match state.switches.are_closed(&exchange.about(), now) {
         true => None,
         false => Some(state.breakers.admit(&route.breaker, &route.breaker_rules, now)?),
     };

@@ -14,6 +14,7 @@ pub mod forward;
 pub mod front;
 mod heads;
 pub mod jwks;
+pub mod lasting;
 pub mod live;
 pub mod metrics;
 pub mod reload;

@@ -21,6 +21,7 @@ use crate::{
     flights::Flights,
     front::Drain,
     jwks::Fetcher,
+    lasting::Lasting,
     metrics::{Counts, Metrics},
     seen::Seen,
     upstreams::Upstreams,
@@ -60,6 +61,8 @@ pub struct Stage {
     pub dial: Dial,
     /// Requests that are the same.
     pub flights: Arc<Flights>,
+    /// What may last, and can be cut.
+    pub lasting: Arc<Lasting>,
     /// Whether the process is stopping.
     pub drain: Arc<Drain>,
     /// The config file.

@@ -32,6 +32,7 @@ use crate::{
     forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
     jwks::Fetcher,
+    lasting::Severable,
     live::{ReloadResult, Stage},
     metrics::Metrics,
     reload,
@@ -107,6 +108,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         metrics,
         dial,
         flights: Flights::new(),
+        lasting: Arc::default(),
         drain: Arc::default(),
         path: path.to_owned(),
         started,
@@ -201,7 +203,7 @@ fn reverse(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<HttpProxy<Reverse>>>> {
+) -> Result<Service<Front<Severable<HttpProxy<Reverse>>>>> {
     let reverse = Reverse {
         stage: Arc::clone(stage),
         listener: index,
@@ -222,7 +224,8 @@ fn reverse(
     proxy.handle_init_modules();
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
-    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals));
+    let app = Severable(Arc::new(proxy));
+    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals));
     let mut service = Service::new(name.to_string(), front);
     listen(&mut service, stage, name, listener)?;
     Ok(service)

@@ -13,19 +13,23 @@ use crate::{clock, live::Stage};
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Stage {
-    /// Sets a switch. `None` if there are too many.
+    /// Sets a switch, and cuts what it is about if `cuts`: also answers how many. `None` if there are
+    /// too many switches.
     pub fn switch(
         &self,
         scope: Scope,
         position: Position,
         lasts: Duration,
+        cuts: bool,
         (by, reason): (&str, &str),
-    ) -> Option<Arc<Switch>> {
+    ) -> Option<(Arc<Switch>, Option<usize>)> {
         self.expire_switches();
         let switches = &self.state.switches;
         let switch = switches.set(scope, position, lasts, (by, reason), clock::now())?;
-        self.switched(&switch, SwitchChange::Set);
-        Some(switch)
+        // Once it is set: whatever begins from now on asks it.
+        let cut = cuts.then(|| self.lasting.cut(&switch, clock::now()));
+        self.switched(&switch, SwitchChange::Set { cut });
+        Some((switch, cut))
     }
 
     /// Removes a switch. `None` if there is none of this number.

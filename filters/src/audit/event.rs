@@ -80,7 +80,10 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum SwitchChange<'a> {
     /// It was set.
-    Set,
+    Set {
+        /// How many connections, streams and tunnels it cut, if it was to.
+        cut: Option<usize>,
+    },
     /// It was removed.
     Removed {
         /// By whom.
@@ -94,7 +97,7 @@ impl SwitchChange<'_> {
     /// Its name in records and in the log.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Set => "set",
+            Self::Set { .. } => "set",
             Self::Removed { .. } => "removed",
             Self::Expired => "expired",
         }
@@ -132,8 +135,10 @@ impl Event<'_> {
                 line.foreign("by", &switch.by);
                 line.foreign("reason", &switch.reason);
                 line.time("until", switch.until.unix);
-                if let SwitchChange::Removed { by } = change {
-                    line.foreign("removed_by", by);
+                match change {
+                    SwitchChange::Set { cut: Some(cut) } => line.number("cut", *cut),
+                    SwitchChange::Removed { by } => line.foreign("removed_by", by),
+                    SwitchChange::Set { cut: None } | SwitchChange::Expired => {}
                 }
             }
             Self::Keys { issuer, plugin, added, removed } => {

@@ -69,9 +69,15 @@ fn set(stage: &Stage, body: &[u8]) -> Response<Vec<u8>> {
         Ok(wanted) => wanted,
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
-    let Wanted { scope, position, lasts, by, reason } = wanted;
-    match stage.switch(scope, position, lasts, (&by, &reason)) {
-        Some(switch) => super::json(StatusCode::CREATED, &shown(&switch, clock::now())),
+    let Wanted { scope, position, lasts, cuts, by, reason } = wanted;
+    match stage.switch(scope, position, lasts, cuts, (&by, &reason)) {
+        Some((switch, cut)) => {
+            let mut shown = shown(&switch, clock::now());
+            if let Some(cut) = cut {
+                shown["cut"] = cut.into();
+            }
+            super::json(StatusCode::CREATED, &shown)
+        }
         None => {
             let why = "there are too many switches; remove some with `DELETE /switches/{id}`";
             refused(StatusCode::CONFLICT, &[why.to_owned()])

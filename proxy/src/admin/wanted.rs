@@ -18,6 +18,8 @@ pub(super) struct Wanted {
     pub(super) scope: Scope,
     pub(super) position: Position,
     pub(super) lasts: std::time::Duration,
+    /// Whether it also ends what is under way.
+    pub(super) cuts: bool,
     pub(super) by: String,
     pub(super) reason: String,
 }
@@ -37,8 +39,18 @@ struct Members {
     wrong: Vec<String>,
 }
 
-const NAMES: [&str; 9] =
-    ["upstream", "plugin", "workspace", "caller", "class", "position", "for", "reason", "by"];
+const NAMES: [&str; 10] = [
+    "upstream",
+    "plugin",
+    "workspace",
+    "caller",
+    "class",
+    "position",
+    "for",
+    "reason",
+    "by",
+    "cut",
+];
 const TEXT_MAX: usize = 200;
 
 impl Wanted {
@@ -61,13 +73,14 @@ impl Wanted {
         }
         let position = members.position();
         let lasts = members.lasts();
+        let cuts = members.cuts(position);
         let reason =
             members.needed("reason", "for example `\"reason\": \"DXCP is being restored\"`");
         let by = members.needed("by", "who you are, for example `\"by\": \"ada\"`");
         members.end(&NAMES);
         match (position, lasts, reason, by) {
             (Some(position), Some(lasts), Some(reason), Some(by)) if members.wrong.is_empty() => {
-                Ok(Self { scope, position, lasts, by, reason })
+                Ok(Self { scope, position, lasts, cuts, by, reason })
             }
             _ => Err(members.wrong),
         }
@@ -178,6 +191,19 @@ impl Members {
         None
     }
 
+    fn cuts(&mut self, position: Option<Position>) -> bool {
+        let wrong = match self.take("cut") {
+            Some(Value::Bool(true)) if position == Some(Position::Closed) => {
+                "`cut` ends what is under way; a switch that is `closed` lets it pass".to_owned()
+            }
+            Some(Value::Bool(cuts)) => return cuts,
+            Some(other) => format!("`cut` is `{other}`; write `true` or `false`, without quotes"),
+            None => return false,
+        };
+        self.wrong.push(wrong);
+        false
+    }
+
     /// What is left is not known.
     fn end(&mut self, names: &[&str]) {
         for (name, _) in std::mem::take(&mut self.left) {
@@ -257,6 +283,12 @@ mod tests {
         check(&with(r#""plugin": "argocd", "plugin": "argocd""#), &["twice"]);
         check(&with(r#""caller": "a\nb""#), &["control character"]);
         check(&with(r#""caller": "ädä""#), &["nothing can be called"]);
+        check(&with(r#""class": "read", "cut": "yes""#), &["write `true` or `false`"]);
+        check(
+            r#"{"class": "read", "cut": true, "position": "closed", "for": "5m", "reason": "r", "by": "b"}"#,
+            &["lets it pass"],
+        );
+        assert!(read(&with(r#""class": "read", "cut": true"#)).unwrap().cuts);
         let lasts = |text: &str| {
             format!(
                 r#"{{"class": "read", "position": "closed", "for": "{text}", "reason": "r", "by": "b"}}"#

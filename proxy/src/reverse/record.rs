@@ -1,6 +1,6 @@
 //! What is left of an exchange: the breaker's outcome, the metrics and one record.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Denial, Now,
@@ -8,14 +8,14 @@ use filters::{
     breaker::{Outcome, Permit, Transition},
 };
 use http::HeaderValue;
-use pingora::{Error, proxy::Session};
+use pingora::{Error, http::RequestHeader, proxy::Session};
 use tokio::time::timeout;
 
 use super::{Ctx, Reverse};
 use crate::{
     clock,
     metrics::Counted,
-    request::{head, trace_id},
+    request::{host, peer, trace_id},
 };
 
 impl Reverse {
@@ -49,6 +49,7 @@ impl Reverse {
         self.stage.audit.record(|out| {
             filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
+        ctx.ended();
     }
 
     /// Puts on record that this is the first request after a breaker's rest, if so.
@@ -77,33 +78,40 @@ impl Reverse {
         }
     }
 
-    /// What is known of an exchange before it ends.
     fn facts<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Facts<'a> {
-        let came = session.req_header();
-        let head = head(self.listener, self.tls, session, came, None);
-        Facts {
-            began: ctx.began,
-            request_id: ctx.request_id.as_str(),
-            trace_id: trace_id(came),
-            listener: &ctx.live.policy.listeners[self.listener].name,
-            peer: head.peer,
-            method: came.method.as_str(),
-            host: head.host,
-            raw_path: came.raw_path().split(|b| *b == b'?').next().unwrap_or_default(),
-            status: 0,
-            denial: ctx.denial.as_ref(),
-            upstream_address: ctx.upstream_address,
-            attempts: ctx.attempts,
-            bytes_in: ctx.bytes_in,
-            bytes_out: 0,
-            took: Duration::ZERO,
-            upstream_took: ctx.upstream_took,
-            upgraded: false,
-            cut: false,
-            intended: ctx.intended,
-            idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
-            control_id: ctx.control_id.as_deref(),
-        }
+        facts(self.listener, session.req_header(), peer(session), ctx)
+    }
+}
+
+/// What is known of an exchange before it ends.
+pub(super) fn facts<'a>(
+    listener: usize,
+    came: &'a RequestHeader,
+    peer: IpAddr,
+    ctx: &'a Ctx,
+) -> Facts<'a> {
+    Facts {
+        began: ctx.began,
+        request_id: ctx.request_id.as_str(),
+        trace_id: trace_id(came),
+        listener: &ctx.live.policy.listeners[listener].name,
+        peer,
+        method: came.method.as_str(),
+        host: host(came),
+        raw_path: came.raw_path().split(|b| *b == b'?').next().unwrap_or_default(),
+        status: 0,
+        denial: ctx.denial.as_ref(),
+        upstream_address: ctx.upstream_address,
+        attempts: ctx.attempts,
+        bytes_in: ctx.bytes_in,
+        bytes_out: 0,
+        took: Duration::ZERO,
+        upstream_took: ctx.upstream_took,
+        upgraded: false,
+        cut: false,
+        intended: ctx.intended,
+        idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
+        control_id: ctx.control_id.as_deref(),
     }
 }
 
