@@ -1,4 +1,4 @@
-//! Exchanges that may last: upgraded connections, streams and tunnels. An operator can cut them.
+//! Exchanges that may last: upgraded connections, streams and calls. An operator can cut them.
 //!
 //! Each may be silent for long, so it is told, not asked. Pingora's part of one cannot be told: it is
 //! dropped as it stands, and its context writes the record.

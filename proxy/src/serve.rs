@@ -237,7 +237,7 @@ fn forward(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<HttpProxy<Plain>>>> {
+) -> Result<Service<Front<Severable<HttpProxy<Plain>>>>> {
     let forward = Arc::new(Forward { stage: Arc::clone(stage), listener: index });
     let plain = Plain {
         forward: Arc::clone(&forward),
@@ -251,7 +251,8 @@ fn forward(
     proxy.handle_init_modules();
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
-    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals))
+    let app = Severable(Arc::new(proxy));
+    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals))
         .with_tunnel(forward);
     let mut service = Service::new(name.to_string(), front);
     let mut listener = listener.clone();

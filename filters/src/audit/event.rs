@@ -81,7 +81,7 @@ pub enum Event<'a> {
 pub enum SwitchChange<'a> {
     /// It was set.
     Set {
-        /// How many connections, streams and tunnels it cut, if it was to.
+        /// How many WebSockets, streams and calls it cut, if it was to.
         cut: Option<usize>,
     },
     /// It was removed.

@@ -1,5 +1,5 @@
 'use strict';
-// A switch that also ends what is under way: upgraded connections, streams and tunnels, silent ones
+// A switch that also ends what is under way: upgraded connections, streams and calls, silent ones
 // too. What it is not about goes on, also on the same connection.
 
 const assert = require('node:assert/strict');
@@ -58,8 +58,10 @@ ${identity(own)}
 workspaces: {named: {payments: {}, web: {}}}
 rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
 egress:
-  rules: [{name: echo, to: ["127.0.0.1:${echoPort}"]}]
-  private: [{host: "127.0.0.1:${echoPort}", addresses: [127.0.0.1/32]}]
+  rules: [{name: echo, to: ["127.0.0.1:${echoPort}", "127.0.0.1:${upPort}"]}]
+  private:
+  - {host: "127.0.0.1:${echoPort}", addresses: [127.0.0.1/32]}
+  - {host: "127.0.0.1:${upPort}", addresses: [127.0.0.1/32]}
 upstreams:
   up: {url: "http://127.0.0.1:${upPort}"}
   rpc: {url: "http://127.0.0.1:${rpcPort}", http: h2}
@@ -101,6 +103,16 @@ const kinds = {
     stream.once('data', () => resolve({ closed, close: () => stream.destroy(), isOpen: async () => isOpen }));
   }),
   rpc: (as) => kinds.h2(as, { ':path': '/rpc', ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers' }),
+  plain: ({ workspace }) => new Promise((resolve, reject) => {
+    const { port } = up.address();
+    const request = http.get({ port: workspace === 'web' ? web : out, path: `http://127.0.0.1:${port}/stream`, headers: { host: `127.0.0.1:${port}` }, agent: false }, (answer) => {
+      let isOpen = true;
+      const closed = new Promise((done) => answer.on('close', () => { isOpen = false; done(); }));
+      answer.on('error', () => {});
+      answer.once('data', () => resolve({ closed, close: () => request.destroy(), isOpen: async () => isOpen }));
+    });
+    request.on('error', reject);
+  }),
   tunnel: ({ workspace }) => new Promise((resolve, reject) => {
     const { port } = echo.address();
     const socket = net.connect(workspace === 'web' ? web : out, '127.0.0.1', () => socket.write(`CONNECT 127.0.0.1:${port} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\n\r\n`));
@@ -121,10 +133,10 @@ const cut = async (scope, more = {}) => {
 };
 const within = (promise, what) => Promise.race([promise, new Promise((_, reject) => setTimeout(() => reject(new Error(`${what} was not cut`)), 3000))]);
 const underWay = async () => (await (await door.admin('/state')).json()).requests_in_flight;
-const records = () => door.records().filter((record) => record.cut);
+const records = () => door.records().filter((record) => record.cut && record.code === 'switched_off');
 
-for (const kind of ['socket', 'stream', 'h2', 'rpc', 'tunnel']) {
-  const route = { h2: 'stream' }[kind] ?? kind;
+for (const kind of ['socket', 'stream', 'h2', 'rpc', 'tunnel', 'plain']) {
+  const route = { h2: 'stream', plain: 'stream' }[kind] ?? kind;
   test(`${kind}: what matches is cut, and nothing else`, async () => {
     const own = await kinds[kind]({ workspace: 'payments' });
     const other = await kinds[kind]({ workspace: 'web', caller: 'bo' });
