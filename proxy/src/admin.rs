@@ -145,6 +145,7 @@ fn state(stage: &Stage) -> Value {
             json!({
                 "upstream": key.upstream.as_str(),
                 "plugin": key.plugin.as_deref(),
+                "host": key.host.as_deref(),
                 "position": position.name(),
             })
         })

@@ -183,7 +183,7 @@ impl Metrics {
             breaker: keep.gauges(
                 "stagedoor_breaker_state",
                 "0 closed, 1 open, 2 half-open",
-                &["upstream", "plugin"],
+                &["upstream", "plugin", "host"],
             ),
             switches: keep.gauges(
                 "stagedoor_switches",
@@ -340,7 +340,8 @@ impl Metrics {
         self.breaker.reset();
         for (key, position) in breakers {
             let plugin = key.plugin.as_deref().unwrap_or_default();
-            self.breaker.with_label_values(&[&*key.upstream, plugin]).set(value(*position));
+            let host = key.host.as_deref().unwrap_or_default();
+            self.breaker.with_label_values(&[&*key.upstream, plugin, host]).set(value(*position));
         }
         let Some(aliases) = &self.aliases else { return };
         aliases.breaker.reset();

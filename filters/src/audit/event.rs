@@ -29,6 +29,8 @@ pub enum Event<'a> {
         upstream: &'a str,
         /// The plugin, where several share the upstream.
         plugin: Option<&'a str>,
+        /// The host, where several are behind the upstream.
+        host: Option<&'a str>,
         /// To where.
         position: &'a str,
     },
@@ -120,9 +122,10 @@ impl Event<'_> {
                 line.texts("changes", changes);
                 line.texts("messages", messages);
             }
-            Self::Breaker { upstream, plugin, position } => {
+            Self::Breaker { upstream, plugin, host, position } => {
                 line.text("upstream", upstream);
                 line.maybe("plugin", *plugin);
+                line.maybe("host", *host);
                 line.text("position", position);
             }
             Self::Switch { switch, change } => {

@@ -126,8 +126,9 @@ impl Reverse {
     /// Puts on record that a breaker moved.
     pub(super) fn moved(&self, moved: &Transition) {
         let (upstream, plugin) = (&*moved.key.upstream, moved.key.plugin.as_deref());
+        let host = moved.key.host.as_deref();
         let position = moved.to.name();
-        tracing::warn!(upstream, plugin, position, "breaker moved");
-        self.stage.audit.happened(&Event::Breaker { upstream, plugin, position });
+        tracing::warn!(upstream, plugin, host, position, "breaker moved");
+        self.stage.audit.happened(&Event::Breaker { upstream, plugin, host, position });
     }
 }
