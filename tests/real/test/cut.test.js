@@ -125,6 +125,7 @@ const kinds = {
     });
   }),
 };
+const refused = () => new Promise((resolve) => session.request({ ...who(), ':path': '/stream' }).on('response', (headers) => resolve(headers[':status'])));
 const cut = async (scope, more = {}) => {
   const answer = await door.admin('/switches', { method: 'POST', body: JSON.stringify({ ...scope, position: 'open', for: '1m', reason: 'it burns', by: 'ada', cut: true, ...more }) });
   const shown = await answer.json();
@@ -169,6 +170,7 @@ test('many at once, by plugin, upstream and caller', async () => {
     assert.equal(count, 20);
     await within(Promise.all(all.map((one) => one.closed)), kind);
     await until('their end', async () => await underWay() === 0, 5000);
+    if (kind === 'h2') assert.equal(await refused(), 503);
     await door.admin(`/switches/${id}`, { method: 'DELETE', body: '{"by": "bo"}' });
   }
   assert.ok(!session.closed && !session.destroyed, 'the connection that streams share stays');
