@@ -145,7 +145,9 @@ for (const kind of ['socket', 'stream', 'h2', 'rpc', 'tunnel', 'plain']) {
     const before = records().length;
     assert.equal((await cut({ upstream: 'up', workspace: 'web', class: 'action' })).cut, 0);
     assert.equal((await cut({ workspace: 'payments' }, { cut: false })).cut, undefined);
-    assert.ok(await own.isOpen(), 'a switch that does not say so cuts nothing');
+    fs.appendFileSync(door.file, '\n# another config\n');
+    assert.equal((await door.reload()).successful, true);
+    assert.ok(await own.isOpen(), 'neither a reload nor a switch that does not say so cuts anything');
     const shown = await cut({ workspace: 'payments' });
     assert.equal(shown.cut, 1);
     await within(own.closed, kind);
