@@ -2,7 +2,8 @@
 //!
 //! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
 //! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
-//! sends the last request so often and says how each ended; `call` is a call on a forward listener,
+//! sends the last request so often and says how each ended; `switch open for 30m` sets a switch about
+//! what its lines name; `call` is a call on a forward listener,
 //! with what its host resolves to and what the client says first; `decision` is what must come out.
 //! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
 //! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
@@ -31,6 +32,7 @@ use filters::{
     forward::{self, Call},
     identity::{Caller, KeySet, Source, install_crypto},
     replay::{Why, record::Record},
+    switches::{Position, Scope},
     target::{Host, Target},
 };
 use ring::hmac;
@@ -174,6 +176,7 @@ impl Page {
                 self.request(block, None);
             }
             ["call"] => self.call(block),
+            ["switch", position, "for", time] => self.switch(position, time, block),
             ["outcome", count, what] => {
                 let outcome = match what {
                     "failure" => Outcome::Failure,
@@ -186,6 +189,28 @@ impl Page {
             }
             _ => {}
         }
+    }
+
+    fn switch(&mut self, position: &str, time: &str, block: &str) {
+        let named =
+            |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let label = |name: &str| named(name).map(Label::lossy);
+        let scope = Scope {
+            upstream: label("upstream"),
+            plugin: label("plugin"),
+            workspace: label("workspace"),
+            caller: label("caller"),
+            class: named("class").map(|class| serde_json::from_value(class.into()).unwrap()),
+        };
+        let position = match position {
+            "open" => Position::Open,
+            _ => Position::Closed,
+        };
+        let time: config::Duration = time.parse().unwrap();
+        let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
+        let (_, state, _) = self.running.get_or_insert_with(|| running(&self.yaml));
+        let why = ("ada", named("reason").unwrap_or("it burns"));
+        state.switches.set(scope, position, *time, why, now).unwrap();
     }
 
     fn request(&mut self, text: &str, outcome: Option<Outcome>) {

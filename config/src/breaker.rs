@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Duration;
 
-/// Leaves an upstream alone after repeated failures. Counted for each upstream, and for each
-/// plugin where several plugins share one. While it is open, requests get 503 `breaker_open` with
-/// `Retry-After`.
+/// Leaves an upstream alone after repeated failures. Counted for each upstream; for each plugin
+/// where several plugins share one; and for the `hosts` of its routes where they differ and
+/// `preserve_host` is set. While it is open, requests get 503 `breaker_open` with `Retry-After`.
 ///
 /// A failure is a refused or broken connection, a timeout, or a 5xx status that `ignore` does not
 /// excuse.

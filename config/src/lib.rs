@@ -97,6 +97,7 @@ pub use size::Size;
 pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
 pub use url::Url;
+pub use words::suggestion;
 pub use workspaces::{Choice, Workspace, Workspaces};
 
 /// All that the operator wrote, in one file or in several that it includes.

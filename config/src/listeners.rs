@@ -52,7 +52,7 @@ pub enum ListenerKind {
     /// Takes calls of Backstage and lets those out that `egress` allows: CONNECT, and `http://` in
     /// absolute form.
     Forward,
-    /// Health, metrics, state and reload, for operators. Keep it on loopback.
+    /// Health, metrics, state, reload and switches, for operators. Keep it on loopback.
     Admin,
 }
 

@@ -87,7 +87,7 @@ impl Expected for Keys {
 }
 
 /// `did you mean ...`, or what there is.
-pub(crate) fn suggestion(given: &str, known: &[&str]) -> String {
+pub fn suggestion(given: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(given, name), name))

@@ -6,13 +6,15 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{Denial, Label, Now};
 
-/// Which breaker: that of an upstream, and of a plugin where several share one.
+/// Which breaker: that of an upstream, and of a plugin or a host where several share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The upstream.
     pub upstream: Label,
     /// The plugin, if the route has one.
     pub plugin: Option<Label>,
+    /// The hosts of the route, as the config has them, if several are behind the upstream.
+    pub host: Option<Label>,
 }
 
 /// All breakers, by key: they outlive a reload. There are as many as routes can name.
@@ -344,7 +346,7 @@ mod tests {
     struct Rig(Breakers, config::Breaker, Key);
 
     fn rig() -> Rig {
-        let key = Key { upstream: Label::lossy("dxcp"), plugin: None };
+        let key = Key { upstream: Label::lossy("dxcp"), plugin: None, host: None };
         Rig(Breakers::default(), config::Breaker::default(), key)
     }
 

@@ -1,6 +1,6 @@
 //! Every reason to say no: a status, a stable code and a sentence. There are no others.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -45,6 +45,8 @@ pub enum Denial {
     WorkspaceNotGranted { workspace: Label },
     /// The plugin is off for the workspace.
     PluginDisabled { plugin: Label, workspace: Label },
+    /// An operator has switched it off for a while.
+    SwitchedOff { scope: Arc<str>, reason: Arc<str>, retry_after: Duration },
     /// The caller has none of the roles, groups or names that the route asks for.
     AccessDenied { route: Label },
     /// Too many requests.
@@ -210,6 +212,7 @@ impl Denial {
             Self::WorkspaceUnknown { .. } => (S::FORBIDDEN, "workspace_unknown"),
             Self::WorkspaceNotGranted { .. } => (S::FORBIDDEN, "workspace_not_granted"),
             Self::PluginDisabled { .. } => (S::FORBIDDEN, "plugin_disabled"),
+            Self::SwitchedOff { .. } => (S::SERVICE_UNAVAILABLE, "switched_off"),
             Self::AccessDenied { .. } => (S::FORBIDDEN, "access_denied"),
             Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
             Self::IdempotencyInFlight => (S::CONFLICT, "idempotency_in_flight"),
@@ -253,6 +256,7 @@ impl Denial {
         match self {
             Self::RateLimited { retry_after, .. }
             | Self::BreakerOpen { retry_after, .. }
+            | Self::SwitchedOff { retry_after, .. }
             | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),
             Self::IdempotencyInFlight | Self::TunnelsExhausted { .. } => {
                 Some(Duration::from_secs(1))
@@ -345,6 +349,9 @@ impl fmt::Display for Denial {
             }
             Self::PluginDisabled { plugin, workspace } => {
                 write!(f, "plugin `{plugin}` is off for workspace `{workspace}`")
+            }
+            Self::SwitchedOff { scope, reason, .. } => {
+                write!(f, "an operator has switched off {scope}: {reason}")
             }
             Self::AccessDenied { route } => {
                 write!(f, "the caller has no role, group or name that route `{route}` asks for")

@@ -20,6 +20,7 @@ use crate::{
     normal_form::NormalPath,
     rate_limit::Standing,
     routes::Route,
+    switches::About,
     target::Target,
     tunnels::Open,
     workspaces::Workspace,
@@ -117,6 +118,23 @@ pub struct Exchange {
     pub called: Option<Called>,
     /// On a forward listener: its place among the workspace's tunnels.
     pub tunnel: Option<Open>,
+}
+
+impl Exchange {
+    /// What switches are about, as far as it is known.
+    pub fn about(&self) -> About<'_> {
+        let (workspace, caller) = (self.workspace.as_ref(), self.caller.as_deref());
+        match &self.route {
+            Some(route) => About::request(route, workspace, caller, self.class),
+            None => About {
+                upstream: None,
+                plugin: self.called.as_ref().and_then(|called| called.plugin.as_ref()),
+                workspace: workspace.map(|workspace| &workspace.name),
+                caller,
+                class: None,
+            },
+        }
+    }
 }
 
 /// Where an answer came from that others have, too (RFC 9211).

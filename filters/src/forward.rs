@@ -14,6 +14,7 @@ use crate::{
     exchange::{Called, Said},
     guard,
     identity::{ClientCertificate, Shown},
+    switches::About,
     target::{Host, Target},
 };
 
@@ -68,6 +69,15 @@ pub fn decide(
     called.plugin = listener.plugin.clone().or_else(|| caller.plugin.clone());
     let plugin = called.plugin.as_ref();
     policy.plugins.enabled(plugin, workspace)?;
+    // Also where the listener only reports: it is no rule that is being tried out.
+    let about = About {
+        upstream: None,
+        plugin,
+        workspace: workspace.map(|workspace| &workspace.name),
+        caller: Some(caller),
+        class: None,
+    };
+    state.switches.pass(&about, now)?;
     match policy.allowlist.allow(call.target, plugin, workspace.map(|w| &w.name), now) {
         Ok(rule) => {
             called.rule = Some(rule.clone());

@@ -39,6 +39,7 @@ pub mod rate_limit;
 pub mod redact;
 pub mod retry;
 pub mod routes;
+pub mod switches;
 pub mod target;
 pub mod ticket;
 pub mod tunnels;

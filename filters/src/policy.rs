@@ -1,6 +1,9 @@
 //! What the config means: every filter, made ready. It never changes; a reload makes another.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -106,14 +109,17 @@ fn listener(name: &config::Name, written: &config::Listener) -> Listener {
 
 fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
     let all = written.all_routes();
-    // Where several plugins share an upstream, each has a breaker of its own.
-    let mut plugins: HashMap<config::Name, Vec<Option<config::Name>>> = HashMap::new();
+    // Where several plugins share an upstream, or it is several hosts, each has a breaker of its own.
+    let mut plugins: HashMap<&config::Name, HashSet<Option<&config::Name>>> = HashMap::new();
+    let mut hosts: HashMap<&config::Name, HashSet<Option<Label>>> = HashMap::new();
     for route in &all {
-        let of_upstream = plugins.entry(route.upstream.value.clone()).or_default();
-        if !of_upstream.contains(&route.plugin) {
-            of_upstream.push(route.plugin.clone());
+        let upstream = &route.upstream.value;
+        plugins.entry(upstream).or_default().insert(route.plugin.as_ref());
+        if written.upstreams[upstream].preserve_host {
+            hosts.entry(upstream).or_default().insert(hosts_of(route));
         }
     }
+    let several_hosts = |upstream| hosts.get(upstream).is_some_and(|hosts| hosts.len() > 1);
     let credentials: HashMap<&config::Name, Arc<Credential>> = written
         .credentials
         .iter()
@@ -145,6 +151,7 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 breaker: breaker::Key {
                     upstream: label.clone(),
                     plugin: plugin.clone().filter(|_| shared),
+                    host: hosts_of(route).filter(|_| several_hosts(&route.upstream.value)),
                 },
                 breaker_rules: Arc::clone(&breakers[&route.upstream.value]),
                 upstream: label,
@@ -171,6 +178,13 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
             (Arc::new(run), route.clone())
         })
         .collect()
+}
+
+/// The hosts that a route is for, in one word.
+fn hosts_of(route: &config::Route) -> Option<Label> {
+    let mut hosts: Vec<&str> = route.hosts.iter().map(|host| &**host).collect();
+    hosts.sort_unstable();
+    (!hosts.is_empty()).then(|| Label::lossy(&hosts.join(",")))
 }
 
 /// Which segment of a path is the parameter of this name.

@@ -155,6 +155,7 @@ impl Record<'_> {
             "rate_limited"
             | "idempotency_in_flight"
             | "breaker_open"
+            | "switched_off"
             | "audit_unavailable"
             | "pace_exceeded"
             | "tunnels_exhausted"

@@ -57,9 +57,15 @@ impl Attempts {
 pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
     let route = exchange.route.as_ref().expect("an admitted request has a route");
     let percent = route.retries.budget_percent;
-    let Some(permit) = state.breakers.readmit(&route.breaker, &route.breaker_rules, percent, now)
-    else {
-        return false;
+    let permit = match state.switches.are_closed(&exchange.about(), now) {
+        true => None,
+        false => {
+            let breakers = &state.breakers;
+            match breakers.readmit(&route.breaker, &route.breaker_rules, percent, now) {
+                Some(permit) => Some(permit),
+                None => return false,
+            }
+        }
     };
     if let Some(pace) = &route.pace {
         match state.paces.turn(&route.upstream, pace, now) {
@@ -67,7 +73,7 @@ pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
             Err(_) => return false,
         }
     }
-    exchange.permit = Some(permit);
+    exchange.permit = permit;
     true
 }
 

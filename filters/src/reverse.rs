@@ -14,6 +14,7 @@ use crate::{
     identity::Asked,
     normal_form::NormalPath,
     routes::{self, Route},
+    switches::About,
 };
 
 /// Decides about one request. Reads no clock and does no I/O: the same policy, state, head and
@@ -80,6 +81,7 @@ pub fn judge(
     let query = route.query.judge(head.query())?;
 
     if route.options.public {
+        state.switches.pass(&About::request(route, None, None, None), now)?;
         let standing = policy.rate_limits.take_stranger(&state.limiters, client, now)?;
         exchange.standing = Some(standing);
     } else {
@@ -130,6 +132,11 @@ pub fn judge(
             let operation = exchange.graphql.insert(operation);
             graphql.permit(operation, &route.name, caller, workspace)?;
         }
+        // As soon as it is known what it is about, a GraphQL request's class last. Not before: whoever
+        // may not do it anyway learns nothing of what operators do. And before anything is charged or
+        // taken for a request that goes nowhere.
+        let about = About::request(route, workspace, Some(caller), exchange.class);
+        state.switches.pass(&about, now)?;
         let credential = route.credential.as_ref();
         exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
         let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
@@ -148,11 +155,14 @@ pub fn judge(
 pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), Denial> {
     let route = exchange.route.as_ref().expect("an admitted request has a route");
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
-    let permit = state.breakers.admit(&route.breaker, &route.breaker_rules, now)?;
+    let permit = match state.switches.are_closed(&exchange.about(), now) {
+        true => None,
+        false => Some(state.breakers.admit(&route.breaker, &route.breaker_rules, now)?),
+    };
     if let Some(pace) = &route.pace {
         exchange.turn = state.paces.turn(&route.upstream, pace, now)?;
     }
-    exchange.permit = Some(permit);
+    exchange.permit = permit;
     exchange.credential.clone_from(&route.credential);
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::{
     pace::Paces,
     passwords::Passwords,
     rate_limit::Limiters,
+    switches::Switches,
     tunnels::Tunnels,
 };
 
@@ -28,6 +29,8 @@ pub struct State {
     pub limiters: Limiters,
     /// Which upstreams are left alone.
     pub breakers: Breakers,
+    /// What an operator has switched open or closed.
+    pub switches: Switches,
     /// When each upstream may be asked next.
     pub paces: Paces,
     /// Requests under way that carry an idempotency key.
@@ -59,6 +62,7 @@ impl State {
             tunnels: Tunnels::default(),
             limiters: Limiters::default(),
             breakers: Breakers::default(),
+            switches: Switches::default(),
             paces: Paces::default(),
             in_flight: InFlight::default(),
             assertions,

@@ -1,4 +1,7 @@
-//! The admin listener: health, metrics, state and reload. For operators, on loopback.
+//! The admin listener: health, metrics, state, reload and switches. For operators, on loopback.
+
+mod switches;
+mod wanted;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -6,7 +9,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use filters::audit::{checkpoint::PublicKey, event::Event};
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
 use crate::{audit::Head, clock, live::Stage, reload::Source};
@@ -20,8 +23,11 @@ impl ServeHttp for Admin {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let stage = &self.0;
-        let answer = Self::answer(stage, &method, &path, head.headers.contains_key(header::ORIGIN));
-        let answer = answer.await;
+        let answer = if switches::is_one(&path) {
+            switches::answer(stage, session, &method, &path).await
+        } else {
+            Self::answer(stage, session.req_header(), &method, &path).await
+        };
         if !["/livez", "/readyz", "/metrics"].contains(&&*path) {
             let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
             let status = answer.status().as_u16();
@@ -33,12 +39,11 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
-    /// A page in a browser may post anywhere; it cannot leave out its origin.
     async fn answer(
         stage: &Stage,
+        head: &RequestHeader,
         method: &Method,
         path: &str,
-        from_page: bool,
     ) -> Response<Vec<u8>> {
         let read = *method == Method::GET || *method == Method::HEAD;
         match path {
@@ -50,8 +55,8 @@ impl Admin {
             "/jwks" if read => jwks(stage),
             "/audit/head" if read => audit_head(stage).await,
             "/reload" if *method == Method::POST => {
-                if from_page {
-                    return text(StatusCode::FORBIDDEN, "not from a browser\n");
+                if let Some(refused) = from_page(head) {
+                    return refused;
                 }
                 let result = stage.reload(Source::Admin).await;
                 let status = if result.successful {
@@ -67,10 +72,16 @@ impl Admin {
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /state /jwks /audit/head, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /state /jwks /audit/head /switches, and POST /reload\n",
             ),
         }
     }
+}
+
+/// A page in a browser may post anywhere; it cannot leave out its origin.
+fn from_page(head: &RequestHeader) -> Option<Response<Vec<u8>>> {
+    let from_page = head.headers.contains_key(header::ORIGIN);
+    from_page.then(|| text(StatusCode::FORBIDDEN, "not from a browser\n"))
 }
 
 fn ready(stage: &Stage) -> Response<Vec<u8>> {
@@ -134,6 +145,7 @@ fn state(stage: &Stage) -> Value {
             json!({
                 "upstream": key.upstream.as_str(),
                 "plugin": key.plugin.as_deref(),
+                "host": key.host.as_deref(),
                 "position": position.name(),
             })
         })
@@ -225,6 +237,7 @@ fn state(stage: &Stage) -> Value {
         "requests_waiting": stage.flights.waiting(),
         "fallback_bytes": stage.fallback.bytes(),
         "breakers": breakers,
+        "switches": switches::all(stage),
         "limiters": {"verified": verified, "strangers": strangers},
         "tokens_verified": stage.state.tokens.len(),
         "idempotency_keys_in_flight": stage.state.in_flight.len(),

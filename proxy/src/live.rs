@@ -22,6 +22,7 @@ use crate::{
     flights::Flights,
     front::Drain,
     jwks::Fetcher,
+    lasting::Lasting,
     metrics::{Counts, Metrics},
     seen::Seen,
     upstreams::Upstreams,
@@ -65,6 +66,8 @@ pub struct Stage {
     pub fallback: Fallback,
     /// Requests that are the same.
     pub flights: Arc<Flights>,
+    /// What may last, and can be cut.
+    pub lasting: Arc<Lasting>,
     /// Whether the process is stopping.
     pub drain: Arc<Drain>,
     /// The config file.

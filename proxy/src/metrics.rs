@@ -9,6 +9,7 @@ use filters::{
     Exchange, Label, Policy,
     breaker::{Key, Position},
     exchange::Shared,
+    switches::Switch,
     workspaces::Workspace,
 };
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +35,7 @@ pub struct Metrics {
     call_bytes: IntCounterVec,
     tunnels: IntGauge,
     breaker: IntGaugeVec,
+    switches: IntGaugeVec,
     in_flight: IntGauge,
     audit_lost: IntCounter,
     audit_bytes: IntCounter,
@@ -203,7 +205,12 @@ impl Metrics {
             breaker: keep.gauges(
                 "stagedoor_breaker_state",
                 "0 closed, 1 open, 2 half-open",
-                &["upstream", "plugin"],
+                &["upstream", "plugin", "host"],
+            ),
+            switches: keep.gauges(
+                "stagedoor_switches",
+                "Switches that operators have set, by what they are about",
+                &["scope", "position"],
             ),
             in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
             audit_lost: keep.counter(
@@ -374,6 +381,8 @@ impl Metrics {
         self.show_shipping(stage.shipping.told());
         self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
+        stage.expire_switches();
+        self.show_switches(&stage.state.switches.all());
         self.certificate_end.reset();
         for (listener, facts) in stage.certificates() {
             let name = facts.names.first().map_or("?", String::as_str);
@@ -410,7 +419,8 @@ impl Metrics {
         self.breaker.reset();
         for (key, position) in breakers {
             let plugin = key.plugin.as_deref().unwrap_or_default();
-            self.breaker.with_label_values(&[&*key.upstream, plugin]).set(value(*position));
+            let host = key.host.as_deref().unwrap_or_default();
+            self.breaker.with_label_values(&[&*key.upstream, plugin, host]).set(value(*position));
         }
         let Some(aliases) = &self.aliases else { return };
         aliases.breaker.reset();
@@ -423,6 +433,15 @@ impl Metrics {
         });
         for (key, position) in breakers {
             aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
+    }
+
+    fn show_switches(&self, all: &[Arc<Switch>]) {
+        self.switches.reset();
+        for switch in all {
+            let scope: Vec<&str> = switch.scope.members().map(|(name, _)| name).collect();
+            let label = [&*scope.join("+"), switch.position.name()];
+            self.switches.with_label_values(&label).inc();
         }
     }
 

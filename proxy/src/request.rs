@@ -28,19 +28,29 @@ pub(crate) fn head<'a>(
     request: &'a RequestHeader,
     certificate: Option<&'a ClientCertificate>,
 ) -> Head<'a> {
-    let peer = session.client_addr().and_then(|addr| addr.as_inet());
-    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     Head {
         listener,
-        peer: peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip),
+        peer: peer(session),
         tls,
         certificate,
         method: &request.method,
         target: request.raw_path(),
-        host: authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)),
+        host: host(request),
         headers: &request.headers,
         body: None,
     }
+}
+
+/// The address that connected to us.
+pub(crate) fn peer(session: &Session) -> IpAddr {
+    let peer = session.client_addr().and_then(|addr| addr.as_inet());
+    peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip)
+}
+
+/// The host that a request is for, as it came.
+pub(crate) fn host(request: &RequestHeader) -> Option<&[u8]> {
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes))
 }
 
 /// What the TLS handshake told.

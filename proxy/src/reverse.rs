@@ -4,6 +4,7 @@
 mod admit;
 mod again;
 mod answered;
+mod cut;
 mod kept;
 mod record;
 mod redaction;
@@ -35,6 +36,7 @@ use crate::{
     upstreams::{Attempt, Unreachable},
 };
 use admit::Admission;
+use cut::Lasting;
 
 /// One reverse listener.
 pub struct Reverse {
@@ -76,6 +78,7 @@ pub struct Ctx {
     answered: Answered,
     grpc: bool,
     bytes_in: u64,
+    bytes_out: u64,
     /// The request's body, where a decision is about it.
     body: Option<Bytes>,
     /// The answer so far, where it must be read whole to be redacted.
@@ -91,6 +94,8 @@ pub struct Ctx {
     /// What was kept, and is given now.
     fallback: Option<Arc<Answer>>,
     control_id: Option<String>,
+    /// Where it may last: its place, and what a record needs if it is cut.
+    lasting: Option<Lasting>,
     _under_way: UnderWay,
 }
 
@@ -163,6 +168,7 @@ impl ProxyHttp for Reverse {
             answered: Answered::default(),
             grpc: false,
             bytes_in: 0,
+            bytes_out: 0,
             body: None,
             redacting: None,
             intended: false,
@@ -171,6 +177,7 @@ impl ProxyHttp for Reverse {
             keeping: None,
             fallback: None,
             control_id: None,
+            lasting: None,
             _under_way: self.stage.drain.exchange(),
         }
     }
@@ -186,6 +193,12 @@ impl ProxyHttp for Reverse {
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {
                 self.note_kind(session, ctx);
+                if (ctx.upgrade || ctx.stream)
+                    && let Err(denial) = self.may_last(session, ctx)
+                {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
                 Ok(false)
             }
             Ok(Admission::SignedIn(signed_in)) => {
@@ -348,6 +361,7 @@ impl ProxyHttp for Reverse {
             return Err(ctx.late());
         }
         redaction::redact(body, end_of_stream, ctx)?;
+        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.capture(body.as_ref(), end_of_stream);
         if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
             self.stage.fallback.keep(whole);

@@ -33,6 +33,7 @@ use crate::{
     forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
     jwks::Fetcher,
+    lasting::Severable,
     live::{ReloadResult, Stage},
     metrics::Metrics,
     reload,
@@ -113,6 +114,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         dial,
         fallback: Fallback::new(started.process.fallback_memory.bytes()),
         flights: Flights::new(),
+        lasting: Arc::default(),
         drain: Arc::default(),
         path: path.to_owned(),
         started,
@@ -207,7 +209,7 @@ fn reverse(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<HttpProxy<Reverse>>>> {
+) -> Result<Service<Front<Severable<HttpProxy<Reverse>>>>> {
     let reverse = Reverse {
         stage: Arc::clone(stage),
         listener: index,
@@ -228,7 +230,8 @@ fn reverse(
     proxy.handle_init_modules();
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
-    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals));
+    let app = Severable(Arc::new(proxy));
+    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals));
     let mut service = Service::new(name.to_string(), front);
     listen(&mut service, stage, name, listener)?;
     Ok(service)
@@ -240,7 +243,7 @@ fn forward(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<HttpProxy<Plain>>>> {
+) -> Result<Service<Front<Severable<HttpProxy<Plain>>>>> {
     let forward = Arc::new(Forward { stage: Arc::clone(stage), listener: index });
     let plain = Plain {
         forward: Arc::clone(&forward),
@@ -254,7 +257,8 @@ fn forward(
     proxy.handle_init_modules();
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
-    let front = Front::new(Arc::new(proxy), limits, Arc::clone(&stage.drain), Arc::new(refusals))
+    let app = Severable(Arc::new(proxy));
+    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals))
         .with_tunnel(forward);
     let mut service = Service::new(name.to_string(), front);
     let mut listener = listener.clone();
@@ -343,6 +347,7 @@ impl BackgroundService for Background {
         tokio::select! {
             () = stage.watch() => {}
             () = refresh => {}
+            () = stage.watch_switches() => {}
             _ = shutdown.changed() => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Line;
-use crate::{Label, Now};
+use crate::{Label, Now, switches::Switch};
 
 /// What happened.
 #[derive(Debug)]
@@ -29,8 +29,17 @@ pub enum Event<'a> {
         upstream: &'a str,
         /// The plugin, where several share the upstream.
         plugin: Option<&'a str>,
+        /// The host, where several are behind the upstream.
+        host: Option<&'a str>,
         /// To where.
         position: &'a str,
+    },
+    /// An operator's switch was set or removed, or has ended.
+    Switch {
+        /// Which.
+        switch: &'a Switch,
+        /// What became of it.
+        change: SwitchChange<'a>,
     },
     /// The keys that an issuer signs with are others.
     Keys {
@@ -69,6 +78,34 @@ pub enum Event<'a> {
     },
 }
 
+/// What became of a switch.
+#[derive(Clone, Copy, Debug)]
+pub enum SwitchChange<'a> {
+    /// It was set.
+    Set {
+        /// How many WebSockets, streams and calls it cut, if it was to.
+        cut: Option<usize>,
+    },
+    /// It was removed.
+    Removed {
+        /// By whom.
+        by: &'a str,
+    },
+    /// It has ended.
+    Expired,
+}
+
+impl SwitchChange<'_> {
+    /// Its name in records and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set { .. } => "set",
+            Self::Removed { .. } => "removed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 impl Event<'_> {
     /// Appends it to `out`, as one line.
     pub fn write(&self, out: &mut Vec<u8>, at: Now) {
@@ -85,10 +122,29 @@ impl Event<'_> {
                 line.texts("changes", changes);
                 line.texts("messages", messages);
             }
-            Self::Breaker { upstream, plugin, position } => {
+            Self::Breaker { upstream, plugin, host, position } => {
                 line.text("upstream", upstream);
                 line.maybe("plugin", *plugin);
+                line.maybe("host", *host);
                 line.text("position", position);
+            }
+            Self::Switch { switch, change } => {
+                line.text("change", change.name());
+                line.number("switch", switch.id);
+                line.text("position", switch.position.name());
+                for (name, value) in switch.scope.members() {
+                    line.text(name, value);
+                }
+                line.foreign("by", &switch.by);
+                line.foreign("reason", &switch.reason);
+                line.time("until", switch.until.unix);
+                match change {
+                    SwitchChange::Set { cut: Some(cut) } => line.number("cut", *cut),
+                    SwitchChange::Removed { by } => {
+                        line.foreign("removed_by", by);
+                    }
+                    SwitchChange::Set { cut: None } | SwitchChange::Expired => {}
+                }
             }
             Self::Keys { issuer, plugin, added, removed } => {
                 line.text("issuer", issuer);
@@ -119,6 +175,7 @@ impl Event<'_> {
         match self {
             Self::Config { .. } => "config",
             Self::Breaker { .. } => "breaker",
+            Self::Switch { .. } => "switch",
             Self::Keys { .. } => "keys",
             Self::Certificate { .. } => "certificate",
             Self::Admin { .. } => "admin",

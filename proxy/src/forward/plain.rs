@@ -1,11 +1,18 @@
 //! A plain request in absolute form (`GET http://host/path`), through Pingora to the address that
 //! passed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use filters::{Denial, Exchange, Label, Now, client_hello::Peek, forward, target::Target};
+use filters::{
+    Denial, Exchange, Label, Now, client_hello::Peek, forward, identity::ClientCertificate,
+    target::Target,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::{
     Error, ErrorType, Result,
@@ -19,8 +26,9 @@ use crate::{
     answer, clock, failure,
     front::UnderWay,
     heads,
+    lasting::Place,
     live::Live,
-    request::{RequestId, X_REQUEST_ID, facts_of, trace_id},
+    request::{RequestId, X_REQUEST_ID, facts_of, peer, trace_id},
 };
 
 /// The plain requests of one forward listener.
@@ -46,7 +54,20 @@ pub struct Ctx {
     failed: usize,
     address: Option<SocketAddr>,
     bytes_in: u64,
+    bytes_out: u64,
+    status: u16,
+    lasting: Option<Lasting>,
     _under_way: UnderWay,
+}
+
+/// Its place among those that can be cut, and what its record then needs: the session is gone.
+struct Lasting {
+    place: Place,
+    forward: Arc<Forward>,
+    came: RequestHeader,
+    peer: IpAddr,
+    tls: bool,
+    certificate: Option<ClientCertificate>,
 }
 
 /// What a proxy is told and nobody behind it (RFC 9110 7.6.1, 11.7).
@@ -73,6 +94,9 @@ impl ProxyHttp for Plain {
             failed: 0,
             address: None,
             bytes_in: 0,
+            bytes_out: 0,
+            status: 0,
+            lasting: None,
             _under_way: stage.drain.exchange(),
         }
     }
@@ -84,7 +108,10 @@ impl ProxyHttp for Plain {
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
         ctx.id = RequestId::of(session.req_header());
-        let Err(denial) = self.decide(session, ctx).await else { return Ok(false) };
+        let decided = self.decide(session, ctx).await;
+        let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
+            return Ok(false);
+        };
         if !session.as_downstream_mut().is_body_empty() {
             session.as_downstream_mut().set_keepalive(None);
         }
@@ -157,11 +184,23 @@ impl ProxyHttp for Plain {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        ctx.status = response.status.as_u16();
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
         if self.forward.stage.drain.is_draining() {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        Ok(None)
     }
 
     /// Nothing was sent yet: the next address is as good.
@@ -220,9 +259,6 @@ impl ProxyHttp for Plain {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         let written = session.as_ref().response_written().map_or(0, |head| head.status.as_u16());
         let request = session.req_header();
-        let path = ctx.target.as_ref().map_or(&b""[..], |(_, path)| path);
-        let path = path.split(|b| *b == b'?').next().unwrap_or_default();
-        let peer = session.client_addr().and_then(|address| address.as_inet());
         let shown = facts_of(session.as_ref().digest());
         self.forward.record(
             &ctx.live,
@@ -230,11 +266,11 @@ impl ProxyHttp for Plain {
             &Ended {
                 began: ctx.began,
                 id: &ctx.id,
-                peer: peer.map_or([0, 0, 0, 0].into(), SocketAddr::ip),
+                peer: peer(session),
                 method: request.method.as_str(),
                 trace_id: trace_id(request),
                 host: ctx.exchange.called.is_none().then(|| request.raw_path()),
-                path,
+                path: ctx.path(),
                 tls: shown.is_some(),
                 certificate: shown.and_then(|facts| facts.certificate.as_ref()),
                 status: written,
@@ -245,19 +281,70 @@ impl ProxyHttp for Plain {
                 cut: error.is_some() && ctx.denial.is_none(),
             },
         );
+        // It is on record: it is too late to cut it.
+        ctx.lasting = None;
+    }
+}
+
+impl Ctx {
+    fn path(&self) -> &[u8] {
+        let path = self.target.as_ref().map_or(&b""[..], |(_, path)| path);
+        path.split(|b| *b == b'?').next().unwrap_or_default()
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let Some(lasting) = self.lasting.take() else { return };
+        let Some(denial) = lasting.place.denial() else { return };
+        lasting.forward.record(
+            &self.live,
+            &self.exchange,
+            &Ended {
+                began: self.began,
+                id: &self.id,
+                peer: lasting.peer,
+                method: lasting.came.method.as_str(),
+                trace_id: trace_id(&lasting.came),
+                host: None,
+                path: self.path(),
+                tls: lasting.tls,
+                certificate: lasting.certificate.as_ref(),
+                status: self.status,
+                denial: Some(&denial),
+                address: self.address,
+                bytes_in: self.bytes_in,
+                bytes_out: self.bytes_out,
+                cut: true,
+            },
+        );
     }
 }
 
 impl Plain {
+    /// From now on it can be cut. What was switched off meanwhile has not done so.
+    fn may_last(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
+        let stage = &self.forward.stage;
+        let shown = facts_of(session.as_ref().digest());
+        ctx.lasting = Some(Lasting {
+            place: stage.lasting.begin(&ctx.exchange),
+            forward: Arc::clone(&self.forward),
+            came: session.req_header().clone(),
+            peer: peer(session),
+            tls: shown.is_some(),
+            certificate: shown.and_then(|shown| shown.certificate.clone()),
+        });
+        stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+    }
+
     async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
         let request = session.req_header();
         let (target, path) = Target::of_url(request.raw_path()).map_err(Denial::TargetInvalid)?;
         let path = path.to_vec();
         let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
         let facts = facts_of(session.as_ref().digest());
-        let peer = session.client_addr().and_then(|address| address.as_inet());
         let shown = Shown {
-            peer: peer.map_or([0, 0, 0, 0].into(), SocketAddr::ip),
+            peer: peer(session),
             certificate: facts.and_then(|facts| facts.certificate.as_ref()),
             authorization: &authorization,
         };

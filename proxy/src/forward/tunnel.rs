@@ -53,17 +53,26 @@ impl Tunnel for Forward {
         let mut address = None;
         let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
         let trace = head.values("traceparent").next().and_then(trace_of).map(str::to_owned);
+        let place = self.stage.lasting.begin(&exchange);
+        // What was switched off meanwhile has not cut it.
+        let switches = &self.stage.state.switches;
+        let opened = opened.and_then(|opened| {
+            switches.pass(&exchange.about(), clock::now())?;
+            Ok(opened)
+        });
         // Both hold the buffer that the head was read into, and a tunnel may last for long.
         let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
         drop((head, ahead));
         let (status, result) = match opened {
             Ok((server, connected)) => {
                 address = Some(connected);
-                (
-                    200,
-                    self.run(&live, &mut stream, server, early, &moved, &mut exchange, shutdown)
-                        .await,
-                )
+                let run =
+                    self.run(&live, &mut stream, server, early, &moved, &mut exchange, shutdown);
+                let result = tokio::select! {
+                    result = run => result,
+                    denial = place.cut() => Err(denial),
+                };
+                (200, result)
             }
             Err(denial) => {
                 refuse(&mut stream, &denial, &id).await;
@@ -90,7 +99,7 @@ impl Tunnel for Forward {
                 address,
                 bytes_in: moved.out.load(Ordering::Relaxed),
                 bytes_out: moved.back.load(Ordering::Relaxed),
-                cut: result == Ok(false),
+                cut: result == Ok(false) || status == 200 && place.denial().is_some(),
             },
         );
     }

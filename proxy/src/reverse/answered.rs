@@ -55,7 +55,10 @@ impl Reverse {
             self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
         }
         let is_json = content_type.is_some_and(is_json);
-        ctx.stream |= content_type.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if !ctx.stream && content_type.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            ctx.stream = true;
+            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
+        }
         let redacted = !route.options.redact.is_empty() && is_json && status != 101;
         if redacted {
             if response.headers.contains_key(header::CONTENT_ENCODING) {

@@ -1,21 +1,22 @@
 //! What is left of an exchange: the breaker's outcome, the metrics and one record.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Denial, Now,
     audit::{Facts, event::Event},
     breaker::{Outcome, Permit, Transition},
+    identity::ClientCertificate,
 };
 use http::HeaderValue;
-use pingora::{Error, proxy::Session};
+use pingora::{Error, http::RequestHeader, proxy::Session};
 use tokio::time::timeout;
 
 use super::{Ctx, Reverse};
 use crate::{
     clock,
     metrics::Counted,
-    request::{facts_of, head, trace_id},
+    request::{facts_of, host, peer, trace_id},
 };
 
 impl Reverse {
@@ -49,6 +50,7 @@ impl Reverse {
         self.stage.audit.record(|out| {
             filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
+        ctx.ended();
     }
 
     /// Puts on record that this is the first request after a breaker's rest, if so.
@@ -77,38 +79,57 @@ impl Reverse {
         }
     }
 
-    /// What is known of an exchange before it ends.
     fn facts<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Facts<'a> {
-        let came = session.req_header();
-        let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
-        let head = head(self.listener, self.tls, session, came, certificate);
-        Facts {
-            began: ctx.began,
-            request_id: ctx.request_id.as_str(),
-            trace_id: trace_id(came),
-            listener: &ctx.live.policy.listeners[self.listener].name,
-            peer: head.peer,
-            method: came.method.as_str(),
-            host: head.host,
-            raw_path: head.path(),
-            query: head.query(),
-            tls: self.tls,
-            headers: Some(&came.headers),
-            certificate,
-            status: 0,
-            denial: ctx.denial.as_ref(),
-            upstream_address: ctx.upstream_address,
-            attempts: ctx.attempts,
-            bytes_in: ctx.bytes_in,
-            bytes_out: 0,
-            took: Duration::ZERO,
-            upstream_took: ctx.upstream_took,
-            upgraded: false,
-            cut: false,
-            intended: ctx.intended,
-            idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
-            control_id: ctx.control_id.as_deref(),
-        }
+        let facts_of_tls = facts_of(session.as_ref().digest());
+        let certificate = facts_of_tls.and_then(|facts| facts.certificate.as_ref());
+        let shown = Shown { peer: peer(session), tls: self.tls, certificate };
+        facts(self.listener, session.req_header(), &shown, ctx)
+    }
+}
+
+/// What the connection of an exchange shows.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) peer: IpAddr,
+    pub(super) tls: bool,
+    pub(super) certificate: Option<&'a ClientCertificate>,
+}
+
+/// What is known of an exchange before it ends.
+pub(super) fn facts<'a>(
+    listener: usize,
+    came: &'a RequestHeader,
+    shown: &Shown<'a>,
+    ctx: &'a Ctx,
+) -> Facts<'a> {
+    let mut parts = came.raw_path().splitn(2, |b| *b == b'?');
+    let (path, query) = (parts.next().unwrap_or_default(), parts.next());
+    Facts {
+        began: ctx.began,
+        request_id: ctx.request_id.as_str(),
+        trace_id: trace_id(came),
+        listener: &ctx.live.policy.listeners[listener].name,
+        peer: shown.peer,
+        method: came.method.as_str(),
+        host: host(came),
+        raw_path: path,
+        query,
+        tls: shown.tls,
+        headers: Some(&came.headers),
+        certificate: shown.certificate,
+        status: 0,
+        denial: ctx.denial.as_ref(),
+        upstream_address: ctx.upstream_address,
+        attempts: ctx.attempts,
+        bytes_in: ctx.bytes_in,
+        bytes_out: 0,
+        took: Duration::ZERO,
+        upstream_took: ctx.upstream_took,
+        upgraded: false,
+        cut: false,
+        intended: ctx.intended,
+        idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
+        control_id: ctx.control_id.as_deref(),
     }
 }
 
@@ -123,8 +144,9 @@ impl Reverse {
     /// Puts on record that a breaker moved.
     pub(super) fn moved(&self, moved: &Transition) {
         let (upstream, plugin) = (&*moved.key.upstream, moved.key.plugin.as_deref());
+        let host = moved.key.host.as_deref();
         let position = moved.to.name();
-        tracing::warn!(upstream, plugin, position, "breaker moved");
-        self.stage.audit.happened(&Event::Breaker { upstream, plugin, position });
+        tracing::warn!(upstream, plugin, host, position, "breaker moved");
+        self.stage.audit.happened(&Event::Breaker { upstream, plugin, host, position });
     }
 }

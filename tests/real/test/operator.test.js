@@ -879,6 +879,9 @@ ${OPEN}
     fetch(`${door.url}/open/x?do=hang`, { signal: hanging.signal }).catch(() => {});
     await until('an exchange to be under way', async () => await metric(door, 'stagedoor_requests_in_flight') === 2);
 
+    const switched = { method: 'POST', body: '{"caller": "nobody", "position": "open", "for": "1h", "reason": "x", "by": "ada"}' };
+    assert.equal((await door.admin('/switches', switched)).status, 201);
+
     const now = await all();
     opened.destroy();
     hanging.abort();
@@ -910,6 +913,7 @@ ${OPEN}
     await exact('stagedoor_breaker_state', { upstream: 'sick' }, 1);
     await exact('backstage_circuit_breaker_state', { service: 'sick' }, 1);
     await exact('stagedoor_breaker_state', { upstream: 'up' }, 0);
+    await exact('stagedoor_switches', { scope: 'caller', position: 'open' }, 1);
     await exact('backstage_request_failures_total', {}, 2);
     await exact('plugins_requests_total', { method: 'GET', status: '200', workspace_id: 'payments' }, 1);
     await exact('plugins_errors_total', { type: 'rate_limited', plugin_id: 'shown' }, 1);

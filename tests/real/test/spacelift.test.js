@@ -136,6 +136,16 @@ test('the plugin lists stacks and triggers with a key that is none of Spacelift�
   assert.deepEqual([record.caller, record.workspace, record.credential], ['portal', 'payments', 'spacelift']);
 });
 
+test('nobody signs in while an operator has switched the upstream off', async () => {
+  const seen = real.seen.length;
+  const switched = { upstream: 'spacelift', position: 'open', for: '1m', reason: 'it burns', by: 'ada' };
+  const { id } = await (await door.admin('/switches', { method: 'POST', body: JSON.stringify(switched) })).json();
+  const { status, code } = await gate({ query: LOGIN, variables: { apiKey: PORTAL.id, apiSecret: PORTAL.secret } });
+  assert.deepEqual([status, code, real.seen.length], [503, 'switched_off', seen]);
+  await door.admin(`/switches/${id}`, { method: 'DELETE', body: '{"by": "ada"}' });
+  assert.ok(await logIn(door.ports.tls, PORTAL));
+});
+
 test('a token of the gate is a password’s alone, and no token of Spacelift’s', async () => {
   const opaque = await logIn(door.ports.tls, PORTAL);
   assert.ok(opaque, 'portal has one');

@@ -1,0 +1,170 @@
+//! `/switches`: an operator switches something open or closed for a while.
+
+use std::time::Duration;
+
+use config::{IssuerKind, ListenerKind};
+use filters::{Now, switches::Switch};
+use http::{Method, Response, StatusCode};
+use pingora::protocols::http::ServerSession;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{
+    another_method, from_page, text,
+    wanted::{Known, Wanted, remover},
+};
+use crate::{
+    clock,
+    live::{Live, Stage},
+};
+
+const BODY_MAX: usize = 16 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether a path is one of these.
+pub(super) fn is_one(path: &str) -> bool {
+    path == "/switches" || path.starts_with("/switches/")
+}
+
+pub(super) async fn answer(
+    stage: &Stage,
+    session: &mut ServerSession,
+    method: &Method,
+    path: &str,
+) -> Response<Vec<u8>> {
+    let id = path.strip_prefix("/switches/");
+    let allowed = if id.is_some() { Method::DELETE } else { Method::POST };
+    let read = *method == Method::GET || *method == Method::HEAD;
+    match id {
+        None if read => {
+            stage.expire_switches();
+            return super::json(StatusCode::OK, &all(stage));
+        }
+        _ if *method == allowed => {}
+        None => return another_method("GET, HEAD, POST"),
+        Some(_) => return another_method("DELETE"),
+    }
+    if let Some(refused) = from_page(session.req_header()) {
+        return refused;
+    }
+    let body = match body(session).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    match id {
+        None => set(stage, &body),
+        Some(id) => remove(stage, id, &body),
+    }
+}
+
+/// The switches that are set.
+pub(super) fn all(stage: &Stage) -> Value {
+    let now = clock::now();
+    let all = stage.state.switches.all();
+    all.iter().filter(|switch| switch.lasts(now)).map(|switch| shown(switch, now)).collect()
+}
+
+fn set(stage: &Stage, body: &[u8]) -> Response<Vec<u8>> {
+    let wanted = match Wanted::read(body, &known(&stage.live.load())) {
+        Ok(wanted) => wanted,
+        Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
+    };
+    let Wanted { scope, position, lasts, cuts, by, reason } = wanted;
+    match stage.switch(scope, position, lasts, cuts, (&by, &reason)) {
+        Some((switch, cut)) => {
+            let mut shown = shown(&switch, clock::now());
+            if let Some(cut) = cut {
+                shown["cut"] = cut.into();
+            }
+            super::json(StatusCode::CREATED, &shown)
+        }
+        None => {
+            let why = "there are too many switches; remove some with `DELETE /switches/{id}`";
+            refused(StatusCode::CONFLICT, &[why.to_owned()])
+        }
+    }
+}
+
+fn remove(stage: &Stage, id: &str, body: &[u8]) -> Response<Vec<u8>> {
+    let by = match remover(body) {
+        Ok(by) => by,
+        Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
+    };
+    match id.parse().ok().and_then(|id| stage.remove_switch(id, &by)) {
+        Some(switch) => super::json(StatusCode::OK, &shown(&switch, clock::now())),
+        None => {
+            let why = "there is no such switch; `GET /switches` lists them".to_owned();
+            refused(StatusCode::NOT_FOUND, &[why])
+        }
+    }
+}
+
+fn shown(switch: &Switch, now: Now) -> Value {
+    let mut shown = json!({
+        "id": switch.id,
+        "position": switch.position.name(),
+        "reason": *switch.reason,
+        "by": *switch.by,
+        "set": switch.set.unix_seconds(),
+        "until": switch.until.unix_seconds(),
+        "seconds_left": switch.until.elapsed.saturating_sub(now.elapsed).as_secs(),
+    });
+    for (name, value) in switch.scope.members() {
+        shown[name] = value.into();
+    }
+    shown
+}
+
+fn refused(status: StatusCode, messages: &[String]) -> Response<Vec<u8>> {
+    super::json(status, &json!({"messages": messages}))
+}
+
+async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(part)) = session.read_request_body().await {
+            body.extend_from_slice(&part);
+            if body.len() > BODY_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    let read = timeout(BODY_TIMEOUT, read).await;
+    if read == Ok(true) {
+        return Ok(body);
+    }
+    // What is left of it is not waited for.
+    session.set_keepalive(None);
+    Err(match read {
+        Ok(_) => text(StatusCode::PAYLOAD_TOO_LARGE, "the body has over 16 KiB\n"),
+        Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come\n"),
+    })
+}
+
+/// What the config in force calls things.
+fn known(live: &Live) -> Known<'_> {
+    let config = &live.loaded.config;
+    let mut plugins: Vec<&str> = config.plugins.keys().map(|name| &**name).collect();
+    let (routes, rules) = (live.policy.routes.all(), &config.egress.rules);
+    plugins.extend(routes.iter().filter_map(|route| route.plugin.as_deref()));
+    plugins.extend(rules.iter().flat_map(|rule| &rule.plugins).map(|name| &**name));
+    plugins.extend(config.listeners.values().filter_map(|listener| listener.plugin.as_deref()));
+    let certificates = &config.identity.client_certificates;
+    plugins.extend(certificates.iter().filter_map(|caller| caller.plugin.as_deref()));
+    plugins.extend(config.egress.callers.values().filter_map(|caller| caller.plugin.as_deref()));
+    plugins.sort_unstable();
+    plugins.dedup();
+    let asks = |listener: &config::Listener| {
+        listener.kind == ListenerKind::Forward && listener.plugin.is_none()
+    };
+    let may_say = config.listeners.values().any(|listener| asks(listener))
+        && config.identity.issuers.values().any(|issuer| issuer.kind == IssuerKind::Backstage);
+    let workspaces = &config.workspaces;
+    Known {
+        upstreams: config.upstreams.keys().map(|name| &**name).collect(),
+        plugins: (!may_say).then_some(plugins),
+        workspaces: (!workspaces.undeclared)
+            .then(|| workspaces.named.keys().map(|name| &**name).collect()),
+    }
+}

@@ -1,0 +1,91 @@
+//! The record of an exchange that was cut: Pingora's part of it is gone, and so its session.
+
+use std::{net::IpAddr, sync::Arc};
+
+use filters::{Denial, audit::Facts, identity::ClientCertificate};
+use pingora::{http::RequestHeader, proxy::Session};
+
+use super::{
+    Ctx, Reverse,
+    record::{Shown, facts},
+};
+use crate::{
+    clock,
+    lasting::Place,
+    live::Stage,
+    metrics::Counted,
+    request::{facts_of, peer},
+};
+
+/// What a record needs that is otherwise in the session.
+pub(super) struct Lasting {
+    place: Place,
+    stage: Arc<Stage>,
+    listener: usize,
+    came: RequestHeader,
+    peer: IpAddr,
+    tls: bool,
+    certificate: Option<ClientCertificate>,
+}
+
+impl Reverse {
+    /// From now on it can be cut.
+    ///
+    /// # Errors
+    /// [`Denial::SwitchedOff`] if it was switched off since it was decided about: who did so has not
+    /// cut it.
+    pub(super) fn may_last(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
+        if ctx.lasting.is_some() {
+            return Ok(());
+        }
+        let shown = facts_of(session.as_ref().digest());
+        ctx.lasting = Some(Lasting {
+            place: self.stage.lasting.begin(&ctx.exchange),
+            stage: Arc::clone(&self.stage),
+            listener: self.listener,
+            came: session.req_header().clone(),
+            peer: peer(session),
+            tls: self.tls,
+            certificate: shown.and_then(|shown| shown.certificate.clone()),
+        });
+        self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+    }
+}
+
+impl Ctx {
+    /// It is on record: it is too late to cut it.
+    pub(super) fn ended(&mut self) {
+        self.lasting = None;
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let Some(lasting) = self.lasting.take() else { return };
+        let Some(denial) = lasting.place.denial() else { return };
+        let Lasting { stage, listener, came, peer, tls, certificate, .. } = lasting;
+        let shown = Shown { peer, tls, certificate: certificate.as_ref() };
+        self.denial = Some(denial);
+        let took = clock::elapsed().saturating_sub(self.began.elapsed);
+        let counted = Counted {
+            status: self.status,
+            code: self.denial.as_ref().map(Denial::code),
+            upstream_failed: false,
+            method: came.method.as_str(),
+            took,
+            upstream_took: self.upstream_took,
+        };
+        stage.metrics.exchange(&self.live.counts, &self.exchange, &counted);
+        let facts = Facts {
+            status: self.status,
+            bytes_out: self.bytes_out,
+            took,
+            upgraded: self.status == 101,
+            cut: true,
+            ..facts(listener, &came, &shown, self)
+        };
+        stage.audit.record(|out| {
+            filters::audit::write(out, &self.live.policy, &self.exchange, &facts);
+        });
+    }
+}
