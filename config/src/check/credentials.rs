@@ -283,7 +283,7 @@ fn shared(config: &Config, found: &mut Findings) {
 }
 
 /// Whether others could read what is sent there.
-fn is_open_to_all(url: &Url) -> bool {
+pub(super) fn is_open_to_all(url: &Url) -> bool {
     let loopback = url.host == "localhost" || url.ip().is_some_and(|ip| ip.is_loopback());
     !url.tls && !loopback
 }
