@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use config::Place;
 use serde_json::json;
 
-use crate::{audit::chain::Signing, credentials, jwks, reload, serve, tls};
+use crate::{audit::chain::Signing, control, credentials, jwks, reload, serve, tls};
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
 #[derive(Args)]
@@ -88,6 +88,12 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
         let file = credential.secret_file().into_iter();
         found.extend(file.filter_map(|f| Some((&f.place, credentials::secret(credential).err()?))));
         let ca = credential.ca.iter();
+        found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
+    if let Some(written) = &config.control {
+        let token = written.token_file.iter();
+        found.extend(token.filter_map(|f| Some((&f.place, control::token(f).err()?))));
+        let ca = written.ca.iter();
         found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
     }
     for tls in config.upstreams.values().map(|upstream| &upstream.tls) {
