@@ -15,8 +15,8 @@ pub use answer::{Answer, AnswerVersion, SaidOfPlugin, SaidOfWorkspace};
 use crate::{Duration, Located, Name, Size, Url};
 
 /// A source that is asked over and over for workspaces, who is in them, which plugins they have, and
-/// their limits. What it says is laid over the files and never wider than they are; docs/control.md
-/// has who wins. It can say nothing else: no listener, issuer, upstream, route, credential, egress
+/// their limits. What it says is laid over the files, and widens nothing that they write;
+/// docs/control.md has who wins. It can say nothing else: no listener, issuer, upstream, route, credential, egress
 /// rule or place for records.
 ///
 /// The files must be a whole config without it. It is asked once before Stagedoor listens, then at

@@ -86,7 +86,7 @@ pub use rentable::{registered, rentable_above};
 pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };
-pub use schema::{json_schema, markdown};
+pub use schema::{answer_schema, json_schema, markdown};
 pub use size::Size;
 pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};

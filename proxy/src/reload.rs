@@ -55,7 +55,28 @@ pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
     load_from(path, &config::Disk)
 }
 
-/// The same from files that may be elsewhere.
+/// The same as if its control source had answered with what stands in a file.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, config::Problems> {
+    let loaded = load(path)?;
+    let Some(said) = said else { return Ok(loaded) };
+    let wrong = |cause: String| {
+        let mut problems = config::Problems::default();
+        let file = said.display().to_string();
+        let place = config::Place { file: file.as_str().into(), ..config::Place::default() };
+        problems.add(&place, cause);
+        problems
+    };
+    let Some(control) = &loaded.config.control else {
+        return Err(wrong("the config has no `control` that could say this".to_owned()));
+    };
+    let text = certs::bytes(said).map_err(|error| wrong(error.cause))?;
+    loaded.with(&config::Answer::read(control, &text)?)
+}
+
+/// Loads a config file as [`load`] does, from files that may be elsewhere.
 ///
 /// # Errors
 /// Everything that is wrong, at once.

@@ -92,6 +92,9 @@ pub(super) fn place(control: &Control) -> Place {
 }
 
 #[cfg(test)]
+pub(super) use tests::control;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -156,5 +159,3 @@ mod tests {
         assert_eq!(Answer::read_kept(&control("shape: orbit, plugins: [a]"), &one.text()), Ok(one));
     }
 }
-#[cfg(test)]
-pub(super) use tests::control;

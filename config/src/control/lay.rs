@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Answer, Control, SaidOfWorkspace, Shape, answer};
 use crate::{
-    Config, Limit, Loaded, Located, Name, Percent, Place, Plugin, Problems, Workspace, check,
-    cuts::Cuts, tree::Node,
+    Config, Limit, Loaded, Located, Name, Percent, Place, Problems, Workspace, check, cuts::Cuts,
+    tree::Node,
 };
 
 impl Loaded {
@@ -112,7 +112,7 @@ impl Over<'_> {
 
     /// The lower of both.
     fn percent(&mut self, plugin: &Name, said: Percent) {
-        let plugin = self.config.plugins.entry(plugin.clone()).or_insert_with(Plugin::default);
+        let plugin = self.config.plugins.entry(plugin.clone()).or_default();
         plugin.enabled_percent = plugin.enabled_percent.min(said);
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let named = &loaded.config.workspaces.named;
         let new = &named["new"];
         assert_eq!((&new.groups, &new.callers), (&vec!["g".to_owned()], &vec!["c".to_owned()]));
-        assert_eq!(new.plugins["jira"], true);
+        assert!(new.plugins["jira"]);
         let limit = new.rate_limit.unwrap();
         assert_eq!((limit.rate.to_string(), limit.burst().get()), ("50/m".to_owned(), 5));
         assert_eq!(named["pay"].groups, ["p"]);

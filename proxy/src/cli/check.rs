@@ -24,6 +24,9 @@ pub(super) struct Check {
     /// Also read the files it names: certificates, keys and secrets.
     #[arg(long)]
     files: bool,
+    /// Check what its control source would answer, too: a file in the shape that `control.shape` says.
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
     /// Let warnings count as problems.
     #[arg(long)]
     strict: bool,
@@ -40,7 +43,7 @@ enum Format {
 impl Check {
     pub(super) fn run(self) -> ExitCode {
         let (problems, warnings): (Vec<config::Problem>, Vec<config::Problem>) =
-            match reload::load(&self.config) {
+            match reload::load_with(&self.config, self.control.as_deref()) {
                 Err(problems) => (problems.iter().cloned().collect(), Vec::new()),
                 Ok(loaded) => {
                     let warnings = loaded.warnings.iter().cloned().collect();

@@ -83,7 +83,7 @@ mod tests {
     fn a_token_is_one_line_that_can_be_sent() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let mut check = |bytes: &[u8], expected: Option<&str>| {
+        let check = |bytes: &[u8], expected: Option<&str>| {
             std::fs::write(&file, bytes).unwrap();
             let read = token(&file).ok();
             assert_eq!(read.as_ref().map(Secret::expose), expected, "{bytes:?}");

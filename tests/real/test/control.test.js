@@ -3,6 +3,7 @@
 // runs, what is bad changes nothing, and while it is away the last good answer holds.
 
 const assert = require('node:assert/strict');
+const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
 const os = require('node:os');
@@ -11,7 +12,7 @@ const { after, before, test } = require('node:test');
 const { control, orbits, said } = require('../rig/control');
 const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
-const { stagedoor } = require('../rig/stagedoor');
+const { binary, stagedoor } = require('../rig/stagedoor');
 
 let up;
 before(async () => {
@@ -389,4 +390,22 @@ test('a source can come, move and go with the files', async (t) => {
   await write(null);
   assert.deepEqual(await both(), [200, 200]);
   assert.equal(await metric(proxy, 'stagedoor_control_last_success_timestamp_seconds'), undefined);
+});
+
+test('an answer can be tried before it is given', async (t) => {
+  const { source, proxy } = await quiet(t, orbits(), ', shape: orbit, plugins: [jira]', 'workspaces: {named: {pay: {callers: [ada]}}}');
+  const file = temporary('answer.json');
+  const run = (command, ...words) => spawnSync(binary, [command, '-c', proxy.file, ...words], { encoding: 'utf8' });
+  const explained = (...words) => run('explain', '-p', '/jira', '--as', 'ada', '-H', 'x-orbit-workspace-id: pay', ...words).stdout;
+  fs.writeFileSync(file, orbits({ jira: ['shop'] }));
+  assert.equal(run('check', '--control', file).status, 0);
+  assert.match(explained('--control', file), /plugin_disabled/);
+  assert.doesNotMatch(explained(), /plugin_disabled/);
+  fs.writeFileSync(file, '{}');
+  const wrong = run('check', '--control', file);
+  assert.equal(wrong.status, 1);
+  assert.match(wrong.stdout, /integrations/);
+  assert.equal(run('check', '--control', `${file}.not`).status, 1);
+  assert.equal(source.asked.length, 1, 'neither asks the source');
+  assert.match(spawnSync(binary, ['schema', '--control'], { encoding: 'utf8' }).stdout, /stagedoor\/control-v1/);
 });
