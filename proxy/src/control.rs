@@ -295,10 +295,12 @@ impl Known {
         self.held.as_ref().filter(|held| held.of.is_same_source(control))
     }
 
-    /// An answer to another list of plugins is no answer to this one.
+    /// What was read for another list of plugins, or kept elsewhere, has to come anew.
     fn answer_to(&self, files: &Loaded) -> Option<&Held> {
-        let plugins = files.config.control.as_ref().map(|control| &control.plugins);
-        self.held_of(files).filter(|held| Some(&held.of.plugins) == plugins)
+        let control = files.config.control.as_ref()?;
+        self.held_of(files).filter(|held| {
+            (&held.of.plugins, &held.of.keep_file) == (&control.plugins, &control.keep_file)
+        })
     }
 
     fn is_stale(&self, control: &config::Control, now: Now) -> bool {

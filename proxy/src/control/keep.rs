@@ -25,6 +25,8 @@ struct Kept {
     version: String,
     url: String,
     shape: String,
+    /// Those it was read for.
+    plugins: Vec<String>,
     etag: Option<String>,
     /// When it was confirmed, in seconds since 1970.
     confirmed: u64,
@@ -62,7 +64,9 @@ pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held
     let at = clock::now();
     let before = at.unix.saturating_sub(Duration::from_secs(kept.confirmed));
     let confirmed = Confirmed { at, before };
-    Ok(Some(Held { of: control.clone(), answer, etag: kept.etag, confirmed }))
+    // What was read for other plugins is not asked for again by its name.
+    let etag = kept.etag.filter(|_| kept.plugins == plugins(control));
+    Ok(Some(Held { of: control.clone(), answer, etag, confirmed }))
 }
 
 /// Keeps an answer.
@@ -74,6 +78,7 @@ pub(super) fn write(file: &Path, held: &Held) -> Result<(), String> {
         version: VERSION.to_owned(),
         url: held.of.url.to_string(),
         shape: held.of.shape.name().to_owned(),
+        plugins: plugins(&held.of),
         etag: held.etag.clone(),
         confirmed: held.confirmed.unix_seconds(),
         digest,
@@ -95,6 +100,10 @@ fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     new.as_file().sync_all()?;
     new.persist(file)?;
     File::open(folder)?.sync_all()
+}
+
+fn plugins(control: &config::Control) -> Vec<String> {
+    control.plugins.iter().map(|name| name.value.to_string()).collect()
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -134,6 +143,10 @@ mod tests {
         let age = found.confirmed.age(clock::now()).as_secs();
         assert!((100..110).contains(&age), "{age}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+
+        let mut other = of.clone();
+        other.plugins.push(config::Located::nowhere(config::Name::new("argocd").unwrap()));
+        assert_eq!(read(&file, &other).unwrap().unwrap().etag, None);
 
         let refused = |of: &config::Control| read(&file, of).err().unwrap();
         assert!(refused(&control(", shape: orbit, plugins: [a]")).contains("another source"));

@@ -6,9 +6,11 @@ const assert = require('node:assert/strict');
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
+const https = require('node:https');
 const os = require('node:os');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
+const { authority } = require('../rig/certificates');
 const { control, orbits, said } = require('../rig/control');
 const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
@@ -390,6 +392,52 @@ test('a source can come, move and go with the files', async (t) => {
   await write(null);
   assert.deepEqual(await both(), [200, 200]);
   assert.equal(await metric(proxy, 'stagedoor_control_last_success_timestamp_seconds'), undefined);
+});
+
+test('what is to be read or kept otherwise is fetched anew, whatever its ETag', async (t) => {
+  const kept = temporary('kept.json');
+  const source = await control(orbits({ jira: ['pay'], argocd: ['shop'] }));
+  const more = (plugins, file) => `every: 10m, stale_after: 20m, timeout: 1s, shape: orbit, plugins: [${plugins}], keep_file: ${file}`;
+  const proxy = await door(source, more('jira', kept));
+  t.after(() => source.stop());
+  const rewrite = async (plugins, file) => {
+    proxy.write(config(source, more(plugins, file))(proxy.ports, proxy.folder));
+    await proxy.reload();
+  };
+  const both = async (one) => [await ask(one, '/argo', 'pay'), await ask(one, '/argo', 'shop'), await ask(one, '/jira', 'shop')];
+  assert.deepEqual(await both(proxy), [200, 200, OFF]);
+  await rewrite('jira, argocd', kept);
+  assert.deepEqual(await both(proxy), [OFF, 200, OFF]);
+  await rewrite('jira, argocd', `${kept}.new`);
+  assert.equal(JSON.parse(fs.readFileSync(`${kept}.new`)).url, source.url);
+  await rewrite('jira', kept);
+  await proxy.stop();
+  const next = await door(source, more('jira, argocd', kept));
+  assert.deepEqual(await both(next), [OFF, 200, OFF]);
+  // A folder that is not there is told, and holds nothing up.
+  source.answers(orbits({ jira: ['shop'] }));
+  next.write(config(source, more('jira, argocd', '/nowhere/kept.json'))(next.ports, next.folder));
+  const result = await next.reload();
+  assert.ok(result.successful && result.messages.some((message) => message.includes('cannot write `/nowhere/kept.json`')), result.messages.join('\n'));
+  assert.deepEqual(await both(next), [OFF, OFF, 200]);
+  await next.stop();
+});
+
+test('over TLS the source is whom the CA vouches for', async (t) => {
+  const folder = path.dirname(temporary('x'));
+  const [own, other] = ['own', 'other'].map((name) => { fs.mkdirSync(`${folder}/${name}`); return authority(`${folder}/${name}`); });
+  own.issue('source', { names: ['localhost'] });
+  other.issue('source', { names: ['localhost'] });
+  const server = https.createServer({ cert: fs.readFileSync(`${folder}/own/source.crt`), key: fs.readFileSync(`${folder}/own/source.key`) }, (_, response) => response.end(said({ plugins: { argocd: { enabled_percent: 0 } } })));
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const source = { url: `https://localhost:${server.address().port}/c` };
+  const proxy = await door(source, `every: 10m, stale_after: 20m, ca: ${folder}/other/ca.crt`);
+  t.after(async () => { await proxy.stop(); server.closeAllConnections(); server.close(); });
+  assert.equal(await ask(proxy, '/argo'), 200);
+  assert.match((await state(proxy)).control.failing, /certificate/);
+  proxy.write(config(source, `every: 10m, stale_after: 20m, ca: ${folder}/own/ca.crt`)(proxy.ports, proxy.folder));
+  await proxy.reload();
+  assert.equal(await ask(proxy, '/argo'), OFF);
 });
 
 test('an answer can be tried before it is given', async (t) => {
