@@ -2,6 +2,7 @@
 //!
 //! A problem stops the config from being used; a warning is printed and does not.
 
+mod control;
 mod credentials;
 mod delivery;
 mod egress;
@@ -47,6 +48,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     routes::check(config, &mut found);
     delivery::check(config, &mut found);
     egress::check(config, &mut found);
+    control::check(config, &mut found);
     headers(config, &mut found);
     ship::check(config, &mut found);
     found

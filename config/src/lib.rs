@@ -9,6 +9,7 @@ mod breaker;
 mod changes;
 mod check;
 mod coalesce;
+mod control;
 mod credentials;
 mod cuts;
 mod date;
@@ -58,6 +59,7 @@ pub use audit::{Audit, Checkpoints};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
+pub use control::{Answer, AnswerVersion, Control, SaidOfPlugin, SaidOfWorkspace, Shape};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
 pub use date::Date;
 pub use duration::Duration;
@@ -91,7 +93,7 @@ pub use retries::Retries;
 pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
 };
-pub use schema::{json_schema, markdown};
+pub use schema::{answer_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
 pub use timeouts::Timeouts;
@@ -138,6 +140,9 @@ pub struct Config {
     /// The headers that tell an upstream who is calling.
     #[serde(default)]
     pub headers: Headers,
+    /// A source elsewhere for workspaces and plugins. Default: the files are all there is.
+    #[serde(default)]
+    pub control: Option<Located<Control>>,
     /// Where audit records go.
     #[serde(default)]
     pub audit: Audit,
@@ -208,6 +213,15 @@ impl Config {
             );
         }
         all
+    }
+
+    /// The plugins that something here is of, in the order of their names.
+    pub(crate) fn known_plugins(&self) -> std::collections::BTreeSet<Name> {
+        let routes = self.all_routes().into_iter().filter_map(|route| route.value.plugin);
+        let listeners = self.listeners.values().filter_map(|listener| listener.plugin.clone());
+        let callers = self.egress.callers.values().filter_map(|caller| caller.plugin.clone());
+        let rules = self.egress.rules.iter().flat_map(|rule| rule.plugins.clone());
+        routes.chain(listeners).chain(callers).chain(rules).collect()
     }
 
     /// The presets in use, with what they stand for.

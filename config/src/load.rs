@@ -1,12 +1,16 @@
 //! From files to a config.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     Config, Problems, check,
     cuts::Cuts,
     de,
     include::{self, Files, Pattern},
+    tree::Node,
 };
 
 /// A config that exists is valid, and knows what it was made from.
@@ -16,8 +20,11 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed but should be looked at.
     pub warnings: Problems,
-    /// The files it was made from, the main one first, with their bytes.
+    /// The files it was made from, the main one first, with their bytes; last, what a control source
+    /// said, by its address.
     pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// What stands in the files.
+    pub(crate) tree: Arc<Node>,
 }
 
 /// Loads a config file and all that it includes. `variable` answers with the value of an
@@ -64,7 +71,8 @@ pub fn load_from(
         let mut found = check::check(&config, &read, cuts);
         if problems.is_empty() && found.problems.is_empty() {
             found.warnings.sort();
-            return Ok(Loaded { config, warnings: found.warnings, files: whole.files });
+            let (warnings, files) = (found.warnings, whole.files);
+            return Ok(Loaded { config, warnings, files, tree: Arc::new(whole.tree) });
         }
         problems.extend(found.problems);
     }

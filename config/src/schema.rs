@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::Config;
+use crate::{Answer, Config};
 
 /// The JSON Schema (draft 2020-12) of a config file.
 pub fn json_schema() -> String {
@@ -17,6 +17,14 @@ pub fn json_schema() -> String {
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.insert("include".to_owned(), include);
     }
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
+}
+
+/// The JSON Schema (draft 2020-12) of what a control source may answer.
+pub fn answer_schema() -> String {
+    let schema = schemars::schema_for!(Answer);
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
     text.push('\n');
     text

@@ -85,7 +85,15 @@ impl Varied {
         };
         let forbidden = forbids(asked, &["no-store"])
             || forbids(answered, &["no-store", "no-cache", "must-revalidate", "proxy-revalidate"]);
-        if status != 200 || forbidden || answered.contains_key(header::SET_COOKIE) {
+        // What cannot be read may forbid it.
+        let judged = [header::CACHE_CONTROL, header::VARY];
+        let unread =
+            |name: &HeaderName| answered.get_all(name).iter().any(|value| value.to_str().is_err());
+        if status != 200
+            || judged.iter().any(unread)
+            || forbidden
+            || answered.contains_key(header::SET_COOKIE)
+        {
             return None;
         }
         let mut names = vec![header::ACCEPT_ENCODING];

@@ -215,6 +215,18 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
+    let control = stage.control.facts(&live.files).map(|facts| {
+        json!({
+            "url": facts.url,
+            "shape": facts.shape,
+            "answered": facts.answered,
+            "etag": facts.etag,
+            "confirmed": facts.confirmed,
+            "age_seconds": facts.age.map(|age| age.as_secs()),
+            "stale": facts.stale,
+            "failing": facts.failing,
+        })
+    });
     let (verified, strangers) = stage.state.limiters.len();
     let upstreams: Vec<Value> = live
         .loaded
@@ -244,6 +256,7 @@ fn state(stage: &Stage) -> Value {
         "keys": keys,
         "certificates": certificates,
         "credentials": credentials,
+        "control": control,
         "upstreams": upstreams,
         "audit": {
             "works": stage.state.recording.works(),

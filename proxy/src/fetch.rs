@@ -194,12 +194,21 @@ pub(crate) fn root(error: &reqwest::Error) -> String {
 }
 
 /// The body of an answer of `url`, up to a limit.
-pub(crate) async fn body(mut answer: reqwest::Response, url: &str) -> Result<Vec<u8>, String> {
+pub(crate) async fn body(answer: reqwest::Response, url: &str) -> Result<Vec<u8>, String> {
+    body_up_to(answer, url, BYTES_MAX).await
+}
+
+/// The same, up to another limit.
+pub(crate) async fn body_up_to(
+    mut answer: reqwest::Response,
+    url: &str,
+    bytes_max: usize,
+) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|_| format!("`{url}` broke off"))? {
         body.extend_from_slice(&chunk);
-        if body.len() > BYTES_MAX {
-            return Err(format!("`{url}` answers with over {BYTES_MAX} bytes"));
+        if body.len() > bytes_max {
+            return Err(format!("`{url}` answers with over {bytes_max} bytes"));
         }
     }
     Ok(body)

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod credentials;
 pub mod dial;
 mod failure;

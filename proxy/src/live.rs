@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     audit::{Audit, ship::Shipping},
     clock,
+    control::Control,
     credentials::Credentials,
     dial::Dial,
     fallback::Fallback,
@@ -40,8 +41,10 @@ pub struct Live {
     pub counts: Counts,
     /// The passwords of callers on forward listeners.
     pub passwords: Vec<(Label, Secret)>,
-    /// What the operator wrote, as far as it is in force.
+    /// What the operator wrote, with what the control source says, as far as it is in force.
     pub loaded: config::Loaded,
+    /// What stands in the files alone.
+    pub files: Arc<config::Loaded>,
     /// What of it is not, until the next start.
     pub needs_restart: Vec<String>,
 }
@@ -60,6 +63,8 @@ pub struct Stage {
     pub metrics: Arc<Metrics>,
     /// Fetches keys.
     pub fetcher: Fetcher,
+    /// What the control source says.
+    pub control: Control,
     /// Resolves names.
     pub dial: Dial,
     /// Answers for when upstreams fail.

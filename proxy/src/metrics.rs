@@ -49,6 +49,10 @@ pub struct Metrics {
     reload_failures: IntGauge,
     keys_fetches: IntCounterVec,
     credential_fetches: IntCounterVec,
+    control_fetches: IntCounterVec,
+    /// Of no label, so that it is not there where there is no source.
+    control_time: IntGaugeVec,
+    control_stale: IntGaugeVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
     /// Held while gauges are set and read: two at once would read each other's half.
@@ -266,6 +270,21 @@ impl Metrics {
                 "Fetches of tokens that upstreams are shown",
                 &["credential", "result"],
             ),
+            control_fetches: keep.counters(
+                "stagedoor_control_fetches_total",
+                "Questions to the control source",
+                &["result"],
+            ),
+            control_time: keep.gauges(
+                "stagedoor_control_last_success_timestamp_seconds",
+                "When the control source confirmed last what is in force",
+                &[],
+            ),
+            control_stale: keep.gauges(
+                "stagedoor_control_stale",
+                "1 if that is longer ago than it may be",
+                &[],
+            ),
             certificate_end: keep.gauges(
                 "stagedoor_certificate_not_after_seconds",
                 "When a certificate ends",
@@ -358,6 +377,12 @@ impl Metrics {
         self.credential_fetches.with_label_values(&[credential, result]).inc();
     }
 
+    /// Counts a question to the control source. `result` is `ok`, `unchanged`, `refused` if the answer
+    /// was bad, or `error` if there was none.
+    pub fn control_fetched(&self, result: &'static str) {
+        self.control_fetches.with_label_values(&[result]).inc();
+    }
+
     /// Notes how a reload went.
     pub fn reloaded(&self, went_well: bool, unix_seconds: u64) {
         self.reload_success.set(i64::from(went_well));
@@ -388,6 +413,7 @@ impl Metrics {
             let name = facts.names.first().map_or("?", String::as_str);
             self.certificate_end.with_label_values(&[&*listener, name]).set(facts.not_after);
         }
+        self.show_control(stage);
         let mut out = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut out)
@@ -413,6 +439,16 @@ impl Metrics {
             let behind = i64::try_from(behind).unwrap_or(i64::MAX);
             self.ship_behind.with_label_values(&name).set(behind);
         }
+    }
+
+    fn show_control(&self, stage: &Stage) {
+        self.control_time.reset();
+        self.control_stale.reset();
+        let Some(facts) = stage.control.facts(&stage.live.load().files) else { return };
+        let none: [&str; 0] = [];
+        let confirmed = facts.confirmed.unwrap_or_default().cast_signed();
+        self.control_time.with_label_values(&none).set(confirmed);
+        self.control_stale.with_label_values(&none).set(facts.stale.into());
     }
 
     fn show_breakers(&self, breakers: &[(Key, Position)]) {

@@ -7,7 +7,7 @@ use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MI
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    clock,
+    clock, control,
     credentials::Credentials,
     dial::Dial,
     jwks,
@@ -32,6 +32,8 @@ pub enum Source {
     Signal,
     /// A call of the admin listener.
     Admin,
+    /// The control source says something else.
+    Control,
 }
 
 impl Source {
@@ -40,6 +42,7 @@ impl Source {
             Self::Files => "files",
             Self::Signal => "signal",
             Self::Admin => "admin",
+            Self::Control => "control",
         }
     }
 }
@@ -52,7 +55,28 @@ pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
     load_from(path, &config::Disk)
 }
 
-/// The same from files that may be elsewhere.
+/// The same as if its control source had answered with what stands in a file.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, config::Problems> {
+    let loaded = load(path)?;
+    let Some(said) = said else { return Ok(loaded) };
+    let wrong = |cause: String| {
+        let mut problems = config::Problems::default();
+        let file = said.display().to_string();
+        let place = config::Place { file: file.as_str().into(), ..config::Place::default() };
+        problems.add(&place, cause);
+        problems
+    };
+    let Some(control) = &loaded.config.control else {
+        return Err(wrong("the config has no `control` that could say this".to_owned()));
+    };
+    let text = certs::bytes(said).map_err(|error| wrong(error.cause))?;
+    loaded.with(&config::Answer::read(control, &text)?)
+}
+
+/// Loads a config file as [`load`] does, from files that may be elsewhere.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
@@ -74,12 +98,14 @@ pub fn digest(loaded: &config::Loaded) -> String {
     filters::hex::write(&context.finish().as_ref()[..16])
 }
 
-/// Makes a config ready to run. `last` are the credentials in use.
+/// Makes a config ready to run: `files` with what the control source says. `last` are the credentials
+/// in use.
 ///
 /// # Errors
 /// Every file it names that cannot be used.
 pub fn make(
     loaded: config::Loaded,
+    files: Arc<config::Loaded>,
     dial: &Dial,
     metrics: &Arc<Metrics>,
     last: Option<&Credentials>,
@@ -98,7 +124,7 @@ pub fn make(
     let counts = Counts::new(&policy, &loaded.config);
     let passwords = passwords(&loaded.config)?;
     let needs_restart = Vec::new();
-    Ok(Live { policy, upstreams, credentials, counts, passwords, loaded, needs_restart })
+    Ok(Live { policy, upstreams, credentials, counts, passwords, loaded, files, needs_restart })
 }
 
 /// The passwords of callers on forward listeners.
@@ -137,9 +163,12 @@ impl Stage {
     pub async fn reload(&self, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
-        let (now_seen, loaded) = Seen::load(&self.path);
+        let (now_seen, files) = Seen::load(&self.path);
         let last = self.live.load_full();
-        let result = self.take_over(loaded).await;
+        let result = match files {
+            Ok(files) => self.take_over_files(Arc::new(files), source).await,
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        };
         *seen = now_seen;
         let now = clock::now().unix_seconds();
         let digest = self.live.load().policy.digest.to_string();
@@ -154,24 +183,106 @@ impl Stage {
         }
         self.metrics.reloaded(result.successful, now);
         self.last_reload.lock().clone_from(&result);
+        self.on_record(source, result.successful, &last, &result.messages);
+        result
+    }
+
+    fn on_record(&self, source: Source, successful: bool, last: &Live, messages: &[String]) {
         let live = self.live.load();
         self.audit.happened(&Event::Config {
             source: source.name(),
-            successful: result.successful,
-            digest: &result.digest,
+            successful,
+            digest: &live.policy.digest,
             previous: Some(&last.policy.digest),
             changes: &config::changes(&last.loaded.config, &live.loaded.config),
-            messages: &result.messages,
+            messages,
         });
-        result
+    }
+
+    /// Takes files over, with what their control source says: now, if somebody asks for it or it has
+    /// never said anything, or else last.
+    async fn take_over_files(
+        &self,
+        files: Arc<config::Loaded>,
+        source: Source,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let mut told = Vec::new();
+        let mut fresh = None;
+        if source != Source::Files || !self.control.has_answer(&files) {
+            match self.control.ask(&files, &self.dial).await {
+                Ok(said) => fresh = said,
+                Err(failure) => {
+                    self.refused(&failure);
+                    told.extend(failure.messages);
+                }
+            }
+        }
+        let loaded = match &fresh {
+            Some(said) => said.loaded.clone(),
+            None => self.control.last(&files)?,
+        };
+        let mut messages = self.take_over(loaded, Arc::clone(&files)).await?;
+        messages.extend(told);
+        match fresh {
+            Some(said) => messages.extend(self.control.hold(said).await),
+            None => self.control.forget_others(&files),
+        }
+        self.control.changed.notify_one();
+        Ok(messages)
+    }
+
+    /// Asks the control source until the process ends.
+    pub async fn follow(&self) {
+        loop {
+            let files = Arc::clone(&self.live.load().files);
+            let Some(control) = &files.config.control else {
+                self.control.changed.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(self.control.wait(control)) => self.ask_control().await,
+                () = self.control.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Asks the control source of the config in force, and takes over what is new.
+    async fn ask_control(&self) {
+        let _one_after_the_other = self.seen.lock().await;
+        let last = self.live.load_full();
+        let said = match self.control.ask(&last.files, &self.dial).await {
+            Ok(Some(said)) => said,
+            Ok(None) => return,
+            Err(failure) => return self.refused(&failure),
+        };
+        if digest(&said.loaded) == *last.policy.digest {
+            self.control.hold(said).await;
+            return;
+        }
+        match self.take_over(said.loaded.clone(), Arc::clone(&last.files)).await {
+            Ok(mut messages) => {
+                messages.extend(self.control.hold(said).await);
+                let policy = self.live.load().policy.digest.to_string();
+                tracing::info!(policy, ?messages, "what the control source says is in force");
+                self.on_record(Source::Control, true, &last, &messages);
+            }
+            Err(problems) => self.refused(&self.control.refuse(problems)),
+        }
+    }
+
+    /// Puts on record that an answer was bad, once.
+    fn refused(&self, failure: &control::Failure) {
+        if failure.refused && failure.is_news {
+            let last = self.live.load_full();
+            self.on_record(Source::Control, false, &last, &failure.messages);
+        }
     }
 
     async fn take_over(
         &self,
-        loaded: Result<config::Loaded, config::Problems>,
+        mut loaded: config::Loaded,
+        files: Arc<config::Loaded>,
     ) -> Result<Vec<String>, Vec<String>> {
-        let mut loaded = loaded
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut messages: Vec<String> =
             loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
         let last = self.live.load_full();
@@ -180,7 +291,7 @@ impl Stage {
         messages.extend(needs_restart.iter().cloned());
         let live = Arc::new(Live {
             needs_restart,
-            ..make(loaded, &self.dial, &self.metrics, Some(&last.credentials))?
+            ..make(loaded, files, &self.dial, &self.metrics, Some(&last.credentials))?
         });
         live.upstreams.resolve(&self.dial, &live.policy.guard).await;
         let config = &live.loaded.config;

@@ -27,6 +27,7 @@ use crate::{
     admin::Admin,
     audit::{Audit, chain::Signing, ship::Shipping},
     clock,
+    control::Control,
     dial::Dial,
     fallback::Fallback,
     flights::Flights,
@@ -65,14 +66,16 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
 pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     certs::provider();
     filters::identity::install_crypto();
-    let (seen, loaded) = Seen::load(path);
-    let loaded = loaded.map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let (seen, files) = Seen::load(path);
+    let files = Arc::new(files.map_err(|problems| anyhow::anyhow!("{problems}"))?);
+    let metrics = Arc::new(Metrics::new(&files.config));
+    let control = Control::new(Arc::clone(&metrics));
+    let (loaded, messages) = control.begin(&files);
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
     let assertions = assertions(&loaded.config.headers)?;
     let state = Arc::new(State::new(assertions));
-    let metrics = Arc::new(Metrics::new(&loaded.config));
     let dial = Dial::asking(&loaded.config.process.name_servers);
     let mut served = Vec::new();
     for (name, listener) in &loaded.config.listeners {
@@ -89,7 +92,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     let audit = Arc::new(audit);
     let shipping = Shipping::start(&loaded.config)?;
     let started = loaded.config.clone();
-    let live = reload::make(loaded, &dial, &metrics, None)
+    let live = reload::make(loaded, files, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let now = clock::now().unix_seconds();
     metrics.reloaded(true, now);
@@ -97,7 +100,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         successful: true,
         time: now,
         digest: live.policy.digest.to_string(),
-        messages: Vec::new(),
+        messages,
     };
     let stage = Arc::new(Stage {
         live: ArcSwap::from_pointee(live),
@@ -111,6 +114,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         audit,
         shipping,
         metrics,
+        control,
         dial,
         fallback: Fallback::new(started.process.fallback_memory.bytes()),
         flights: Flights::new(),
@@ -129,7 +133,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         digest: &live.policy.digest,
         previous: None,
         changes: &[],
-        messages: &[],
+        messages: &stage.last_reload.lock().messages,
     });
     stage.use_passwords(&live);
     drop(live);
@@ -348,6 +352,7 @@ impl BackgroundService for Background {
             () = stage.watch() => {}
             () = refresh => {}
             () = stage.watch_switches() => {}
+            () = stage.follow() => {}
             _ = shutdown.changed() => {}
         }
     }

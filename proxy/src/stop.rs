@@ -40,7 +40,9 @@ impl ShutdownSignalWatch for Stop {
                 }
                 _ = hup.recv() => {
                     tracing::info!("reloading, as SIGHUP asks");
-                    self.0.reload(Source::Signal).await;
+                    // It may wait for others; the next signal must not.
+                    let stage = Arc::clone(&self.0);
+                    tokio::spawn(async move { stage.reload(Source::Signal).await });
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::{Label, Now, switches::Switch};
 pub enum Event<'a> {
     /// A config was taken over, or was not.
     Config {
-        /// Why it was loaded: `start`, `files`, `signal` or `admin`.
+        /// Why it was loaded: `start`, `files`, `signal`, `admin` or `control`.
         source: &'a str,
         /// Whether it is in force.
         successful: bool,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     audit::{chain::Signing, ship::Secrets},
-    credentials, jwks, reload, serve, tls,
+    control, credentials, jwks, reload, serve, tls,
 };
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
@@ -27,6 +27,9 @@ pub(super) struct Check {
     /// Also read the files it names: certificates, keys and secrets.
     #[arg(long)]
     files: bool,
+    /// Check what its control source would answer, too: a file in the shape that `control.shape` says.
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
     /// Let warnings count as problems.
     #[arg(long)]
     strict: bool,
@@ -43,7 +46,7 @@ enum Format {
 impl Check {
     pub(super) fn run(self) -> ExitCode {
         let (problems, warnings): (Vec<config::Problem>, Vec<config::Problem>) =
-            match reload::load(&self.config) {
+            match reload::load_with(&self.config, self.control.as_deref()) {
                 Err(problems) => (problems.iter().cloned().collect(), Vec::new()),
                 Ok(loaded) => {
                     let warnings = loaded.warnings.iter().cloned().collect();
@@ -91,6 +94,12 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
         let file = credential.secret_file().into_iter();
         found.extend(file.filter_map(|f| Some((&f.place, credentials::secret(credential).err()?))));
         let ca = credential.ca.iter();
+        found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
+    if let Some(written) = &config.control {
+        let token = written.token_file.iter();
+        found.extend(token.filter_map(|f| Some((&f.place, control::token(f).err()?))));
+        let ca = written.ca.iter();
         found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
     }
     for tls in config.upstreams.values().map(|upstream| &upstream.tls) {

@@ -32,6 +32,10 @@ pub(super) struct Explain {
         required_unless_present_any = ["preset", "audit_id"]
     )]
     config: Option<PathBuf>,
+    /// Suppose that its control source answered with what stands in this file. Without, the files alone
+    /// decide.
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
     /// Print the routes of a preset instead.
     #[arg(long)]
     preset: Option<String>,
@@ -102,7 +106,8 @@ impl Explain {
             return Ok(ExitCode::SUCCESS);
         }
         let path = self.config.as_ref().expect("clap asks for it");
-        let loaded = reload::load(path).map_err(|problems| problems.to_string())?;
+        let loaded = reload::load_with(path, self.control.as_deref())
+            .map_err(|problems| problems.to_string())?;
         let policy = Policy::new(&loaded.config, &reload::digest(&loaded));
         let (wanted, kind) = match self.call {
             Some(_) => (config::ListenerKind::Forward, "forward"),

@@ -10,11 +10,18 @@ pub(super) struct Schema {
     /// Print the manual instead, in Markdown.
     #[arg(long)]
     markdown: bool,
+    /// Print the schema of what a control source may answer instead.
+    #[arg(long, conflicts_with = "markdown")]
+    control: bool,
 }
 
 impl Schema {
     pub(super) fn run(self) -> ExitCode {
-        let text = if self.markdown { config::markdown() } else { config::json_schema() };
+        let text = match (self.markdown, self.control) {
+            (true, _) => config::markdown(),
+            (_, true) => config::answer_schema(),
+            _ => config::json_schema(),
+        };
         print!("{text}");
         ExitCode::SUCCESS
     }

@@ -15,6 +15,7 @@ const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
 const { authority } = require('../rig/certificates');
+const { control } = require('../rig/control');
 const { identity, orbit, SECRET } = require('../rig/jwt');
 const { freePort, until } = require('../rig/ports');
 const { start } = require('../rig/process');
@@ -807,6 +808,7 @@ const documented = () => [...doc('docs/metrics.md').matchAll(/^\| `(\w+)` \|/gm)
 
 test('every documented metric is there after traffic, and moves with what it counts', async () => {
   const outPort = await freePort();
+  const source = await control();
   const config = (ports, own) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
@@ -821,6 +823,7 @@ upstreams:
   paced: {url: ${up.url}, pace: {rate: 3/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
+control: {url: "${source.url}", every: 200ms, stale_after: 1s}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
 routes:
 ${OPEN}
@@ -854,6 +857,8 @@ ${OPEN}
     ca.issue('other', { names: ['other.example'], days: 9 });
     serve('other');
     await until('a reload in another second', async () => (await door.reload()).time > loaded);
+    await source.away();
+    await until('the control source to be missed', async () => await metric(door, 'stagedoor_control_stale') === 1);
     // No record can be kept for a while.
     fs.rmSync(path.join(own, 'audit'), { recursive: true });
     await until('a record to be lost', async () => await status('/open/x') === 200 && await metric(door, 'stagedoor_audit_records_lost_total') > 0, 10000);
