@@ -1,15 +1,18 @@
 //! The control source: asked over and over; its last good answer stays in force while it is away.
 
 mod ask;
+mod follow;
 mod keep;
+mod known;
 mod pace;
 
 use std::{sync::Arc, time::Duration};
 
 use config::{Answer, Loaded};
-use filters::{Now, guard::Guard};
+use filters::guard::Guard;
 use parking_lot::Mutex;
 
+use self::known::{Confirmed, Held, Known};
 use crate::{clock, dial::Dial, metrics::Metrics};
 
 pub use ask::token;
@@ -20,35 +23,6 @@ pub struct Control {
     known: Mutex<Known>,
     /// Told when the config in force may have another source, or another pace.
     pub changed: tokio::sync::Notify,
-}
-
-#[derive(Default)]
-struct Known {
-    held: Option<Held>,
-    /// When it was asked last.
-    asked: Option<Duration>,
-    /// Since when it is waited for.
-    awaited: Duration,
-    failures: u32,
-    failing: Option<String>,
-    stale_told: bool,
-}
-
-/// The last good answer.
-#[derive(Clone)]
-struct Held {
-    of: config::Control,
-    answer: Answer,
-    etag: Option<String>,
-    confirmed: Confirmed,
-}
-
-/// When the source said so last.
-#[derive(Clone, Copy)]
-struct Confirmed {
-    at: Now,
-    /// How long ago that was already, `at` then.
-    before: Duration,
 }
 
 /// An answer that fits the files.
@@ -286,52 +260,6 @@ impl Control {
             stale: known.is_stale(control, now),
             failing: known.failing.clone(),
         })
-    }
-}
-
-impl Known {
-    fn held_of(&self, files: &Loaded) -> Option<&Held> {
-        let control = files.config.control.as_ref()?;
-        self.held.as_ref().filter(|held| held.of.is_same_source(control))
-    }
-
-    /// What was read for another list of plugins, or kept elsewhere, has to come anew.
-    fn answer_to(&self, files: &Loaded) -> Option<&Held> {
-        let control = files.config.control.as_ref()?;
-        self.held_of(files).filter(|held| {
-            (&held.of.plugins, &held.of.keep_file) == (&control.plugins, &control.keep_file)
-        })
-    }
-
-    fn is_stale(&self, control: &config::Control, now: Now) -> bool {
-        let held = self.held.as_ref().filter(|held| held.of.is_same_source(control));
-        let age = held.map_or(now.elapsed.saturating_sub(self.awaited), |h| h.confirmed.age(now));
-        age > *control.stale_after
-    }
-
-    fn went_well(&mut self) {
-        if self.failing.take().is_some() || self.stale_told {
-            tracing::info!("the control source answers again");
-        }
-        (self.failures, self.stale_told) = (0, false);
-    }
-
-    /// What is in force without an answer.
-    fn then(&self, files: &Loaded) -> &'static str {
-        match self.held_of(files) {
-            Some(_) => "its last good answer stays in force",
-            None => "the files alone are in force until it answers",
-        }
-    }
-}
-
-impl Confirmed {
-    fn age(self, now: Now) -> Duration {
-        self.before + now.elapsed.saturating_sub(self.at.elapsed)
-    }
-
-    fn unix_seconds(self) -> u64 {
-        self.at.unix.saturating_sub(self.before).as_secs()
     }
 }
 

@@ -7,7 +7,7 @@ use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MI
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    clock, control,
+    clock,
     credentials::Credentials,
     dial::Dial,
     jwks,
@@ -187,7 +187,14 @@ impl Stage {
         result
     }
 
-    fn on_record(&self, source: Source, successful: bool, last: &Live, messages: &[String]) {
+    /// Puts on record how it went.
+    pub(crate) fn on_record(
+        &self,
+        source: Source,
+        successful: bool,
+        last: &Live,
+        messages: &[String],
+    ) {
         let live = self.live.load();
         self.audit.happened(&Event::Config {
             source: source.name(),
@@ -231,54 +238,7 @@ impl Stage {
         Ok(messages)
     }
 
-    /// Asks the control source until the process ends.
-    pub async fn follow(&self) {
-        loop {
-            let files = Arc::clone(&self.live.load().files);
-            let Some(control) = &files.config.control else {
-                self.control.changed.notified().await;
-                continue;
-            };
-            tokio::select! {
-                () = tokio::time::sleep(self.control.wait(control)) => self.ask_control().await,
-                () = self.control.changed.notified() => {}
-            }
-        }
-    }
-
-    /// Asks the control source of the config in force, and takes over what is new.
-    async fn ask_control(&self) {
-        let _one_after_the_other = self.seen.lock().await;
-        let last = self.live.load_full();
-        let said = match self.control.ask(&last.files, &self.dial).await {
-            Ok(Some(said)) => said,
-            Ok(None) => return,
-            Err(failure) => return self.refused(&failure),
-        };
-        if digest(&said.loaded) == *last.policy.digest {
-            self.control.hold(said).await;
-            return;
-        }
-        match self.take_over(said.loaded.clone(), Arc::clone(&last.files)).await {
-            Ok(mut messages) => {
-                messages.extend(self.control.hold(said).await);
-                let policy = self.live.load().policy.digest.to_string();
-                tracing::info!(policy, ?messages, "what the control source says is in force");
-                self.on_record(Source::Control, true, &last, &messages);
-            }
-            Err(problems) => self.refused(&self.control.refuse(problems)),
-        }
-    }
-
-    /// Puts on record that an answer was bad, once.
-    fn refused(&self, failure: &control::Failure) {
-        if failure.refused && failure.is_news {
-            let last = self.live.load_full();
-            self.on_record(Source::Control, false, &last, &failure.messages);
-        }
-    }
-
-    async fn take_over(
+    pub(crate) async fn take_over(
         &self,
         mut loaded: config::Loaded,
         files: Arc<config::Loaded>,

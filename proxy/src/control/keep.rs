@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Confirmed, Held};
+use super::known::{Confirmed, Held};
 use crate::clock;
 
 const VERSION: &str = "stagedoor/kept-v1";

@@ -1,0 +1,82 @@
+//! What is known of a control source: what it said last, when, and how asking it goes.
+
+use std::time::Duration;
+
+use config::{Answer, Loaded};
+use filters::Now;
+
+/// What is known of the source.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) held: Option<Held>,
+    /// When it was asked last.
+    pub(super) asked: Option<Duration>,
+    /// Since when it is waited for.
+    pub(super) awaited: Duration,
+    pub(super) failures: u32,
+    pub(super) failing: Option<String>,
+    pub(super) stale_told: bool,
+}
+
+/// The last good answer.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) of: config::Control,
+    pub(super) answer: Answer,
+    pub(super) etag: Option<String>,
+    pub(super) confirmed: Confirmed,
+}
+
+/// When the source said so last.
+#[derive(Clone, Copy)]
+pub(super) struct Confirmed {
+    pub(super) at: Now,
+    /// How long ago that was already, `at` then.
+    pub(super) before: Duration,
+}
+
+impl Known {
+    pub(super) fn held_of(&self, files: &Loaded) -> Option<&Held> {
+        let control = files.config.control.as_ref()?;
+        self.held.as_ref().filter(|held| held.of.is_same_source(control))
+    }
+
+    /// What was read for another list of plugins, or kept elsewhere, has to come anew.
+    pub(super) fn answer_to(&self, files: &Loaded) -> Option<&Held> {
+        let control = files.config.control.as_ref()?;
+        self.held_of(files).filter(|held| {
+            (&held.of.plugins, &held.of.keep_file) == (&control.plugins, &control.keep_file)
+        })
+    }
+
+    pub(super) fn is_stale(&self, control: &config::Control, now: Now) -> bool {
+        let held = self.held.as_ref().filter(|held| held.of.is_same_source(control));
+        let age = held.map_or(now.elapsed.saturating_sub(self.awaited), |h| h.confirmed.age(now));
+        age > *control.stale_after
+    }
+
+    pub(super) fn went_well(&mut self) {
+        if self.failing.take().is_some() || self.stale_told {
+            tracing::info!("the control source answers again");
+        }
+        (self.failures, self.stale_told) = (0, false);
+    }
+
+    /// What is in force without an answer.
+    pub(super) fn then(&self, files: &Loaded) -> &'static str {
+        match self.held_of(files) {
+            Some(_) => "its last good answer stays in force",
+            None => "the files alone are in force until it answers",
+        }
+    }
+}
+
+impl Confirmed {
+    pub(super) fn age(self, now: Now) -> Duration {
+        self.before + now.elapsed.saturating_sub(self.at.elapsed)
+    }
+
+    pub(super) fn unix_seconds(self) -> u64 {
+        self.at.unix.saturating_sub(self.before).as_secs()
+    }
+}
