@@ -91,7 +91,8 @@ pub use rate_limit::{Limit, RateLimit};
 pub use rentable::{registered, rentable_above};
 pub use retries::Retries;
 pub use routes::{
-    Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, WorkspaceNeed,
+    Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, StreamMax,
+    WorkspaceNeed,
 };
 pub use schema::{answer_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Access, Authority, Breaker, Class, Coalesce, Detail, ErrorFormat, Fallback, HostPattern,
     IgnoredFailure, Limit, Located, Method, Name, PathTemplate, Problems, QueryRules, Route,
-    RouteOptions, Size, Timeouts, WorkspaceNeed, read_shipped,
+    RouteOptions, Size, StreamMax, Timeouts, WorkspaceNeed, read_shipped,
 };
 
 /// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
@@ -73,6 +73,8 @@ pub struct RouteChanges {
     pub coalesce: Option<Coalesce>,
     /// Whether the last good answer is given while the upstream fails.
     pub fallback: Option<Fallback>,
+    /// When a stream of it ends at the latest.
+    pub stream_max: Option<StreamMax>,
 }
 
 /// A route table we ship (`presets/<name>.yaml`).
@@ -234,6 +236,7 @@ impl PresetUse {
                 access: changes.access.unwrap_or_else(|| by_class.clone()),
                 cookie: route.cookie,
                 upgrade: route.upgrade,
+                stream_max: changes.stream_max,
                 encoded_slashes: route.encoded_slashes,
                 query,
                 resources: changes.resources,

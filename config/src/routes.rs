@@ -56,6 +56,9 @@ pub struct RouteOptions {
     pub cookie: bool,
     /// Let WebSocket upgrades through.
     pub upgrade: bool,
+    /// When a WebSocket or a stream (server-sent events, gRPC) ends at the latest: `token` when the
+    /// caller's token does. Default: it may go on for as long as something is said.
+    pub stream_max: Option<StreamMax>,
     /// Let `%2F` within a segment through, as Jenkins' folder jobs need it. It stays encoded.
     pub encoded_slashes: bool,
     /// What happens to query parameters.
@@ -98,6 +101,14 @@ pub enum WorkspaceNeed {
     Required,
     /// It is one if it can be told, else none; its limit is then the caller's own.
     Optional,
+}
+
+/// When a stream ends at the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamMax {
+    /// When the caller's token does.
+    Token,
 }
 
 /// What happens to query parameters, by name. A name also covers its array spellings (`org[]`).

@@ -56,6 +56,10 @@ impl Attempts {
 /// Asks for leave to make another attempt. The failure of the last was reported.
 pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
     let route = exchange.route.as_ref().expect("an admitted request has a route");
+    // Somebody may have switched it off since.
+    if state.switches.pass(&exchange.about(), now).is_err() {
+        return false;
+    }
     let percent = route.retries.budget_percent;
     let permit = match state.switches.are_closed(&exchange.about(), now) {
         true => None,

@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use pingora::{
     protocols::http::{ServerSession, v2::server::H2Options},
     server::ShutdownWatch,
 };
+use tokio::task::AbortHandle;
 
 /// Those that are under way.
 #[derive(Default)]
@@ -48,6 +50,7 @@ pub struct Place {
     all: Arc<Lasting>,
     id: u64,
     cut: Arc<Cut>,
+    end: Option<AbortHandle>,
 }
 
 /// Whether one was cut.
@@ -69,7 +72,7 @@ impl Lasting {
         all.under_way.insert(id, (Subject::of(exchange), Arc::clone(&cut)));
         // A tunnel looks for itself.
         let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&cut))));
-        Place { all: Arc::clone(self), id, cut }
+        Place { all: Arc::clone(self), id, cut, end: None }
     }
 
     /// Cuts those that a switch is about; how many.
@@ -104,6 +107,16 @@ impl Subject {
 }
 
 impl Place {
+    /// Ends it after so long, if it has not ended by then, and says why.
+    pub fn end_after(&mut self, left: Duration, why: Denial) {
+        let cut = Arc::clone(&self.cut);
+        let end = tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            cut.now(why);
+        });
+        self.end = Some(end.abort_handle());
+    }
+
     /// Ends when it is cut.
     pub async fn cut(&self) -> Denial {
         poll_fn(|cx| self.cut.poll(cx)).await
@@ -117,6 +130,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some(end) = &self.end {
+            end.abort();
+        }
         self.all.0.lock().under_way.remove(&self.id);
     }
 }

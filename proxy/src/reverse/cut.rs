@@ -1,8 +1,8 @@
 //! The record of an exchange that was cut: Pingora's part of it is gone, and so its session.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use filters::{Denial, audit::Facts, identity::ClientCertificate};
+use filters::{Denial, Exchange, audit::Facts, denial::TokenFault, identity::ClientCertificate};
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
@@ -38,9 +38,13 @@ impl Reverse {
         if ctx.lasting.is_some() {
             return Ok(());
         }
+        let mut place = self.stage.lasting.begin(&ctx.exchange);
+        if let Some(left) = left_of_token(&ctx.exchange) {
+            place.end_after(left, Denial::Token(TokenFault::Expired));
+        }
         let shown = facts_of(session.as_ref().digest());
         ctx.lasting = Some(Lasting {
-            place: self.stage.lasting.begin(&ctx.exchange),
+            place,
             stage: Arc::clone(&self.stage),
             listener: self.listener,
             came: session.req_header().clone(),
@@ -50,6 +54,14 @@ impl Reverse {
         });
         self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
     }
+}
+
+/// How long the caller's token is good for, if a stream ends with it.
+fn left_of_token(exchange: &Exchange) -> Option<Duration> {
+    let route = exchange.route.as_ref()?;
+    let expires = exchange.caller.as_ref()?.expires;
+    let ends = route.options.stream_max == Some(config::StreamMax::Token) && expires < u64::MAX;
+    ends.then(|| Duration::from_secs(expires).saturating_sub(clock::now().unix))
 }
 
 impl Ctx {
