@@ -912,7 +912,7 @@ ${OPEN}
     await exact('stagedoor_upstream_duration_seconds_count', { route: 'read' }, 2);
     await exact('stagedoor_denials_total', { code: 'rate_limited' }, 1);
     await exact('stagedoor_denials_total', { code: 'route_unknown' }, 1);
-    await exact('stagedoor_denials_total', { code: 'breaker_open' }, 1);
+    await exact('stagedoor_denials_total', { code: 'breaker_open' }, 2);
     await exact('stagedoor_workspace_requests_total', { workspace: 'payments', decision: 'allow' }, 1);
     await exact('stagedoor_workspace_requests_total', { workspace: 'web', decision: 'deny' }, 1);
     await exact('stagedoor_breaker_state', { upstream: 'sick' }, 1);

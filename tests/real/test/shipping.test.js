@@ -191,7 +191,7 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   times.sort((a, b) => a - b);
   assert.ok(times[times.length / 2] < 250, `${times}`);
   const receiver = await webhook({ port, ...pairOf(server), secret: KEY });
-  assert.ok(await behind(at, 'siem') > 0);
+  await until('it to be behind', async () => await behind(at, 'siem') > 0);
   const isOurs = (line) => [undefined, 'intent'].includes(JSON.parse(line).kind);
   await until('the records', async () => log(at).filter(isOurs).length === 60 + 15);
   await until('it to have them', async () => receiver.records.length === log(at).length);
@@ -281,7 +281,7 @@ test('a receiver that wants to be left alone is, and one that hangs is asked aga
   }
   assert.match(at.output(), /answers 429/);
   assert.match(at.output(), /no answer within 300ms/);
-  assert.equal(receiver.records.length, busy.records.length);
+  assert.equal(once(chains(receiver.records)).length, receiver.records.length, 'each was taken once');
   // Nor does one that hangs keep the process.
   receiver.answer = () => 'hang';
   const seen = receiver.batches.length;
