@@ -109,6 +109,7 @@ impl Rules {
         // Whatever else an upstream says may be about this caller.
         (alike || self.among == Among::Caller && status >= 200)
             && !headers.contains_key(header::SET_COOKIE)
+            && !is_unreadable(headers)
             && !self.is_personal(headers)
             && !self.varies(headers)
     }
@@ -135,6 +136,12 @@ impl Rules {
             name == "*" || aside && (!who || among_many)
         })
     }
+}
+
+/// Whether what an answer says of its use cannot be read: it may forbid it.
+pub(crate) fn is_unreadable(headers: &HeaderMap) -> bool {
+    let mut said = [header::CACHE_CONTROL, header::VARY].into_iter();
+    said.any(|name| headers.get_all(name).iter().any(|line| line.to_str().is_err()))
 }
 
 /// What a header lists, over all its lines.
@@ -172,6 +179,8 @@ mod tests {
             check(among, 200, &[("cache-control", "max-age=0, No-Store")], false);
             check(among, 200, &[("vary", "*")], false);
             check(among, 200, &[("vary", "accept, user-agent")], false);
+            check(among, 200, &[("vary", "\u{e4}, user-agent")], false);
+            check(among, 200, &[("cache-control", "\u{e4}, no-store")], false);
         }
         check("caller", 403, &[], true);
         check("workspace", 403, &[], false);

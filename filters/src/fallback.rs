@@ -7,7 +7,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use ring::digest::{Context, SHA256};
 
-use crate::{Exchange, Head, Label, coalesce::tokens};
+use crate::{
+    Exchange, Head, Label,
+    coalesce::{is_unreadable, tokens},
+};
 
 /// How answers of a route are kept. There is none for an upstream that decides about delivery.
 #[derive(Clone, Copy, Debug)]
@@ -85,15 +88,8 @@ impl Varied {
         };
         let forbidden = forbids(asked, &["no-store"])
             || forbids(answered, &["no-store", "no-cache", "must-revalidate", "proxy-revalidate"]);
-        // What cannot be read may forbid it.
-        let judged = [header::CACHE_CONTROL, header::VARY];
-        let unread =
-            |name: &HeaderName| answered.get_all(name).iter().any(|value| value.to_str().is_err());
-        if status != 200
-            || judged.iter().any(unread)
-            || forbidden
-            || answered.contains_key(header::SET_COOKIE)
-        {
+        let personal = answered.contains_key(header::SET_COOKIE);
+        if status != 200 || is_unreadable(answered) || forbidden || personal {
             return None;
         }
         let mut names = vec![header::ACCEPT_ENCODING];
