@@ -386,7 +386,9 @@ impl ProxyHttp for Reverse {
         let kept = ctx.fallback.take();
         let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
         if let Some(kept) = kept.filter(|_| !begun) {
-            self.report(ctx, Some(Outcome::Failure), clock::now());
+            // The client does not see it, and it is one all the same.
+            ctx.outcome = Some(Outcome::Failure);
+            self.report(ctx, ctx.outcome, clock::now());
             let given = self.give(session, ctx, &kept).await.is_ok();
             let error_code = kept.status.as_u16();
             return FailToProxy { error_code, can_reuse_downstream: given };

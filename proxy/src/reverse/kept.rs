@@ -53,7 +53,8 @@ impl Reverse {
             return false;
         }
         let Some(kept) = self.kept(session, ctx) else { return false };
-        self.report(ctx, Some(Outcome::Failure), clock::now());
+        ctx.outcome = Some(Outcome::Failure);
+        self.report(ctx, ctx.outcome, clock::now());
         ctx.exchange.fallback_for = Some("upstream_failed");
         ctx.fallback = Some(kept);
         true

@@ -43,7 +43,7 @@ routes:
   await times(3, 'GET', '/read/missing', 'ada', 'search');
   await times(4, 'POST', '/act', 'bob', 'payments');
   middle = new Date().toISOString();
-  await new Promise((resolve) => { setTimeout(resolve, 5); });
+  await until('the next millisecond', async () => Date.now() > Date.parse(middle));
   await times(2, 'GET', '/read/a', FORMULA, 'search');
   await times(1, 'GET', '/read/%E2%80%AE%1B', 'ada', 'search');
   await times(3, 'GET', '/nowhere', 'adam', 'payments');
@@ -286,8 +286,10 @@ test('a line that is completed later is told once, and a reader that has seen en
   let out = '';
   tail.stdout.on('data', (data) => { out += data; });
   await until('the first', async () => out === `${first}\n`);
+  const bytesRead = () => Number(/^rchar: (\d+)/m.exec(fs.readFileSync(`/proc/${tail.pid}/io`, 'utf8'))[1]);
+  const had = bytesRead();
   fs.appendFileSync(file, second.slice(40, 90));
-  await new Promise((resolve) => { setTimeout(resolve, 600); });
+  await until('it to look again', async () => bytesRead() >= had + 50);
   fs.appendFileSync(file, `${second.slice(90)}\n${third}\n`);
   await until('the rest', async () => linesOf(out).length === 3);
   assert.deepEqual(linesOf(out), [first, second, third]);

@@ -69,6 +69,7 @@ test('while the upstream fails its last good answer is given, and says so', asyn
   const metrics = await (await door.admin('/metrics')).text();
   assert.match(metrics, /stagedoor_shared_answers_total\{route="kept",shared="fallback"\} 3/);
   assert.match(metrics, /^backstage_cache_hits_total 3/m);
+  assert.match(metrics, /^backstage_request_failures_total 3/m, 'the upstream failed, though nobody saw it');
 });
 
 test('nobody gets what another one got', async () => {
