@@ -60,9 +60,7 @@ impl Key {
     pub(crate) fn of(asked: &Asked<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
         let Asked { head, target, route, caller, workspace } = *asked;
         let rules = route.coalesce.as_ref()?;
-        let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
-            || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-        if head.method != http::Method::GET || has_body {
+        if !is_bare_get(head) {
             return None;
         }
         let mut context = Context::new(&SHA256);
@@ -136,6 +134,13 @@ impl Rules {
             name == "*" || aside && (!who || among_many)
         })
     }
+}
+
+/// Whether a request is a GET without a body, on which its answer could depend.
+pub(crate) fn is_bare_get(head: &Head<'_>) -> bool {
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+        || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    *head.method == http::Method::GET && !has_body
 }
 
 /// Whether what an answer says of its use cannot be read: it may forbid it.

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ring::digest::{Context, SHA256};
 
 use crate::{
     Exchange, Head, Label,
-    coalesce::{is_unreadable, tokens},
+    coalesce::{is_bare_get, is_unreadable, tokens},
 };
 
 /// How answers of a route are kept. There is none for an upstream that decides about delivery.
@@ -48,7 +48,7 @@ impl Key {
         // Where nobody is asked who they are, the upstream may ask.
         let unknown = route.options.public && asks_who.iter().any(|n| head.headers.contains_key(n));
         let in_part = head.headers.contains_key(header::RANGE);
-        if *head.method != Method::GET || head.is_upgrade() || unknown || in_part {
+        if !is_bare_get(head) || head.is_upgrade() || unknown || in_part {
             return None;
         }
         let mut context = Context::new(&SHA256);

@@ -88,6 +88,10 @@ test('nobody gets what another one got', async () => {
     assert.equal((await ask('/kept/mine', asked, 'POST')).status, 500);
     const range = await ask('/kept/mine', { ...asked, range: 'bytes=0-1' });
     assert.equal(range.status, 500, 'a part of it');
+    const withBody = await new Promise((resolve) => {
+      http.request(`${door.url}/kept/mine`, { method: 'GET', headers: { ...asked, 'content-length': 2 } }, (answer) => { answer.resume(); resolve(answer.statusCode); }).end('{}');
+    });
+    assert.equal(withBody, 500, 'another body');
   });
 });
 

@@ -241,27 +241,26 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
 
 /// The checks in their order, up to the one that said no.
 fn checks(record: &Record<'_>) -> String {
-    const REVERSE: [(&str, &[&str]); 13] = [
+    const CALLER: &[&str] = &[
+        "caller_missing",
+        "authorization_ambiguous",
+        "token_",
+        "keys_unavailable",
+        "groups_unavailable",
+        "password_wrong",
+    ];
+    const REVERSE: [(&str, &[&str]); 14] = [
         ("host", &["host_invalid"]),
         ("path", &["path_ambiguous"]),
         ("route", &["host_unknown", "route_unknown"]),
         ("open", &["route_closed", "class_admin", "upgrade_refused"]),
         ("query", &["query_refused"]),
-        (
-            "caller",
-            &[
-                "caller_missing",
-                "authorization_ambiguous",
-                "token_",
-                "keys_unavailable",
-                "groups_unavailable",
-                "password_wrong",
-            ],
-        ),
+        ("caller", CALLER),
         ("workspace", &["workspace_"]),
         ("plugin", &["plugin_disabled"]),
         ("access", &["access_denied", "resource_refused"]),
         ("operation", &["graphql_"]),
+        ("switches", &["switched_off"]),
         ("limits", &["rate_limited", "idempotency_", "breaker_open", "pace_exceeded"]),
         ("record", &["audit_unavailable"]),
         (
@@ -278,21 +277,12 @@ fn checks(record: &Record<'_>) -> String {
             ],
         ),
     ];
-    const FORWARD: [(&str, &[&str]); 8] = [
+    const FORWARD: [(&str, &[&str]); 9] = [
         ("target", &["target_invalid"]),
-        (
-            "caller",
-            &[
-                "caller_missing",
-                "authorization_ambiguous",
-                "token_",
-                "keys_unavailable",
-                "groups_unavailable",
-                "password_wrong",
-            ],
-        ),
+        ("caller", CALLER),
         ("workspace", &["workspace_"]),
         ("plugin", &["plugin_disabled"]),
+        ("switches", &["switched_off"]),
         ("name", &["host_refused"]),
         ("limits", &["rate_limited", "tunnels_exhausted"]),
         ("address", &["host_unresolved", "address_refused"]),
@@ -339,6 +329,9 @@ fn lacked(code: &str) -> Option<&'static str> {
         "password_wrong" => "the password was not that of the caller",
         "rate_limited" => {
             "a limit was used up: `rate_limit`, the workspace's, the plugin's or the route's own"
+        }
+        "switched_off" => {
+            "an operator had switched it off; the lines of `kind` switch say who and why"
         }
         "breaker_open" => "the upstream was left alone after failures: `upstreams.*.breaker`",
         "pace_exceeded" => "its turn at the upstream was too far away: `upstreams.*.pace`",
