@@ -9,7 +9,14 @@ exports.start = (command, args, options = {}) => {
   let output = '';
   child.stdout.on('data', (data) => { output += data; });
   child.stderr.on('data', (data) => { output += data; });
-  const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
+  // The end of a process comes before the last of what it printed. A child of its own (`--upgrade`) may hold its output open: then
+  // nothing more is waited for.
+  const read = Promise.all([child.stdout, child.stderr].map((stream) => new Promise((resolve) => stream?.once('close', resolve) ?? resolve())));
+  const ended = new Promise((resolve) => child.once('exit', async (code, signal) => {
+    const held = new Promise((go) => { setTimeout(go, 2000).unref(); });
+    await Promise.race([read, held]);
+    resolve(code ?? signal);
+  }));
   return {
     pid: child.pid,
     output: () => output,

@@ -190,8 +190,8 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   assert.match(at.output(), /audit records cannot be shipped: they wait in the folder/);
   times.sort((a, b) => a - b);
   assert.ok(times[times.length / 2] < 250, `${times}`);
-  const receiver = await webhook({ port, ...pairOf(server), secret: KEY });
   await until('it to be behind', async () => await behind(at, 'siem') > 0);
+  const receiver = await webhook({ port, ...pairOf(server), secret: KEY });
   const isOurs = (line) => [undefined, 'intent'].includes(JSON.parse(line).kind);
   await until('the records', async () => log(at).filter(isOurs).length === 60 + 15);
   await until('it to have them', async () => receiver.records.length === log(at).length);
@@ -200,13 +200,12 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   assert.match(at.output(), /audit records are shipped again/);
   // The end ships what was written last.
   await load(at, 40);
-  const code = at.stop;
   const kept = fs.mkdtempSync(`${folder}/kept-`);
   process.kill(at.pid, 'SIGTERM');
   assert.equal(await at.ended, 0);
   fs.cpSync(`${at.folder}/audit`, `${kept}/audit`, { recursive: true });
   assert.deepEqual(chains(receiver.records), log(kept).map(chain));
-  await code();
+  await at.stop();
   await receiver.stop();
 });
 
