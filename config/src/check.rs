@@ -11,6 +11,7 @@ mod listeners;
 mod routes;
 mod ship;
 mod spacelift;
+mod store;
 mod upstreams;
 
 use crate::{Config, HeaderName, Located, Name, Place, Problems, SHIPPED, cuts::Cuts};
@@ -51,6 +52,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     control::check(config, &mut found);
     headers(config, &mut found);
     ship::check(config, &mut found);
+    store::check(config, &mut found);
     found
 }
 

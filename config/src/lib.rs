@@ -42,6 +42,7 @@ mod routes;
 mod schema;
 mod ship;
 mod size;
+mod store;
 mod syntax;
 mod timeouts;
 mod tree;
@@ -97,6 +98,7 @@ pub use routes::{
 pub use schema::{answer_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
+pub use store::{OnStoreError, Store, StoreKind, StoreTls};
 pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
 pub use url::Url;
@@ -138,6 +140,9 @@ pub struct Config {
     /// How much each workspace, caller and client may ask for.
     #[serde(default)]
     pub rate_limit: RateLimit,
+    /// Where replicas count together. Default: each counts alone.
+    #[serde(default)]
+    pub store: Option<Located<Store>>,
     /// The headers that tell an upstream who is calling.
     #[serde(default)]
     pub headers: Headers,

@@ -51,6 +51,8 @@ pub enum Denial {
     AccessDenied { route: Label },
     /// Too many requests.
     RateLimited { scope: &'static str, name: Label, retry_after: Duration },
+    /// What replicas share cannot be counted now.
+    LimitsUnavailable,
     /// An exchange with the same idempotency key is under way.
     IdempotencyInFlight,
     /// The idempotency key is too long, or there are two.
@@ -168,6 +170,11 @@ pub enum Lack {
     },
     /// The request's body, which the route's rules are about.
     Body,
+    /// Tokens of a limit that replicas share.
+    Tokens {
+        /// The batch of questions to the store after which there may be some.
+        batch: u64,
+    },
     /// The groups of a user that its token does not name.
     Groups {
         /// The issuer's name in the config.
@@ -215,6 +222,7 @@ impl Denial {
             Self::SwitchedOff { .. } => (S::SERVICE_UNAVAILABLE, "switched_off"),
             Self::AccessDenied { .. } => (S::FORBIDDEN, "access_denied"),
             Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::LimitsUnavailable => (S::SERVICE_UNAVAILABLE, "limits_unavailable"),
             Self::IdempotencyInFlight => (S::CONFLICT, "idempotency_in_flight"),
             Self::IdempotencyKeyInvalid => (S::BAD_REQUEST, "idempotency_key_invalid"),
             Self::BreakerOpen { .. } => (S::SERVICE_UNAVAILABLE, "breaker_open"),
@@ -258,9 +266,9 @@ impl Denial {
             | Self::BreakerOpen { retry_after, .. }
             | Self::SwitchedOff { retry_after, .. }
             | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),
-            Self::IdempotencyInFlight | Self::TunnelsExhausted { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::IdempotencyInFlight
+            | Self::LimitsUnavailable
+            | Self::TunnelsExhausted { .. } => Some(Duration::from_secs(1)),
             Self::KeysUnavailable { .. }
             | Self::GroupsUnavailable { .. }
             | Self::AuditUnavailable
@@ -357,6 +365,9 @@ impl fmt::Display for Denial {
                 write!(f, "the caller has no role, group or name that route `{route}` asks for")
             }
             Self::RateLimited { scope, name, .. } => write!(f, "{scope} `{name}` is over its rate"),
+            Self::LimitsUnavailable => {
+                write!(f, "the store that limits are counted in is away")
+            }
             Self::IdempotencyInFlight => {
                 write!(f, "a request with the same idempotency key is under way")
             }

@@ -88,7 +88,13 @@ pub fn decide(
         Err(denial) if listener.report_only => called.would_deny = Some(denial.code()),
         Err(denial) => return Err(denial),
     }
-    let standing = policy.rate_limits.take_call(&state.limiters, caller, workspace, now)?;
+    let standing = policy.rate_limits.take_call(
+        &state.limiters,
+        caller,
+        workspace,
+        now,
+        &mut exchange.lack,
+    )?;
     exchange.standing = Some(standing);
     let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
     exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);

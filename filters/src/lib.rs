@@ -49,6 +49,7 @@ pub mod audit;
 pub mod explain;
 pub mod hex;
 pub mod label;
+pub mod leases;
 pub mod now;
 pub mod replay;
 pub mod secret;

@@ -16,8 +16,18 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 use moka::sync::Cache;
+use ring::digest::{SHA256, digest};
+use smallvec::SmallVec;
 
-use crate::{Denial, Label, Now, client, identity::Caller, routes::Route, workspaces::Workspace};
+use crate::{
+    Denial, Label, Now, client,
+    denial::Lack,
+    hex,
+    identity::Caller,
+    leases::{Lease, Leases, Taken},
+    routes::Route,
+    workspaces::Workspace,
+};
 
 /// The limits of a policy.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub struct RateLimits {
 pub struct Limiters {
     verified: Cache<u64, Arc<Limiter>>,
     strangers: Cache<u64, Arc<Limiter>>,
+    /// Where verified names count instead, if replicas share their limits.
+    leases: Option<Arc<Leases>>,
     hasher: RandomState,
     /// Whether anything counts.
     counting: bool,
@@ -82,7 +94,7 @@ impl RateLimits {
     /// tightest.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`].
+    /// [`Denial::RateLimited`] and [`Denial::LimitsUnavailable`]; with `lack` set nothing was charged.
     pub fn take(
         &self,
         limiters: &Limiters,
@@ -90,6 +102,7 @@ impl RateLimits {
         caller: &Caller,
         workspace: Option<&Workspace>,
         now: Now,
+        lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
@@ -97,44 +110,39 @@ impl RateLimits {
             route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
 
-        let mut tightest: Option<Standing> = None;
-        let mut count = |scope, limit: config::Limit, name: &Label, key: u64| {
-            let standing = limiters.check(key, scope, limit, name, now)?;
-            if tightest.is_none_or(|t| standing.remaining <= t.remaining) {
-                tightest = Some(standing);
-            }
-            Ok(())
-        };
+        let mut count = Count::new(limiters, now);
         if let Some(limit) = self.each_caller {
-            let key = limiters.key(&("caller", &caller.issuer, &caller.subject));
-            count("caller", limit, &caller.subject, key)?;
+            let subject = &caller.subject;
+            count.take("caller", limit, subject, &["caller", &caller.issuer, subject])?;
         }
         if let Some(limit) = route.options.rate_limit {
-            count("route", limit, who, limiters.key(&("route", &route.name, scope, who)))?;
+            count.take("route", limit, who, &["route", &route.name, scope, who])?;
         }
         if let Some((name, limit)) = plugin {
-            count("plugin", *limit, who, limiters.key(&("plugin", name, scope, who)))?;
+            count.take("plugin", *limit, who, &["plugin", name, scope, who])?;
         }
         let limit = own.unwrap_or(self.each_workspace);
-        count(scope, limit, who, limiters.key(&("workspace", scope, who)))?;
-        Ok(tightest.expect("every request counts against at least its workspace's limit"))
+        count.take(scope, limit, who, &["workspace", scope, who])?;
+        count.end(lack)
     }
 
     /// Counts a call out against its workspace's limit for them, or its caller's own.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`] if that is used up.
+    /// As [`RateLimits::take`].
     pub fn take_call(
         &self,
         limiters: &Limiters,
         caller: &Caller,
         workspace: Option<&Workspace>,
         now: Now,
+        lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
         let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
         let scope = if workspace.is_some() { "workspace" } else { "caller" };
-        let key = limiters.key(&("call", scope, who));
-        limiters.check(key, scope, self.each_workspace_calls, who, now)
+        let mut count = Count::new(limiters, now);
+        count.take(scope, self.each_workspace_calls, who, &["call", scope, who])?;
+        count.end(lack)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -168,12 +176,88 @@ impl RateLimits {
     }
 }
 
+/// Counts one request against several limits.
+struct Count<'a> {
+    limiters: &'a Limiters,
+    now: Now,
+    tightest: Option<Standing>,
+    /// What was taken of leases.
+    taken: SmallVec<[Arc<Lease>; 4]>,
+    /// Which of its limits are to be asked about, and in which batch.
+    lacking: Option<(Denial, u64)>,
+}
+
+impl<'a> Count<'a> {
+    fn new(limiters: &'a Limiters, now: Now) -> Self {
+        Self { limiters, now, tightest: None, taken: SmallVec::new(), lacking: None }
+    }
+
+    /// `parts` are its name, which is the same on all replicas.
+    fn take(
+        &mut self,
+        scope: &'static str,
+        limit: config::Limit,
+        name: &Label,
+        parts: &[&str],
+    ) -> Result<(), Denial> {
+        let (limiters, now) = (self.limiters, self.now);
+        let key = limiters.key(&(parts, limit.rate.count, limit.rate.per, limit.burst()));
+        let Some(leases) = &limiters.leases else {
+            self.stand(limiters.check(key, scope, limit, name, now)?);
+            return Ok(());
+        };
+        let lease = leases.of(key, |number| Lease::new(stored_as(parts, limit), number, limit));
+        let over =
+            |retry_after| Denial::RateLimited { scope, name: name.clone(), retry_after };
+        match leases.take(&lease, now) {
+            Taken::Token { remaining } => {
+                self.stand(stand(scope, limit, remaining));
+                self.taken.push(lease);
+                Ok(())
+            }
+            Taken::Over(retry_after) => Err(over(retry_after)),
+            Taken::Closed => Err(Denial::LimitsUnavailable),
+            // The wider limits are asked about in the same batch.
+            Taken::Lacking(batch) => {
+                self.lacking = Some((over(limit.rate.interval()), batch));
+                Ok(())
+            }
+        }
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if self.tightest.is_none_or(|tightest| standing.remaining <= tightest.remaining) {
+            self.tightest = Some(standing);
+        }
+    }
+
+    fn end(self, lack: &mut Option<Lack>) -> Result<Standing, Denial> {
+        let Some((denial, batch)) = self.lacking else {
+            let tightest = self.tightest;
+            return Ok(tightest.expect("a request counts against at least its workspace's limit"));
+        };
+        if let Some(leases) = &self.limiters.leases {
+            self.taken.iter().for_each(|lease| leases.put_back(lease));
+        }
+        *lack = Some(Lack::Tokens { batch });
+        Err(denial)
+    }
+}
+
+/// What a limit is called in the store. Whose it is does not stand there, and a changed limit is another.
+fn stored_as(parts: &[&str], limit: config::Limit) -> String {
+    let mut text = parts.join("\n");
+    text.push_str(&format!("\n{} {}", limit.rate, limit.burst()));
+    format!("{}:{}", parts[0], &hex::write(digest(&SHA256, text.as_bytes()).as_ref())[..32])
+}
+
 impl Default for Limiters {
     fn default() -> Self {
         let cache = |max| Cache::builder().max_capacity(max).time_to_idle(FORGOTTEN_AFTER).build();
         Self {
             verified: cache(VERIFIED_MAX),
             strangers: cache(STRANGERS_MAX),
+            leases: None,
             hasher: RandomState::new(),
             counting: true,
         }
@@ -184,6 +268,11 @@ impl Limiters {
     /// Those that count nothing and refuse nobody, for decisions about what was.
     pub fn suspended() -> Self {
         Self { counting: false, ..Self::default() }
+    }
+
+    /// Those whose verified names count together with other replicas'.
+    pub fn sharing(leases: Arc<Leases>) -> Self {
+        Self { leases: Some(leases), ..Self::default() }
     }
 
     /// How many limiters are kept: of verified names, and of strangers.
@@ -225,9 +314,8 @@ impl Limiters {
         }
     }
 
-    fn verified(&self, name: u64, limit: config::Limit, now: Now) -> Arc<Limiter> {
-        // A changed limit is a new limiter: a reload counts at once.
-        let key = self.key(&(name, limit.rate.count, limit.rate.per, limit.burst()));
+    /// Its key has the limit in it: a changed limit is a new limiter, and a reload counts at once.
+    fn verified(&self, key: u64, limit: config::Limit, now: Now) -> Arc<Limiter> {
         self.verified
             .get(&key)
             .unwrap_or_else(|| self.verified.get_with(key, || Arc::new(new(limit, now))))
@@ -313,7 +401,7 @@ mod tests {
     fn calls_have_a_share_of_their_own() {
         let (limits, limiters) = (limits("1/h", 2), Limiters::default());
         let caller = Caller::supposed(Label::lossy("listener:out"));
-        let call = || limits.take_call(&limiters, &caller, None, after(0));
+        let call = || limits.take_call(&limiters, &caller, None, after(0), &mut None);
         assert!(call().is_ok() && call().is_ok());
         assert!(matches!(call(), Err(Denial::RateLimited { scope: "caller", .. })));
         assert!(limits.take_stranger(&limiters, ADA, after(0)).is_ok());

@@ -153,6 +153,7 @@ impl Record<'_> {
             | "connect_timeout"
             | "whole_timeout" => Was::Allowed,
             "rate_limited"
+            | "limits_unavailable"
             | "idempotency_in_flight"
             | "breaker_open"
             | "switched_off"

@@ -139,7 +139,14 @@ pub fn judge(
         state.switches.pass(&about, now)?;
         let credential = route.credential.as_ref();
         exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
-        let standing = policy.rate_limits.take(&state.limiters, route, caller, workspace, now)?;
+        let standing = policy.rate_limits.take(
+            &state.limiters,
+            route,
+            caller,
+            workspace,
+            now,
+            &mut exchange.lack,
+        )?;
         exchange.standing = Some(standing);
         exchange.running = state.in_flight.begin(head, path, caller)?;
     }

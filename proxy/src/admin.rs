@@ -227,6 +227,21 @@ fn state(stage: &Stage) -> Value {
             "failing": facts.failing,
         })
     });
+    let store = stage.store.as_ref().map(|store| {
+        let (facts, told) = (store.leases.facts(), store.told());
+        json!({
+            "kind": store.written().kind,
+            "there": facts.there,
+            "since": told.since,
+            "cause": told.fault.as_ref().map(|fault| fault.cause),
+            "failing": told.fault.as_ref().map(ToString::to_string),
+            "on_error": store.written().on_error,
+            "replicas": facts.replicas,
+            "leases": facts.limits,
+            "tokens_leased": facts.leased,
+            "tokens_spent": facts.spent,
+        })
+    });
     let (verified, strangers) = stage.state.limiters.len();
     let upstreams: Vec<Value> = live
         .loaded
@@ -257,6 +272,7 @@ fn state(stage: &Stage) -> Value {
         "certificates": certificates,
         "credentials": credentials,
         "control": control,
+        "store": store,
         "upstreams": upstreams,
         "audit": {
             "works": stage.state.recording.works(),

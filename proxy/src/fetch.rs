@@ -10,6 +10,7 @@ use std::{
 
 use filters::{Denial, guard::Guard, target::Target};
 use http::{HeaderMap, HeaderValue, header};
+use rustls::client::WantsClientCert;
 
 use crate::{
     clock,
@@ -160,6 +161,13 @@ pub(crate) fn builder(
 
 /// Believes whom these CAs (or the system's) vouch for.
 pub(crate) fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    Ok(believing(ca)?.with_no_client_auth())
+}
+
+/// The same, for whoever may show a certificate, too.
+pub(crate) fn believing(
+    ca: Option<&Path>,
+) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>, String> {
     let roots = match ca {
         Some(file) => certs::roots(file).map_err(|error| error.to_string())?,
         None => system_roots(),
@@ -167,7 +175,7 @@ pub(crate) fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let builder = rustls::ClientConfig::builder_with_provider(certs::provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(builder.with_root_certificates(roots))
 }
 
 fn system_roots() -> rustls::RootCertStore {

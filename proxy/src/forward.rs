@@ -64,7 +64,7 @@ struct Ended<'a> {
 }
 
 /// More than this cannot be lacking for one call.
-const LACKS_MAX: usize = 3;
+const LACKS_MAX: usize = 6;
 
 impl Forward {
     /// Whether the call may go out, and to which addresses.
@@ -89,7 +89,7 @@ impl Forward {
             let Some(lack) = decided.as_ref().err().and_then(|_| exchange.lack.take()) else {
                 break;
             };
-            if !self.stage.fetcher.fetch(&live.loaded.config, &lack).await {
+            if !self.stage.supply(&live.loaded.config, &lack).await {
                 break;
             }
             *exchange = Exchange::default();

@@ -104,6 +104,8 @@ impl Fetcher {
         match lack {
             // It is the client's to send.
             Lack::Body => false,
+            // And that is the store's.
+            Lack::Tokens { .. } => false,
             Lack::Keys { issuer, plugin, kid } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
                 let source = Source::new(issuer.clone(), written, plugin.clone());

@@ -26,6 +26,7 @@ pub mod reverse;
 pub mod seen;
 pub mod serve;
 pub mod stop;
+pub mod store;
 pub mod switches;
 pub mod tls;
 pub mod upgrade;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use filters::{
     Label, Policy, Secret, State,
     breaker::{Key, Position},
+    denial::Lack,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +27,7 @@ use crate::{
     lasting::Lasting,
     metrics::{Counts, Metrics},
     seen::Seen,
+    store::Store,
     upstreams::Upstreams,
 };
 
@@ -65,6 +67,8 @@ pub struct Stage {
     pub fetcher: Fetcher,
     /// What the control source says.
     pub control: Control,
+    /// Where replicas count together, if they do.
+    pub store: Option<Store>,
     /// Resolves names.
     pub dial: Dial,
     /// Answers for when upstreams fail.
@@ -88,6 +92,17 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Gets what a decision lacked; answers whether asking again makes sense.
+    pub async fn supply(&self, config: &config::Config, lack: &Lack) -> bool {
+        match (lack, &self.store) {
+            (Lack::Tokens { batch }, Some(store)) => {
+                store.answered(*batch).await;
+                true
+            }
+            _ => self.fetcher.fetch(config, lack).await,
+        }
+    }
+
     /// What the breakers of the policy in force do. One that nothing has happened to is closed.
     pub fn breakers(&self) -> Vec<(Key, Position)> {
         let moved: HashMap<Key, Position> =

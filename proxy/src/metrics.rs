@@ -53,6 +53,11 @@ pub struct Metrics {
     /// Of no label, so that it is not there where there is no source.
     control_time: IntGaugeVec,
     control_stale: IntGaugeVec,
+    store_up: IntGaugeVec,
+    store_replicas: IntGaugeVec,
+    store_round_trips: IntCounterVec,
+    store_errors: IntCounterVec,
+    store_tokens: IntCounterVec,
     certificate_end: IntGaugeVec,
     aliases: Option<Aliases>,
     /// Held while gauges are set and read: two at once would read each other's half.
@@ -285,6 +290,31 @@ impl Metrics {
                 "1 if that is longer ago than it may be",
                 &[],
             ),
+            store_up: keep.gauges(
+                "stagedoor_store_up",
+                "1 while the store is there that replicas count in",
+                &[],
+            ),
+            store_replicas: keep.gauges(
+                "stagedoor_store_replicas",
+                "Replicas that count in the store, or did last",
+                &[],
+            ),
+            store_round_trips: keep.counters(
+                "stagedoor_store_round_trips_total",
+                "Batches of questions to the store",
+                &["result"],
+            ),
+            store_errors: keep.counters(
+                "stagedoor_store_errors_total",
+                "Failures of the store, by cause",
+                &["cause"],
+            ),
+            store_tokens: keep.counters(
+                "stagedoor_store_tokens_total",
+                "Tokens that the store leased, and those of them that were spent",
+                &["change"],
+            ),
             certificate_end: keep.gauges(
                 "stagedoor_certificate_not_after_seconds",
                 "When a certificate ends",
@@ -383,6 +413,17 @@ impl Metrics {
         self.control_fetches.with_label_values(&[result]).inc();
     }
 
+    /// Counts a batch of questions to the store.
+    pub fn store_asked(&self, went_well: Result<(), ()>) {
+        let result = if went_well.is_ok() { "ok" } else { "error" };
+        self.store_round_trips.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a failure of the store.
+    pub fn store_failed(&self, cause: &'static str) {
+        self.store_errors.with_label_values(&[cause]).inc();
+    }
+
     /// Notes how a reload went.
     pub fn reloaded(&self, went_well: bool, unix_seconds: u64) {
         self.reload_success.set(i64::from(went_well));
@@ -414,6 +455,7 @@ impl Metrics {
             self.certificate_end.with_label_values(&[&*listener, name]).set(facts.not_after);
         }
         self.show_control(stage);
+        self.show_store(stage);
         let mut out = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut out)
@@ -438,6 +480,18 @@ impl Metrics {
             let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
             let behind = i64::try_from(behind).unwrap_or(i64::MAX);
             self.ship_behind.with_label_values(&name).set(behind);
+        }
+    }
+
+    fn show_store(&self, stage: &Stage) {
+        let Some(store) = &stage.store else { return };
+        let facts = store.leases.facts();
+        let none: [&str; 0] = [];
+        self.store_up.with_label_values(&none).set(facts.there.into());
+        self.store_replicas.with_label_values(&none).set(facts.replicas.into());
+        for (change, now) in [("leased", facts.leased), ("spent", facts.spent)] {
+            let counter = self.store_tokens.with_label_values(&[change]);
+            counter.inc_by(now.saturating_sub(counter.get()));
         }
     }
 

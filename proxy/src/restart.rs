@@ -7,6 +7,7 @@ use config::{Config, Limits, Listener, Process};
 pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<String> {
     let mut missed = listeners(started, new);
     keep_listeners(last, new);
+    keep("store", &started.store, &mut new.store, &mut missed);
     keep("audit", &started.audit, &mut new.audit, &mut missed);
     let Process {
         threads,

@@ -7,7 +7,9 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use certs::LoadError;
 use config::ListenerKind;
-use filters::{State, assertion::Assertions, audit::event::Event};
+use filters::{
+    State, assertion::Assertions, audit::event::Event, leases::Leases, rate_limit::Limiters,
+};
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
@@ -41,6 +43,7 @@ use crate::{
     request::RequestId,
     reverse::Reverse,
     seen::Seen,
+    store::{self, Store},
     stop::Stop,
     tls,
 };
@@ -75,7 +78,12 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         tracing::warn!("{warning}");
     }
     let assertions = assertions(&loaded.config.headers)?;
-    let state = Arc::new(State::new(assertions));
+    let mut state = State::new(assertions);
+    let leases = loaded.config.store.as_ref().map(|store| Arc::new(Leases::new(store.on_error)));
+    if let Some(leases) = &leases {
+        state.limiters = Limiters::sharing(Arc::clone(leases));
+    }
+    let state = Arc::new(state);
     let dial = Dial::asking(&loaded.config.process.name_servers);
     let mut served = Vec::new();
     for (name, listener) in &loaded.config.listeners {
@@ -92,6 +100,12 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     let audit = Arc::new(audit);
     let shipping = Shipping::start(&loaded.config)?;
     let started = loaded.config.clone();
+    if let Some(written) = &started.store {
+        store::files(written).map_err(|cause| anyhow::anyhow!("{}: {cause}", written.place))?;
+    }
+    let store = started.store.as_ref().zip(leases).map(|(written, leases)| {
+        Store::new(written, dial.clone(), Arc::clone(&metrics), Arc::clone(&audit), leases)
+    });
     let live = reload::make(loaded, files, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let now = clock::now().unix_seconds();
@@ -115,6 +129,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         shipping,
         metrics,
         control,
+        store,
         dial,
         fallback: Fallback::new(started.process.fallback_memory.bytes()),
         flights: Flights::new(),
@@ -348,12 +363,22 @@ impl BackgroundService for Background {
                 tokio::time::sleep(LOOK).await;
             }
         };
+        let store = async {
+            match &stage.store {
+                Some(store) => store.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = store => {}
             () = stage.watch() => {}
             () = refresh => {}
             () = stage.watch_switches() => {}
             () = stage.follow() => {}
             _ = shutdown.changed() => {}
+        }
+        if let Some(store) = &stage.store {
+            store.leave().await;
         }
     }
 }

@@ -284,6 +284,10 @@ fn shared(config: &Config, found: &mut Findings) {
 
 /// Whether others could read what is sent there.
 pub(super) fn is_open_to_all(url: &Url) -> bool {
-    let loopback = url.host == "localhost" || url.ip().is_some_and(|ip| ip.is_loopback());
-    !url.tls && !loopback
+    !url.tls && !is_this_machine(&url.host)
+}
+
+/// Whether nobody else could read what is sent there.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }

@@ -65,6 +65,11 @@ pub enum Event<'a> {
         /// Its end, in seconds since 1970.
         not_after: i64,
     },
+    /// The store that replicas count in was lost, or found again.
+    Store {
+        /// Which of it.
+        change: StoreChange<'a>,
+    },
     /// Somebody called the admin listener.
     Admin {
         /// From where.
@@ -75,6 +80,25 @@ pub enum Event<'a> {
         path: &'a str,
         /// The answer.
         status: u16,
+    },
+}
+
+/// What became of the store.
+#[derive(Clone, Copy, Debug)]
+pub enum StoreChange<'a> {
+    /// It is there.
+    Found {
+        /// How many count in it.
+        replicas: u32,
+    },
+    /// It is away.
+    Lost {
+        /// Why.
+        cause: &'a str,
+        /// How many counted in it last.
+        replicas: u32,
+        /// What holds now.
+        on_error: &'a str,
     },
 }
 
@@ -159,6 +183,16 @@ impl Event<'_> {
                 line.text("serial", serial);
                 line.number("not_after", *not_after);
             }
+            Self::Store { change: StoreChange::Found { replicas } } => {
+                line.text("change", "found");
+                line.number("replicas", *replicas);
+            }
+            Self::Store { change: StoreChange::Lost { cause, replicas, on_error } } => {
+                line.text("change", "lost");
+                line.text("cause", cause);
+                line.number("replicas", *replicas);
+                line.text("on_error", on_error);
+            }
             Self::Admin { client, method, path, status } => {
                 if let Some(client) = client {
                     line.address("client", *client, None);
@@ -178,6 +212,7 @@ impl Event<'_> {
             Self::Switch { .. } => "switch",
             Self::Keys { .. } => "keys",
             Self::Certificate { .. } => "certificate",
+            Self::Store { .. } => "store",
             Self::Admin { .. } => "admin",
         }
     }

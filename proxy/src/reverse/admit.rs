@@ -27,9 +27,9 @@ pub(super) enum Admission {
     SignedIn(SignedIn),
 }
 
-/// A plugin's token may lack the plugin's keys, the user's, and the user's groups; and a decision
-/// the body.
-const LACKS_MAX: usize = 4;
+/// A plugin's token may lack the plugin's keys, the user's, and the user's groups; a decision the
+/// body; and tokens that others took meanwhile are lacking again.
+const LACKS_MAX: usize = 7;
 /// As much as Pingora keeps to send it on.
 const BODY_READ_MAX: usize = 64 << 10;
 /// How often one waits for another's answer before asking for oneself.
@@ -70,7 +70,7 @@ impl Reverse {
             };
             if lack == Lack::Body {
                 ctx.body = Some(self.read_body(session, ctx).await?);
-            } else if !self.stage.fetcher.fetch(&ctx.live.loaded.config, &lack).await {
+            } else if !self.stage.supply(&ctx.live.loaded.config, &lack).await {
                 break;
             }
             decided = self.decide_once(session, ctx);

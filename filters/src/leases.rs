@@ -1,0 +1,241 @@
+//! Limits that replicas share: each takes a few tokens of a limit ahead, and spends them without asking.
+//!
+//! What is asked of the store, when and how much is decided here; the proxy asks. A token is leave for
+//! one request. A lease is what this replica holds of one limit's tokens: the store has taken them from
+//! the limit's budget, so all replicas together never spend more than there is. What stays unspent goes
+//! back with the next question, or when the lease has ended.
+//!
+//! While the store is away, each replica has its part of each limit, and no request waits.
+
+mod lease;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use config::OnStoreError;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use crate::Now;
+pub use lease::{Answer, Lease, Question};
+
+/// The leases of this replica. Bounded: the longest unused is forgotten first, and what it held goes
+/// back when it has ended.
+pub struct Leases {
+    all: Cache<u64, Arc<Lease>>,
+    on_error: OnStoreError,
+    /// How often the store was found and lost, together: it is there if that is odd.
+    tide: AtomicU64,
+    replicas: AtomicU32,
+    /// How many leases there ever were.
+    count: AtomicU64,
+    due: Mutex<Due>,
+    leased: AtomicU64,
+    spent: AtomicU64,
+}
+
+/// Leases about which the store is to be asked.
+#[derive(Default)]
+struct Due {
+    /// The number of the next batch, which takes them.
+    batch: u64,
+    leases: Vec<Arc<Lease>>,
+    /// Who asks.
+    waker: Option<Waker>,
+}
+
+/// Questions that are asked together. There is one batch at a time, and so one question about a limit.
+pub struct Batch {
+    /// Its number.
+    pub number: u64,
+    /// What is asked.
+    pub questions: Vec<Question>,
+    tide: u64,
+}
+
+/// What came of taking a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// There was one, and so many would pass right now.
+    Token { remaining: u32 },
+    /// None is left until after this.
+    Over(Duration),
+    /// None is held. After the batch of this number there may be some.
+    Lacking(u64),
+    /// Without the store there are none.
+    Closed,
+}
+
+/// What is told of leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether the store is there.
+    pub there: bool,
+    /// Replicas there are, or were last.
+    pub replicas: u32,
+    /// Limits that are kept.
+    pub limits: u64,
+    /// Tokens that the store has leased us.
+    pub leased: u64,
+    /// Those of them that requests were let through for, as far as the store was told.
+    pub spent: u64,
+}
+
+const KEPT_MAX: u64 = 100_000;
+/// As limiters that are not shared: by then it is full again.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// How long a replica may spend what it was leased.
+pub const LEASE: Duration = Duration::from_secs(1);
+/// A part of a limit is not smaller than this.
+const REPLICAS_MAX: u32 = 10_000;
+
+impl Leases {
+    /// While no store has been found.
+    pub fn new(on_error: OnStoreError) -> Self {
+        Self {
+            all: Cache::builder().max_capacity(KEPT_MAX).time_to_idle(FORGOTTEN_AFTER).build(),
+            on_error,
+            tide: AtomicU64::new(0),
+            replicas: AtomicU32::new(1),
+            count: AtomicU64::new(0),
+            due: Mutex::default(),
+            leased: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+        }
+    }
+
+    /// The store is there, with so many replicas: its leases count from now on.
+    pub fn found(&self, replicas: u32) {
+        self.count_replicas(replicas);
+        if !self.is_there() {
+            self.tide.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The store is away: nothing that it said counts any more.
+    pub fn lost(&self) {
+        if self.is_there() {
+            self.tide.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the store is there.
+    pub fn is_there(&self) -> bool {
+        is_there(self.tide.load(Ordering::Acquire))
+    }
+
+    /// Takes over how many replicas there are, this one among them.
+    pub fn count_replicas(&self, replicas: u32) {
+        self.replicas.store(replicas.clamp(1, REPLICAS_MAX), Ordering::Relaxed);
+    }
+
+    /// What is told of them.
+    pub fn facts(&self) -> Facts {
+        self.all.run_pending_tasks();
+        Facts {
+            there: self.is_there(),
+            replicas: self.replicas.load(Ordering::Relaxed),
+            limits: self.all.entry_count(),
+            leased: self.leased.load(Ordering::Relaxed),
+            spent: self.spent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether there is something to ask. Wakes whoever asked last once there is.
+    pub fn is_due(&self, waker: &Waker) -> bool {
+        let mut due = self.due.lock();
+        if !due.waker.as_ref().is_some_and(|last| last.will_wake(waker)) {
+            due.waker = Some(waker.clone());
+        }
+        !due.leases.is_empty()
+    }
+
+    /// What is to be asked now. The batch before must have ended.
+    pub fn begin(&self, now: Now) -> Batch {
+        let (number, leases) = {
+            let mut due = self.due.lock();
+            due.batch += 1;
+            (due.batch - 1, std::mem::take(&mut due.leases))
+        };
+        let tide = self.tide.load(Ordering::Acquire);
+        let terms = self.terms();
+        let question = |lease: Arc<Lease>| lease.question(tide, &terms, now);
+        Batch { number, questions: leases.into_iter().filter_map(question).collect(), tide }
+    }
+
+    /// Takes over the answers to a batch, in its order. It was sent at `sent`.
+    pub fn end(&self, batch: &Batch, answers: &[Answer], sent: Now, now: Now) {
+        for (question, answer) in batch.questions.iter().zip(answers) {
+            let settled = question.spent.saturating_sub(question.acked);
+            self.spent.fetch_add(settled, Ordering::Relaxed);
+            self.leased.fetch_add(u64::from(answer.granted), Ordering::Relaxed);
+            question.lease.answered(batch.tide, question, answer, sent, now);
+        }
+    }
+
+    /// The lease of this key.
+    pub(crate) fn of(&self, key: u64, make: impl FnOnce(u64) -> Lease) -> Arc<Lease> {
+        self.all.get(&key).unwrap_or_else(|| {
+            self.all.get_with(key, || {
+                Arc::new(make(self.count.fetch_add(1, Ordering::Relaxed)))
+            })
+        })
+    }
+
+    /// Takes a token.
+    pub(crate) fn take(&self, lease: &Arc<Lease>, now: Now) -> Taken {
+        let tide = self.tide.load(Ordering::Acquire);
+        let terms = self.terms();
+        if !is_there(tide) {
+            return match self.on_error {
+                OnStoreError::Closed => Taken::Closed,
+                OnStoreError::Share | OnStoreError::Open => lease.take_alone(&terms, now),
+            };
+        }
+        lease.take(tide, &terms, now, |held| {
+            let mut due = self.due.lock();
+            let batch = due.batch;
+            if held.queued_for != Some(batch) {
+                held.queued_for = Some(batch);
+                due.leases.push(Arc::clone(lease));
+                if let Some(waker) = &due.waker {
+                    waker.wake_by_ref();
+                }
+            }
+            batch
+        })
+    }
+
+    /// Puts back a token that was taken for a request that has yet to ask.
+    pub(crate) fn put_back(&self, lease: &Lease) {
+        lease.put_back(self.tide.load(Ordering::Acquire));
+    }
+
+    fn terms(&self) -> Terms {
+        let replicas = self.replicas.load(Ordering::Relaxed);
+        let parts = match self.on_error {
+            OnStoreError::Open => 1,
+            OnStoreError::Share | OnStoreError::Closed => replicas,
+        };
+        Terms { replicas, parts }
+    }
+}
+
+/// By what a replica takes its part.
+struct Terms {
+    replicas: u32,
+    /// By how many a limit is divided while the store is away.
+    parts: u32,
+}
+
+fn is_there(tide: u64) -> bool {
+    tide % 2 == 1
+}

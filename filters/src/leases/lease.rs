@@ -1,0 +1,278 @@
+//! What a replica holds of one limit's tokens.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::{LEASE, Taken, Terms};
+use crate::Now;
+
+/// What a replica holds of one limit's tokens.
+pub struct Lease {
+    /// Its limit's name in the store: of the limit and whom it is for, the same on all replicas.
+    pub name: Box<str>,
+    /// Its number in this process.
+    pub number: u64,
+    /// Time between two requests at exactly the limit's rate.
+    pub interval: Duration,
+    /// Requests that pass at once.
+    pub burst: u32,
+    held: Mutex<Held>,
+}
+
+/// The part that changes. Times are nanoseconds since the process started.
+#[derive(Default)]
+pub(super) struct Held {
+    /// What stands here is what the store said at this tide.
+    tide: u64,
+    left: u32,
+    /// Until when that may be spent.
+    lapses: u64,
+    /// All that was ever spent of leases, and how much of it the store knows.
+    spent: u64,
+    acked: u64,
+    /// As much is to be held at once: the faster it is spent, the more.
+    plan: u32,
+    asked: u64,
+    /// Requests that wait for a token.
+    waiting: u32,
+    refilling: bool,
+    pub(super) queued_for: Option<u64>,
+    /// There is no budget before the first, and nothing that others could have given back before the
+    /// second.
+    spent_until: Option<(u64, u64)>,
+    /// What the store had left then.
+    rest: u32,
+    rest_at: u64,
+    /// When this replica's part of the limit is whole again, if it is not.
+    whole_at: u64,
+    /// Whether that part was used while the store was away, and the store does not know.
+    carried: bool,
+}
+
+/// What is asked about a limit.
+pub struct Question {
+    /// Whose it is.
+    pub lease: Arc<Lease>,
+    /// All that this replica ever spent of it. Not since the last time: answers get lost.
+    pub spent: u64,
+    /// What of that the last answer was to.
+    pub acked: u64,
+    /// What this replica still holds. The rest goes back.
+    pub left: u32,
+    /// What it wants beside that.
+    pub ask: u32,
+    /// How much of the whole burst would be gone, if all replicas had done as this one.
+    pub debt: u32,
+    /// Whether the store must believe that. Else only if it knows nothing of this limit.
+    pub carried: bool,
+}
+
+/// What the store answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Tokens that may be spent, beside those that were left.
+    pub granted: u32,
+    /// Tokens that others could have now.
+    pub rest: u32,
+    /// Until there is another one, if there is none.
+    pub wait: Duration,
+    /// Until there may be one all the same, because others have given theirs back.
+    pub again: Duration,
+}
+
+/// Who spends what it holds faster gets more the next time, and who is slower than that less.
+const FAST: u64 = 100_000_000;
+const SLOW: u64 = 500_000_000;
+/// All replicas together hold at most this part of a burst.
+const BURST_PARTS: u32 = 4;
+/// Where the budget is spent, nobody asks again before this: a few tokens are worth one question.
+const PAUSE_MAX: u64 = 50_000_000;
+/// A lease of fewer is not refilled before it is spent.
+const REFILLED_MIN: u32 = 4;
+
+impl Lease {
+    /// Of which nothing is held.
+    pub fn new(name: String, number: u64, limit: config::Limit) -> Self {
+        Self {
+            name: name.into(),
+            number,
+            interval: limit.rate.interval(),
+            burst: limit.burst().get(),
+            held: Mutex::new(Held { plan: 1, ..Held::default() }),
+        }
+    }
+
+    /// Takes a token of those that are held. `queue` has the store asked, and answers in which batch.
+    pub(super) fn take(
+        &self,
+        tide: u64,
+        terms: &Terms,
+        now: Now,
+        queue: impl FnOnce(&mut Held) -> u64,
+    ) -> Taken {
+        let at = nanos(now.elapsed);
+        let mut held = self.held.lock();
+        held.reach(tide);
+        held.lapse(at);
+        let over = held.spent_until.filter(|(_, again)| at < *again);
+        if held.left > 0 {
+            held.left -= 1;
+            held.spent += 1;
+            self.charge(&mut held, terms, at);
+            let low = held.plan >= REFILLED_MIN && held.left <= held.plan / 4;
+            if low && over.is_none() && !held.refilling {
+                held.refilling = true;
+                queue(&mut held);
+            }
+            return Taken::Token { remaining: self.remaining(&held, at) };
+        }
+        if let Some((until, _)) = over {
+            return Taken::Over(Duration::from_nanos(until.saturating_sub(at)));
+        }
+        held.waiting = held.waiting.saturating_add(1);
+        Taken::Lacking(queue(&mut held))
+    }
+
+    /// Takes a token of this replica's part, which knows no other.
+    pub(super) fn take_alone(&self, terms: &Terms, now: Now) -> Taken {
+        let at = nanos(now.elapsed);
+        let mut held = self.held.lock();
+        let (interval, full) = self.part(terms);
+        let debt = held.whole_at.saturating_sub(at);
+        let then = debt.saturating_add(interval);
+        if then > full {
+            return Taken::Over(Duration::from_nanos(then - full));
+        }
+        held.whole_at = at.saturating_add(then);
+        held.carried = true;
+        let remaining = u32::try_from((full - then) / interval).unwrap_or(u32::MAX);
+        Taken::Token { remaining }
+    }
+
+    pub(super) fn put_back(&self, tide: u64) {
+        let mut held = self.held.lock();
+        if held.tide == tide && held.spent > 0 {
+            held.left += 1;
+            held.spent -= 1;
+        }
+    }
+
+    /// What is to be asked; `None` if nothing.
+    pub(super) fn question(
+        self: Arc<Self>,
+        tide: u64,
+        terms: &Terms,
+        now: Now,
+    ) -> Option<Question> {
+        let at = nanos(now.elapsed);
+        let mut held = self.held.lock();
+        held.reach(tide);
+        held.lapse(at);
+        held.refilling = false;
+        held.adapt(at, (self.burst / BURST_PARTS / terms.replicas).max(1));
+        let wanted = held.plan.max(held.waiting);
+        held.waiting = 0;
+        let ask = wanted.saturating_sub(held.left);
+        if ask == 0 {
+            return None;
+        }
+        held.refilling = true;
+        let (_, full) = self.part(terms);
+        let gone = held.whole_at.saturating_sub(at) as f64 / full as f64;
+        let question = Question {
+            spent: held.spent,
+            acked: held.acked,
+            left: held.left,
+            ask,
+            debt: (gone.min(1.0) * f64::from(self.burst)).ceil() as u32,
+            carried: held.carried,
+            lease: Arc::clone(&self),
+        };
+        drop(held);
+        Some(question)
+    }
+
+    pub(super) fn answered(
+        &self,
+        tide: u64,
+        question: &Question,
+        answer: &Answer,
+        sent: Now,
+        now: Now,
+    ) {
+        let at = nanos(now.elapsed);
+        let mut held = self.held.lock();
+        if held.tide != tide {
+            return;
+        }
+        held.left = held.left.saturating_add(answer.granted);
+        // By when it was sent: the store began to count later, and never ends before us.
+        held.lapses = nanos(sent.elapsed + LEASE);
+        held.acked = question.spent;
+        held.refilling = false;
+        held.carried = false;
+        (held.rest, held.rest_at) = (answer.rest, at);
+        let pause = PAUSE_MAX.min(self.whole() / 4);
+        let after = |time| at.saturating_add(nanos(time).max(pause));
+        held.spent_until =
+            (answer.granted < question.ask).then(|| (after(answer.wait), after(answer.again)));
+    }
+
+    /// What others let through is not known until the next question, so it may be less.
+    fn remaining(&self, held: &Held, at: u64) -> u32 {
+        let back = at.saturating_sub(held.rest_at) / nanos(self.interval).max(1);
+        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        held.rest.saturating_add(back).saturating_add(held.left).min(self.burst)
+    }
+
+    /// Charges this replica's part as well, so that it does not begin whole when the store is lost.
+    fn charge(&self, held: &mut Held, terms: &Terms, at: u64) {
+        let (interval, full) = self.part(terms);
+        let then = held.whole_at.max(at).saturating_add(interval);
+        held.whole_at = then.min(at.saturating_add(full));
+    }
+
+    /// The interval of this replica's part of the limit, and the time its burst stands for.
+    fn part(&self, terms: &Terms) -> (u64, u64) {
+        let interval = nanos(self.interval).max(1).saturating_mul(u64::from(terms.parts));
+        let burst = (self.burst / terms.parts).max(1);
+        (interval, interval.saturating_mul(u64::from(burst)))
+    }
+
+    fn whole(&self) -> u64 {
+        nanos(self.interval).max(1).saturating_mul(u64::from(self.burst))
+    }
+}
+
+impl Held {
+    /// What was held at another tide does not count: the store gives it back to itself.
+    fn reach(&mut self, tide: u64) {
+        if self.tide != tide {
+            self.tide = tide;
+            (self.left, self.waiting, self.refilling, self.spent_until) = (0, 0, false, None);
+        }
+    }
+
+    fn lapse(&mut self, at: u64) {
+        if self.left > 0 && at >= self.lapses {
+            self.left = 0;
+            self.plan = (self.plan / 2).max(1);
+        }
+    }
+
+    fn adapt(&mut self, at: u64, max: u32) {
+        let since = at.saturating_sub(self.asked);
+        if self.left <= self.plan / 4 && since < FAST {
+            self.plan = self.plan.saturating_mul(2);
+        } else if since > SLOW {
+            self.plan /= 2;
+        }
+        self.plan = self.plan.clamp(1, max);
+        self.asked = at;
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,85 @@
+//! Why the store is away: a label for metrics, and a sentence for whoever is on call.
+
+use std::{fmt, io};
+
+use redis::{ErrorKind, RedisError};
+
+/// Why the store is away. It says nothing that a secret could be in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// One of a closed set.
+    pub cause: &'static str,
+    sentence: String,
+}
+
+impl Fault {
+    pub(super) fn new(cause: &'static str, sentence: impl Into<String>) -> Self {
+        Self { cause, sentence: sentence.into() }
+    }
+
+    pub(super) fn late() -> Self {
+        Self::new("timeout", "it did not answer in time (`store.timeout`)")
+    }
+
+    pub(super) fn of_connection(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                Self::new("refused", "it takes no connection: nothing listens there")
+            }
+            io::ErrorKind::TimedOut => {
+                Self::new("timeout", "no connection in time (`store.connect_timeout`)")
+            }
+            _ => Self::new("unreachable", format!("no connection: {error}")),
+        }
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        if error.is_timeout() {
+            return Self::late();
+        }
+        if error.is_io_error() || error.is_connection_dropped() {
+            return Self::new("closed", "the connection broke off");
+        }
+        // What a server says beside its code may hold what it was sent.
+        match error.code().unwrap_or_default() {
+            "OOM" => Self::new(
+                "out_of_memory",
+                "it is out of memory and writes nothing; raise its `maxmemory`, or let keys of others expire",
+            ),
+            "LOADING" => Self::new("loading", "it still loads its data"),
+            "READONLY" => Self::new("read_only", "it is a replica, which writes nothing"),
+            "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
+                Self::new("no_master", "it has no master right now")
+            }
+            "MOVED" | "ASK" => Self::new("moved", "our keys are on another node"),
+            "WRONGPASS" | "NOAUTH" => Self::of_password(),
+            "NOPERM" => Self::new(
+                "not_allowed",
+                "the user may not do all that it must; docs/shared-limits.md lists it",
+            ),
+            "MISCONF" => Self::new("not_saving", "it cannot save its data, and so writes nothing"),
+            "NOREPLICAS" => Self::new("no_replicas", "it has too few replicas of its own to write"),
+            "BUSY" => Self::new("busy", "a script of somebody runs too long"),
+            _ if error.kind() == ErrorKind::AuthenticationFailed => Self::of_password(),
+            "" => Self::new("protocol", "it answers in another way than Redis"),
+            code => {
+                let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
+                Self::new("other", format!("it answers `{code}`"))
+            }
+        }
+    }
+}
+
+impl Fault {
+    fn of_password() -> Self {
+        Self::new("password", "it does not take the password or the user's name")
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
