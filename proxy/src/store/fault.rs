@@ -42,8 +42,12 @@ impl From<RedisError> for Fault {
         if error.is_io_error() || error.is_connection_dropped() {
             return Self::new("closed", "the connection broke off");
         }
+        let refused_password = error.kind() == ErrorKind::AuthenticationFailed;
+        // Of a pipeline it is the first of its errors.
+        let first = error.clone().into_server_errors();
+        let first = first.as_ref().and_then(|all| all.first()).map(|(_, error)| error.code());
         // What a server says beside its code may hold what it was sent.
-        match error.code().unwrap_or_default() {
+        match error.code().or(first).unwrap_or_default() {
             "OOM" => Self::new(
                 "out_of_memory",
                 "it is out of memory and writes nothing; raise its `maxmemory`, or let keys of others expire",
@@ -62,7 +66,7 @@ impl From<RedisError> for Fault {
             "MISCONF" => Self::new("not_saving", "it cannot save its data, and so writes nothing"),
             "NOREPLICAS" => Self::new("no_replicas", "it has too few replicas of its own to write"),
             "BUSY" => Self::new("busy", "a script of somebody runs too long"),
-            _ if error.kind() == ErrorKind::AuthenticationFailed => Self::of_password(),
+            _ if refused_password => Self::of_password(),
             "" => Self::new("protocol", "it answers in another way than Redis"),
             code => {
                 let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();

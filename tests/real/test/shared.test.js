@@ -1,0 +1,157 @@
+'use strict';
+// Three replicas beside one Redis: what they let through together, and what it costs.
+
+const assert = require('node:assert/strict');
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { test } = require('node:test');
+const { authority } = require('../rig/certificates');
+const { orbit } = require('../rig/jwt');
+const { until } = require('../rig/ports');
+const { redis } = require('../rig/redis');
+const { ask, closing, found, holds, lost, metric, replicas, seen, storm, store, workspace } = require('../rig/replicas');
+
+test('three replicas let through what one would, with the same denials and headers', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 60/h, burst: 6}');
+  await found(doors);
+  const name = workspace();
+  const remaining = [];
+  for (let n = 0; n < 6; n += 1) {
+    const { status, headers } = await ask(doors[n % 3], name);
+    assert.equal(status, 200);
+    assert.equal(headers.get('x-ratelimit-limit'), '60');
+    remaining.push(headers.get('x-ratelimit-remaining'));
+  }
+  assert.deepEqual(remaining, ['5', '4', '3', '2', '1', '0']);
+  for (const door of doors) {
+    const { status, code, headers } = await ask(door, name);
+    assert.deepEqual([status, code, headers.get('x-ratelimit-remaining')], [429, 'rate_limited', '0']);
+    const wait = Number(headers.get('retry-after'));
+    assert.ok(wait > 50 && wait <= 60, `Retry-After: ${wait}`);
+  }
+  // Other workspaces are not affected, and strangers are counted by each alone.
+  assert.equal((await ask(doors[0], workspace())).status, 200);
+  assert.equal((await ask(doors[0], 'x', '/open')).status, 200);
+});
+
+test('a narrow limit is shared as well, in the same round trip, and what it refuses is not charged wider', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 60/h, burst: 10}');
+  await found(doors);
+  const name = workspace();
+  const asked = await server.calls('evalsha');
+  const statuses = [];
+  for (let n = 0; n < 6; n += 1) statuses.push((await ask(doors[n % 3], name, '/narrow')).status);
+  assert.deepEqual(statuses, [200, 200, 200, 429, 429, 429]);
+  // One for each of the first six at most, beside the beats of three replicas.
+  const trips = await server.calls('evalsha') - asked;
+  assert.ok(trips <= 6 + 3 * 3, `${trips} round trips`);
+  const left = [];
+  for (let n = 0; n < 8; n += 1) left.push((await ask(doors[n % 3], name)).status);
+  assert.deepEqual(left, [200, 200, 200, 200, 200, 200, 200, 429]);
+});
+
+test('a workspace that asks for more than it may gets exactly that, whoever is asked', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 100/s, burst: 50}');
+  await found(doors);
+  const asked = await server.calls('evalsha');
+  const sum = await storm(doors, workspace(), 4000);
+  holds(sum, 100, 50);
+  assert.ok(sum.asked > 600, `only ${sum.asked} were asked`);
+  // Who was refused is refused without asking: each replica asks some 20 times in a second.
+  const trips = await server.calls('evalsha') - asked;
+  assert.ok(trips < 3 * 35 * sum.seconds, `${trips} round trips in ${sum.seconds} s`);
+});
+
+test('a hot workspace costs a round trip for fifty requests, and its requests do not wait for one', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 100000/s, burst: 10000}');
+  await found(doors);
+  const name = workspace();
+  await storm(doors, name, 1000);
+  const asked = await server.calls('evalsha');
+  const sum = await storm(doors, name, 3000, { parallel: 8 });
+  const trips = await server.calls('evalsha') - asked;
+  assert.equal(sum.through, sum.asked);
+  // Beats, and leases that end after a second, come on top.
+  assert.ok(trips - 3 * 3 * (sum.seconds + 1) <= sum.asked / 50, `${trips} round trips for ${sum.asked} requests`);
+  const state = await seen(doors[0]);
+  assert.ok(state.tokens_leased >= state.tokens_spent && state.tokens_spent > 0 && state.leases >= 1, JSON.stringify(state));
+  assert.ok(await metric(doors[0], 'stagedoor_store_round_trips_total{result="ok"}') > 0);
+  assert.equal(await metric(doors[0], 'stagedoor_store_up'), 1);
+  assert.equal(await metric(doors[0], 'stagedoor_store_replicas'), 3);
+  assert.ok(await metric(doors[0], 'stagedoor_store_tokens_total{change="leased"}') > 0);
+  assert.ok(await metric(doors[0], 'stagedoor_store_tokens_total{change="spent"}') > 0);
+});
+
+test('a replica that is killed gives back what it held, and counts no longer', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 1/h, burst: 120}');
+  await found(doors);
+  const name = workspace();
+  // It asks as fast as it can, and so holds some.
+  const first = await storm([doors[0]], name, 150, { parallel: 1 });
+  await doors[0].stop('SIGKILL');
+  await found(doors.slice(1), 2);
+  let rest = 0;
+  await until('all that is left', async () => {
+    rest += (await storm(doors.slice(1), name, 100)).through;
+    return first.through + rest >= 119;
+  }, 10000);
+  // What it held is given back whole, though it may have spent some of it.
+  assert.ok(first.through + rest <= 120 + 10, `${first.through} and ${rest}`);
+});
+
+test('a replica whose clock is wrong counts as the others do', async () => {
+  const server = closing(await redis());
+  const library = execFileSync('find', ['/usr/lib', '-name', 'libfaketimeMT.so.1'], { encoding: 'utf8' }).trim().split('\n')[0];
+  const env = { LD_PRELOAD: library, FAKETIME: '+5y', FAKETIME_DONT_FAKE_MONOTONIC: '1' };
+  const [skewed] = await replicas(store(server.address), '{rate: 60/h, burst: 6}', { number: 1, env });
+  const [right] = await replicas(store(server.address), '{rate: 60/h, burst: 6}', { number: 1 });
+  await found([skewed, right]);
+  assert.ok((await seen(skewed)).since > Date.now() / 1000 + 4 * 365 * 86400, 'its clock is right');
+  const name = workspace();
+  const statuses = [];
+  // Its tokens have ended for the one in the future.
+  const later = (exp) => ({ authorization: `Bearer ${orbit('ada', [name], { exp })}`, 'x-orbit-workspace-id': name });
+  const headers = later(Math.floor(Date.now() / 1000) + 6 * 365 * 86400);
+  for (let n = 0; n < 8; n += 1) {
+    const answer = await fetch(`${[skewed, right][n % 2].url}/read`, { headers });
+    statuses.push(answer.status);
+    await answer.text();
+  }
+  assert.deepEqual(statuses, [200, 200, 200, 200, 200, 200, 429, 429]);
+});
+
+test('TLS with a certificate of ours, and a user that may do no more than it must', async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-shared-'));
+  const ca = authority(folder);
+  const served = ca.issue('redis', { names: ['127.0.0.1'] });
+  const shown = ca.issue('door');
+  const acl = path.join(folder, 'users.acl');
+  fs.writeFileSync(acl, 'user default off\nuser door on >s3cret ~{doors}:* resetchannels -@all +evalsha +eval +time +zadd +zrem +zremrangebyscore +zcard +pexpire +hgetall +hset +hdel +set +get +del +ping\n');
+  const server = closing(await redis({
+    aclfile: acl,
+    'tls-cert-file': served.cert, 'tls-key-file': served.key, 'tls-ca-cert-file': ca.ca,
+    cli: ['--tls', '--cacert', ca.ca, '--cert', shown.cert, '--key', shown.key, '--user', 'door', '--pass', 's3cret', '--no-auth-warning'],
+  }));
+  const file = path.join(folder, 'acl-password');
+  fs.writeFileSync(file, 's3cret\n');
+  const stored = (more) => store(server.address, `prefix: doors, username: door, password_file: ${file}, tls: {${more}}`);
+  const key = `client_cert: ${shown.cert}, client_key: ${shown.key}`;
+  const doors = await replicas(stored(`ca: ${ca.ca}, ${key}`), '{rate: 60/h, burst: 6}', { number: 2 });
+  await found(doors);
+  const name = workspace();
+  const statuses = [];
+  for (let n = 0; n < 8; n += 1) statuses.push((await ask(doors[n % 2], name)).status);
+  assert.deepEqual(statuses, [200, 200, 200, 200, 200, 200, 429, 429]);
+  const [other] = await replicas(stored(`ca: ${ca.ca}`), '{rate: 60/h, burst: 6}', { number: 1 });
+  await until('it is refused without a certificate', async () => ['tls', 'closed', 'unreachable'].includes((await seen(other)).cause));
+  const [strange] = await replicas(stored(key), '{rate: 60/h, burst: 6}', { number: 1 });
+  await lost(strange, 'tls');
+  fs.rmSync(folder, { recursive: true, force: true });
+});
