@@ -31,6 +31,8 @@ use filters::{
     explain::{Request, verdict},
     forward::{self, Call},
     identity::{Caller, KeySet, Source, install_crypto},
+    leases::Leases,
+    rate_limit::Limiters,
     replay::{Why, record::Record},
     switches::{Position, Scope},
     target::{Host, Target},
@@ -405,7 +407,11 @@ fn running(yaml: &str) -> (Policy, State, Replay) {
     };
     let loaded = config::parse("page.yaml", &text).unwrap_or_else(|p| panic!("{p}\n{text}"));
     let policy = Policy::new(&loaded.config, "page");
-    let state = State::new(Assertions::with_new_key());
+    let mut state = State::new(Assertions::with_new_key());
+    // A page has no store: it is away.
+    if let Some(store) = &loaded.config.store {
+        state.limiters = Limiters::sharing(Arc::new(Leases::new(store.on_error)));
+    }
     let keys = |issuer: &str, set: KeySet| {
         let written = &loaded.config.identity.issuers[issuer];
         let source = Source::new(Label::lossy(issuer), written, None);

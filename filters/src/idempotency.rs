@@ -70,6 +70,13 @@ impl InFlight {
     }
 }
 
+impl Running {
+    /// What it is kept by: of caller, key, method and path, the same on all replicas.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.all.0.lock().remove(&self.key);

@@ -32,6 +32,7 @@ use crate::{
     front::UnderWay,
     live::{Live, Stage},
     request::{RequestId, caused_by},
+    store::Claim,
     upgrade::Answered,
     upstreams::{Attempt, Unreachable},
 };
@@ -96,6 +97,8 @@ pub struct Ctx {
     control_id: Option<String>,
     /// Where it may last: its place, and what a record needs if it is cut.
     lasting: Option<Lasting>,
+    /// Its idempotency key, as other replicas know it.
+    claim: Option<Claim>,
     _under_way: UnderWay,
 }
 
@@ -178,6 +181,7 @@ impl ProxyHttp for Reverse {
             fallback: None,
             control_id: None,
             lasting: None,
+            claim: None,
             _under_way: self.stage.drain.exchange(),
         }
     }

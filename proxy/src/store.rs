@@ -5,12 +5,13 @@
 //! anything fails the store is away: from then on no request waits for it, and this task alone tries to
 //! find it again.
 
+mod claim;
 mod connect;
 mod fault;
 
 use std::{
     future::poll_fn,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, atomic::AtomicU64},
     task::Poll,
     time::Duration,
 };
@@ -27,9 +28,13 @@ use ring::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
     rand::{SecureRandom, SystemRandom},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use crate::{audit::Audit, clock, credentials, dial::Dial, metrics::Metrics};
+pub use claim::Claim;
 pub use fault::Fault;
 
 /// The Redis that replicas count in.
@@ -46,6 +51,10 @@ pub struct Store {
     ended: watch::Sender<u64>,
     /// The connection in use, for what is not about limits.
     connection: Mutex<Option<MultiplexedConnection>>,
+    /// How many keys were ever claimed.
+    claims: AtomicU64,
+    /// Somebody else found that it does not answer.
+    trouble: Notify,
     told: Mutex<Told>,
 }
 
@@ -93,6 +102,8 @@ impl Store {
             audit,
             ended: watch::Sender::new(0),
             connection: Mutex::default(),
+            claims: AtomicU64::new(0),
+            trouble: Notify::new(),
             told: Mutex::default(),
         }
     }
@@ -159,7 +170,10 @@ impl Store {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
-            let quiet = tokio::time::timeout_at(beat, due).await.is_err();
+            let quiet = tokio::select! {
+                due = tokio::time::timeout_at(beat, due) => due.is_err(),
+                () = self.trouble.notified() => return Fault::late(),
+            };
             let sent = clock::now();
             let batch = self.leases.begin(sent);
             if quiet || !batch.questions.is_empty() {

@@ -43,6 +43,7 @@ impl Reverse {
     ) -> Result<Admission, Denial> {
         let admitted = self.decide(session, ctx).await?;
         self.fits(session, ctx)?;
+        self.claim(ctx).await?;
         if let Some(signed_in) = ctx.exchange.signed_in.take() {
             return Ok(Admission::SignedIn(signed_in));
         }
@@ -76,6 +77,15 @@ impl Reverse {
             decided = self.decide_once(session, ctx);
         }
         decided
+    }
+
+    /// Claims the request's idempotency key among all replicas; among its own it is decided.
+    async fn claim(&self, ctx: &mut Ctx) -> Result<(), Denial> {
+        if let (Some(store), Some(running)) = (&self.stage.store, &ctx.exchange.running) {
+            let whole = ctx.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
+            ctx.claim = store.claim(running.key(), whole).await?;
+        }
+        Ok(())
     }
 
     fn decide_once(&self, session: &Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {

@@ -261,7 +261,7 @@ fn checks(record: &Record<'_>) -> String {
         ("access", &["access_denied", "resource_refused"]),
         ("operation", &["graphql_"]),
         ("switches", &["switched_off"]),
-        ("limits", &["rate_limited", "idempotency_", "breaker_open", "pace_exceeded"]),
+        ("limits", &["rate_limited", "limits_unavailable", "idempotency_", "breaker_open", "pace_exceeded"]),
         ("record", &["audit_unavailable"]),
         (
             "upstream",
@@ -284,7 +284,7 @@ fn checks(record: &Record<'_>) -> String {
         ("plugin", &["plugin_disabled"]),
         ("switches", &["switched_off"]),
         ("name", &["host_refused"]),
-        ("limits", &["rate_limited", "tunnels_exhausted"]),
+        ("limits", &["rate_limited", "limits_unavailable", "tunnels_exhausted"]),
         ("address", &["host_unresolved", "address_refused"]),
         ("hello", &["upstream_", "connect_timeout", "hello_"]),
     ];
@@ -329,6 +329,9 @@ fn lacked(code: &str) -> Option<&'static str> {
         "password_wrong" => "the password was not that of the caller",
         "rate_limited" => {
             "a limit was used up: `rate_limit`, the workspace's, the plugin's or the route's own"
+        }
+        "limits_unavailable" => {
+            "the store that limits are counted in was away, and `store.on_error` is `closed`"
         }
         "switched_off" => {
             "an operator had switched it off; the lines of `kind` switch say who and why"

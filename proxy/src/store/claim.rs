@@ -1,0 +1,61 @@
+//! Idempotency keys in flight, on all replicas: whoever claims one first runs.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use filters::{Denial, hex};
+use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
+
+use super::Store;
+
+/// A key that is claimed; it is given up when this is dropped.
+pub struct Claim {
+    key: String,
+    /// Nobody else's claim is given up in its place.
+    token: String,
+    connection: MultiplexedConnection,
+}
+
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+/// Nobody waits for it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the exchange may take, for what comes after its end.
+const SPARE: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Claims a key for an exchange that takes `whole` at most. `None` while the store is away: then
+    /// each replica knows its own alone.
+    ///
+    /// # Errors
+    /// [`Denial::IdempotencyInFlight`] if another replica has it.
+    pub async fn claim(&self, key: &[u8; 32], whole: Duration) -> Result<Option<Claim>, Denial> {
+        let Some(mut connection) = self.connection.lock().clone() else { return Ok(None) };
+        let number = self.claims.fetch_add(1, Ordering::Relaxed);
+        let key = self.key(&format!("once:{}", hex::write(key)));
+        let token = format!("{}.{number}", self.id);
+        let millis = u64::try_from((whole + SPARE).as_millis()).unwrap_or(u64::MAX);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(&token).arg("NX").arg("PX").arg(millis);
+        let set = timeout(**self.written.timeout, set.query_async::<Option<String>>(&mut connection));
+        match set.await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return Err(Denial::IdempotencyInFlight),
+            // It may have been set all the same.
+            Ok(Err(_)) | Err(_) => self.trouble.notify_one(),
+        }
+        Ok(Some(Claim { key, token, connection }))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut connection = self.connection.clone();
+        let mut release = redis::cmd("EVAL");
+        release.arg(RELEASE).arg(1).arg(&self.key).arg(&self.token);
+        runtime.spawn(async move {
+            // Else it ends by itself.
+            let _ = timeout(RELEASE_TIMEOUT, release.exec_async(&mut connection)).await;
+        });
+    }
+}
