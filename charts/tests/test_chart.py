@@ -411,7 +411,11 @@ def test_the_edge_reaches_the_namespace_of_its_upstream_and_the_public_port_of_a
 
 def reached(url):
     """Where the edge may go for an upstream with this URL, beside DNS and its other upstreams."""
-    policy = the(rendered(changed("edge", ("config/upstreams/more", {"url": url}))), "NetworkPolicy", "portal-stagedoor")
+    return reached_with("config/upstreams/more", {"url": url})
+
+
+def reached_with(where, value):
+    policy = the(rendered(changed("edge", (where, value))), "NetworkPolicy", "portal-stagedoor")
     without = list(peers(the(rendered(values("edge")), "NetworkPolicy", "portal-stagedoor"), "egress"))
     found = [(whom, ports) for whom, ports in peers(policy, "egress") if (whom, ports) not in without]
     return [(peer.get("ipBlock", peer), ports) for whom, ports in found for peer in whom]
@@ -435,6 +439,12 @@ def namespace(name):
 )
 def test_an_upstream_inside_is_reached_by_address_or_namespace(url, whom, ports):
     assert reached(url) == [(whom, ports)]
+
+
+def test_a_store_is_reached_by_address_or_namespace():
+    addresses = ["10.1.2.3:6379", "redis.cache.svc:6380"]
+    found = reached_with("config/store", {"kind": "cluster", "addresses": addresses})
+    assert found == [({"cidr": "10.1.2.3/32"}, [6379]), (namespace("cache"), [])]
 
 
 def test_an_upstream_outside_adds_its_port_and_one_in_the_pod_or_the_environment_nothing():

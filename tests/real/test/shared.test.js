@@ -11,7 +11,7 @@ const { authority } = require('../rig/certificates');
 const { orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
 const { redis } = require('../rig/redis');
-const { ask, closing, found, holds, lost, metric, replicas, seen, storm, store, workspace } = require('../rig/replicas');
+const { as, ask, closing, found, holds, lost, metric, passed, replicas, seen, storm, store, workspace } = require('../rig/replicas');
 
 test('three replicas let through what one would, with the same denials and headers', async () => {
   const server = closing(await redis());
@@ -154,4 +154,37 @@ test('TLS with a certificate of ours, and a user that may do no more than it mus
   const [strange] = await replicas(stored(key), '{rate: 60/h, burst: 6}', { number: 1 });
   await lost(strange, 'tls');
   fs.rmSync(folder, { recursive: true, force: true });
+});
+
+test('a request with an idempotency key runs once at a time on all replicas, and on each alone without Redis', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 1000/s, burst: 1000}', { number: 2 });
+  await found(doors);
+  const name = workspace();
+  const headers = { 'idempotency-key': 'once' };
+  const act = (door, where = '/act') => ask(door, name, where, { method: 'POST', headers });
+  const hang = async () => {
+    const [hanging, before] = [new AbortController(), passed()];
+    fetch(`${doors[0].url}/act?do=hang`, { method: 'POST', headers: { ...as(name), ...headers }, signal: hanging.signal }).catch(() => {});
+    await until('the first to be under way', async () => passed() > before);
+    return hanging;
+  };
+  const hanging = await hang();
+  const second = await act(doors[1]);
+  assert.deepEqual([second.status, second.code, second.headers.get('retry-after')], [409, 'idempotency_in_flight', '1']);
+  assert.equal((await act(doors[0])).status, 409);
+  // Another caller's key is another.
+  assert.equal((await ask(doors[1], name, '/act', { method: 'POST', headers, who: 'bo' })).status, 200);
+  const [key] = (await server.cli('KEYS', '{stagedoor}:once:*')).split('\n').filter(Boolean);
+  const ends = Number(await server.cli('PTTL', key));
+  assert.ok(ends > 60000 && ends <= 70000, `it ends in ${ends} ms`);
+  hanging.abort();
+  await until('the first to have ended', async () => (await act(doors[1])).status === 200);
+  await until('no key to be left', async () => (await server.cli('KEYS', '{stagedoor}:once:*')) === '');
+  await server.kill();
+  await Promise.all(doors.map((door) => lost(door)));
+  const again = await hang();
+  assert.equal((await act(doors[0])).status, 409);
+  assert.equal((await act(doors[1])).status, 200);
+  again.abort();
 });
