@@ -23,6 +23,7 @@ mod header_name;
 mod headers;
 mod host_port;
 mod host_rule;
+mod idempotency;
 mod identity;
 mod include;
 mod listeners;
@@ -73,6 +74,7 @@ pub use header_name::HeaderName;
 pub use headers::Headers;
 pub use host_port::HostPort;
 pub use host_rule::HostRule;
+pub use idempotency::{Idempotency, IdempotencyScope};
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, Duration, Located, Name, Pace, Retries, Timeouts, Url};
+use crate::{Breaker, Duration, Idempotency, Located, Name, Pace, Retries, Timeouts, Url};
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +51,9 @@ pub struct Upstream {
     /// Whether reads that failed are asked again.
     #[serde(default)]
     pub retries: Retries,
+    /// Whose an `Idempotency-Key` is. Default: it reaches the upstream as it came.
+    #[serde(default)]
+    pub idempotency: Option<Idempotency>,
     /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
     /// client's, APIs their own.
     #[serde(default)]

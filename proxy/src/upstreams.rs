@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use certs::LoadError;
-use filters::{Label, guard::Guard, routes::Timeouts};
+use filters::{Label, guard::Guard, idempotency::Scope, routes::Timeouts};
 use http::HeaderValue;
 use pingora::{
     upstreams::peer::HttpPeer,
@@ -34,6 +34,8 @@ pub struct Upstream {
     pub written: config::Upstream,
     /// The `Host` it sees, unless it is the client's.
     pub host: HeaderValue,
+    /// Makes idempotency keys the caller's own, if they are to be.
+    pub idempotency: Option<Scope>,
     template: HttpPeer,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next: AtomicUsize,
@@ -93,6 +95,18 @@ impl Upstreams {
     }
 }
 
+/// What makes idempotency keys the caller's own.
+///
+/// # Errors
+/// Why its secret cannot be used.
+pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
+    let file = &*written.secret_file;
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    Scope::new(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.clone(), cause })
+}
+
 impl Upstream {
     fn new(written: &config::Upstream) -> Result<Self, LoadError> {
         let url = &written.url;
@@ -129,6 +143,7 @@ impl Upstream {
             template,
             addresses: ArcSwap::default(),
             next: AtomicUsize::new(0),
+            idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
         })
     }
