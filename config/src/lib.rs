@@ -51,6 +51,8 @@ mod url;
 mod words;
 mod workspaces;
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -207,20 +209,19 @@ impl Default for Process {
 
 impl Config {
     /// All routes: the operator's own, then those of the presets in use, each at its place.
-    pub fn all_routes(&self) -> Vec<Located<Route>> {
-        let mut all = self.routes.clone();
+    pub fn all_routes(&self) -> Vec<Cow<'_, Located<Route>>> {
+        let mut all: Vec<_> = self.routes.iter().map(Cow::Borrowed).collect();
         for (used, preset) in self.presets_used() {
             let routes = used.routes(&preset);
-            all.extend(
-                routes.into_iter().map(|route| Located { value: route, place: used.place.clone() }),
-            );
+            let at = |value| Located { value, place: used.place.clone() };
+            all.extend(routes.into_iter().map(at).map(Cow::Owned));
         }
         all
     }
 
     /// The plugins that something here is of, in the order of their names.
     pub(crate) fn known_plugins(&self) -> std::collections::BTreeSet<Name> {
-        let routes = self.all_routes().into_iter().filter_map(|route| route.value.plugin);
+        let routes = self.all_routes().into_iter().filter_map(|route| route.plugin.clone());
         let listeners = self.listeners.values().filter_map(|listener| listener.plugin.clone());
         let callers = self.egress.callers.values().filter_map(|caller| caller.plugin.clone());
         let rules = self.egress.rules.iter().flat_map(|rule| rule.plugins.clone());

@@ -1,5 +1,7 @@
 //! Upstreams: addresses, TLS, breakers.
 
+use std::collections::HashSet;
+
 use super::Findings;
 use crate::{Config, Duration, Located, Name, Upstream};
 
@@ -7,6 +9,8 @@ use crate::{Config, Duration, Located, Name, Upstream};
 const WHOLE: Duration = Duration::from_secs(15);
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
+    let routes = config.all_routes();
+    let used: HashSet<&Name> = routes.iter().map(|route| &route.upstream.value).collect();
     for (name, upstream) in &config.upstreams {
         let place = &upstream.place;
         if upstream.external && upstream.authority == crate::Authority::Delivery {
@@ -71,7 +75,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
                 );
             }
         }
-        if !config.all_routes().iter().any(|route| *route.upstream == *name) {
+        if !used.contains(name) {
             found.warning(place, format!("no route goes to upstream `{name}`"));
         }
     }
