@@ -67,7 +67,7 @@ impl Stage {
             tracing::debug!(upstream = %upstream.name, address = %address.at, cause, "health check failed");
             self.metrics.health_check_failed(&upstream.name);
         }
-        let went = went.as_ref().map(|()| ()).map_err(|_| ());
+        let went = went.as_ref().copied().map_err(|_| ());
         if let Some(change) = upstream.pool.checked(address, went, rules, clock::now()) {
             self.address_changed(&upstream.name, &change);
         }

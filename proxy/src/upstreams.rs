@@ -187,11 +187,12 @@ impl Upstream {
         let mut found = found?;
         found.sort();
         found.dedup();
-        if found.len() > ADDRESSES_MAX {
-            tracing::warn!(upstream = %self.name, found = found.len(), "using {ADDRESSES_MAX} of its addresses");
-            found.truncate(ADDRESSES_MAX);
-        }
+        let count = found.len();
+        found.truncate(ADDRESSES_MAX);
         if !self.pool.holds(&found) {
+            if count > ADDRESSES_MAX {
+                tracing::warn!(upstream = %self.name, count, "using {ADDRESSES_MAX} of its addresses");
+            }
             self.pool.replace(health.of(&self.name, &found));
         }
         Ok(())
