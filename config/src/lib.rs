@@ -26,6 +26,7 @@ mod headers;
 mod health_check;
 mod host_port;
 mod host_rule;
+mod idempotency;
 mod identity;
 mod include;
 mod listeners;
@@ -79,6 +80,7 @@ pub use headers::Headers;
 pub use health_check::{HealthCheck, Statuses};
 pub use host_port::HostPort;
 pub use host_rule::HostRule;
+pub use idempotency::{Idempotency, IdempotencyScope};
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Balance, Breaker, Duration, Ejection, HealthCheck, Located, Name, Pace, Retries, Timeouts, Url,
+    Balance, Breaker, Duration, Ejection, HealthCheck, Idempotency, Located, Name, Pace, Retries,
+    Timeouts, Url,
 };
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
@@ -64,6 +65,9 @@ pub struct Upstream {
     /// Whether reads that failed are asked again.
     #[serde(default)]
     pub retries: Retries,
+    /// Whose an `Idempotency-Key` is. Default: it reaches the upstream as it came.
+    #[serde(default)]
+    pub idempotency: Option<Idempotency>,
     /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
     /// client's, APIs their own.
     #[serde(default)]

@@ -29,5 +29,6 @@ pub mod serve;
 pub mod stop;
 pub mod switches;
 pub mod tls;
+mod unattended;
 pub mod upgrade;
 pub mod upstreams;

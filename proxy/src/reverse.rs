@@ -32,6 +32,7 @@ use crate::{
     front::UnderWay,
     live::{Live, Stage},
     request::{RequestId, caused_by},
+    unattended,
     upgrade::Answered,
     upstreams::{Asked, Attempt, Unreachable},
 };
@@ -202,6 +203,9 @@ impl ProxyHttp for Reverse {
                 {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
+                }
+                if ctx.intended && !(ctx.upgrade || ctx.stream) {
+                    unattended::begin(session.as_downstream_mut());
                 }
                 Ok(false)
             }

@@ -15,6 +15,7 @@ use filters::{
     balance::{self, Pick},
     guard::Guard,
     health::{self, Health, Pool},
+    idempotency::Scope,
     routes::Timeouts,
 };
 use http::HeaderValue;
@@ -42,6 +43,8 @@ pub struct Upstream {
     pub written: config::Upstream,
     /// The `Host` it sees, unless it is the client's.
     pub host: HeaderValue,
+    /// Makes idempotency keys the caller's own, if they are to be.
+    pub idempotency: Option<Scope>,
     /// Its addresses.
     pub pool: Pool,
     template: HttpPeer,
@@ -127,6 +130,18 @@ impl Upstreams {
     }
 }
 
+/// What makes idempotency keys the caller's own.
+///
+/// # Errors
+/// Why its secret cannot be used.
+pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
+    let file = &*written.secret_file;
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    Scope::new(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.clone(), cause })
+}
+
 impl Upstream {
     fn new(name: Label, written: &config::Upstream) -> Result<Self, LoadError> {
         let url = &written.url;
@@ -162,6 +177,7 @@ impl Upstream {
             host: HeaderValue::from_str(&url.authority()).expect("a URL's host is plain"),
             template,
             pool: Pool::default(),
+            idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
             name,
         })

@@ -107,7 +107,7 @@ impl Pool {
         }
         let address = &attempt.address;
         let failures = address.failures.fetch_add(1, Relaxed).saturating_add(1);
-        if failures < rules.failures {
+        if failures < rules.failures || out_max(self.len(), rules.percent_max) == 0 {
             return None;
         }
         self.eject(address, fault, rules, now)

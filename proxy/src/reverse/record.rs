@@ -17,6 +17,7 @@ use crate::{
     clock,
     metrics::Counted,
     request::{facts_of, host, peer, trace_id},
+    unattended,
 };
 
 impl Reverse {
@@ -44,7 +45,7 @@ impl Reverse {
             bytes_out: session.as_ref().body_bytes_sent() as u64,
             took,
             upgraded: status == 101,
-            cut: error.is_some() && ctx.denial.is_none(),
+            cut: (error.is_some() || unattended::is()) && ctx.denial.is_none(),
             ..self.facts(session, ctx)
         };
         self.stage.audit.record(|out| {
