@@ -271,9 +271,11 @@ impl Address {
             Ok(()) => {
                 history.failed = 0;
                 history.passed = history.passed.saturating_add(1);
-                if history.passed >= rules.healthy_after {
+                if history.passed >= rules.healthy_after && before != Condition::Healthy {
                     history.unhealthy = false;
-                    self.end(&mut history, now);
+                    history.end(now);
+                    // What failed before is no part of a row any more.
+                    self.failures.store(0, Relaxed);
                 }
             }
             Err(()) => {
@@ -296,20 +298,20 @@ impl Address {
             history.due = None;
         }
         if history.ejected.is_some_and(|ejected| ejected.until.elapsed <= now.elapsed) {
-            self.end(&mut history, now);
-        }
-        (history.condition() != before).then(|| self.change(&history))
-    }
-
-    fn end(&self, history: &mut History, now: Now) {
-        if history.ejected.take().is_some() {
-            history.returned = now.elapsed;
+            history.end(now);
             self.failures.store(0, Relaxed);
         }
+        (history.condition() != before).then(|| self.change(&history))
     }
 }
 
 impl History {
+    fn end(&mut self, now: Now) {
+        if self.ejected.take().is_some() {
+            self.returned = now.elapsed;
+        }
+    }
+
     fn condition(&self) -> Condition {
         match (self.unhealthy, self.ejected) {
             (true, _) => Condition::Unhealthy,

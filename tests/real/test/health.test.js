@@ -36,7 +36,7 @@ const UPSTREAMS = () => ({
   single: ['single', 'ejection: {failures: 1, base: 1h, longest: 1h}, retries: {attempts_max: 1}'],
   kept: ['pair', 'ejection: {failures: 1, base: 1h, longest: 1h}, retries: {attempts_max: 1}'],
   again: ['pair', 'retries: {budget_percent: 100}, ejection: {percent_max: 0}'],
-  checked: ['pair', `health_check: {path: "/health/checked", interval: 300ms, timeout: 300ms, healthy_after: 2, unhealthy_after: 3}, retries: {attempts_max: 1}`],
+  checked: ['pair', `health_check: {path: "/health/checked", interval: 300ms, timeout: 300ms, healthy_after: 2, unhealthy_after: 3}, retries: {attempts_max: 1}, credential: key`],
   early: ['pair', `ejection: {failures: 1, base: 1h, longest: 1h}, health_check: {path: "/health/early", interval: 300ms, timeout: 300ms}, retries: {attempts_max: 1}`],
   panic: ['pair', `health_check: {path: "/health/panic", interval: 300ms, timeout: 300ms, unhealthy_after: 1, status: 204}, retries: {attempts_max: 1}`],
   least: ['pair', 'balance: {kind: least_request}, ejection: {percent_max: 0}'],
@@ -53,6 +53,7 @@ before(async () => {
   const other = authority(`${folder}/other`);
   ca.issue('secure', { names: ['secure.test'] });
   ca.issue('door', { names: ['door'] });
+  fs.writeFileSync(`${folder}/key`, 'a-key-of-the-upstream');
   up = await farm([A, B, C, D]);
   [securePort, plainPort] = [await freePort(), await freePort()];
   secure = https.createServer({
@@ -82,6 +83,7 @@ workspaces: {named: {${WORKSPACES.map((name) => `${name}: {}`).join(', ')}}}
 rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}, each_client: {rate: 100000/s, burst: 100000}}
 process: {drain_delay: 0s, drain_timeout: 2s, name_servers: ["${names.address}"]}
 egress: {private: [{host: "strange.test:${up.port}", addresses: [${A}/32]}]}
+credentials: {key: {kind: header, prefix: "Bearer ", value_file: ${folder}/key}}
 upstreams:
 ${Object.entries(UPSTREAMS()).map(([name, [host, rules]]) => `  ${name}: {url: "http://${host}.test:${up.port}"${rules.includes('breaker') ? '' : ', breaker: {requests_min: 100000}'}${rules && `, ${rules}`}}`).join('\n')}
   secure: {url: "https://secure.test:${securePort}/base", ${check}, ${tls(ca.ca)}}
@@ -232,6 +234,7 @@ test('an address that fails its checks is not asked until it passes them', async
 
 test('a check says nothing of any caller', async () => {
   await ask('checked', { headers: { ...as('ada'), cookie: 'a=b' } });
+  assert.equal(up.seen.find((one) => one.url === '/checked/x').headers.authorization, 'Bearer a-key-of-the-upstream');
   await until('a check', async () => up.seen.some((one) => one.url === '/health/checked'));
   const { method, headers } = up.seen.find((one) => one.url === '/health/checked');
   assert.equal(method, 'GET');
