@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod balance;
 mod breaker;
 mod changes;
 mod check;
@@ -16,11 +17,13 @@ mod date;
 mod de;
 mod duration;
 mod egress;
+mod ejection;
 mod env;
 mod fallback;
 mod graphql;
 mod header_name;
 mod headers;
+mod health_check;
 mod host_port;
 mod host_rule;
 mod idempotency;
@@ -59,6 +62,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Access, Class};
 pub use audit::{Audit, Checkpoints};
+pub use balance::{Balance, BalanceKind, HashBy};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
@@ -70,10 +74,12 @@ pub use egress::{
     Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
     shipped_hosts,
 };
+pub use ejection::Ejection;
 pub use fallback::Fallback;
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
+pub use health_check::{HealthCheck, Statuses};
 pub use host_port::HostPort;
 pub use host_rule::HostRule;
 pub use idempotency::{Idempotency, IdempotencyScope};

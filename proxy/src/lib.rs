@@ -15,6 +15,7 @@ pub mod flights;
 pub mod forward;
 pub mod front;
 mod heads;
+pub mod health;
 pub mod jwks;
 pub mod lasting;
 pub mod live;

@@ -344,7 +344,7 @@ impl BackgroundService for Background {
             loop {
                 let live = stage.live.load_full();
                 stage.fetcher.refresh(&live.loaded.config).await;
-                live.upstreams.resolve(&stage.dial, &live.policy.guard).await;
+                live.upstreams.resolve(&stage.dial, &live.policy.guard, &stage.state.health).await;
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -352,6 +352,7 @@ impl BackgroundService for Background {
             () = stage.watch() => {}
             () = refresh => {}
             () = stage.watch_switches() => {}
+            () = stage.watch_health() => {}
             () = stage.follow() => {}
             _ = shutdown.changed() => {}
         }
