@@ -253,6 +253,6 @@ impl Config {
 fn read_shipped<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {
     let mut problems = Problems::default();
     let tree = tree::parse(name, text, &mut problems);
-    tree.and_then(|tree| de::read(&tree, &mut problems))
+    tree.and_then(|tree| de::read(tree, &mut problems))
         .unwrap_or_else(|| panic!("a shipped preset is valid, but:\n{problems}"))
 }
