@@ -266,9 +266,9 @@ impl Denial {
             | Self::BreakerOpen { retry_after, .. }
             | Self::SwitchedOff { retry_after, .. }
             | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),
-            Self::IdempotencyInFlight
-            | Self::LimitsUnavailable
-            | Self::TunnelsExhausted { .. } => Some(Duration::from_secs(1)),
+            Self::IdempotencyInFlight | Self::LimitsUnavailable | Self::TunnelsExhausted { .. } => {
+                Some(Duration::from_secs(1))
+            }
             Self::KeysUnavailable { .. }
             | Self::GroupsUnavailable { .. }
             | Self::AuditUnavailable

@@ -184,9 +184,7 @@ impl Leases {
     /// The lease of this key.
     pub(crate) fn of(&self, key: u64, make: impl FnOnce(u64) -> Lease) -> Arc<Lease> {
         self.all.get(&key).unwrap_or_else(|| {
-            self.all.get_with(key, || {
-                Arc::new(make(self.count.fetch_add(1, Ordering::Relaxed)))
-            })
+            self.all.get_with(key, || Arc::new(make(self.count.fetch_add(1, Ordering::Relaxed))))
         })
     }
 

@@ -207,8 +207,7 @@ impl<'a> Count<'a> {
             return Ok(());
         };
         let lease = leases.of(key, |number| Lease::new(stored_as(parts, limit), number, limit));
-        let over =
-            |retry_after| Denial::RateLimited { scope, name: name.clone(), retry_after };
+        let over = |retry_after| Denial::RateLimited { scope, name: name.clone(), retry_after };
         match leases.take(&lease, now) {
             Taken::Token { remaining } => {
                 self.stand(stand(scope, limit, remaining));

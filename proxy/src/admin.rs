@@ -12,7 +12,12 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-use crate::{audit::Head, clock, live::Stage, reload::Source};
+use crate::{
+    audit::Head,
+    clock,
+    live::{Live, Stage},
+    reload::Source,
+};
 
 /// Answers operators.
 pub struct Admin(pub Arc<Stage>);
@@ -243,17 +248,8 @@ fn state(stage: &Stage) -> Value {
         })
     });
     let (verified, strangers) = stage.state.limiters.len();
-    let upstreams: Vec<Value> = live
-        .loaded
-        .config
-        .upstreams
-        .keys()
-        .map(|name| {
-            let addresses =
-                live.upstreams.get(&name.into()).map_or(0, crate::upstreams::Upstream::len);
-            json!({"name": name, "addresses": addresses})
-        })
-        .collect();
+    let upstreams: Vec<Value> =
+        live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "config": live.policy.digest.as_str(),
@@ -282,6 +278,25 @@ fn state(stage: &Stage) -> Value {
             "ship": shipping,
         },
     })
+}
+
+fn upstream(name: &config::Name, live: &Live) -> Value {
+    let facts = live.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
+    let addresses: Vec<Value> = facts
+        .unwrap_or_default()
+        .iter()
+        .map(|facts| {
+            json!({
+                "address": facts.at.to_string(),
+                "condition": facts.condition.name(),
+                "reason": facts.condition.fault().map(|fault| fault.name()),
+                "until": facts.condition.until().map(|until| until.unix_seconds()),
+                "used": facts.used,
+                "in_flight": facts.in_flight,
+            })
+        })
+        .collect();
+    json!({"name": name, "addresses": addresses})
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Vec<u8>> {

@@ -9,6 +9,7 @@ use filters::{
     Exchange, Label, Policy,
     breaker::{Key, Position},
     exchange::Shared,
+    health::Condition,
     switches::Switch,
     workspaces::Workspace,
 };
@@ -35,6 +36,9 @@ pub struct Metrics {
     call_bytes: IntCounterVec,
     tunnels: IntGauge,
     breaker: IntGaugeVec,
+    addresses: IntGaugeVec,
+    ejections: IntCounterVec,
+    health_check_failures: IntCounterVec,
     switches: IntGaugeVec,
     in_flight: IntGauge,
     audit_lost: IntCounter,
@@ -216,6 +220,21 @@ impl Metrics {
                 "0 closed, 1 open, 2 half-open",
                 &["upstream", "plugin", "host"],
             ),
+            addresses: keep.gauges(
+                "stagedoor_upstream_addresses",
+                "Addresses of an upstream, by what they are",
+                &["upstream", "condition"],
+            ),
+            ejections: keep.counters(
+                "stagedoor_ejections_total",
+                "Addresses that were ejected or found unhealthy, by why",
+                &["upstream", "reason"],
+            ),
+            health_check_failures: keep.counters(
+                "stagedoor_health_check_failures_total",
+                "Health checks of an upstream's addresses that failed",
+                &["upstream"],
+            ),
             switches: keep.gauges(
                 "stagedoor_switches",
                 "Switches that operators have set, by what they are about",
@@ -334,6 +353,16 @@ impl Metrics {
         }
     }
 
+    /// Counts an address that is out from now on.
+    pub fn ejected(&self, upstream: &Label, reason: &'static str) {
+        self.ejections.with_label_values(&[&**upstream, reason]).inc();
+    }
+
+    /// Counts a health check that failed.
+    pub fn health_check_failed(&self, upstream: &Label) {
+        self.health_check_failures.with_label_values(&[&**upstream]).inc();
+    }
+
     /// Counts an exchange; `counts` are those of its policy.
     pub fn exchange(&self, counts: &Counts, exchange: &Exchange, counted: &Counted<'_>) {
         let route = counts.route(exchange);
@@ -447,6 +476,7 @@ impl Metrics {
         self.show_shipping(stage.shipping.told());
         self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
+        self.show_addresses(stage);
         stage.expire_switches();
         self.show_switches(&stage.state.switches.all());
         self.certificate_end.reset();
@@ -523,6 +553,18 @@ impl Metrics {
         });
         for (key, position) in breakers {
             aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
+    }
+
+    fn show_addresses(&self, stage: &Stage) {
+        self.addresses.reset();
+        for (name, upstream) in stage.live.load().upstreams.iter() {
+            for condition in Condition::NAMES {
+                self.addresses.with_label_values(&[&**name, condition]).set(0);
+            }
+            for facts in upstream.pool.facts() {
+                self.addresses.with_label_values(&[&**name, facts.condition.name()]).inc();
+            }
         }
     }
 

@@ -253,7 +253,7 @@ impl Stage {
             needs_restart,
             ..make(loaded, files, &self.dial, &self.metrics, Some(&last.credentials))?
         });
-        live.upstreams.resolve(&self.dial, &live.policy.guard).await;
+        live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health).await;
         let config = &live.loaded.config;
         let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.
@@ -265,6 +265,7 @@ impl Stage {
         self.live.store(Arc::clone(&live));
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
+        self.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
         let sources = jwks::sources(config);
         self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)

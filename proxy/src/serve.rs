@@ -43,8 +43,8 @@ use crate::{
     request::RequestId,
     reverse::Reverse,
     seen::Seen,
-    store::{self, Store},
     stop::Stop,
+    store::{self, Store},
     tls,
 };
 
@@ -359,7 +359,7 @@ impl BackgroundService for Background {
             loop {
                 let live = stage.live.load_full();
                 stage.fetcher.refresh(&live.loaded.config).await;
-                live.upstreams.resolve(&stage.dial, &live.policy.guard).await;
+                live.upstreams.resolve(&stage.dial, &live.policy.guard, &stage.state.health).await;
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -374,6 +374,7 @@ impl BackgroundService for Background {
             () = stage.watch() => {}
             () = refresh => {}
             () = stage.watch_switches() => {}
+            () = stage.watch_health() => {}
             () = stage.follow() => {}
             _ = shutdown.changed() => {}
         }

@@ -68,9 +68,8 @@ pub struct Told {
 }
 
 const COUNT: &str = include_str!("store/count.lua");
-static COUNT_SHA: LazyLock<String> = LazyLock::new(|| {
-    hex::write(digest(&SHA1_FOR_LEGACY_USE_ONLY, COUNT.as_bytes()).as_ref())
-});
+static COUNT_SHA: LazyLock<String> =
+    LazyLock::new(|| hex::write(digest(&SHA1_FOR_LEGACY_USE_ONLY, COUNT.as_bytes()).as_ref()));
 
 /// A replica that is not heard of for this long is gone.
 const THERE: Duration = Duration::from_secs(3);
@@ -79,6 +78,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_secs(2);
 /// Limits in one run of the script: others wait for Redis meanwhile.
 const LIMITS_MAX: usize = 64;
+/// A store that was there for so long is tried again at once.
+const STEADY: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 const AGAIN_AFTER_MAX: Duration = Duration::from_millis(800);
 
@@ -133,8 +134,13 @@ impl Store {
         loop {
             let fault = match self.find().await {
                 Ok(connection) => {
-                    failures = 0;
-                    self.serve(connection).await
+                    let found = clock::elapsed();
+                    let fault = self.serve(connection).await;
+                    // One that comes and goes is not tried again at once each time.
+                    if clock::elapsed() - found > STEADY {
+                        failures = 0;
+                    }
+                    fault
                 }
                 Err(fault) => fault,
             };
@@ -205,10 +211,11 @@ impl Store {
                 asked => asked,
             }
         };
-        let answered: Result<Vec<Vec<u64>>, Fault> = match timeout(**self.written.timeout, asked).await {
-            Ok(answered) => answered.map_err(Fault::from),
-            Err(_) => Err(Fault::late()),
-        };
+        let answered: Result<Vec<Vec<u64>>, Fault> =
+            match timeout(**self.written.timeout, asked).await {
+                Ok(answered) => answered.map_err(Fault::from),
+                Err(_) => Err(Fault::late()),
+            };
         self.metrics.store_asked(answered.as_ref().map(drop).map_err(drop));
         let answered = answered?;
         let strange = || Fault::new("protocol", "its script answers something else");
@@ -291,7 +298,9 @@ impl Store {
         if is_news {
             tracing::warn!(cause, on_error, "the store is away: {fault}");
             let replicas = self.leases.facts().replicas;
-            self.audit.happened(&Event::Store { change: StoreChange::Lost { cause, replicas, on_error } });
+            self.audit.happened(&Event::Store {
+                change: StoreChange::Lost { cause, replicas, on_error },
+            });
         } else if another {
             tracing::warn!(cause, on_error, "the store is still away: {fault}");
         }

@@ -193,7 +193,8 @@ fn a_hot_limit_is_asked_about_once_for_fifty_requests_and_never_waited_for() {
 
 #[test]
 fn over_a_minute_the_whole_limit_is_used_and_no_more() {
-    for (rate, burst, per_second) in [("6000/m", 600, 1000), ("100/m", 10, 200), ("600/m", 60, 11)] {
+    for (rate, burst, per_second) in [("6000/m", 600, 1000), ("100/m", 10, 200), ("600/m", 60, 11)]
+    {
         let mut stage = Stage::new(limit(rate, burst), 3, OnStoreError::Share);
         for n in 0..per_second * 60 {
             stage.ask(n as usize % 3, n * 1_000_000 / per_second, false);
@@ -231,8 +232,7 @@ fn what_a_dead_replica_held_is_given_back() {
     stage.replicas.push((leases, lease));
     let mut through = 0;
     for n in 0..20 {
-        through +=
-            i64::from(matches!(stage.ask(1, 100_000 + n, false), Taken::Token { .. }));
+        through += i64::from(matches!(stage.ask(1, 100_000 + n, false), Taken::Token { .. }));
     }
     assert!(through <= 12 - taken);
     for n in 0..20 {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     audit::{chain::Signing, ship::Secrets},
-    control, credentials, jwks, reload, serve, store, tls,
+    control, credentials, jwks, reload, serve, store, tls, upstreams,
 };
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
@@ -105,6 +105,10 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
     if let Some(written) = &config.store {
         let wrong = store::files(written).err();
         found.extend(wrong.map(|error| (&written.place, error)));
+    }
+    for own in config.upstreams.values().filter_map(|upstream| upstream.idempotency.as_ref()) {
+        let error = upstreams::scope(own).err();
+        found.extend(error.map(|error| (&own.secret_file.place, error)));
     }
     for tls in config.upstreams.values().map(|upstream| &upstream.tls) {
         found.extend(

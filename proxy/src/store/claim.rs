@@ -16,7 +16,8 @@ pub struct Claim {
     connection: MultiplexedConnection,
 }
 
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+const RELEASE: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 /// Nobody waits for it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the exchange may take, for what comes after its end.
@@ -36,7 +37,8 @@ impl Store {
         let millis = u64::try_from((whole + SPARE).as_millis()).unwrap_or(u64::MAX);
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&token).arg("NX").arg("PX").arg(millis);
-        let set = timeout(**self.written.timeout, set.query_async::<Option<String>>(&mut connection));
+        let set =
+            timeout(**self.written.timeout, set.query_async::<Option<String>>(&mut connection));
         match set.await {
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Err(Denial::IdempotencyInFlight),

@@ -105,7 +105,8 @@ async fn open(
 ) -> Result<MultiplexedConnection, Fault> {
     let patience = **written.connect_timeout;
     let opening = async {
-        let unresolved = |error: crate::dial::Unresolved| Fault::new("unresolved", error.to_string());
+        let unresolved =
+            |error: crate::dial::Unresolved| Fault::new("unresolved", error.to_string());
         let addresses = dial.addresses(&place.host, place.port).await.map_err(unresolved)?;
         let connected = dial.connect(&addresses, patience).await;
         let (stream, _) = connected.map_err(|error| Fault::of_connection(&error))?;
@@ -145,7 +146,8 @@ fn login_of(
 ) -> Result<RedisConnectionInfo, Fault> {
     let login = RedisConnectionInfo::default().set_skip_set_lib_name();
     let Some(file) = file else { return Ok(login) };
-    let password = credentials::line(file).map_err(|error| Fault::new("files", error.to_string()))?;
+    let password =
+        credentials::line(file).map_err(|error| Fault::new("files", error.to_string()))?;
     let login = login.set_password(password.expose());
     Ok(match name {
         Some(name) => login.set_username(name),

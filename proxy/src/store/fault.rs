@@ -69,7 +69,8 @@ impl From<RedisError> for Fault {
             _ if refused_password => Self::of_password(),
             "" => Self::new("protocol", "it answers in another way than Redis"),
             code => {
-                let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
+                let code: String =
+                    code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
                 Self::new("other", format!("it answers `{code}`"))
             }
         }

@@ -823,6 +823,8 @@ upstreams:
   again: {url: ${up.url}, retries: {budget_percent: 100}, breaker: {requests_min: 1000}}
   paced: {url: ${up.url}, pace: {rate: 3/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
+  pair: {url: "http://localhost:${up.port}", ejection: {failures: 1, base: 5m}}
+  checked: {url: ${up.url}, health_check: {path: "/?do=status&n=500", interval: 100ms, timeout: 100ms}}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
 control: {url: "${source.url}", every: 200ms, stale_after: 1s}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
@@ -832,6 +834,7 @@ ${OPEN}
 - {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, options: {public: true}}
 - {name: again, methods: [GET], path: /again, upstream: again, class: read, options: {public: true}}
 - {name: paced, methods: [GET], path: /paced, upstream: paced, class: read, options: {public: true}}
+- {name: pair, methods: [GET], path: /pair, upstream: pair, class: read, options: {public: true}}
 - {name: kept, methods: [GET], path: /kept, upstream: up, class: read, options: {public: true, coalesce: {keep: 30s}}}
 - {name: shown, methods: [GET], path: /shown, upstream: shown, class: read, options: {public: true}}`;
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-operator-'));
@@ -856,6 +859,10 @@ ${OPEN}
     assert.equal(await status('/shown'), 503);
     assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
     await until('another attempt', async () => await status('/again?do=close') === 502 && await metric(door, 'stagedoor_retries_total', { upstream: 'again' }) > 0);
+    // Nobody listens at the other address of `localhost`.
+    await until('an ejection', async () => await status('/pair') === 200 && await metric(door, 'stagedoor_ejections_total', { upstream: 'pair' }) > 0);
+    const checked = await metric(door, 'stagedoor_health_check_failures_total', { upstream: 'checked' });
+    await until('a check', async () => await metric(door, 'stagedoor_health_check_failures_total', { upstream: 'checked' }) > checked);
     // A certificate that ends at another time, a secret that is read again, a config that is taken over later.
     ca.issue('other', { names: ['other.example'], days: 9 });
     serve('other');

@@ -261,7 +261,16 @@ fn checks(record: &Record<'_>) -> String {
         ("access", &["access_denied", "resource_refused"]),
         ("operation", &["graphql_"]),
         ("switches", &["switched_off"]),
-        ("limits", &["rate_limited", "limits_unavailable", "idempotency_", "breaker_open", "pace_exceeded"]),
+        (
+            "limits",
+            &[
+                "rate_limited",
+                "limits_unavailable",
+                "idempotency_",
+                "breaker_open",
+                "pace_exceeded",
+            ],
+        ),
         ("record", &["audit_unavailable"]),
         (
             "upstream",
