@@ -10,7 +10,8 @@ use crate::{Duration, HostPort, Located};
 /// A Redis (5 or newer, or Valkey) in which several replicas count together, so that a limit of
 /// `100/m` is one of 100 for all of them and not for each. Without it each counts alone, and a limit
 /// of `100/m` is `300/m` with three. Shared are the limits of workspaces, callers, plugins, routes
-/// and calls, and with them idempotency keys in flight. `each_client`, about strangers, stays
+/// and calls, and with them idempotency keys in flight and operators'
+/// switches. `each_client`, about strangers, stays
 /// each replica's own. docs/shared-limits.md has what Redis must allow, what it costs, and how
 /// exact it is. All replicas must write the same `prefix`, and use one Redis.
 ///

@@ -3,6 +3,8 @@
 //! As in a circuit: nothing passes where it is open. Where it is closed, all that is allowed passes,
 //! whatever the breaker has seen.
 
+pub mod shared;
+
 use std::{
     fmt,
     sync::{
@@ -35,7 +37,7 @@ pub struct Switches {
 /// One of them.
 #[derive(Debug)]
 pub struct Switch {
-    /// Its number since the process started.
+    /// Its number: since the process started, or by chance where replicas share them.
     pub id: u64,
     /// What it is about.
     pub scope: Scope,
@@ -45,6 +47,8 @@ pub struct Switch {
     pub reason: Arc<str>,
     /// Who set it.
     pub by: Arc<str>,
+    /// Whether it was to cut what is under way.
+    pub cuts: bool,
     /// When it was set.
     pub set: Now,
     /// When it ends.
@@ -118,21 +122,31 @@ impl Switches {
         (by, reason): (&str, &str),
         now: Now,
     ) -> Option<Arc<Switch>> {
-        let mut count = self.count.lock();
-        let mut all = Vec::clone(&self.all.load());
-        if all.len() >= SWITCHES_MAX {
-            return None;
-        }
-        *count += 1;
-        let switch = Arc::new(Switch {
-            id: *count,
+        let id = {
+            let mut count = self.count.lock();
+            *count += 1;
+            *count
+        };
+        self.put(Switch {
+            id,
             scope,
             position,
             reason: reason.into(),
             by: by.into(),
+            cuts: false,
             set: now,
             until: now.plus(lasts.min(LASTS_MAX)),
-        });
+        })
+    }
+
+    /// Sets one that has its number already. `None` if there are [`SWITCHES_MAX`].
+    pub fn put(&self, switch: Switch) -> Option<Arc<Switch>> {
+        let _only = self.count.lock();
+        let mut all = Vec::clone(&self.all.load());
+        if all.len() >= SWITCHES_MAX {
+            return None;
+        }
+        let switch = Arc::new(switch);
         all.push(Arc::clone(&switch));
         self.replace(all);
         Some(switch)

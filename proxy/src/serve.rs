@@ -365,7 +365,7 @@ impl BackgroundService for Background {
         };
         let store = async {
             match &stage.store {
-                Some(store) => store.run().await,
+                Some(store) => store.run(stage).await,
                 None => std::future::pending().await,
             }
         };

@@ -8,6 +8,7 @@
 mod claim;
 mod connect;
 mod fault;
+mod switches;
 
 use std::{
     future::poll_fn,
@@ -21,6 +22,7 @@ use filters::{
     audit::event::{Event, StoreChange},
     hex,
     leases::{Answer, LEASE, Leases, Question},
+    switches::shared::Removed,
 };
 use parking_lot::Mutex;
 use redis::{ErrorKind, Pipeline, ServerErrorKind, aio::MultiplexedConnection};
@@ -33,7 +35,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{audit::Audit, clock, credentials, dial::Dial, metrics::Metrics};
+use crate::{audit::Audit, clock, credentials, dial::Dial, live::Stage, metrics::Metrics};
 pub use claim::Claim;
 pub use fault::Fault;
 
@@ -55,6 +57,10 @@ pub struct Store {
     claims: AtomicU64,
     /// Somebody else found that it does not answer.
     trouble: Notify,
+    /// A switch was set or removed here.
+    switched: Notify,
+    /// Those that were removed here.
+    removed: Mutex<Removed>,
     told: Mutex<Told>,
 }
 
@@ -74,6 +80,8 @@ static COUNT_SHA: LazyLock<String> =
 /// A replica that is not heard of for this long is gone.
 const THERE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(1);
+/// How often others' switches are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// Longer than a replica spends it, so that nothing is spent twice.
 const KEPT: Duration = Duration::from_secs(2);
 /// Limits in one run of the script: others wait for Redis meanwhile.
@@ -105,6 +113,8 @@ impl Store {
             connection: Mutex::default(),
             claims: AtomicU64::new(0),
             trouble: Notify::new(),
+            switched: Notify::new(),
+            removed: Mutex::default(),
             told: Mutex::default(),
         }
     }
@@ -127,7 +137,7 @@ impl Store {
     }
 
     /// Looks for it, asks it, and looks for it again, until the process ends.
-    pub async fn run(&self) {
+    pub async fn run(&self, stage: &Stage) {
         // Whoever waits then must not wait for ever.
         let _stopped = Stopped(self);
         let mut failures = 0_u32;
@@ -135,7 +145,7 @@ impl Store {
             let fault = match self.find().await {
                 Ok(connection) => {
                     let found = clock::elapsed();
-                    let fault = self.serve(connection).await;
+                    let fault = self.serve(connection, stage).await;
                     // One that comes and goes is not tried again at once each time.
                     if clock::elapsed() - found > STEADY {
                         failures = 0;
@@ -162,6 +172,12 @@ impl Store {
     async fn find(&self) -> Result<MultiplexedConnection, Fault> {
         let mut connection = connect::connect(&self.written, &self.dial).await?;
         let (replicas, _) = self.ask(&mut connection, &[]).await?;
+        // What was found of the connection before is not about this one.
+        tokio::select! {
+            biased;
+            () = self.trouble.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         self.leases.found(replicas);
         *self.connection.lock() = Some(connection.clone());
         self.found(replicas);
@@ -169,20 +185,30 @@ impl Store {
     }
 
     /// Asks what is due, and at least tells that this replica is there. Ends with what went wrong.
-    async fn serve(&self, mut connection: MultiplexedConnection) -> Fault {
-        let mut beat = tokio::time::Instant::now() + BEAT;
+    async fn serve(&self, mut connection: MultiplexedConnection, stage: &Stage) -> Fault {
+        let now = tokio::time::Instant::now;
+        let mut beat = now() + BEAT;
+        let mut look = now();
         loop {
             let due = poll_fn(|context| match self.leases.is_due(context.waker()) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
-            let quiet = tokio::select! {
-                due = tokio::time::timeout_at(beat, due) => due.is_err(),
+            tokio::select! {
+                () = due => {}
+                () = tokio::time::sleep_until(beat.min(look)) => {}
+                () = self.switched.notified() => look = now(),
                 () = self.trouble.notified() => return Fault::late(),
-            };
+            }
+            if now() >= look {
+                if let Err(fault) = self.share_switches(&mut connection, stage).await {
+                    return fault;
+                }
+                look = now() + LOOK;
+            }
             let sent = clock::now();
             let batch = self.leases.begin(sent);
-            if quiet || !batch.questions.is_empty() {
+            if now() >= beat || !batch.questions.is_empty() {
                 match self.ask(&mut connection, &batch.questions).await {
                     Ok((replicas, answers)) => {
                         self.leases.count_replicas(replicas);
@@ -190,7 +216,7 @@ impl Store {
                     }
                     Err(fault) => return fault,
                 }
-                beat = tokio::time::Instant::now() + BEAT;
+                beat = now() + BEAT;
             }
             self.ended.send_replace(batch.number + 1);
         }

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use filters::{
     audit::event::{Event, SwitchChange},
-    switches::{Position, Scope, Switch},
+    switches::{LASTS_MAX, Position, Scope, Switch},
 };
 
-use crate::{clock, live::Stage};
+use crate::{clock, live::Stage, store::Store};
 
 /// How often it is looked for switches that have ended, to tell it. They count no longer anyway.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,10 +25,26 @@ impl Stage {
     ) -> Option<(Arc<Switch>, Option<usize>)> {
         self.expire_switches();
         let switches = &self.state.switches;
-        let switch = switches.set(scope, position, lasts, (by, reason), clock::now())?;
+        let now = clock::now();
+        let switch = match &self.store {
+            None => switches.set(scope, position, lasts, (by, reason), now)?,
+            Some(_) => switches.put(Switch {
+                id: Store::switch_id(),
+                scope,
+                position,
+                reason: reason.into(),
+                by: by.into(),
+                cuts,
+                set: now,
+                until: now.plus(lasts.min(LASTS_MAX)),
+            })?,
+        };
         // Once it is set: whatever begins from now on asks it.
         let cut = cuts.then(|| self.lasting.cut(&switch, clock::now()));
         self.switched(&switch, SwitchChange::Set { cut });
+        if let Some(store) = &self.store {
+            store.switch_set();
+        }
         Some((switch, cut))
     }
 
@@ -37,7 +53,24 @@ impl Stage {
         self.expire_switches();
         let switch = self.state.switches.remove(id)?;
         self.switched(&switch, SwitchChange::Removed { by });
+        if let Some(store) = &self.store {
+            store.switch_removed(&switch, by);
+        }
         Some(switch)
+    }
+
+    /// Sets a switch that was set on another replica, and cuts what that cut.
+    pub fn set_elsewhere(&self, switch: Switch) {
+        let Some(switch) = self.state.switches.put(switch) else { return };
+        let cut = switch.cuts.then(|| self.lasting.cut(&switch, clock::now()));
+        self.switched(&switch, SwitchChange::Set { cut });
+    }
+
+    /// Removes a switch that was removed on another replica.
+    pub fn removed_elsewhere(&self, id: u64, by: &str) {
+        if let Some(switch) = self.state.switches.remove(id) {
+            self.switched(&switch, SwitchChange::Removed { by });
+        }
     }
 
     /// Forgets the switches that have ended.

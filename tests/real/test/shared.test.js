@@ -188,3 +188,49 @@ test('a request with an idempotency key runs once at a time on all replicas, and
   assert.equal((await act(doors[1])).status, 200);
   assert.equal((await again).status, 200);
 });
+
+test('an operator switches all replicas at one of them, and a Redis that forgets or is away changes nothing', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 1000/s, burst: 1000}', { number: 2 });
+  await found(doors);
+  const [one, other] = doors;
+  const post = (door, body) => door.admin('/switches', { method: 'POST', body: JSON.stringify({ position: 'open', for: '1m', by: 'ada', reason: 'it burns', ...body }) });
+  const list = async (door) => (await door.admin('/switches')).json();
+  const off = async (door, name) => (await ask(door, name)).code === 'switched_off';
+  const [first, second] = [workspace(), workspace()];
+  const set = await (await post(one, { workspace: first })).json();
+  // It counts at once where it was set, and within two seconds everywhere.
+  assert.ok(await off(one, first));
+  const began = performance.now();
+  await until('the other replica', () => off(other, first));
+  const [taken] = await list(other);
+  assert.ok(performance.now() - began < 4000, 'it took too long');
+  assert.deepEqual([taken.id, taken.by, taken.reason, taken.workspace], [set.id, 'ada', 'it burns', first]);
+  assert.ok(taken.seconds_left > 40 && taken.seconds_left <= 60, JSON.stringify(taken));
+  assert.equal(await off(other, second), false);
+  await until('its record', async () => other.written().some((line) => line.kind === 'switch' && line.change === 'set' && line.switch === set.id));
+  // Redis forgets: it is told again, and so is one that comes later.
+  await server.cli('FLUSHALL');
+  await until('it to be told again', async () => (await server.cli('HLEN', '{stagedoor}:switches')) === '1');
+  const [later] = await replicas(store(server.address), '{rate: 1000/s, burst: 1000}', { number: 1 });
+  await until('one that came later', () => off(later, first));
+  // Away: what was known holds, and what is set meanwhile is told when it is back. So is what is removed.
+  await server.kill();
+  await Promise.all([one, other, later].map((door) => lost(door)));
+  assert.ok(await off(other, first));
+  assert.equal((await post(one, { workspace: second })).status, 201);
+  assert.equal((await other.admin(`/switches/${set.id}`, { method: 'DELETE', body: '{"by": "bo"}' })).status, 200);
+  assert.deepEqual([await off(one, first), await off(other, first), await off(other, second)], [true, false, false]);
+  await server.begin();
+  await until('both to be everywhere', async () => {
+    const all = await Promise.all([one, other, later].map(async (door) => [await off(door, first), await off(door, second)]));
+    return all.every(([removed, kept]) => !removed && kept);
+  });
+  await until('who removed it', async () => one.written().some((line) => line.kind === 'switch' && line.removed_by === 'bo'));
+  // It ends everywhere.
+  const short = workspace();
+  await post(one, { workspace: short, for: '6s' });
+  await until('a short one everywhere', () => off(later, short));
+  await until('its end', async () => !(await off(later, short)) && !(await off(one, short)));
+  await until('it to be forgotten', async () => !(await server.cli('HVALS', '{stagedoor}:switches')).includes(short));
+});
