@@ -1,6 +1,6 @@
 //! What a decision costs, with few routes and workspaces and with many. `cargo bench -p filters`.
 
-use std::{fmt::Write, net::IpAddr, time::Duration};
+use std::{fmt::Write, net::IpAddr, sync::Arc, time::Duration};
 
 use filters::{
     Exchange, Label, Now, Policy, Replay, State,
@@ -8,6 +8,8 @@ use filters::{
     audit::{self, Facts},
     explain::Request,
     identity::{KeySet, Source, install_crypto},
+    leases::{Answer, Leases},
+    rate_limit::Limiters,
     replay::record::Record,
 };
 
@@ -96,6 +98,27 @@ fn decide(bencher: divan::Bencher<'_, '_>, count: usize) {
 }
 
 /// The same for a path that no route takes.
+/// As `decide`, with a limit that replicas share, and tokens of it at hand.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn decide_leased(bencher: divan::Bencher<'_, '_>, count: usize) {
+    let mut rig = rig(count);
+    let leases = Arc::new(Leases::new(config::OnStoreError::Share));
+    leases.found(1);
+    rig.state.limiters = Limiters::sharing(Arc::clone(&leases));
+    let now = now();
+    let client: IpAddr = [192, 0, 2, 1].into();
+    let head = rig.request.head(0, client, true);
+    let decide = || {
+        let mut exchange = Exchange::default();
+        filters::decide(&rig.policy, &rig.state, &head, now, &mut exchange).map(|_| exchange)
+    };
+    assert!(decide().is_err(), "it has tokens before it asked for any");
+    let batch = leases.begin(now);
+    let (wait, again) = (Duration::ZERO, Duration::ZERO);
+    leases.end(&batch, &[Answer { granted: u32::MAX, rest: 0, wait, again }], now, now);
+    bencher.bench(|| decide().unwrap_or_else(|denial| panic!("{denial}")));
+}
+
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn refuse(bencher: divan::Bencher<'_, '_>, count: usize) {
     let mut rig = rig(count);

@@ -32,6 +32,10 @@ test('three replicas let through what one would, with the same denials and heade
     const wait = Number(headers.get('retry-after'));
     assert.ok(wait > 50 && wait <= 60, `Retry-After: ${wait}`);
   }
+  // All that is in Redis ends by itself, is in one slot, and says nothing of who it is about.
+  const keys = (await server.cli('KEYS', '*')).split('\n').sort();
+  assert.match(keys.join(' '), /^\{stagedoor\}:replicas \{stagedoor\}:workspace:[0-9a-f]{32}$/);
+  for (const key of keys) assert.ok(Number(await server.cli('PTTL', key)) > 0, `${key} has no end`);
   // Other workspaces are not affected, and strangers are counted by each alone.
   assert.equal((await ask(doors[0], workspace())).status, 200);
   assert.equal((await ask(doors[0], 'x', '/open')).status, 200);
