@@ -58,6 +58,7 @@ impl Admin {
             "/config" if read => json(StatusCode::OK, &config(stage)),
             "/state" if read => json(StatusCode::OK, &state(stage)),
             "/jwks" if read => jwks(stage),
+            "/config/history" if read => json(StatusCode::OK, &json!(stage.history.all())),
             "/audit/head" if read => audit_head(stage).await,
             "/reload" if *method == Method::POST => {
                 if let Some(refused) = from_page(head) {
@@ -71,13 +72,12 @@ impl Admin {
                 };
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
-            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/audit/head" => {
-                another_method("GET, HEAD")
-            }
+            "/livez" | "/readyz" | "/metrics" | "/config" | "/config/history" | "/state"
+            | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /state /jwks /audit/head /switches, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /config/history /state /jwks /audit/head /switches, and POST /reload\n",
             ),
         }
     }

@@ -16,6 +16,7 @@ pub mod forward;
 pub mod front;
 mod heads;
 pub mod health;
+pub mod history;
 pub mod jwks;
 pub mod lasting;
 pub mod live;
