@@ -102,9 +102,11 @@ class Pod:
     def within(self, *command):
         return subprocess.run(["nsenter", "-t", str(self.pid), "-n", *command], capture_output=True, text=True)
 
-    def ask(self, path, port=9901, scheme="http"):
-        """Status and body; status 0 if nobody answers."""
-        said = self.within("curl", "-sk", "-m", "5", "-w", "\n%{http_code}", f"{scheme}://{ADDRESS}:{port}{path}").stdout
+    def ask(self, path, port=None, scheme="http"):
+        """Status and body; status 0 if nobody answers. What the kubelet asks is asked at the pod's address, the rest from within."""
+        host = ADDRESS if port or path in ("/livez", "/readyz", "/metrics") else "127.0.0.1"
+        port = port or (9902 if host == ADDRESS else 9901)
+        said = self.within("curl", "-sk", "-m", "5", "-w", "\n%{http_code}", f"{scheme}://{host}:{port}{path}").stdout
         body, _, status = said.rpartition("\n")
         return int(status or 0), body
 
@@ -121,6 +123,14 @@ class Pod:
 
     def stop(self):
         os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self):
+        """The process itself: whoever changed its user does not die with its parent."""
+        if self.program.poll() is None and self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+        elif self.program.poll() is None:
+            self.program.kill()
+        self.program.wait()
 
 
 # What the runtime does: mounts, a root that is read-only, and no rights for the process, which is the first of its own.
@@ -165,8 +175,8 @@ def pod(image, tmp_path):
                 ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", START, "start", *command],
                 env=env, stdout=log.open("w"), stderr=subprocess.STDOUT,
             )
-            ends.callback(lambda: (program.poll() is None and program.kill(), program.wait()))
             made = Pod(program, log)
+            ends.callback(made.kill)
             made.mounted, made.audit = mounted, audit
             return made
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+mod aside;
 pub mod audit;
 pub mod cli;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod forward;
 pub mod front;
 mod heads;
 pub mod health;
+pub mod history;
 pub mod jwks;
 pub mod lasting;
 pub mod live;

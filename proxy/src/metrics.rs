@@ -51,6 +51,7 @@ pub struct Metrics {
     reload_success: IntGauge,
     reload_time: IntGauge,
     reload_failures: IntGauge,
+    needs_restart: IntGauge,
     keys_fetches: IntCounterVec,
     credential_fetches: IntCounterVec,
     control_fetches: IntCounterVec,
@@ -284,6 +285,10 @@ impl Metrics {
                 "stagedoor_config_last_reload_failures",
                 "Certificates, CAs, keys and secrets that the last reload could not take over",
             ),
+            needs_restart: keep.gauge(
+                "stagedoor_config_needs_restart",
+                "Changes of the config that take effect at the next start",
+            ),
             keys_fetches: keep.counters(
                 "stagedoor_keys_fetches_total",
                 "Fetches of an issuer's keys",
@@ -464,6 +469,11 @@ impl Metrics {
     /// Notes how many certificates, CAs, keys and secrets a config that was taken over had to do without.
     pub fn not_taken_over(&self, count: usize) {
         self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how much of the config takes effect only at the next start.
+    pub fn need_restart(&self, count: usize) {
+        self.needs_restart.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up

@@ -7,9 +7,11 @@ use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MI
 use ring::digest::{Context, SHA256};
 
 use crate::{
+    aside::aside,
     clock,
     credentials::Credentials,
     dial::Dial,
+    history::Entry,
     jwks,
     live::{Live, ReloadResult, Stage},
     metrics::{Counts, Metrics},
@@ -37,7 +39,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Files => "files",
             Self::Signal => "signal",
@@ -160,7 +162,21 @@ pub fn password(file: &Path) -> Result<Secret, LoadError> {
 impl Stage {
     /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
     /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
-    pub async fn reload(&self, source: Source) -> ReloadResult {
+    pub async fn reload(self: &Arc<Self>, source: Source) -> ReloadResult {
+        let stage = Arc::clone(self);
+        match aside(async move { stage.reload_now(source).await }).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "cannot reload");
+                let digest = self.live.load().policy.digest.to_string();
+                let messages = vec![format!("cannot reload: {error}")];
+                let time = clock::now().unix_seconds();
+                ReloadResult { successful: false, time, digest, messages }
+            }
+        }
+    }
+
+    async fn reload_now(&self, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
         let (now_seen, files) = Seen::load(&self.path);
@@ -183,26 +199,41 @@ impl Stage {
         }
         self.metrics.reloaded(result.successful, now);
         self.last_reload.lock().clone_from(&result);
-        self.on_record(source, result.successful, &last, &result.messages);
+        self.on_record(source.name(), result.successful, Some(&last), &result.messages);
+        drop(last);
+        self.sweep();
         result
     }
 
-    /// Puts on record how it went.
+    /// Puts on record how it went, and where the admin listener tells it.
     pub(crate) fn on_record(
         &self,
-        source: Source,
+        source: &'static str,
         successful: bool,
-        last: &Live,
+        last: Option<&Live>,
         messages: &[String],
     ) {
         let live = self.live.load();
+        let changes = last.map(|last| config::changes(&last.loaded.config, &live.loaded.config));
+        let changes = changes.unwrap_or_default();
+        let (digest, previous) = (&live.policy.digest, last.map(|last| &*last.policy.digest));
         self.audit.happened(&Event::Config {
-            source: source.name(),
+            source,
             successful,
-            digest: &live.policy.digest,
-            previous: Some(&last.policy.digest),
-            changes: &config::changes(&last.loaded.config, &live.loaded.config),
+            digest,
+            previous,
+            changes: &changes,
             messages,
+        });
+        self.history.add(Entry {
+            time: clock::now().unix_seconds(),
+            times: 1,
+            source,
+            successful,
+            digest: digest.to_string(),
+            previous: previous.map(str::to_owned),
+            changes,
+            messages: messages.to_vec(),
         });
     }
 
@@ -260,9 +291,11 @@ impl Stage {
         failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
         failures.extend(live.credentials.kept.iter().cloned());
         self.metrics.not_taken_over(failures.len());
+        self.metrics.need_restart(live.needs_restart.len());
         messages.extend(failures);
         self.use_passwords(&live);
         self.live.store(Arc::clone(&live));
+        self.retired.lock().push(last);
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
         self.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
@@ -328,9 +361,10 @@ impl Stage {
 
     /// Looks until the process ends at all that the last attempt looked at, also if it failed;
     /// reloads when something has changed.
-    pub async fn watch(&self) {
+    pub async fn watch(self: &Arc<Self>) {
         loop {
             tokio::time::sleep(PACE).await;
+            self.sweep();
             let Some(change) = self.change().await else { continue };
             // It may come in several steps: wait until two looks agree.
             tokio::time::sleep(Duration::from_millis(200)).await;

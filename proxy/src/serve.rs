@@ -7,9 +7,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use certs::LoadError;
 use config::ListenerKind;
-use filters::{
-    State, assertion::Assertions, audit::event::Event, leases::Leases, rate_limit::Limiters,
-};
+use filters::{State, assertion::Assertions, leases::Leases, rate_limit::Limiters};
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
@@ -26,7 +24,7 @@ use pingora::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, Answers},
     audit::{Audit, chain::Signing, ship::Shipping},
     clock,
     control::Control,
@@ -35,6 +33,7 @@ use crate::{
     flights::Flights,
     forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
+    history::History,
     jwks::Fetcher,
     lasting::Severable,
     live::{ReloadResult, Stage},
@@ -138,20 +137,14 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         path: path.to_owned(),
         started,
         seen: tokio::sync::Mutex::new(seen),
+        retired: Mutex::default(),
         last_reload: Mutex::new(first),
+        history: History::default(),
         served,
     });
-    let live = stage.live.load();
-    stage.audit.happened(&Event::Config {
-        source: "start",
-        successful: true,
-        digest: &live.policy.digest,
-        previous: None,
-        changes: &[],
-        messages: &stage.last_reload.lock().messages,
-    });
-    stage.use_passwords(&live);
-    drop(live);
+    let messages = stage.last_reload.lock().messages.clone();
+    stage.on_record("start", true, None, &messages);
+    stage.use_passwords(&stage.live.load());
     Ok(stage)
 }
 
@@ -210,8 +203,13 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
                 let service = forward(&stage, index, name, listener, &conf)?;
                 server.add_service(service);
             }
-            ListenerKind::Admin => {
-                let mut service = Service::new(name.to_string(), Admin(Arc::clone(&stage)));
+            ListenerKind::Admin | ListenerKind::Status => {
+                let answers = match listener.kind {
+                    ListenerKind::Status => Answers::Status,
+                    _ => Answers::Everything,
+                };
+                let admin = Admin { stage: Arc::clone(&stage), answers };
+                let mut service = Service::new(name.to_string(), admin);
                 service.threads = Some(1);
                 listen(&mut service, &stage, name, listener)?;
                 server.add_service(service);

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::Failure;
 use crate::{
+    aside::aside,
     live::Stage,
     reload::{self, Source},
 };
 
 impl Stage {
     /// Asks the control source until the process ends.
-    pub async fn follow(&self) {
+    pub async fn follow(self: &Arc<Self>) {
         loop {
             let files = Arc::clone(&self.live.load().files);
             let Some(control) = &files.config.control else {
@@ -18,7 +19,12 @@ impl Stage {
                 continue;
             };
             tokio::select! {
-                () = tokio::time::sleep(self.control.wait(control)) => self.ask_control().await,
+                () = tokio::time::sleep(self.control.wait(control)) => {
+                    let stage = Arc::clone(self);
+                    if let Err(error) = aside(async move { stage.ask_control().await }).await {
+                        tracing::error!(%error, "cannot ask the control source");
+                    }
+                }
                 () = self.control.changed.notified() => {}
             }
         }
@@ -42,7 +48,7 @@ impl Stage {
                 messages.extend(self.control.hold(said).await);
                 let policy = self.live.load().policy.digest.to_string();
                 tracing::info!(policy, ?messages, "what the control source says is in force");
-                self.on_record(Source::Control, true, &last, &messages);
+                self.on_record(Source::Control.name(), true, Some(&last), &messages);
             }
             Err(problems) => self.refused(&self.control.refuse(problems)),
         }
@@ -52,7 +58,7 @@ impl Stage {
     pub(crate) fn refused(&self, failure: &Failure) {
         if failure.refused && failure.is_news {
             let last = self.live.load_full();
-            self.on_record(Source::Control, false, &last, &failure.messages);
+            self.on_record(Source::Control.name(), false, Some(&last), &failure.messages);
         }
     }
 }

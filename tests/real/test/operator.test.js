@@ -541,6 +541,46 @@ test('a change of the file is in force without a call, by SIGHUP and by POST /re
   });
 });
 
+test('the admin listener tells what came of the last configs, and what each changed', async () => {
+  await withDoor(ROUTES(OPEN), {}, async (door) => {
+    const history = async () => (await door.admin('/config/history')).json();
+    const [start, ...none] = await history();
+    assert.deepEqual([none, start.source, start.successful, start.previous, start.digest], [[], 'start', true, null, (await state(door)).config]);
+    edit(door, 'path: /open/**', 'path: /one/**');
+    const { digest } = await door.reload();
+    edit(door, 'class: read', 'clas: read');
+    const refused = await door.reload();
+    await door.reload();
+    const [bad, good, first, ...more] = await history();
+    assert.deepEqual([first, more], [start, []]);
+    assert.deepEqual([good.source, good.successful, good.times, good.previous, good.digest, good.messages], ['admin', true, 1, start.digest, digest, []]);
+    assert.match(good.changes.join('\n'), /^routes\[\w+\]\.path: "\/open\/\*\*" → "\/one\/\*\*"$/);
+    // The file was also looked at in between, maybe.
+    assert.deepEqual([bad.successful, bad.digest, bad.previous, bad.changes, bad.messages], [false, digest, digest, [], refused.messages]);
+    assert.ok(bad.times >= 2 || bad.source === 'files', JSON.stringify(bad));
+    assert.ok(bad.time >= good.time && good.time >= start.time && start.time > 1.7e9);
+    assert.equal((await door.admin('/config/history', { method: 'POST' })).status, 405);
+  });
+});
+
+test('a status listener answers probes and metrics, and nothing that changes or tells more', async () => {
+  const port = await freePort();
+  const config = (ports) => `listeners:\n  status: {kind: status, address: 127.0.0.1:${port}}\n  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}\nupstreams: {up: {url: ${up.url}}}\nroutes:\n${OPEN}`;
+  await withDoor(config, {}, async (door) => {
+    const ask = (where, options) => fetch(`http://127.0.0.1:${port}${where}`, options);
+    for (const where of ['/livez', '/readyz', '/metrics']) {
+      const [here, there] = [await ask(where), await door.admin(where)];
+      assert.deepEqual([here.status, here.headers.get('content-type')], [200, there.headers.get('content-type')]);
+    }
+    assert.match(await (await ask('/metrics')).text(), /^stagedoor_build_info/m);
+    const known = door.written().length;
+    for (const where of ['/config', '/config/history', '/state', '/jwks', '/audit/head', '/switches', '/switches/1', '/', '/livez/', '//state', '/%73tate']) assert.equal((await ask(where)).status, 404, where);
+    for (const where of ['/reload', '/switches', '/livez']) assert.ok([404, 405].includes((await ask(where, { method: 'POST', body: '{}' })).status), where);
+    assert.equal((await (await door.admin('/switches')).json()).length, 0);
+    assert.ok(door.written().length <= known + 1, 'nothing was done, so nothing is on record');
+  });
+});
+
 /** A folder as Kubernetes mounts a ConfigMap or a Secret; `swap` puts new files in as it does. */
 const mounted = (at, files) => {
   let version = 0;
@@ -617,6 +657,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     assert.deepEqual([listeners.edge.address, threads, drain], [`127.0.0.1:${door.ports.edge}`, null, '6s'], 'what is in force is shown');
     assert.equal((await fetch(`${door.url}/moved/x`)).status, 200, 'the rest is in force, at the old address');
     assert.equal(await listening(elsewhere), false);
+    assert.equal(await metric(door, 'stagedoor_config_needs_restart'), 2);
     const told = await outcome(door);
     assert.deepEqual([told.successful, told.metric, told.messages], [true, 1, messages]);
     assert.match(told.logged.text, /restart to apply that/);
@@ -876,6 +917,7 @@ ${OPEN}
     await until('records to be kept again', async () => (await state(door)).audit.works, 10000);
     // A secret that cannot be used is not taken over.
     fs.writeFileSync(path.join(own, 'secret'), 'short');
+    edit(door, 'audit: {', 'audit: {segments_kept: 17, ');
     assert.equal((await door.reload()).successful, true);
     edit(door, 'class: read', 'clas: read');
     assert.equal((await door.reload()).successful, false);
@@ -938,6 +980,7 @@ ${OPEN}
     await exact('plugins_rate_limit_exceeded_total', {}, 1);
     await exact('stagedoor_config_last_reload_successful', {}, 0);
     await exact('stagedoor_config_last_reload_failures', {}, 1);
+    await exact('stagedoor_config_needs_restart', {}, 1);
     assert.ok(await metric(door, 'stagedoor_keys_fetches_total', { issuer: 'orbit' }) >= 2);
     const end = Date.parse(new crypto.X509Certificate(fs.readFileSync(ca.file('other.crt'))).validTo) / 1000;
     await exact('stagedoor_certificate_not_after_seconds', { listener: 'tls', name: 'other.example' }, end);
