@@ -88,3 +88,36 @@ impl fmt::Display for Fault {
         f.write_str(&self.sentence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_told_by_its_code_and_nothing_of_what_it_was_sent() {
+        let check = |said: &str, cause: &str| {
+            let value = redis::parse_redis_value(format!("-{said}\r\n").as_bytes());
+            let error = value.and_then(redis::Value::extract_error).expect_err("it is an error");
+            let fault = Fault::from(error);
+            assert_eq!(fault.cause, cause, "{said}");
+            assert!(!fault.to_string().contains("hunter2"), "{fault}");
+        };
+        check(
+            "OOM command not allowed when used memory > 'maxmemory'. script: 0a, on @user_script:1.",
+            "out_of_memory",
+        );
+        check("LOADING Redis is loading the dataset in memory", "loading");
+        check("READONLY You can't write against a read only replica.", "read_only");
+        check("MASTERDOWN Link with MASTER is down", "no_master");
+        check("CLUSTERDOWN The cluster is down", "no_master");
+        check("MOVED 3999 127.0.0.1:6381", "moved");
+        check("WRONGPASS invalid username-password pair hunter2", "password");
+        check("NOAUTH Authentication required.", "password");
+        check("NOPERM User hunter2 has no permissions to run the 'evalsha' command", "not_allowed");
+        check("MISCONF Redis is configured to save RDB snapshots", "not_saving");
+        check("NOREPLICAS Not enough good replicas to write.", "no_replicas");
+        check("BUSY Redis is busy running a script.", "busy");
+        check("ERR unknown command 'EVALSHA', with args beginning with: 'hunter2'", "other");
+        check("STRANGE hunter2", "other");
+    }
+}

@@ -58,7 +58,7 @@ exports.sentinel = async (master, { quorum = 1, down = 500 } = {}) => {
     `sentinel down-after-milliseconds door ${down}`,
     'sentinel failover-timeout door 3000', '',
   ].join('\n'));
-  const program = start('redis-server', [file, '--sentinel'], { env: { ...process.env, LC_ALL: 'C' } });
+  const program = start('redis-sentinel', [file], { env: { ...process.env, LC_ALL: 'C' } });
   const cli = async (...args) => (await run('redis-cli', ['-h', '127.0.0.1', '-p', String(port), ...args], { timeout: 20000 })).stdout.trim();
   await until('a sentinel', async () => (await cli('PING')) === 'PONG');
   return {

@@ -20,10 +20,15 @@ const store = (address, more = '') => `store: {addresses: ["${address}"], timeou
 const config = (stored, limits, more) => (ports, own) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+  out: {kind: forward, address: 127.0.0.1:${ports.tls}, plugin: catalog, workspace: calls}
 ${identity(own)}
 ${stored}
 workspaces: {undeclared: true}
 rate_limit: {each_workspace: ${limits}, each_client: {rate: 100000/s, burst: 100000}}
+egress:
+  each_workspace: {rate: 60/h, burst: 4}
+  rules: [{name: up, to: ["${new URL(up.url).host}"]}]
+  private: [{host: "${new URL(up.url).host}", addresses: [127.0.0.1/32]}]
 upstreams: {up: {url: "${up.url}"}}
 routes:
 - {name: read, methods: [GET], path: "/read", upstream: up, class: read}

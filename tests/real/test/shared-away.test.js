@@ -55,7 +55,7 @@ test('a Redis that hangs is waited for once, and then by nobody', async () => {
   assert.equal((await ask(doors[0], workspace())).status, 200);
 });
 
-test('a Redis that is paused, slow, full or loses its scripts is no error to anybody', async () => {
+test('a Redis that is paused, slow, full, a replica or loses its scripts is no error to anybody', async () => {
   const server = closing(await redis({ 'maxmemory-policy': 'noeviction' }));
   const slow = closing(await way(server.port));
   const doors = await replicas(store(slow.address).replace('timeout: 900ms', 'timeout: 200ms'), '{rate: 60/s, burst: 30}', { number: 2 });
@@ -74,6 +74,11 @@ test('a Redis that is paused, slow, full or loses its scripts is no error to any
   await lost(doors[0], 'out_of_memory');
   await fine();
   await server.cli('CONFIG', 'SET', 'maxmemory', '0');
+  await found(doors);
+  await server.cli('REPLICAOF', '127.0.0.1', '1');
+  await lost(doors[0], 'read_only');
+  await fine();
+  await server.cli('REPLICAOF', 'NO', 'ONE');
   await found(doors);
   await server.cli('SCRIPT', 'FLUSH');
   await fine();

@@ -4,6 +4,7 @@
 const assert = require('node:assert/strict');
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
+const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
 const { test } = require('node:test');
@@ -11,7 +12,7 @@ const { authority } = require('../rig/certificates');
 const { orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
 const { redis } = require('../rig/redis');
-const { as, ask, closing, found, holds, lost, metric, passed, replicas, seen, storm, store, workspace } = require('../rig/replicas');
+const { as, ask, closing, found, holds, lost, metric, passed, replicas, seen, storm, store, up, workspace } = require('../rig/replicas');
 
 test('three replicas let through what one would, with the same denials and headers', async () => {
   const server = closing(await redis());
@@ -56,6 +57,19 @@ test('a narrow limit is shared as well, in the same round trip, and what it refu
   const left = [];
   for (let n = 0; n < 8; n += 1) left.push((await ask(doors[n % 3], name)).status);
   assert.deepEqual(left, [200, 200, 200, 200, 200, 200, 200, 429]);
+});
+
+test('calls out are counted together, too', async () => {
+  const server = closing(await redis());
+  const doors = await replicas(store(server.address), '{rate: 60/h, burst: 6}', { number: 2 });
+  await found(doors);
+  const call = (door) => new Promise((resolve, reject) => {
+    const { host } = new URL(up().url);
+    http.get({ port: door.ports.tls, path: `${up().url}/read`, headers: { host } }, (answer) => { answer.resume(); resolve(answer.statusCode); }).on('error', reject);
+  });
+  const statuses = [];
+  for (let n = 0; n < 6; n += 1) statuses.push(await call(doors[n % 2]));
+  assert.deepEqual(statuses, [200, 200, 200, 200, 429, 429]);
 });
 
 test('a workspace that asks for more than it may gets exactly that, whoever is asked', async () => {
