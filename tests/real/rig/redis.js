@@ -48,7 +48,7 @@ exports.redis = async ({ cli: shown = [], ...options } = {}) => {
 };
 
 /** A sentinel that watches `master`. */
-exports.sentinel = async (master, { quorum = 1, down = 500 } = {}) => {
+exports.sentinel = async (master, { quorum = 1, down = 500, more = [] } = {}) => {
   const port = await freePort();
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-sentinel-'));
   const file = path.join(folder, 'sentinel.conf');
@@ -56,7 +56,7 @@ exports.sentinel = async (master, { quorum = 1, down = 500 } = {}) => {
     `port ${port}`, 'bind 127.0.0.1', `dir ${folder}`,
     `sentinel monitor door 127.0.0.1 ${master.port} ${quorum}`,
     `sentinel down-after-milliseconds door ${down}`,
-    'sentinel failover-timeout door 3000', '',
+    'sentinel failover-timeout door 3000', ...more, '',
   ].join('\n'));
   const program = start('redis-sentinel', [file], { env: { ...process.env, LC_ALL: 'C' } });
   const cli = async (...args) => (await run('redis-cli', ['-h', '127.0.0.1', '-p', String(port), ...args], { timeout: 20000 })).stdout.trim();

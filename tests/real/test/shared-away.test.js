@@ -150,6 +150,11 @@ test('a wrong password is told, and one that is put right is taken without a res
   assert.doesNotMatch(door.output() + JSON.stringify(await seen(door)), /wrong-one/);
   fs.writeFileSync(file, 'right-one\n');
   await found([door]);
+  // It takes connections, and greets nobody.
+  server.signal('SIGSTOP');
+  await until('a greeting to be missed', async () => /store\.connect_timeout/.test((await seen(door)).failing));
+  server.signal('SIGCONT');
+  await found([door]);
   fs.rmSync(folder, { recursive: true, force: true });
 });
 
@@ -157,10 +162,16 @@ test('sentinels are asked where the master is, and again when it fails', async (
   const master = closing(await redis());
   const second = closing(await redis({ replicaof: ['127.0.0.1', master.port] }));
   await until('a copy', async () => (await second.cli('INFO', 'replication')).includes('master_link_status:up'));
-  const watch = closing(await sentinel(master));
+  const watch = closing(await sentinel(master, { more: ['user door on >s3ntinel allchannels +@all'] }));
   await until('the sentinel knows the copy', async () => (await watch.cli('SENTINEL', 'REPLICAS', 'door')).includes(String(second.port)));
-  const stored = `store: {kind: sentinel, master: door, addresses: ["127.0.0.1:1", "${watch.address}"], timeout: 900ms, connect_timeout: 900ms}`;
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-shared-'));
+  const file = path.join(folder, 'sentinel-password');
+  fs.writeFileSync(file, 'wrong\n');
+  const shown = `sentinel_username: door, sentinel_password_file: ${file}`;
+  const stored = `store: {kind: sentinel, master: door, addresses: ["127.0.0.1:1", "${watch.address}"], timeout: 900ms, connect_timeout: 900ms, ${shown}}`;
   const doors = await replicas(stored, '{rate: 1/h, burst: 20}', { number: 2 });
+  await lost(doors[0], 'password');
+  fs.writeFileSync(file, 's3ntinel\n');
   await found(doors);
   const name = workspace();
   for (let n = 0; n < 10; n += 1) assert.equal((await ask(doors[n % 2], name)).status, 200);
@@ -177,4 +188,5 @@ test('sentinels are asked where the master is, and again when it fails', async (
   let through = 0;
   for (let n = 0; n < 20; n += 1) through += Number((await ask(doors[n % 2], name)).status === 200);
   assert.ok(through <= 11, `${through} passed`);
+  fs.rmSync(folder, { recursive: true, force: true });
 });
