@@ -1,0 +1,185 @@
+//! One fault from beginning to end: a copy, the calm, the fault, the recovery, and what was kept.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use config::{Config, ListenerKind};
+
+use crate::cli::counted;
+
+use super::{
+    aims::{self, Aim, Left},
+    ask::{Client, Saw},
+    fault::Fault,
+    load::{Load, Made, Phase},
+    measured::Measured,
+    records,
+    report::{Drilled, Row},
+    stage::Stage,
+};
+
+/// How hard and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// The time of a fault.
+    pub(super) time: Duration,
+    /// The time between two calls.
+    pub(super) every: Duration,
+}
+
+/// The calm before a fault is no longer than this.
+const CALM_MAX: Duration = Duration::from_secs(2);
+/// What was asked before a fault has so long to be answered before it begins, and to be decided
+/// before it ends.
+const MOMENT: Duration = Duration::from_millis(200);
+/// Beyond what a breaker rests, a recovery may take so long.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Of what must not matter, so much may go wrong for other reasons, in percent.
+const NOT_ALL: f64 = 95.0;
+
+/// A fault, drilled.
+pub(super) struct Outcome {
+    pub(super) row: Row,
+    /// What was asked for, and what could not be.
+    pub(super) driven: usize,
+    pub(super) left: Vec<Left>,
+    /// How the copy differs.
+    pub(super) notes: Vec<String>,
+}
+
+/// Drills one fault in a folder of its own.
+pub(super) async fn drill(
+    fault: Fault,
+    written: Arc<Config>,
+    folder: &Path,
+    pace: Pace,
+) -> Result<Outcome, String> {
+    let mut stage = Stage::start(&written, folder).await?;
+    let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
+    let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
+    let client = Arc::new(client);
+    let (aims, left) = driven(&stage, &client).await;
+    let notes = std::mem::take(&mut stage.copy.notes);
+    if aims.is_empty() {
+        let row = Row::not(fault, "nothing can be driven");
+        return Ok(Outcome { row, driven: 0, left, notes });
+    }
+    if fault == Fault::DnsPoison && !aims.iter().any(|aim| aim.is_called) {
+        let row = Row::not(fault, "nothing that is looked up can be driven");
+        return Ok(Outcome { row, driven: aims.len(), left, notes });
+    }
+    let load = Load::begin(Arc::clone(&client), &aims, pace.every);
+    // Everything is asked for at least once.
+    let round = pace.every * u32::try_from(aims.len()).unwrap_or(u32::MAX);
+    load.go_on(Phase::Calm, (pace.time / 2).min(CALM_MAX).max(round)).await;
+    load.go_on(Phase::Between, MOMENT).await;
+    fault.begin(&mut stage).await?;
+    load.go_on(Phase::Fault, fault.lasts(pace.time, &stage.copy.config)).await;
+    load.go_on(Phase::Between, MOMENT).await;
+    fault.end(&mut stage).await?;
+    let back = load.recovered(patience(&stage.copy.config) + round * 2).await;
+    let running = stage.child.is_running();
+    let made = load.end().await;
+    let (twice, trapped) = (stage.stand_ins.twice(), stage.stand_ins.trapped());
+    let forward = stage.copy.config.listeners.iter();
+    let forward: Vec<String> = forward
+        .filter(|(_, listener)| listener.kind == ListenerKind::Forward)
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let (folder, last) = (stage.records(), stage.child.said());
+    let Stage { child, stand_ins, .. } = stage;
+    let stopped = child.stop().await;
+    drop(stand_ins);
+    let (lost, told) = records::lost(&folder, &client.answered(), &forward)?;
+    let whole = records::verify(&folder).err();
+    let mut broken = Vec::new();
+    if !running {
+        broken.push(format!("the proxy ended by itself:\n{last}"));
+    } else if let Err(why) = stopped {
+        broken.push(why);
+    }
+    broken.extend(fault.allowed(&written));
+    let drilled = Drilled {
+        measured: Measured::of(&made),
+        records_lost: lost,
+        records_lost_told: told,
+        records_wrong: whole,
+        actions_twice: twice,
+        reached: trapped,
+        back_after: back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0),
+        broken: Vec::new(),
+    };
+    broken.extend(promises(fault, &drilled, &made));
+    let row = Row::ran(fault, Drilled { broken, ..drilled });
+    Ok(Outcome { row, driven: aims.len(), left, notes })
+}
+
+/// How long a recovery may take.
+fn patience(config: &Config) -> Duration {
+    let rests = config.upstreams.iter().map(|(name, upstream)| *config.breaker(name, upstream).rest);
+    rests.max().unwrap_or_default() + PATIENCE
+}
+
+/// Tries each aim once in each way, and keeps the way that is admitted.
+async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
+    let (all, mut left) = aims::all(&stage.copy.config, &stage.mint);
+    let mut aims = Vec::new();
+    for mut aim in all {
+        let mut why = String::new();
+        let mut found = None;
+        for way in &aim.ways {
+            match client.make(way).await {
+                Saw::Good => {
+                    found = Some(way.clone());
+                    break;
+                }
+                other => why = other.label(),
+            }
+        }
+        match found {
+            Some(way) => {
+                aim.ways = vec![way];
+                aims.push(aim);
+            }
+            None => left.push(Left { of: aim.of, why: format!("nobody whom a drill can be is let through: {why}") }),
+        }
+    }
+    (aims, left)
+}
+
+/// The promises that were broken, in a sentence each.
+fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
+    let mut broken = Vec::new();
+    let untold = drilled.records_lost.saturating_sub(drilled.records_lost_told);
+    if untold > 0 {
+        let untold = counted(untold as u64, "exchange");
+        broken.push(format!("{untold} answered, and neither on record nor told to be lost"));
+    }
+    if let Some(wrong) = &drilled.records_wrong {
+        broken.push(format!("the records are not whole: {wrong}"));
+    }
+    if drilled.actions_twice > 0 {
+        broken.push(format!("{} asked of an upstream twice", counted(drilled.actions_twice as u64, "action")));
+    }
+    if drilled.reached > 0 {
+        broken.push(format!("a poisoned address was reached, by {}", counted(drilled.reached as u64, "connection")));
+    }
+    if drilled.back_after.is_none() {
+        broken.push("callers were not admitted again as before".to_owned());
+    }
+    let unkept = made.iter().filter(|made| {
+        fault == Fault::AuditFull
+            && made.phase == Phase::Fault
+            && made.action
+            && made.saw == Some(Saw::Good)
+    });
+    let unkept = unkept.count();
+    if unkept > 0 {
+        broken.push(format!("{} let through that could not be put on record", counted(unkept as u64, "action")));
+    }
+    if let Some(admitted) = drilled.measured.admitted.filter(|_| fault.must_not_matter())
+        && admitted < NOT_ALL
+    {
+        broken.push(format!("only {admitted} % were admitted, and it should not matter"));
+    }
+    broken
+}
