@@ -18,8 +18,19 @@ pub(super) struct Aim {
     pub(super) of: String,
     /// The ways to ask for it, the likely ones first.
     pub(super) ways: Vec<Call>,
-    /// Whether it is looked up where a poisoned answer could come from.
-    pub(super) is_called: bool,
+    /// What a fault can touch of it.
+    pub(super) nature: Nature,
+}
+
+/// What a fault can touch of an aim.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Nature {
+    /// A name is looked up where a poisoned answer could come from.
+    pub(super) looked_up: bool,
+    /// Callers see a certificate of ours.
+    pub(super) own_tls: bool,
+    /// A certificate of elsewhere is seen.
+    pub(super) their_tls: bool,
 }
 
 /// What was not driven, and why.
@@ -55,7 +66,7 @@ pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
                     let of = format!("route {} on {name}", route.name);
                     match unaskable(route) {
                         Some(why) => left.push(Left { of, why: why.to_owned() }),
-                        None => aims.push(of_route(config, mint, name, listener, route, of)),
+                        None => aims.push(of_route(config, mint, listener, route, of)),
                     }
                 }
             }
@@ -101,7 +112,6 @@ fn method(route: &Route) -> Option<http::Method> {
 fn of_route(
     config: &Config,
     mint: &Mint,
-    name: &Name,
     listener: &Listener,
     route: &Route,
     of: String,
@@ -119,7 +129,8 @@ fn of_route(
             method: method.clone(),
             url: format!("{base}{path}"),
             action: route.class == Class::Action,
-            headers: chosen.filter(|_| by_header).map(|chosen| (header, chosen)),
+            unlike: route.options.coalesce.is_some(),
+            header: chosen.filter(|_| by_header).map(|chosen| (header, chosen)),
             shown,
         }
     };
@@ -144,9 +155,12 @@ fn of_route(
         ways.push(way(None, Shown::Nothing));
     }
     let upstream = config.upstreams.get(&route.upstream.value);
-    let is_called = upstream.is_some_and(|up| up.external && up.url.ip().is_none());
-    let _ = name;
-    Aim { of, ways, is_called }
+    let nature = Nature {
+        looked_up: upstream.is_some_and(|up| up.external && up.url.ip().is_none()),
+        own_tls: listener.tls.is_some(),
+        their_tls: upstream.is_some_and(|up| up.url.tls),
+    };
+    Aim { of, ways, nature }
 }
 
 /// The workspaces that a request to a listener may be for.
@@ -248,7 +262,11 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
             aims.push(Aim {
                 of: format!("{} of rule {} on {name}", one_of_rule(host), rule.name),
                 ways: shown.iter().map(way).collect(),
-                is_called: host.ip().is_none(),
+                nature: Nature {
+                    looked_up: host.ip().is_none(),
+                    own_tls: listener.tls.is_some(),
+                    their_tls: tunnel,
+                },
             });
         }
     }

@@ -30,7 +30,10 @@ pub(super) enum Call {
         method: Method,
         url: String,
         action: bool,
-        headers: Option<(String, String)>,
+        /// Whether no two may be the same, because the answer to one is given to others.
+        unlike: bool,
+        /// The header that chooses the workspace.
+        header: Option<(String, String)>,
         shown: Shown,
     },
     /// A call to a host through a forward listener.
@@ -132,6 +135,10 @@ impl Client {
             .no_proxy()
             .timeout(PATIENCE);
         if anew {
+            // What is resumed shows no certificate.
+            let mut tls = tls.clone();
+            tls.resumption = rustls::client::Resumption::disabled();
+            http = http.use_preconfigured_tls(tls);
             http = http.pool_max_idle_per_host(0).http1_only();
         }
         Ok(Self {
@@ -172,11 +179,14 @@ impl Client {
     }
 
     async fn request(&self, call: &Call, id: &str) -> reqwest::Result<Saw> {
-        let Call::Request { method, url, action, headers, shown } = call else {
+        let Call::Request { method, url, action, unlike, header, shown } = call else {
             unreachable!("it was asked which it is")
         };
         let mut request = self.http.request(method.clone(), url).header("x-request-id", id);
-        if let Some((name, value)) = headers {
+        if *unlike {
+            request = request.query(&[("drill", id)]);
+        }
+        if let Some((name, value)) = header {
             request = request.header(name, value);
         }
         if let Some(authorization) = self.authorization(shown) {

@@ -8,11 +8,14 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::{
+    aims::{Nature, Shown},
+    ask::Call,
     child,
     http::Mood,
     names,
     stage::Stage,
     stand_ins::TRAP,
+    tokens::Mint,
 };
 
 /// Something that breaks.
@@ -92,6 +95,27 @@ impl Fault {
             _ => (true, ""),
         };
         (!may_be).then_some(why)
+    }
+
+    /// Whether it can be seen by whoever asks for what is of this nature.
+    pub(super) fn touches(self, nature: Nature) -> bool {
+        match self {
+            Self::DnsPoison => nature.looked_up,
+            Self::CertExpired => nature.their_tls,
+            Self::OwnCertExpired => nature.own_tls,
+            _ => true,
+        }
+    }
+
+    /// Whether it can be seen by whoever asks in this way.
+    pub(super) fn touches_whom(self, call: &Call, mint: &Mint) -> bool {
+        let (Call::Request { shown, .. } | Call::Out { shown, .. }) = call;
+        match self {
+            Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
+                matches!(shown, Shown::Token { issuer, .. } if mint.is_asked(issuer))
+            }
+            _ => true,
+        }
     }
 
     /// Whether every connection of the load must be a new one, for the fault to be seen.

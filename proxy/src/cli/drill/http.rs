@@ -83,7 +83,10 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
         let Ok(stream) = acceptor.accept(stream).await else { return };
         if mood == Mood::Resetting {
-            let _ = stream.get_ref().0.readable().await;
+            // TLS may have read what was asked already; so the kernel is told.
+            let mut stream = stream;
+            let _ = stream.read(&mut [0]).await;
+            let _ = stream.get_ref().0.set_zero_linger();
             return;
         }
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -63,8 +63,9 @@ pub(super) async fn drill(
         let row = Row::not(fault, "nothing can be driven");
         return Ok(Outcome { row, driven: 0, left, notes });
     }
-    if fault == Fault::DnsPoison && !aims.iter().any(|aim| aim.is_called) {
-        let row = Row::not(fault, "nothing that is looked up can be driven");
+    let touched = |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
+    if !aims.iter().any(touched) {
+        let row = Row::not(fault, "nothing that it would break can be driven");
         return Ok(Outcome { row, driven: aims.len(), left, notes });
     }
     let load = Load::begin(Arc::clone(&client), &aims, pace.every);

@@ -60,6 +60,13 @@ impl Mint {
         self.find(name).is_some_and(|(issuer, _)| issuer.kind == IssuerKind::Backstage)
     }
 
+    /// Whether an issuer is asked for its keys over the network.
+    pub(super) fn is_asked(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|(issuer, _)| {
+            issuer.keys.file.is_none() && issuer.keys.secret_file.is_none()
+        })
+    }
+
     /// From now on issuers have other keys, and sign with those.
     pub(super) fn rotate(&self) {
         for (_, _, key) in &self.issuers {
