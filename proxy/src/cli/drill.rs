@@ -54,7 +54,7 @@ pub(super) struct Drill {
     /// How long each fault lasts.
     #[arg(long = "for", default_value = "5s")]
     time: config::Duration,
-    /// Calls, of each copy.
+    /// How often each copy is called.
     #[arg(long, default_value = "50/s")]
     rate: config::Rate,
     /// Faults that are drilled at the same time, each with a copy of its own.

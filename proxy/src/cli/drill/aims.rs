@@ -44,7 +44,10 @@ pub(super) struct Left {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shown {
     Nothing,
-    Token { issuer: String, person: Person },
+    Token {
+        issuer: String,
+        person: Person,
+    },
     /// User name and password.
     Password(String, String),
 }
@@ -96,7 +99,8 @@ fn unaskable(route: &Route) -> Option<&'static str> {
 
 fn method(route: &Route) -> Option<http::Method> {
     use http::Method as M;
-    let takes = |method: Method| route.methods.contains(&method) || route.methods.contains(&Method::Any);
+    let takes =
+        |method: Method| route.methods.contains(&method) || route.methods.contains(&Method::Any);
     let wanted: &[(Method, M)] = match route.class {
         Class::Action => &[
             (Method::Post, M::POST),
@@ -109,13 +113,7 @@ fn method(route: &Route) -> Option<http::Method> {
     wanted.iter().find(|(method, _)| takes(*method)).map(|(_, method)| method.clone())
 }
 
-fn of_route(
-    config: &Config,
-    mint: &Mint,
-    listener: &Listener,
-    route: &Route,
-    of: String,
-) -> Aim {
+fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of: String) -> Aim {
     let host = route.hosts.first().map_or_else(|| "localhost".to_owned(), one_of);
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{host}:{}", listener.address.port());
@@ -185,8 +183,10 @@ fn person(backstage: bool, access: &Access, name: &Name, workspace: &Workspace) 
     let known = access.callers.first().or_else(|| workspace.callers.first()).cloned();
     let subject = known.unwrap_or_else(|| {
         // Backstage knows the groups of each user, so there is one for each set of them.
-        let suffix: String =
-            groups.iter().map(|group| format!("-{}", group.rsplit('/').next().unwrap_or(group))).collect();
+        let suffix: String = groups
+            .iter()
+            .map(|group| format!("-{}", group.rsplit('/').next().unwrap_or(group)))
+            .collect();
         if backstage { format!("user:default/drill{suffix}") } else { "drill".to_owned() }
     });
     let listed = !workspace.groups.is_empty() || !workspace.callers.is_empty();

@@ -284,9 +284,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let text = String::from_utf8_lossy(&got[..end]).to_ascii_lowercase();
     let status = text.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let header = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    };
+    let header =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let length = header("content-length").and_then(|text| text.parse::<usize>().ok());
     while got.len() < end + 4 + length.unwrap_or(0) {
         if wire.read_buf(&mut got).await? == 0 {
@@ -324,7 +323,12 @@ fn of_http(error: &reqwest::Error) -> String {
 
 /// In few words, as they are counted.
 fn of_io(error: &io::Error) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let inner = error.get_ref();
+    // Libraries put one into another.
+    if let Some(inner) = inner.and_then(|inner| inner.downcast_ref::<io::Error>()) {
+        return of_io(inner);
+    }
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match (tls, error.kind()) {
         (Some(rustls::Error::InvalidCertificate(_)), _) => "certificate not believed",
         (Some(_), _) => "TLS broken",

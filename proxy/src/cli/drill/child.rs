@@ -13,6 +13,8 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::time::{Instant, sleep};
 
+use crate::dial::Dial;
+
 /// A process that ends with this value.
 pub(super) struct Child {
     process: std::process::Child,
@@ -33,8 +35,12 @@ pub(super) fn can_be_full() -> bool {
 }
 
 impl Child {
-    /// Starts it and waits until it answers.
-    pub(super) async fn start(config: &Path, admin: SocketAddr) -> Result<Self, String> {
+    /// Starts it and waits until it answers at all of its addresses.
+    pub(super) async fn start(
+        config: &Path,
+        admin: SocketAddr,
+        addresses: &[SocketAddr],
+    ) -> Result<Self, String> {
         let told = |error: io::Error| format!("cannot start the copy: {error}");
         let program = std::env::current_exe().map_err(told)?;
         let mut command = if can_be_full() {
@@ -59,7 +65,7 @@ impl Child {
         let client = client.build().map_err(|error| error.to_string())?;
         let mut child = Self { process, admin, client, log };
         let began = Instant::now();
-        while !child.is_ready().await {
+        while !child.is_ready(addresses).await {
             if !child.is_running() || began.elapsed() > START {
                 return Err(format!("the copy did not start:\n{}", child.said()));
             }
@@ -68,7 +74,13 @@ impl Child {
         Ok(child)
     }
 
-    async fn is_ready(&self) -> bool {
+    async fn is_ready(&self, addresses: &[SocketAddr]) -> bool {
+        let dial = Dial::default();
+        for address in addresses {
+            if dial.connect(&[*address], START).await.is_err() {
+                return false;
+            }
+        }
         let asked = self.client.get(format!("http://{}/readyz", self.admin)).send().await;
         asked.is_ok_and(|answer| answer.status() == 200)
     }

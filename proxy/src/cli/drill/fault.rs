@@ -69,7 +69,8 @@ impl Fault {
         let asked = issuers.filter(|i| i.keys.file.is_none() && i.keys.secret_file.is_none());
         let mut listeners = config.listeners.values();
         let forward = listeners.clone().any(|l| l.kind == config::ListenerKind::Forward);
-        let external = |upstream: &config::Upstream| upstream.external && upstream.url.ip().is_none();
+        let external =
+            |upstream: &config::Upstream| upstream.external && upstream.url.ip().is_none();
         let (may_be, why) = match self {
             Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
                 (asked.count() > 0, "no issuer is asked for its keys")
@@ -88,9 +89,7 @@ impl Fault {
                 forward || config.upstreams.values().any(|upstream| external(upstream)),
                 "no name of somebody else's is looked up",
             ),
-            Self::AuditFull => {
-                (child::can_be_full(), "this needs `/bin/sh`, which is not here")
-            }
+            Self::AuditFull => (child::can_be_full(), "this needs `/bin/sh`, which is not here"),
             Self::RedisDown => (false, NO_REDIS),
             _ => (true, ""),
         };
@@ -245,4 +244,3 @@ fn is_private(config: &Config, ip: Ipv4Addr) -> bool {
 fn write(file: &std::path::Path, text: &str) -> Result<(), String> {
     fs::write(file, text).map_err(|error| format!("cannot write `{}`: {error}", file.display()))
 }
-

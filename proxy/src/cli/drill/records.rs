@@ -41,7 +41,8 @@ pub(super) fn lost(
 pub(super) fn verify(folder: &Path) -> Result<(), String> {
     let told = |error: std::io::Error| format!("cannot run `audit verify`: {error}");
     let program = std::env::current_exe().map_err(told)?;
-    let told = Command::new(program).args(["audit", "verify"]).arg(folder).output().map_err(told)?;
+    let told =
+        Command::new(program).args(["audit", "verify"]).arg(folder).output().map_err(told)?;
     if told.status.success() {
         return Ok(());
     }

@@ -63,7 +63,8 @@ pub(super) async fn drill(
         let row = Row::not(fault, "nothing can be driven");
         return Ok(Outcome { row, driven: 0, left, notes });
     }
-    let touched = |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
+    let touched =
+        |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
     if !aims.iter().any(touched) {
         let row = Row::not(fault, "nothing that it would break can be driven");
         return Ok(Outcome { row, driven: aims.len(), left, notes });
@@ -116,7 +117,8 @@ pub(super) async fn drill(
 
 /// How long a recovery may take.
 fn patience(config: &Config) -> Duration {
-    let rests = config.upstreams.iter().map(|(name, upstream)| *config.breaker(name, upstream).rest);
+    let rests =
+        config.upstreams.iter().map(|(name, upstream)| *config.breaker(name, upstream).rest);
     rests.max().unwrap_or_default() + PATIENCE
 }
 
@@ -141,7 +143,10 @@ async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
                 aim.ways = vec![way];
                 aims.push(aim);
             }
-            None => left.push(Left { of: aim.of, why: format!("nobody whom a drill can be is let through: {why}") }),
+            None => left.push(Left {
+                of: aim.of,
+                why: format!("nobody whom a drill can be is let through: {why}"),
+            }),
         }
     }
     (aims, left)
@@ -159,10 +164,16 @@ fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
         broken.push(format!("the records are not whole: {wrong}"));
     }
     if drilled.actions_twice > 0 {
-        broken.push(format!("{} asked of an upstream twice", counted(drilled.actions_twice as u64, "action")));
+        broken.push(format!(
+            "{} asked of an upstream twice",
+            counted(drilled.actions_twice as u64, "action")
+        ));
     }
     if drilled.reached > 0 {
-        broken.push(format!("a poisoned address was reached, by {}", counted(drilled.reached as u64, "connection")));
+        broken.push(format!(
+            "a poisoned address was reached, by {}",
+            counted(drilled.reached as u64, "connection")
+        ));
     }
     if drilled.back_after.is_none() {
         broken.push("callers were not admitted again as before".to_owned());
@@ -175,7 +186,10 @@ fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
     });
     let unkept = unkept.count();
     if unkept > 0 {
-        broken.push(format!("{} let through that could not be put on record", counted(unkept as u64, "action")));
+        broken.push(format!(
+            "{} let through that could not be put on record",
+            counted(unkept as u64, "action")
+        ));
     }
     if let Some(admitted) = drilled.measured.admitted.filter(|_| fault.must_not_matter())
         && admitted < NOT_ALL

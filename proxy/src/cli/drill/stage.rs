@@ -1,13 +1,17 @@
 //! One private copy at work: the proxy as a process, and all that stands in for the world around it.
 
-use std::{fs, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use certs::dev::Authority;
 use config::{Config, Located};
 
 use super::{
     child::Child,
-    copy::{self, Copy, Place, own_certificate},
+    copy::{self, Place, PrivateCopy, own_certificate},
     fault::Validity,
     stand_ins::{Sockets, StandIns, port},
     tokens::{Mint, keys_file},
@@ -17,7 +21,7 @@ use super::{
 pub(super) struct Stage {
     pub(super) child: Child,
     pub(super) stand_ins: StandIns,
-    pub(super) copy: Copy,
+    pub(super) copy: PrivateCopy,
     pub(super) mint: Arc<Mint>,
     pub(super) authority: Authority,
     folder: PathBuf,
@@ -33,12 +37,13 @@ impl Stage {
         let authority = Authority::new("stagedoor drill").map_err(|error| told(&error))?;
         let sockets = Sockets::bind(written).map_err(|error| told(&error))?;
         let place = Place { folder, authority: &authority, sockets: &sockets };
-        let mut copy = Copy::write(written, &place)?;
+        let mut copy = PrivateCopy::write(written, &place)?;
         let mint = Arc::new(std::mem::take(&mut copy.mint));
         let called = sockets.called.iter().chain(sockets.origins.values().map(|(l, _)| l));
         let called = called.map(port).collect();
         let stand_ins = StandIns::begin(sockets, &authority, &copy.hosts, Arc::clone(&mint))?;
-        let child = Child::start(&copy.file, copy.admin).await?;
+        let addresses: Vec<_> = copy.config.listeners.values().map(|l| l.address).collect();
+        let child = Child::start(&copy.file, copy.admin, &addresses).await?;
         let folder = folder.to_owned();
         Ok(Self { child, stand_ins, copy, mint, authority, folder, called })
     }

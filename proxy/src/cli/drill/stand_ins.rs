@@ -123,12 +123,8 @@ impl StandIns {
             tasks.spawn(server.serve(TcpListener::from_std(listener)?));
             Ok(())
         };
-        let upstream = Server {
-            mood,
-            tls: None,
-            plain_http2: false,
-            play: Arc::<Upstream>::clone(&seen),
-        };
+        let upstream =
+            Server { mood, tls: None, plain_http2: false, play: Arc::<Upstream>::clone(&seen) };
         let with_tls = Server { tls: Some(tls_seen), ..upstream.clone() };
         let begun: io::Result<()> = (|| {
             for ((is_tls, ..), (listener, plain_http2)) in sockets.origins {
@@ -138,8 +134,7 @@ impl StandIns {
             let [called_tls, called] = sockets.called;
             serve(called_tls, with_tls)?;
             serve(called, upstream)?;
-            let issuer =
-                Server { mood: issuers_mood, tls: None, plain_http2: false, play: mint };
+            let issuer = Server { mood: issuers_mood, tls: None, plain_http2: false, play: mint };
             serve(sockets.issuers, issuer)?;
             sockets.names.set_nonblocking(true)
         })();
@@ -149,17 +144,7 @@ impl StandIns {
         });
         begun.map_err(|error| told(&error))?;
         let trapped = Arc::default();
-        Ok(Self {
-            upstreams,
-            issuers,
-            names,
-            tls,
-            good,
-            expired,
-            seen,
-            trapped,
-            _tasks: tasks,
-        })
+        Ok(Self { upstreams, issuers, names, tls, good, expired, seen, trapped, _tasks: tasks })
     }
 
     /// Shows certificates that have expired, or good ones again.
@@ -200,11 +185,9 @@ impl StandIns {
 
 fn serving(issued: &certs::dev::Issued) -> Result<Arc<ServerConfig>, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("a certificate just made: {error}");
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(issued.cert.as_bytes()).collect();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(issued.cert.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes());
-    let (chain, key) =
-        (chain.map_err(|error| wrong(&error))?, key.map_err(|error| wrong(&error))?);
+    let (chain, key) = (chain.map_err(|error| wrong(&error))?, key.map_err(|error| wrong(&error))?);
     let builder = ServerConfig::builder_with_provider(certs::provider());
     let mut config = builder
         .with_safe_default_protocol_versions()

@@ -5,7 +5,10 @@ use std::{fs, io};
 use config::{Algorithm, Config, IssuerKind, Keys, Located};
 
 use super::{Place, secret, secret_file};
-use crate::cli::drill::{stand_ins::port, tokens::{Mint, keys_file}};
+use crate::cli::drill::{
+    stand_ins::port,
+    tokens::{Mint, keys_file},
+};
 
 /// Lets stand-ins vouch for callers.
 pub(super) fn replace(

@@ -82,11 +82,7 @@ fn moved(url: &Url, external: bool, place: &Place<'_>) -> Url {
     Url { host, port, ..url.clone() }
 }
 
-fn credentials(
-    config: &mut Config,
-    place: &Place<'_>,
-    notes: &mut Vec<String>,
-) -> io::Result<()> {
+fn credentials(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io::Result<()> {
     use CredentialKind as K;
     let upstreams = config.upstreams.clone();
     let issuers = port(&place.sockets.issuers);
@@ -118,7 +114,9 @@ fn credentials(
                 let plain = serde_json::json!({"kind": "header", "prefix": "Bearer "});
                 *credential = serde_json::from_value(plain).expect("it is a credential");
                 credential.value_file = file();
-                notes.push(format!("credential `{name}` is a plain header: no GitHub grants tokens here"));
+                notes.push(format!(
+                    "credential `{name}` is a plain header: no GitHub grants tokens here"
+                ));
             }
         }
     }
