@@ -33,6 +33,7 @@ const CALM_MAX: Duration = Duration::from_secs(2);
 const MOMENT: Duration = Duration::from_millis(200);
 /// Beyond what a breaker rests, a recovery may take so long.
 const PATIENCE: Duration = Duration::from_secs(12);
+const STARTS_MAX: u32 = 5;
 /// Of what must not matter, so much may go wrong for other reasons, in percent.
 const NOT_ALL: f64 = 95.0;
 
@@ -53,7 +54,7 @@ pub(super) async fn drill(
     folder: &Path,
     pace: Pace,
 ) -> Result<Outcome, String> {
-    let mut stage = Stage::start(&written, folder).await?;
+    let mut stage = start(&written, folder).await?;
     let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
     let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
     let client = Arc::new(client);
@@ -113,6 +114,19 @@ pub(super) async fn drill(
     broken.extend(promises(fault, &drilled, &made));
     let row = Row::ran(fault, Drilled { broken, ..drilled });
     Ok(Outcome { row, driven: aims.len(), left, notes })
+}
+
+/// Starts a copy; again if somebody else was given one of its ports meanwhile.
+async fn start(written: &Config, folder: &Path) -> Result<Stage, String> {
+    for _ in 1..STARTS_MAX {
+        match Stage::start(written, folder).await {
+            Err(error) if error.contains("cannot listen on") => {
+                std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
+            }
+            started => return started,
+        }
+    }
+    Stage::start(written, folder).await
 }
 
 /// How long a recovery may take.
