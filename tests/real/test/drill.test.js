@@ -242,7 +242,7 @@ test('a table tells what was not driven, and a folder is left where that is aske
   assert.equal(code, 0, out + err);
   assert.deepEqual(out.split('\n')[0].split(/ {2,}/), HEADER);
   assert.match(out, /^redis-down .*n\/a: limits are not shared$/m);
-  assert.match(out, /^1 aim driven$/m);
+  assert.match(out, /^1 of 2 routes and hosts driven$/m);
   assert.match(out, /^not driven, its bodies are judged \(`graphql`\).*: route spacelift on spacelift$/m);
   assert.match(out, /^in the copy: limits of rate and pace are lifted/m);
   const [, where] = err.match(/the copies are in `(.*)`/);

@@ -140,9 +140,7 @@ fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of
     for workspace in workspaces(config, listener) {
         let known = config.workspaces.named.get(&workspace).map_or(&nobody, |w| &w.value);
         for issuer in mint.names() {
-            let person =
-                person(mint.is_backstage(issuer), &route.options.access, &workspace, known);
-            let shown = Shown::Token { issuer: issuer.to_owned(), person };
+            let shown = somebody(mint, issuer, &route.options.access, &workspace, known);
             ways.push(way(Some((&workspace, known)), shown));
         }
         if !config.identity.client_certificates.is_empty() {
@@ -171,14 +169,19 @@ fn workspaces(config: &Config, listener: &Listener) -> Vec<Name> {
 }
 
 /// Somebody who is a member of a workspace, and whom a route lets pass.
-fn person(backstage: bool, access: &Access, name: &Name, workspace: &Workspace) -> Person {
+fn somebody(
+    mint: &Mint,
+    issuer: &str,
+    access: &Access,
+    name: &Name,
+    workspace: &Workspace,
+) -> Shown {
+    let backstage = mint.is_backstage(issuer);
     let first = |all: &[String]| all.first().cloned().into_iter().collect::<Vec<_>>();
     let mut groups = first(&workspace.groups);
-    if access.callers.is_empty() && access.roles.is_empty() || backstage {
-        // The workspace's own group may be one that the route asks for.
-        if !access.groups.iter().any(|group| groups.contains(group)) {
-            groups.extend(first(&access.groups));
-        }
+    // The workspace's own group may be one that the route asks for.
+    if !access.groups.iter().any(|group| groups.contains(group)) {
+        groups.extend(first(&access.groups));
     }
     let known = access.callers.first().or_else(|| workspace.callers.first()).cloned();
     let subject = known.unwrap_or_else(|| {
@@ -191,7 +194,9 @@ fn person(backstage: bool, access: &Access, name: &Name, workspace: &Workspace) 
     });
     let listed = !workspace.groups.is_empty() || !workspace.callers.is_empty();
     let workspaces = if listed { Vec::new() } else { vec![name.to_string()] };
-    Person { subject, roles: first(&access.roles), groups, workspaces }
+    let person = Person { subject, roles: first(&access.roles), groups, workspaces };
+    mint.know(&person);
+    Shown::Token { issuer: issuer.to_owned(), person }
 }
 
 /// A path that a route takes.
@@ -236,9 +241,7 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
         let nobody = Workspace::default();
         let known = known.map_or(&nobody, |known| &known.value);
         for issuer in mint.names() {
-            let access = Access::default();
-            let person = person(mint.is_backstage(issuer), &access, &workspace, known);
-            shown.push(Shown::Token { issuer: issuer.to_owned(), person });
+            shown.push(somebody(mint, issuer, &Access::default(), &workspace, known));
         }
     }
     let mut aims = Vec::new();
@@ -271,4 +274,63 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
         }
     }
     aims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aims(config: &str) -> (Vec<Aim>, Vec<Left>) {
+        let text = format!(
+            "version: stagedoor/v1\nlisteners: {{e: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+             upstreams: {{up: {{url: 'http://a'}}}}\n{config}"
+        );
+        let loaded = config::parse("s.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mut mint = Mint::default();
+        for (name, issuer) in &loaded.config.identity.issuers {
+            mint.add(name, issuer, None);
+        }
+        all(&loaded.config, &mint)
+    }
+
+    #[test]
+    fn a_route_is_asked_for_by_whom_it_lets_pass() {
+        let (aims, left) = aims(
+            "identity: {issuers: {i: {issuer: 'https://i', audiences: [a]}}}\n\
+             workspaces: {named: {w: {groups: [g], resources: {stack: ['w-*']}}}}\n\
+             routes:\n\
+             - {name: r, hosts: ['*.a.example'], methods: [ANY], path: '/{workspace}/{stack}/{x}/**', upstream: up, class: action, options: {access: {roles: [deployer], groups: [h]}, resources: {stack: stack}}}\n",
+        );
+        assert!(left.is_empty());
+        let [Call::Request { method, url, action, header, shown, .. }] = &aims[0].ways[..] else {
+            panic!("there is one way")
+        };
+        assert_eq!((method.as_str(), *action), ("POST", true));
+        assert_eq!(url, "http://drill.a.example:1/w/w-drill/drill/drill");
+        assert_eq!(header.as_ref().map(|(_, value)| value.as_str()), Some("w"));
+        let text = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let person = Person {
+            subject: "drill".to_owned(),
+            roles: text(&["deployer"]),
+            groups: text(&["g", "h"]),
+            workspaces: Vec::new(),
+        };
+        assert_eq!(*shown, Shown::Token { issuer: "i".to_owned(), person });
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_has_a_reason() {
+        let (aims, left) = aims(
+            "routes:\n\
+             - {name: closed, methods: [GET], path: /a, upstream: up, class: read, options: {closed: true, public: true}}\n\
+             - {name: posted, methods: [POST], path: /b, upstream: up, class: read, options: {public: true}}\n\
+             - {name: open, methods: [HEAD], path: /, upstream: up, class: read, options: {public: true}}\n",
+        );
+        assert_eq!(aims.len(), 1);
+        assert_eq!(aims[0].of, "route open on e");
+        let left: Vec<_> = left.iter().map(|left| (&*left.of, &*left.why)).collect();
+        let expected =
+            [("route closed on e", "closed"), ("route posted on e", "a read that takes no GET")];
+        assert_eq!(left, expected);
+    }
 }

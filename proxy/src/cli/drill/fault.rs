@@ -36,7 +36,7 @@ pub(super) enum Fault {
     OwnCertExpired,
     /// Issuers break every connection; callers come with new tokens.
     IdpDown,
-    /// Issuers answer two seconds late, and their keys are new ones.
+    /// Issuers answer one and a half seconds late, and their keys are new ones.
     IdpSlow,
     /// Issuers sign with new keys.
     JwksRotated,
@@ -51,6 +51,8 @@ pub(super) enum Fault {
 }
 
 const LATE: Duration = Duration::from_secs(2);
+/// Whoever waits for an issuer waits for 3 s.
+const ISSUER_LATE: Duration = Duration::from_millis(1500);
 /// Where clouds tell secrets to whoever asks.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Addresses of private networks, of which the first is taken that the config does not allow.
@@ -152,7 +154,7 @@ impl Fault {
             Self::IdpDown => _ = stand_ins.issuers.send_replace(Mood::Away),
             Self::IdpSlow => {
                 stage.rotate().await?;
-                stage.stand_ins.issuers.send_replace(Mood::Late(LATE));
+                stage.stand_ins.issuers.send_replace(Mood::Late(ISSUER_LATE));
             }
             Self::JwksRotated => stage.rotate().await?,
             Self::DnsPoison => {
@@ -243,4 +245,29 @@ fn is_private(config: &Config, ip: Ipv4Addr) -> bool {
 
 fn write(file: &std::path::Path, text: &str) -> Result<(), String> {
     fs::write(file, text).map_err(|error| format!("cannot write `{}`: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_poison_is_never_what_the_config_allows() {
+        let check = |more: &str, expected: &[&str]| {
+            let text = format!(
+                "version: stagedoor/v1\nlisteners: {{o: {{kind: forward, address: '127.0.0.1:1', plugin: x{more}\n"
+            );
+            let loaded = config::parse("s.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+            let found: Vec<String> =
+                poison(&loaded.config).iter().map(Ipv4Addr::to_string).collect();
+            assert_eq!(found, expected, "{more}");
+        };
+        check("}}", &["169.254.169.254", "10.66.66.66", "127.66.66.66"]);
+        check(", report_only: true}}", &["169.254.169.254", "127.66.66.66"]);
+        let private = |net: &str| {
+            format!("}}}}\negress: {{private: [{{host: a.example, addresses: [{net}]}}]}}")
+        };
+        check(&private("10.0.0.0/8"), &["169.254.169.254", "172.31.66.66", "127.66.66.66"]);
+        check(&private("169.254.0.0/16"), &["10.66.66.66", "127.66.66.66"]);
+    }
 }

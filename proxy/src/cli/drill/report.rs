@@ -100,7 +100,8 @@ impl Report {
         let mut lines = vec![HEADER.map(str::to_owned)];
         lines.extend(self.rows.iter().map(Row::cells));
         let mut text = table(&lines);
-        let _ = writeln!(text, "\n{} driven", crate::cli::counted(self.driven as u64, "aim"));
+        let all = self.driven + self.left.len();
+        let _ = writeln!(text, "\n{} of {all} routes and hosts driven", self.driven);
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for left in &self.left {
             reasons.entry(&left.why).or_default().push(&left.of);
@@ -216,7 +217,7 @@ fault         admitted  added p50/p99  lost  twice  back after  callers saw
 upstream-500       3 %              -     1      0      26.1 s  503 breaker_open x18, 500 of the upstream x2
 redis-down           -              -     -      -           -  n/a: limits are not shared
 
-4 aims driven
+4 of 5 routes and hosts driven
 not driven, closed: route a on edge
 BROKEN upstream-500: 1 exchange answered and not on record
 ";

@@ -33,6 +33,8 @@ const CALM_MAX: Duration = Duration::from_secs(2);
 const MOMENT: Duration = Duration::from_millis(200);
 /// Beyond what a breaker rests, a recovery may take so long.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// Nobody waits longer until everything was asked for once.
+const ROUND_MAX: Duration = Duration::from_secs(60);
 const STARTS_MAX: u32 = 5;
 /// Of what must not matter, so much may go wrong for other reasons, in percent.
 const NOT_ALL: f64 = 95.0;
@@ -70,9 +72,15 @@ pub(super) async fn drill(
         let row = Row::not(fault, "nothing that it would break can be driven");
         return Ok(Outcome { row, driven: aims.len(), left, notes });
     }
-    let load = Load::begin(Arc::clone(&client), &aims, pace.every);
     // Everything is asked for at least once.
-    let round = pace.every * u32::try_from(aims.len()).unwrap_or(u32::MAX);
+    let round = pace.every.saturating_mul(u32::try_from(aims.len()).unwrap_or(u32::MAX));
+    if round > ROUND_MAX {
+        return Err(format!(
+            "{} routes and hosts take too long at this rate; raise `--rate`",
+            aims.len()
+        ));
+    }
+    let load = Load::begin(Arc::clone(&client), &aims, pace.every);
     load.go_on(Phase::Calm, (pace.time / 2).min(CALM_MAX).max(round)).await;
     load.go_on(Phase::Between, MOMENT).await;
     fault.begin(&mut stage).await?;

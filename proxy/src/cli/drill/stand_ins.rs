@@ -95,7 +95,7 @@ pub(super) struct StandIns {
     expired: Arc<ServerConfig>,
     seen: Arc<Upstream>,
     trapped: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl StandIns {
@@ -144,7 +144,7 @@ impl StandIns {
         });
         begun.map_err(|error| told(&error))?;
         let trapped = Arc::default();
-        Ok(Self { upstreams, issuers, names, tls, good, expired, seen, trapped, _tasks: tasks })
+        Ok(Self { upstreams, issuers, names, tls, good, expired, seen, trapped, tasks })
     }
 
     /// Shows certificates that have expired, or good ones again.
@@ -163,7 +163,7 @@ impl StandIns {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
             let trapped = Arc::clone(&self.trapped);
-            self._tasks.spawn(async move {
+            self.tasks.spawn(async move {
                 while listener.accept().await.is_ok() {
                     trapped.fetch_add(1, Ordering::Relaxed);
                 }

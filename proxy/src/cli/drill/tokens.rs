@@ -1,6 +1,6 @@
 //! Tokens as the config's issuers would make them, and the issuers that vouch for them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use config::{Algorithm, Claim, Issuer, IssuerKind};
@@ -28,8 +28,8 @@ pub(super) struct Person {
 #[derive(Default)]
 pub(super) struct Mint {
     issuers: Vec<(String, Issuer, Key)>,
-    /// What Backstage knows of its users.
-    people: Mutex<Vec<Person>>,
+    /// The groups that Backstage knows of its users.
+    groups: Mutex<HashMap<String, Vec<String>>>,
 }
 
 enum Key {
@@ -76,16 +76,25 @@ impl Mint {
         }
     }
 
+    /// Lets Backstage know somebody. All groups must be known before the first is asked for, because
+    /// the proxy remembers them.
+    pub(super) fn know(&self, person: &Person) {
+        let mut all = self.groups.lock();
+        let known = all.entry(person.subject.clone()).or_default();
+        known.extend(
+            person
+                .groups
+                .iter()
+                .filter(|group| !known.contains(group))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+    }
+
     /// A token of an issuer for somebody.
     pub(super) fn token(&self, name: &str, person: &Person) -> String {
         let Some((issuer, key)) = self.find(name) else { return String::new() };
         let claims = claims(issuer, person);
-        if issuer.kind == IssuerKind::Backstage {
-            let mut people = self.people.lock();
-            if !people.contains(person) {
-                people.push(person.clone());
-            }
-        }
         let kind = match (issuer.kind, issuer.token_types.first()) {
             (IssuerKind::Backstage, _) => "vnd.backstage.user",
             (_, Some(kind)) => kind,
@@ -123,9 +132,7 @@ impl Mint {
     fn user_info(&self, asked: &Request<Bytes>) -> Value {
         let shown = asked.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let subject = shown.and_then(subject).unwrap_or_default();
-        let people = self.people.lock();
-        let groups = people.iter().find(|person| person.subject == subject);
-        let groups = groups.map(|person| person.groups.clone()).unwrap_or_default();
+        let groups = self.groups.lock().get(&subject).cloned().unwrap_or_default();
         json!({"claims": {"sub": subject, "ent": groups}})
     }
 }
