@@ -1,8 +1,12 @@
 //! What is different between two configs, in effect: not in their text.
 
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::Config;
+use crate::{Config, Located, Route};
 
 /// More than this are counted and not told.
 const TOLD_MAX: usize = 100;
@@ -12,15 +16,67 @@ const VALUE_MAX: usize = 200;
 /// Each member that is different, with what it was and is: `` routes[pay].class: "read" → "action" ``.
 /// Entries that have a name are told by it.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let value = |config| serde_json::to_value(config).expect("a config is JSON");
+    // By section, and routes by route: what is the same is not looked into, and of thousands of routes
+    // most are. Written out, so that no section is forgotten.
+    let Config {
+        version: _,
+        listeners,
+        identity,
+        workspaces,
+        plugins,
+        credentials,
+        upstreams,
+        presets,
+        routes,
+        egress,
+        rate_limit,
+        headers,
+        control,
+        audit,
+        process,
+    } = old;
     let mut changes = Vec::new();
-    compare("", Some(&value(old)), Some(&value(new)), &mut changes);
+    section("listeners", listeners, &new.listeners, &mut changes);
+    section("identity", identity, &new.identity, &mut changes);
+    section("workspaces", workspaces, &new.workspaces, &mut changes);
+    section("plugins", plugins, &new.plugins, &mut changes);
+    section("credentials", credentials, &new.credentials, &mut changes);
+    section("upstreams", upstreams, &new.upstreams, &mut changes);
+    section("presets", presets, &new.presets, &mut changes);
+    entries("routes", &named(routes), &named(&new.routes), &mut changes);
+    section("egress", egress, &new.egress, &mut changes);
+    section("rate_limit", rate_limit, &new.rate_limit, &mut changes);
+    section("headers", headers, &new.headers, &mut changes);
+    section("control", control, &new.control, &mut changes);
+    section("audit", audit, &new.audit, &mut changes);
+    section("process", process, &new.process, &mut changes);
     let more = changes.len().saturating_sub(TOLD_MAX);
     changes.truncate(TOLD_MAX);
     if more > 0 {
         changes.push(format!("and {more} more"));
     }
     changes
+}
+
+fn section<T: Serialize + PartialEq>(name: &str, old: &T, new: &T, changes: &mut Vec<String>) {
+    if old != new {
+        compare(name, Some(&value(old)), Some(&value(new)), changes);
+    }
+}
+
+fn value(part: &impl Serialize) -> Value {
+    serde_json::to_value(part).expect("a config is JSON")
+}
+
+/// Entries by their names. Of several with the same name the first.
+type ByName<'a, T> = IndexMap<&'a str, &'a T>;
+
+fn named(routes: &[Located<Route>]) -> ByName<'_, Located<Route>> {
+    let mut named = ByName::with_capacity(routes.len());
+    for route in routes {
+        named.entry(&*route.name).or_insert(route);
+    }
+    named
 }
 
 fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<String>) {
@@ -33,36 +89,48 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut V
                 compare(&format!("{path}{dot}{name}"), old.get(name), new.get(name), changes);
             }
         }
-        (Some(Value::Array(old)), Some(Value::Array(new))) => entries(path, old, new, changes),
+        (Some(Value::Array(old)), Some(Value::Array(new))) => list(path, old, new, changes),
         (old, new) => changes.push(format!("{path}: {} → {}", shown(old), shown(new))),
     }
 }
 
-fn entries(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<String>) {
-    let name = |entry: &Value| entry.get("name").and_then(Value::as_str).map(str::to_owned);
-    let names: Option<Vec<String>> = old.iter().chain(new).map(name).collect();
-    let Some(mut names) = names else {
-        for at in 0..old.len().max(new.len()) {
-            compare(&format!("{path}[{at}]"), old.get(at), new.get(at), changes);
-        }
-        return;
-    };
-    let by_name = |entries: &[Value]| entries.iter().filter_map(name).collect::<Vec<_>>();
-    let in_order = |wanted: &[Value], other: &[Value]| {
-        let mut both = by_name(wanted);
-        both.retain(|name| by_name(other).contains(name));
-        both
-    };
-    if in_order(old, new) != in_order(new, old) {
+/// Takes no longer than there are entries.
+fn entries<T: Serialize + PartialEq>(
+    path: &str,
+    old: &ByName<'_, T>,
+    new: &ByName<'_, T>,
+    changes: &mut Vec<String>,
+) {
+    let stayed = old.keys().filter(|name| new.contains_key(*name));
+    if stayed.ne(new.keys().filter(|name| old.contains_key(*name))) {
         changes.push(format!("{path}: in another order"));
     }
-    names.sort();
-    names.dedup();
-    for wanted in names {
-        let named = |entry: &&Value| name(entry).as_ref() == Some(&wanted);
-        let (old, new) = (old.iter().find(named), new.iter().find(named));
-        compare(&format!("{path}[{wanted}]"), old, new, changes);
+    let names: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+    for name in names {
+        let (old, new) = (old.get(name), new.get(name));
+        if old != new {
+            let (old, new) = (old.map(value), new.map(value));
+            compare(&format!("{path}[{name}]"), old.as_ref(), new.as_ref(), changes);
+        }
     }
+}
+
+/// Entries that all have a name are told by it, others by their place.
+fn list(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<String>) {
+    if let (Some(old), Some(new)) = (by_name(old), by_name(new)) {
+        return entries(path, &old, &new, changes);
+    }
+    for at in 0..old.len().max(new.len()) {
+        compare(&format!("{path}[{at}]"), old.get(at), new.get(at), changes);
+    }
+}
+
+fn by_name(entries: &[Value]) -> Option<ByName<'_, Value>> {
+    let mut named = ByName::with_capacity(entries.len());
+    for entry in entries {
+        named.entry(entry.get("name")?.as_str()?).or_insert(entry);
+    }
+    Some(named)
 }
 
 fn shown(value: Option<&Value>) -> String {

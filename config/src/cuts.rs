@@ -1,9 +1,11 @@
 //! What was cut out of a config because it was wrong, so that nothing is judged by its absence.
 
+use std::sync::Arc;
+
 use crate::tree::{Node, Value};
 
 /// A tree with its cuts.
-pub(crate) struct Cuts(Node);
+pub(crate) struct Cuts(Arc<Node>);
 
 /// Where entries stand that are judged together.
 const SECTIONS: [&[&str]; 11] = [
@@ -22,9 +24,13 @@ const SECTIONS: [&[&str]; 11] = [
 
 impl Cuts {
     /// Cuts every entry as a whole that something was cut from: what is left of it nobody meant.
-    pub(crate) fn new(mut tree: Node) -> Self {
+    pub(crate) fn new(mut shared: Arc<Node>) -> Self {
+        if !is_damaged(&shared) {
+            return Self(shared);
+        }
+        let tree = Arc::make_mut(&mut shared);
         for path in SECTIONS {
-            let section = path.iter().try_fold(&mut tree, |node, step| match &mut node.value {
+            let section = path.iter().try_fold(&mut *tree, |node, step| match &mut node.value {
                 Value::Map(entries) => {
                     entries.iter_mut().find(|(key, _)| key.name == *step).map(|(_, node)| node)
                 }
@@ -41,12 +47,12 @@ impl Cuts {
                 }
             }
         }
-        Self(tree)
+        Self(shared)
     }
 
     /// What is left.
-    pub(crate) fn rest(&self) -> &Node {
-        &self.0
+    pub(crate) fn rest(&self) -> Arc<Node> {
+        Arc::clone(&self.0)
     }
 
     /// The names in a section, also those of what was cut.
@@ -76,7 +82,7 @@ impl Cuts {
         if self.0.get("include").is_some() {
             return Err(true);
         }
-        path.iter().try_fold(&self.0, |node, step| {
+        path.iter().try_fold(&*self.0, |node, step| {
             let Value::Map(entries) = &node.value else { return Err(is_cut(node)) };
             node.get(step).ok_or_else(|| entries.iter().any(|(_, node)| is_cut(node)))
         })

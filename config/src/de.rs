@@ -3,6 +3,8 @@
 //! serde stops at the first mistake. So what is wrong is noted, cut out of the tree, and the rest
 //! read again, until nothing wrong is left.
 
+use std::sync::Arc;
+
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, MapAccess,
     SeqAccess, Unexpected, VariantAccess, Visitor, value::StrDeserializer,
@@ -21,19 +23,22 @@ pub(crate) use crate::words::suggestion;
 const MISTAKES_MAX: usize = 100;
 
 /// Reads a value, noting every mistake. `None` if there was one.
-pub(crate) fn read<T: DeserializeOwned>(tree: &Node, problems: &mut Problems) -> Option<T> {
+pub(crate) fn read<T: DeserializeOwned>(
+    tree: impl Into<Arc<Node>>,
+    problems: &mut Problems,
+) -> Option<T> {
     let before = problems.len();
-    let (value, _) = read_on(tree, problems)?;
+    let (value, _) = read_on(&tree.into(), problems)?;
     (problems.len() == before).then_some(value)
 }
 
-/// Reads a value, noting every mistake: what it is without them, and the tree without them. `None`
-/// if nothing is left.
+/// Reads a value, noting every mistake: what it is without them, and the tree without them, which is
+/// the same tree if there are none. `None` if nothing is left.
 pub(crate) fn read_on<T: DeserializeOwned>(
-    tree: &Node,
+    tree: &Arc<Node>,
     problems: &mut Problems,
-) -> Option<(T, Node)> {
-    let mut rest = tree.clone();
+) -> Option<(T, Arc<Node>)> {
+    let mut rest = Arc::clone(tree);
     for _ in 0..MISTAKES_MAX {
         let mut mistake = match T::deserialize(Reader { node: &rest }) {
             Ok(value) => return Some((value, rest)),
@@ -52,7 +57,7 @@ pub(crate) fn read_on<T: DeserializeOwned>(
             None => problems.add(place, mistake.message.about(&shown(&path))),
         }
         path.extend(mistake.unknown);
-        match find(&mut rest, &path) {
+        match find(Arc::make_mut(&mut rest), &path) {
             Some(node) if !path.is_empty() => node.value = Value::Cut,
             _ => return None,
         }
@@ -476,8 +481,7 @@ mod tests {
 
     fn read_text<T: DeserializeOwned>(text: &str) -> Result<T, Vec<String>> {
         let mut problems = Problems::default();
-        let read =
-            tree::parse("t", text, &mut problems).and_then(|tree| read(&tree, &mut problems));
+        let read = tree::parse("t", text, &mut problems).and_then(|tree| read(tree, &mut problems));
         read.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
     }
 

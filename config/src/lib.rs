@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod balance;
 mod breaker;
 mod changes;
 mod check;
@@ -16,13 +17,16 @@ mod date;
 mod de;
 mod duration;
 mod egress;
+mod ejection;
 mod env;
 mod fallback;
 mod graphql;
 mod header_name;
 mod headers;
+mod health_check;
 mod host_port;
 mod host_rule;
+mod idempotency;
 mod identity;
 mod include;
 mod listeners;
@@ -50,12 +54,15 @@ mod url;
 mod words;
 mod workspaces;
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, Class};
 pub use audit::{Audit, Checkpoints};
+pub use balance::{Balance, BalanceKind, HashBy};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
@@ -67,12 +74,15 @@ pub use egress::{
     Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
     shipped_hosts,
 };
+pub use ejection::Ejection;
 pub use fallback::Fallback;
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::HeaderName;
 pub use headers::Headers;
+pub use health_check::{HealthCheck, Statuses};
 pub use host_port::HostPort;
 pub use host_rule::HostRule;
+pub use idempotency::{Idempotency, IdempotencyScope};
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };
@@ -205,20 +215,19 @@ impl Default for Process {
 
 impl Config {
     /// All routes: the operator's own, then those of the presets in use, each at its place.
-    pub fn all_routes(&self) -> Vec<Located<Route>> {
-        let mut all = self.routes.clone();
+    pub fn all_routes(&self) -> Vec<Cow<'_, Located<Route>>> {
+        let mut all: Vec<_> = self.routes.iter().map(Cow::Borrowed).collect();
         for (used, preset) in self.presets_used() {
             let routes = used.routes(&preset);
-            all.extend(
-                routes.into_iter().map(|route| Located { value: route, place: used.place.clone() }),
-            );
+            let at = |value| Located { value, place: used.place.clone() };
+            all.extend(routes.into_iter().map(at).map(Cow::Owned));
         }
         all
     }
 
     /// The plugins that something here is of, in the order of their names.
     pub(crate) fn known_plugins(&self) -> std::collections::BTreeSet<Name> {
-        let routes = self.all_routes().into_iter().filter_map(|route| route.value.plugin);
+        let routes = self.all_routes().into_iter().filter_map(|route| route.plugin.clone());
         let listeners = self.listeners.values().filter_map(|listener| listener.plugin.clone());
         let callers = self.egress.callers.values().filter_map(|caller| caller.plugin.clone());
         let rules = self.egress.rules.iter().flat_map(|rule| rule.plugins.clone());
@@ -244,6 +253,6 @@ impl Config {
 fn read_shipped<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {
     let mut problems = Problems::default();
     let tree = tree::parse(name, text, &mut problems);
-    tree.and_then(|tree| de::read(&tree, &mut problems))
+    tree.and_then(|tree| de::read(tree, &mut problems))
         .unwrap_or_else(|| panic!("a shipped preset is valid, but:\n{problems}"))
 }

@@ -64,17 +64,21 @@ pub fn load_from(
 ) -> Result<Loaded, Problems> {
     let mut problems = Problems::default();
     if let Some(whole) = include::read(path, files, variable, &mut problems)
-        && let Some((read, rest)) = de::read_on::<Config>(&whole.tree, &mut problems)
-        && let cuts = Cuts::new(rest)
-        && let Some(config) = de::read::<Config>(cuts.rest(), &mut Problems::default())
+        && let tree = Arc::new(whole.tree)
+        && let Some((read, rest)) = de::read_on::<Config>(&tree, &mut problems)
     {
-        let mut found = check::check(&config, &read, cuts);
-        if problems.is_empty() && found.problems.is_empty() {
-            found.warnings.sort();
-            let (warnings, files) = (found.warnings, whole.files);
-            return Ok(Loaded { config, warnings, files, tree: Arc::new(whole.tree) });
+        let cuts = Cuts::new(rest);
+        if problems.is_empty() {
+            let mut found = check::check(&read, &read, cuts);
+            if found.problems.is_empty() {
+                found.warnings.sort();
+                let (warnings, files) = (found.warnings, whole.files);
+                return Ok(Loaded { config: read, warnings, files, tree });
+            }
+            problems.extend(found.problems);
+        } else if let Some::<Config>(rest) = de::read(cuts.rest(), &mut Problems::default()) {
+            problems.extend(check::check(&rest, &read, cuts).problems);
         }
-        problems.extend(found.problems);
     }
     problems.sort();
     Err(problems)

@@ -5,14 +5,19 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, Duration, Located, Name, Pace, Retries, Timeouts, Url};
+use crate::{
+    Balance, Breaker, Duration, Ejection, HealthCheck, Idempotency, Located, Name, Pace, Retries,
+    Timeouts, Url,
+};
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Scheme, host and port, for example `https://dxcp.delivery.svc:8443`. A path, as in
-    /// `https://github.corp.example/api/v3`, is put before that of each request.
+    /// `https://github.corp.example/api/v3`, is put before that of each request. The name is looked up
+    /// every 5 s, and may have several addresses, as that of a headless Service in Kubernetes: up to
+    /// 256 of them are used.
     pub url: Located<Url>,
     /// Whether it is somebody else's, for example `https://api.github.com`. Its name must then lead
     /// to public addresses (or those of `egress.private`), and it learns nothing of the portal:
@@ -48,9 +53,21 @@ pub struct Upstream {
     /// When it is left alone for a while.
     #[serde(default)]
     pub breaker: Breaker,
+    /// When one of its addresses is left alone for a while.
+    #[serde(default)]
+    pub ejection: Ejection,
+    /// How its addresses are asked whether they are well. Default: they are not asked.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+    /// Which of its addresses a request goes to.
+    #[serde(default)]
+    pub balance: Balance,
     /// Whether reads that failed are asked again.
     #[serde(default)]
     pub retries: Retries,
+    /// Whose an `Idempotency-Key` is. Default: it reaches the upstream as it came.
+    #[serde(default)]
+    pub idempotency: Option<Idempotency>,
     /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
     /// client's, APIs their own.
     #[serde(default)]

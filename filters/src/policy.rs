@@ -1,6 +1,7 @@
 //! What the config means: every filter, made ready. It never changes; a reload makes another.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -77,7 +78,7 @@ impl Policy {
         Self {
             digest: Label::lossy(digest),
             listeners: written.listeners.iter().map(|(name, l)| listener(name, l)).collect(),
-            routes: Routes::new(&names, routes(written)),
+            routes: Routes::new(&names, routes(written, &written.all_routes())),
             identity: Identity::new(written),
             workspaces: Workspaces::new(written),
             plugins: Plugins::new(written),
@@ -107,12 +108,14 @@ fn listener(name: &config::Name, written: &config::Listener) -> Listener {
     }
 }
 
-fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
-    let all = written.all_routes();
+fn routes<'a>(
+    written: &config::Config,
+    all: &'a [Cow<'_, config::Located<config::Route>>],
+) -> Vec<(Arc<Route>, &'a config::Route)> {
     // Where several plugins share an upstream, or it is several hosts, each has a breaker of its own.
     let mut plugins: HashMap<&config::Name, HashSet<Option<&config::Name>>> = HashMap::new();
     let mut hosts: HashMap<&config::Name, HashSet<Option<Label>>> = HashMap::new();
-    for route in &all {
+    for route in all {
         let upstream = &route.upstream.value;
         plugins.entry(upstream).or_default().insert(route.plugin.as_ref());
         if written.upstreams[upstream].preserve_host {
@@ -175,7 +178,7 @@ fn routes(written: &config::Config) -> Vec<(Arc<Route>, config::Route)> {
                 timeouts: route.options.timeouts.or(upstream.timeouts).into(),
                 options: route.options.clone(),
             };
-            (Arc::new(run), route.clone())
+            (Arc::new(run), route)
         })
         .collect()
 }

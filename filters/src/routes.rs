@@ -118,7 +118,7 @@ struct Methods(Vec<(config::Method, usize)>);
 impl Routes {
     /// Puts `routes` where they are found. `listeners` are the names of the listeners, in order;
     /// `written` says for each route what the operator wrote.
-    pub fn new(listeners: &[&str], routes: Vec<(Arc<Route>, config::Route)>) -> Self {
+    pub fn new(listeners: &[&str], routes: Vec<(Arc<Route>, &config::Route)>) -> Self {
         let mut this = Self {
             all: Vec::with_capacity(routes.len()),
             listeners: listeners.iter().map(|_| Hosts::default()).collect(),
@@ -128,7 +128,7 @@ impl Routes {
                 let on = written.listeners.is_empty()
                     || written.listeners.iter().any(|name| &*name.value == *listener);
                 if on {
-                    hosts.put(&written, index);
+                    hosts.put(written, index);
                 }
             }
             this.all.push(route);

@@ -6,6 +6,7 @@ use crate::{
     Denial,
     assertion::Assertions,
     breaker::Breakers,
+    health::Health,
     idempotency::InFlight,
     identity::{Keys, Tokens},
     pace::Paces,
@@ -29,6 +30,8 @@ pub struct State {
     pub limiters: Limiters,
     /// Which upstreams are left alone.
     pub breakers: Breakers,
+    /// How each of their addresses does.
+    pub health: Health,
     /// What an operator has switched open or closed.
     pub switches: Switches,
     /// When each upstream may be asked next.
@@ -62,6 +65,7 @@ impl State {
             tunnels: Tunnels::default(),
             limiters: Limiters::default(),
             breakers: Breakers::default(),
+            health: Health::default(),
             switches: Switches::default(),
             paces: Paces::default(),
             in_flight: InFlight::default(),

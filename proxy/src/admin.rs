@@ -12,7 +12,12 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
 use serde_json::{Value, json};
 
-use crate::{audit::Head, clock, live::Stage, reload::Source};
+use crate::{
+    audit::Head,
+    clock,
+    live::{Live, Stage},
+    reload::Source,
+};
 
 /// Answers operators.
 pub struct Admin(pub Arc<Stage>);
@@ -53,6 +58,7 @@ impl Admin {
             "/config" if read => json(StatusCode::OK, &config(stage)),
             "/state" if read => json(StatusCode::OK, &state(stage)),
             "/jwks" if read => jwks(stage),
+            "/config/history" if read => json(StatusCode::OK, &json!(stage.history.all())),
             "/audit/head" if read => audit_head(stage).await,
             "/reload" if *method == Method::POST => {
                 if let Some(refused) = from_page(head) {
@@ -66,13 +72,12 @@ impl Admin {
                 };
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
-            "/livez" | "/readyz" | "/metrics" | "/config" | "/state" | "/jwks" | "/audit/head" => {
-                another_method("GET, HEAD")
-            }
+            "/livez" | "/readyz" | "/metrics" | "/config" | "/config/history" | "/state"
+            | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /state /jwks /audit/head /switches, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /config/history /state /jwks /audit/head /switches, and POST /reload\n",
             ),
         }
     }
@@ -228,17 +233,8 @@ fn state(stage: &Stage) -> Value {
         })
     });
     let (verified, strangers) = stage.state.limiters.len();
-    let upstreams: Vec<Value> = live
-        .loaded
-        .config
-        .upstreams
-        .keys()
-        .map(|name| {
-            let addresses =
-                live.upstreams.get(&name.into()).map_or(0, crate::upstreams::Upstream::len);
-            json!({"name": name, "addresses": addresses})
-        })
-        .collect();
+    let upstreams: Vec<Value> =
+        live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "config": live.policy.digest.as_str(),
@@ -266,6 +262,25 @@ fn state(stage: &Stage) -> Value {
             "ship": shipping,
         },
     })
+}
+
+fn upstream(name: &config::Name, live: &Live) -> Value {
+    let facts = live.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
+    let addresses: Vec<Value> = facts
+        .unwrap_or_default()
+        .iter()
+        .map(|facts| {
+            json!({
+                "address": facts.at.to_string(),
+                "condition": facts.condition.name(),
+                "reason": facts.condition.fault().map(|fault| fault.name()),
+                "until": facts.condition.until().map(|until| until.unix_seconds()),
+                "used": facts.used,
+                "in_flight": facts.in_flight,
+            })
+        })
+        .collect();
+    json!({"name": name, "addresses": addresses})
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Vec<u8>> {

@@ -10,13 +10,12 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
     if error.esource() == &ErrorSource::Downstream {
         return match error.etype() {
             E::ReadTimedout => Some(Denial::BodyTimeout),
-            E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 => {
-                Some(Denial::BodyMalformed)
-            }
+            E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 => Some(Denial::BodyMalformed),
             // The front found the chunks broken.
             E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
                 Some(Denial::BodyMalformed)
             }
+            // An error of HTTP/2 is also how a client says that it wants no answer any more.
             _ => None,
         };
     }

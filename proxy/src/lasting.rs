@@ -26,6 +26,8 @@ use pingora::{
 };
 use tokio::task::AbortHandle;
 
+use crate::unattended;
+
 /// Those that are under way.
 #[derive(Default)]
 pub struct Lasting(Mutex<All>);
@@ -180,7 +182,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
                 None => Poll::Pending,
             })
         });
-        OWN.scope(RefCell::default(), until_cut).await
+        unattended::exchange(OWN.scope(RefCell::default(), until_cut)).await
     }
 
     async fn http_cleanup(&self) {

@@ -22,6 +22,7 @@ use crate::{
     fallback::Fallback,
     flights::Flights,
     front::Drain,
+    history::History,
     jwks::Fetcher,
     lasting::Lasting,
     metrics::{Counts, Metrics},
@@ -83,6 +84,8 @@ pub struct Stage {
     pub seen: tokio::sync::Mutex<Seen>,
     /// How the last reload went.
     pub last_reload: Mutex<ReloadResult>,
+    /// How those before went.
+    pub history: History,
     /// The certificates of each TLS listener.
     pub served: Vec<ListenerCertificates>,
 }

@@ -9,6 +9,7 @@ use filters::{
     Exchange, Label, Policy,
     breaker::{Key, Position},
     exchange::Shared,
+    health::Condition,
     switches::Switch,
     workspaces::Workspace,
 };
@@ -35,6 +36,9 @@ pub struct Metrics {
     call_bytes: IntCounterVec,
     tunnels: IntGauge,
     breaker: IntGaugeVec,
+    addresses: IntGaugeVec,
+    ejections: IntCounterVec,
+    health_check_failures: IntCounterVec,
     switches: IntGaugeVec,
     in_flight: IntGauge,
     audit_lost: IntCounter,
@@ -47,6 +51,7 @@ pub struct Metrics {
     reload_success: IntGauge,
     reload_time: IntGauge,
     reload_failures: IntGauge,
+    needs_restart: IntGauge,
     keys_fetches: IntCounterVec,
     credential_fetches: IntCounterVec,
     control_fetches: IntCounterVec,
@@ -211,6 +216,21 @@ impl Metrics {
                 "0 closed, 1 open, 2 half-open",
                 &["upstream", "plugin", "host"],
             ),
+            addresses: keep.gauges(
+                "stagedoor_upstream_addresses",
+                "Addresses of an upstream, by what they are",
+                &["upstream", "condition"],
+            ),
+            ejections: keep.counters(
+                "stagedoor_ejections_total",
+                "Addresses that were ejected or found unhealthy, by why",
+                &["upstream", "reason"],
+            ),
+            health_check_failures: keep.counters(
+                "stagedoor_health_check_failures_total",
+                "Health checks of an upstream's addresses that failed",
+                &["upstream"],
+            ),
             switches: keep.gauges(
                 "stagedoor_switches",
                 "Switches that operators have set, by what they are about",
@@ -260,6 +280,10 @@ impl Metrics {
                 "stagedoor_config_last_reload_failures",
                 "Certificates, CAs, keys and secrets that the last reload could not take over",
             ),
+            needs_restart: keep.gauge(
+                "stagedoor_config_needs_restart",
+                "Changes of the config that take effect at the next start",
+            ),
             keys_fetches: keep.counters(
                 "stagedoor_keys_fetches_total",
                 "Fetches of an issuer's keys",
@@ -302,6 +326,16 @@ impl Metrics {
         if let Some(aliases) = &self.aliases {
             aliases.retries.inc();
         }
+    }
+
+    /// Counts an address that is out from now on.
+    pub fn ejected(&self, upstream: &Label, reason: &'static str) {
+        self.ejections.with_label_values(&[&**upstream, reason]).inc();
+    }
+
+    /// Counts a health check that failed.
+    pub fn health_check_failed(&self, upstream: &Label) {
+        self.health_check_failures.with_label_values(&[&**upstream]).inc();
     }
 
     /// Counts an exchange; `counts` are those of its policy.
@@ -396,6 +430,11 @@ impl Metrics {
         self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Notes how much of the config takes effect only at the next start.
+    pub fn need_restart(&self, count: usize) {
+        self.needs_restart.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up
     /// now: so nothing stays that is there no more.
     pub fn text(&self, stage: &Stage) -> Vec<u8> {
@@ -406,6 +445,7 @@ impl Metrics {
         self.show_shipping(stage.shipping.told());
         self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&stage.breakers());
+        self.show_addresses(stage);
         stage.expire_switches();
         self.show_switches(&stage.state.switches.all());
         self.certificate_end.reset();
@@ -469,6 +509,18 @@ impl Metrics {
         });
         for (key, position) in breakers {
             aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
+    }
+
+    fn show_addresses(&self, stage: &Stage) {
+        self.addresses.reset();
+        for (name, upstream) in stage.live.load().upstreams.iter() {
+            for condition in Condition::NAMES {
+                self.addresses.with_label_values(&[&**name, condition]).set(0);
+            }
+            for facts in upstream.pool.facts() {
+                self.addresses.with_label_values(&[&**name, facts.condition.name()]).inc();
+            }
         }
     }
 

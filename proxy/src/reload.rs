@@ -10,6 +10,7 @@ use crate::{
     clock,
     credentials::Credentials,
     dial::Dial,
+    history::Entry,
     jwks,
     live::{Live, ReloadResult, Stage},
     metrics::{Counts, Metrics},
@@ -37,7 +38,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Files => "files",
             Self::Signal => "signal",
@@ -183,26 +184,39 @@ impl Stage {
         }
         self.metrics.reloaded(result.successful, now);
         self.last_reload.lock().clone_from(&result);
-        self.on_record(source, result.successful, &last, &result.messages);
+        self.on_record(source.name(), result.successful, Some(&last), &result.messages);
         result
     }
 
-    /// Puts on record how it went.
+    /// Puts on record how it went, and where the admin listener tells it.
     pub(crate) fn on_record(
         &self,
-        source: Source,
+        source: &'static str,
         successful: bool,
-        last: &Live,
+        last: Option<&Live>,
         messages: &[String],
     ) {
         let live = self.live.load();
+        let changes = last.map(|last| config::changes(&last.loaded.config, &live.loaded.config));
+        let changes = changes.unwrap_or_default();
+        let (digest, previous) = (&live.policy.digest, last.map(|last| &*last.policy.digest));
         self.audit.happened(&Event::Config {
-            source: source.name(),
+            source,
             successful,
-            digest: &live.policy.digest,
-            previous: Some(&last.policy.digest),
-            changes: &config::changes(&last.loaded.config, &live.loaded.config),
+            digest,
+            previous,
+            changes: &changes,
             messages,
+        });
+        self.history.add(Entry {
+            time: clock::now().unix_seconds(),
+            times: 1,
+            source,
+            successful,
+            digest: digest.to_string(),
+            previous: previous.map(str::to_owned),
+            changes,
+            messages: messages.to_vec(),
         });
     }
 
@@ -253,18 +267,20 @@ impl Stage {
             needs_restart,
             ..make(loaded, files, &self.dial, &self.metrics, Some(&last.credentials))?
         });
-        live.upstreams.resolve(&self.dial, &live.policy.guard).await;
+        live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health).await;
         let config = &live.loaded.config;
         let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.
         failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
         failures.extend(live.credentials.kept.iter().cloned());
         self.metrics.not_taken_over(failures.len());
+        self.metrics.need_restart(live.needs_restart.len());
         messages.extend(failures);
         self.use_passwords(&live);
         self.live.store(Arc::clone(&live));
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
+        self.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
         let sources = jwks::sources(config);
         self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)

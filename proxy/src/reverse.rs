@@ -14,7 +14,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits};
+use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits, health::Fault};
 use http::{HeaderName, HeaderValue, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
@@ -32,8 +32,9 @@ use crate::{
     front::UnderWay,
     live::{Live, Stage},
     request::{RequestId, caused_by},
+    unattended,
     upgrade::Answered,
-    upstreams::{Attempt, Unreachable},
+    upstreams::{Asked, Attempt, Unreachable},
 };
 use admit::Admission;
 use cut::Lasting;
@@ -62,8 +63,10 @@ pub struct Ctx {
     edits: Edits,
     /// What the upstream is shown.
     shown: Option<Shown>,
-    /// Its turn among the exchanges with its upstream.
-    turn: Option<usize>,
+    /// Which addresses were asked.
+    asked: Asked,
+    /// What an attempt that fails has failed by, as far as it is known.
+    fault: Fault,
     attempts: u32,
     /// How long to wait before the next attempt, if there is one.
     wait: Option<Duration>,
@@ -137,6 +140,7 @@ impl Ctx {
 
     fn late(&mut self) -> Box<Error> {
         self.outcome = Some(Outcome::Failure);
+        self.fault = Fault::Timeout;
         let upstream = self.upstream();
         self.deny(Denial::WholeTimeout { upstream })
     }
@@ -155,7 +159,8 @@ impl ProxyHttp for Reverse {
             denial: None,
             edits: Edits::default(),
             shown: None,
-            turn: None,
+            asked: Asked::default(),
+            fault: Fault::Status,
             attempts: 0,
             wait: None,
             upstream_asked: None,
@@ -199,6 +204,9 @@ impl ProxyHttp for Reverse {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
+                if ctx.intended && !(ctx.upgrade || ctx.stream) {
+                    unattended::begin(session.as_downstream_mut());
+                }
                 Ok(false)
             }
             Ok(Admission::SignedIn(signed_in)) => {
@@ -222,6 +230,8 @@ impl ProxyHttp for Reverse {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        // Nothing is under way with the last one any more.
+        ctx.asked.attempt = None;
         if let Some(wait) = ctx.wait.take() {
             tokio::time::sleep(wait).await;
         }
@@ -237,11 +247,12 @@ impl ProxyHttp for Reverse {
             upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
             stream: ctx.stream,
             grpc: ctx.grpc,
-            turn: *ctx.turn.get_or_insert_with(|| upstream.turn()),
-            nth: ctx.attempts as usize,
         };
         ctx.attempts += 1;
-        match upstream.peer(&attempt, &self.stage.dial, &live.policy.guard).await {
+        // What is left is what its answer says.
+        ctx.fault = Fault::Status;
+        let (exchange, guard) = (&ctx.exchange, &live.policy.guard);
+        match upstream.peer(exchange, &attempt, &mut ctx.asked, &self.stage, guard).await {
             Ok(peer) => {
                 ctx.upstream_asked = Some(clock::elapsed());
                 ctx.upstream_address = peer._address.as_inet().copied();
@@ -268,9 +279,12 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        ctx.fault = Fault::Connect;
+        // The breaker hears of it when no address is left.
+        self.judge(ctx, Outcome::Failure, clock::now());
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
         let others =
-            upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.len().min(3));
+            upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.pool.len().min(3));
         let at_once = others && !ctx.is_late();
         error.set_retry(at_once || self.again(session, ctx, None));
         error
@@ -287,6 +301,13 @@ impl ProxyHttp for Reverse {
     ) -> Box<Error> {
         // An answer was thrown away for another attempt.
         let again = ctx.wait.is_some();
+        match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => ctx.fault = Fault::Timeout,
+            _ if caused_by(&error, std::io::ErrorKind::TimedOut) => ctx.fault = Fault::Timeout,
+            // Ours: what the fault is has been said.
+            ErrorType::Custom(_) => {}
+            _ => ctx.fault = Fault::Reset,
+        }
         let was_idle = client_reused && ctx.attempts < 3 && self.is_safe(session, ctx);
         if was_idle && !again {
             error.retry.decide_reuse(true);

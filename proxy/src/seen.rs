@@ -104,6 +104,7 @@ fn named(config: &config::Config) -> Vec<PathBuf> {
         let tls = &upstream.tls;
         let named = [&tls.ca, &tls.client_cert, &tls.client_key];
         files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
+        files.extend(upstream.idempotency.iter().map(|own| own.secret_file.value.clone()));
     }
     files
 }

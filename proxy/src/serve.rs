@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use certs::LoadError;
 use config::ListenerKind;
-use filters::{State, assertion::Assertions, audit::event::Event};
+use filters::{State, assertion::Assertions};
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
@@ -33,6 +33,7 @@ use crate::{
     flights::Flights,
     forward::{Forward, Plain},
     front::{Front, HeadRefusal, Limits, Refusals},
+    history::History,
     jwks::Fetcher,
     lasting::Severable,
     live::{ReloadResult, Stage},
@@ -124,19 +125,12 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         started,
         seen: tokio::sync::Mutex::new(seen),
         last_reload: Mutex::new(first),
+        history: History::default(),
         served,
     });
-    let live = stage.live.load();
-    stage.audit.happened(&Event::Config {
-        source: "start",
-        successful: true,
-        digest: &live.policy.digest,
-        previous: None,
-        changes: &[],
-        messages: &stage.last_reload.lock().messages,
-    });
-    stage.use_passwords(&live);
-    drop(live);
+    let messages = stage.last_reload.lock().messages.clone();
+    stage.on_record("start", true, None, &messages);
+    stage.use_passwords(&stage.live.load());
     Ok(stage)
 }
 
@@ -344,7 +338,7 @@ impl BackgroundService for Background {
             loop {
                 let live = stage.live.load_full();
                 stage.fetcher.refresh(&live.loaded.config).await;
-                live.upstreams.resolve(&stage.dial, &live.policy.guard).await;
+                live.upstreams.resolve(&stage.dial, &live.policy.guard, &stage.state.health).await;
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -352,6 +346,7 @@ impl BackgroundService for Background {
             () = stage.watch() => {}
             () = refresh => {}
             () = stage.watch_switches() => {}
+            () = stage.watch_health() => {}
             () = stage.follow() => {}
             _ = shutdown.changed() => {}
         }

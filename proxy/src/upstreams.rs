@@ -4,40 +4,54 @@ use std::{
     collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
+    time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use certs::LoadError;
-use filters::{Label, guard::Guard, routes::Timeouts};
+use config::BalanceKind;
+use filters::{
+    Exchange, Label,
+    balance::{self, Pick},
+    guard::Guard,
+    health::{self, Health, Pool},
+    idempotency::Scope,
+    routes::Timeouts,
+};
 use http::HeaderValue;
 use pingora::{
     upstreams::peer::HttpPeer,
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
+use smallvec::SmallVec;
 
 pub use crate::dial::Unreachable;
 use crate::{
     dial::{Dial, Unresolved},
+    live::Stage,
     upgrade::Answered,
 };
 
 /// All upstreams of a config.
-pub struct Upstreams(HashMap<Label, Upstream>);
+pub struct Upstreams(HashMap<Label, Arc<Upstream>>);
 
 /// Where requests go.
 pub struct Upstream {
+    /// Its name.
+    pub name: Label,
     /// As the operator wrote it.
     pub written: config::Upstream,
     /// The `Host` it sees, unless it is the client's.
     pub host: HeaderValue,
+    /// Makes idempotency keys the caller's own, if they are to be.
+    pub idempotency: Option<Scope>,
+    /// Its addresses.
+    pub pool: Pool,
     template: HttpPeer,
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    next: AtomicUsize,
 }
+
+/// More addresses of one name are not used.
+const ADDRESSES_MAX: usize = 256;
 
 /// What an attempt is made for.
 #[derive(Clone, Debug)]
@@ -50,10 +64,28 @@ pub struct Attempt {
     pub stream: bool,
     /// Whether it is gRPC, which needs HTTP/2.
     pub grpc: bool,
-    /// The exchange's turn among those of the upstream.
-    pub turn: usize,
-    /// How many attempts were made before. Each asks the next address.
-    pub nth: usize,
+}
+
+/// What an exchange has asked so far, so that another attempt asks somebody else.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The attempt that is under way, or was the last.
+    pub attempt: Option<health::Attempt>,
+    /// The exchange's turn among those of the upstream, if it has several addresses.
+    turn: Option<usize>,
+    /// Addresses that failed.
+    failed: SmallVec<[SocketAddr; 2]>,
+}
+
+impl Asked {
+    /// The address that was asked last is not asked again, if there is another.
+    pub fn failed(&mut self) {
+        if let Some(attempt) = &self.attempt
+            && !self.failed.contains(&attempt.at())
+        {
+            self.failed.push(attempt.at());
+        }
+    }
 }
 
 impl Upstreams {
@@ -64,23 +96,28 @@ impl Upstreams {
     pub fn new(written: &config::Config) -> Result<Self, Vec<LoadError>> {
         let (mut all, mut errors) = (HashMap::new(), Vec::new());
         for (name, upstream) in &written.upstreams {
-            match Upstream::new(upstream) {
-                Ok(upstream) => _ = all.insert(Label::from(name), upstream),
+            match Upstream::new(name.into(), upstream) {
+                Ok(upstream) => _ = all.insert(Label::from(name), Arc::new(upstream)),
                 Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() { Ok(Self(all)) } else { Err(errors) }
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Label, &Arc<Upstream>)> {
+        self.0.iter()
+    }
+
     /// The upstream of this name.
-    pub fn get(&self, name: &Label) -> Option<&Upstream> {
+    pub fn get(&self, name: &Label) -> Option<&Arc<Upstream>> {
         self.0.get(name)
     }
 
     /// Looks up the names of all upstreams again. What cannot be found stays as it was.
-    pub async fn resolve(&self, dial: &Dial, guard: &Guard) {
+    pub async fn resolve(&self, dial: &Dial, guard: &Guard, health: &Health) {
         for (name, upstream) in &self.0 {
-            match upstream.resolve(dial, guard).await {
+            match upstream.resolve(dial, guard, health).await {
                 Ok(()) => {}
                 Err(Unreachable::Unresolved(error)) => {
                     tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
@@ -93,8 +130,20 @@ impl Upstreams {
     }
 }
 
+/// What makes idempotency keys the caller's own.
+///
+/// # Errors
+/// Why its secret cannot be used.
+pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
+    let file = &*written.secret_file;
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    Scope::new(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.clone(), cause })
+}
+
 impl Upstream {
-    fn new(written: &config::Upstream) -> Result<Self, LoadError> {
+    fn new(name: Label, written: &config::Upstream) -> Result<Self, LoadError> {
         let url = &written.url;
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut template = HttpPeer::new(nowhere, url.tls, url.host.clone());
@@ -127,29 +176,25 @@ impl Upstream {
         Ok(Self {
             host: HeaderValue::from_str(&url.authority()).expect("a URL's host is plain"),
             template,
-            addresses: ArcSwap::default(),
-            next: AtomicUsize::new(0),
+            pool: Pool::default(),
+            idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
+            name,
         })
     }
 
-    /// How many addresses it has.
-    pub fn len(&self) -> usize {
-        self.addresses.load().len()
-    }
-
-    /// Whether it has none yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    async fn resolve(&self, dial: &Dial, guard: &Guard) -> Result<(), Unreachable> {
+    async fn resolve(
+        &self,
+        dial: &Dial,
+        guard: &Guard,
+        health: &Health,
+    ) -> Result<(), Unreachable> {
         let url = &self.written.url;
         let found = if self.written.external {
             dial.vetted(&url.host, url.port, guard).await.inspect_err(|unreachable| {
                 // What may not be dialled any more is not, also if it could be before.
                 if matches!(unreachable, Unreachable::Refused(_)) {
-                    self.addresses.store(Arc::default());
+                    self.pool.replace(health.of(&self.name, &[]));
                 }
             })
         } else {
@@ -157,39 +202,41 @@ impl Upstream {
         };
         let mut found = found?;
         found.sort();
-        if **self.addresses.load() != found {
-            self.addresses.store(Arc::new(found));
+        found.dedup();
+        let count = found.len();
+        found.truncate(ADDRESSES_MAX);
+        if !self.pool.holds(&found) {
+            if count > ADDRESSES_MAX {
+                tracing::warn!(upstream = %self.name, count, "using {ADDRESSES_MAX} of its addresses");
+            }
+            self.pool.replace(health.of(&self.name, &found));
         }
         Ok(())
     }
 
-    /// An exchange's turn, so that each begins with another address.
-    pub fn turn(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Whom to ask this time.
+    /// Whom to ask this time, as `asked` then says.
     ///
     /// # Errors
     /// If its name has no address, or none that may be dialled.
     pub async fn peer(
         &self,
+        exchange: &Exchange,
         attempt: &Attempt,
-        dial: &Dial,
+        asked: &mut Asked,
+        stage: &Stage,
         guard: &Guard,
     ) -> Result<Box<HttpPeer>, Unreachable> {
-        let mut addresses = self.addresses.load_full();
-        if addresses.is_empty() {
-            self.resolve(dial, guard).await?;
-            addresses = self.addresses.load_full();
+        asked.attempt = self.pool.only().or_else(|| self.choose(exchange, asked));
+        if asked.attempt.is_none() {
+            self.resolve(&stage.dial, guard, &stage.state.health).await?;
+            asked.attempt = self.choose(exchange, asked);
         }
-        // A background look may have found that none may be dialled, just now.
-        if addresses.is_empty() {
+        let Some(chosen) = &asked.attempt else {
+            // A background look may have found that none may be dialled, just now.
             return Err(Unreachable::Unresolved(Unresolved::gone(&self.written.url.host)));
-        }
-        let address = addresses[attempt.turn.wrapping_add(attempt.nth) % addresses.len()];
+        };
         let mut peer = Box::new(self.template.clone());
-        peer._address = address.into();
+        peer._address = chosen.at().into();
         let timeouts = &attempt.timeouts;
         let options = &mut peer.options;
         options.connection_timeout = Some(timeouts.connect);
@@ -208,5 +255,36 @@ impl Upstream {
             crate::upgrade::decorate(&mut peer, timeouts, answered);
         }
         Ok(peer)
+    }
+
+    /// One of several addresses.
+    fn choose(&self, exchange: &Exchange, asked: &mut Asked) -> Option<health::Attempt> {
+        let balance = self.written.balance;
+        let pick = Pick {
+            balance,
+            turn: *asked.turn.get_or_insert_with(|| self.pool.turn()),
+            roll: match balance.kind {
+                BalanceKind::LeastRequest => fastrand::u64(..),
+                BalanceKind::RoundRobin | BalanceKind::ConsistentHash => 0,
+            },
+            key: balance.by.and_then(|by| balance::key(by, exchange)),
+            tried: &asked.failed,
+        };
+        self.pool.choose(&pick)
+    }
+
+    /// Whom to ask how it is: one of its addresses, in the way in which exchanges ask it, but on a
+    /// connection that serves nothing else.
+    pub fn peer_to_check(&self, address: SocketAddr, timeout: Duration) -> HttpPeer {
+        let mut peer = self.template.clone();
+        peer._address = address.into();
+        let options = &mut peer.options;
+        options.connection_timeout = Some(timeout);
+        options.total_connection_timeout = Some(timeout);
+        options.read_timeout = Some(timeout);
+        options.write_timeout = Some(timeout);
+        // Nothing else fits into it, and so it is not kept for others.
+        options.max_h2_streams = 1;
+        peer
     }
 }

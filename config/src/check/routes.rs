@@ -1,6 +1,6 @@
 //! Routes: references, and two that take the same requests.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap, rc::Rc};
 
 use super::Findings;
 use crate::{Config, ListenerKind, Located, Method, Place, Route, Segment};
@@ -32,9 +32,9 @@ pub(super) fn references(config: &Config, read: &Config, found: &mut Findings) {
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let routes = config.all_routes();
-    let mut names: HashMap<String, Place> = HashMap::new();
+    let mut names: HashMap<&str, &Place> = HashMap::new();
     for route in &routes {
-        if let Some(first) = names.insert(route.name.to_string(), route.place.clone()) {
+        if let Some(first) = names.insert(&route.name, &route.place) {
             found.problem(
                 &route.place,
                 format!("route `{}` exists already, at {first}", route.name),
@@ -196,20 +196,20 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
 }
 
 /// Two routes of the same shape, method, host and listener: neither would be more exact.
-fn same_requests(routes: &[Located<Route>], found: &mut Findings) {
-    let mut seen: HashMap<(String, String, String, Method), (String, Place)> = HashMap::new();
+fn same_requests(routes: &[Cow<'_, Located<Route>>], found: &mut Findings) {
+    let mut seen: HashMap<(&str, &str, Rc<str>, Method), &Located<Route>> = HashMap::new();
     for route in routes {
-        let shape = shape(route);
-        let any = |list: Vec<String>| if list.is_empty() { vec!["any".to_owned()] } else { list };
-        let hosts = any(route.hosts.iter().map(ToString::to_string).collect());
-        let listeners = any(route.listeners.iter().map(|l| l.value.to_string()).collect());
+        let shape: Rc<str> = shape(route).into();
+        let any = |list: Vec<_>| if list.is_empty() { vec!["any"] } else { list };
+        let hosts = any(route.hosts.iter().map(|host| &**host).collect());
+        let listeners = any(route.listeners.iter().map(|l| &*l.value).collect());
         'route: for host in &hosts {
             for listener in &listeners {
                 for method in &route.methods {
-                    let key = (host.clone(), listener.clone(), shape.clone(), *method);
-                    let this = (route.name.to_string(), route.place.clone());
-                    let Some((name, place)) = seen.insert(key, this) else { continue };
-                    if name != *route.name {
+                    let key = (*host, *listener, Rc::clone(&shape), *method);
+                    let Some(other) = seen.insert(key, route) else { continue };
+                    let Located { value: Route { name, .. }, place } = other;
+                    if *name != route.name {
                         found.problem(
                             &route.place,
                             format!(

@@ -1,12 +1,18 @@
 //! Upstreams: addresses, TLS, breakers.
 
+use std::collections::HashSet;
+
 use super::Findings;
-use crate::{Config, Duration, Located, Name, Upstream};
+use crate::{BalanceKind, Config, Duration, Located, Name, Upstream};
 
 /// `timeouts.whole` where nobody says another.
 const WHOLE: Duration = Duration::from_secs(15);
+/// No address is asked more often how it is.
+const INTERVAL_MIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
+    let routes = config.all_routes();
+    let used: HashSet<&Name> = routes.iter().map(|route| &route.upstream.value).collect();
     for (name, upstream) in &config.upstreams {
         let place = &upstream.place;
         if upstream.external && upstream.authority == crate::Authority::Delivery {
@@ -33,6 +39,9 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             );
         }
         pace(config, name, upstream, found);
+        ejection(name, upstream, found);
+        health_check(name, upstream, found);
+        balance(name, upstream, found);
         let tls = &upstream.tls;
         if tls.client_cert.is_some() != tls.client_key.is_some() {
             found.problem(place, format!("`{name}` needs both `client_cert` and `client_key`"));
@@ -71,7 +80,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
                 );
             }
         }
-        if !config.all_routes().iter().any(|route| *route.upstream == *name) {
+        if !used.contains(name) {
             found.warning(place, format!("no route goes to upstream `{name}`"));
         }
     }
@@ -94,5 +103,86 @@ fn pace(config: &Config, name: &Name, upstream: &Located<Upstream>, found: &mut 
                 ),
             );
         }
+    }
+}
+
+fn ejection(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
+    let ejection = &upstream.ejection;
+    if ejection.failures == 0 {
+        found.problem(
+            &upstream.place,
+            format!("`{name}`: `ejection.failures` is at least 1; `percent_max: 0` ejects none"),
+        );
+    }
+    if ejection.percent_max > 100 {
+        found.problem(
+            &upstream.place,
+            format!("`{name}`: `ejection.percent_max` goes from 0 to 100"),
+        );
+    }
+    if ejection.base.is_zero() || ejection.longest < ejection.base {
+        found.problem(
+            &upstream.place,
+            format!(
+                "`{name}`: `ejection.base` ({}) is longer than nothing, and `longest` ({}) not shorter",
+                ejection.base, ejection.longest
+            ),
+        );
+    }
+}
+
+fn health_check(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
+    let Some(check) = &upstream.health_check else { return };
+    let place = &upstream.place;
+    let plain = check.path.bytes().all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\');
+    if !check.path.starts_with('/') || !plain {
+        found.problem(
+            place,
+            format!(
+                "`{name}`: `health_check.path` is a path, not `{}`; write `/healthz`",
+                check.path.escape_debug()
+            ),
+        );
+    }
+    if *check.interval < INTERVAL_MIN {
+        found.problem(
+            place,
+            format!(
+                "`{name}`: `health_check.interval` is {}; write `100ms` or more",
+                check.interval
+            ),
+        );
+    }
+    if check.timeout.is_zero() || check.timeout > check.interval {
+        found.problem(
+            place,
+            format!(
+                "`{name}`: `health_check.timeout` ({}) is longer than nothing and not longer than `interval` ({})",
+                check.timeout, check.interval
+            ),
+        );
+    }
+    if check.healthy_after == 0 || check.unhealthy_after == 0 {
+        found.problem(
+            place,
+            format!("`{name}`: `healthy_after` and `unhealthy_after` are at least 1"),
+        );
+    }
+}
+
+fn balance(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
+    let balance = &upstream.balance;
+    let hashes = balance.kind == BalanceKind::ConsistentHash;
+    if hashes && balance.by.is_none() {
+        found.problem(
+            &upstream.place,
+            format!("`{name}`: `balance` needs `by`; write `{{kind: consistent_hash, by: workspace}}`, or `caller` or `client`"),
+        );
+    }
+    if !hashes && balance.by.is_some() {
+        found.problem(
+            &upstream.place,
+            format!("`{name}`: `balance.by` goes with `kind: consistent_hash` only; remove it"),
+        );
     }
 }

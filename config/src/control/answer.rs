@@ -65,7 +65,7 @@ impl Answer {
         let mut problems = Problems::default();
         let place = place(control);
         let read = json::parse(&place, text, &mut problems).and_then(|tree| match control.shape {
-            Shape::Stagedoor => de::read(&tree, &mut problems),
+            Shape::Stagedoor => de::read(tree, &mut problems),
             Shape::Orbit => orbit::read(&tree, control, &mut problems),
         });
         read.filter(|_| problems.is_empty()).ok_or(problems)

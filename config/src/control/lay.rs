@@ -1,6 +1,6 @@
 //! What a control source says, laid over the files: it fills what they leave open, and narrows.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{Answer, Control, SaidOfWorkspace, Shape, answer};
 use crate::{
@@ -21,7 +21,7 @@ impl Loaded {
         let mut over =
             Over { config: &mut config, tree: &self.tree, place, warnings: &mut warnings };
         over.lay(control, answer);
-        let mut found = check::check(&config, &config, Cuts::new((*self.tree).clone()));
+        let mut found = check::check(&config, &config, Cuts::new(Arc::clone(&self.tree)));
         if !found.problems.is_empty() {
             found.problems.sort();
             return Err(found.problems);

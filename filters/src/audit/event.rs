@@ -34,6 +34,19 @@ pub enum Event<'a> {
         /// To where.
         position: &'a str,
     },
+    /// An address of an upstream is left alone, or is used again.
+    Address {
+        /// The upstream.
+        upstream: &'a str,
+        /// The address, with its port.
+        address: &'a str,
+        /// What it is now: `ejected`, `unhealthy` or `healthy`.
+        condition: &'a str,
+        /// Why, if it is out.
+        reason: Option<&'a str>,
+        /// Until when, if it was ejected.
+        until: Option<Now>,
+    },
     /// An operator's switch was set or removed, or has ended.
     Switch {
         /// Which.
@@ -128,6 +141,15 @@ impl Event<'_> {
                 line.maybe("host", *host);
                 line.text("position", position);
             }
+            Self::Address { upstream, address, condition, reason, until } => {
+                line.text("upstream", upstream);
+                line.text("address", address);
+                line.text("condition", condition);
+                line.maybe("reason", *reason);
+                if let Some(until) = until {
+                    line.time("until", until.unix);
+                }
+            }
             Self::Switch { switch, change } => {
                 line.text("change", change.name());
                 line.number("switch", switch.id);
@@ -175,6 +197,7 @@ impl Event<'_> {
         match self {
             Self::Config { .. } => "config",
             Self::Breaker { .. } => "breaker",
+            Self::Address { .. } => "address",
             Self::Switch { .. } => "switch",
             Self::Keys { .. } => "keys",
             Self::Certificate { .. } => "certificate",

@@ -416,7 +416,7 @@ fn access_change(
             let Some(now) = config.all_routes().into_iter().find(|r| *r.name == *route) else {
                 return Vec::new();
             };
-            let before = now.value.options.access;
+            let before = now.options.access.clone();
             vec![edit(&place, format!("routes.{name}.{change}"), move |config| {
                 let changes = &mut config.presets[at].value.routes;
                 let changes = changes

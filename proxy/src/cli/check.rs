@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     audit::{chain::Signing, ship::Secrets},
-    control, credentials, jwks, reload, serve, tls,
+    control, credentials, jwks, reload, serve, tls, upstreams,
 };
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
@@ -101,6 +101,10 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
         found.extend(token.filter_map(|f| Some((&f.place, control::token(f).err()?))));
         let ca = written.ca.iter();
         found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
+    for own in config.upstreams.values().filter_map(|upstream| upstream.idempotency.as_ref()) {
+        let error = upstreams::scope(own).err();
+        found.extend(error.map(|error| (&own.secret_file.place, error)));
     }
     for tls in config.upstreams.values().map(|upstream| &upstream.tls) {
         found.extend(

@@ -42,7 +42,7 @@ impl Stage {
                 messages.extend(self.control.hold(said).await);
                 let policy = self.live.load().policy.digest.to_string();
                 tracing::info!(policy, ?messages, "what the control source says is in force");
-                self.on_record(Source::Control, true, &last, &messages);
+                self.on_record(Source::Control.name(), true, Some(&last), &messages);
             }
             Err(problems) => self.refused(&self.control.refuse(problems)),
         }
@@ -52,7 +52,7 @@ impl Stage {
     pub(crate) fn refused(&self, failure: &Failure) {
         if failure.refused && failure.is_news {
             let last = self.live.load_full();
-            self.on_record(Source::Control, false, &last, &failure.messages);
+            self.on_record(Source::Control.name(), false, Some(&last), &failure.messages);
         }
     }
 }

@@ -14,6 +14,8 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::unattended;
+
 /// How a connection is read.
 pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
     /// As `AsyncRead::poll_read`, on the client's connection.
@@ -43,17 +45,25 @@ impl<R: Reading> AsyncRead for Through<R> {
     }
 }
 
+/// A client that is gone takes everything, if the exchange goes on without it.
+fn taken<T>(written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
+    match written {
+        Poll::Ready(Err(_)) if unattended::lost() => Poll::Ready(Ok(instead)),
+        written => written,
+    }
+}
+
 impl<R: Reading> AsyncWrite for Through<R> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        taken(Pin::new(&mut self.get_mut().inner).poll_write(cx, buf), buf.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        taken(Pin::new(&mut self.get_mut().inner).poll_flush(cx), ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -65,7 +75,8 @@ impl<R: Reading> AsyncWrite for Through<R> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        taken(Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs), all)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,6 +19,7 @@ use super::{
     head::{Body, HeadRefusal},
     through::{Reading, Through},
 };
+use crate::unattended;
 
 /// How far the request that has its turn still goes.
 #[derive(Debug)]
@@ -49,9 +50,9 @@ impl Turns {
         while self.ahead.len() < AHEAD_MAX {
             let mut space = [0; 1024];
             let mut space = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut *inner).poll_read(cx, &mut space))?;
-            if space.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+            let read = ready!(Pin::new(&mut *inner).poll_read(cx, &mut space));
+            if read.is_err() || space.filled().is_empty() {
+                return if unattended::lost() { Poll::Pending } else { Poll::Ready(read) };
             }
             self.ahead.extend_from_slice(space.filled());
         }

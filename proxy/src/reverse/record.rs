@@ -17,6 +17,7 @@ use crate::{
     clock,
     metrics::Counted,
     request::{facts_of, host, peer, trace_id},
+    unattended,
 };
 
 impl Reverse {
@@ -44,7 +45,7 @@ impl Reverse {
             bytes_out: session.as_ref().body_bytes_sent() as u64,
             took,
             upgraded: status == 101,
-            cut: error.is_some() && ctx.denial.is_none(),
+            cut: (error.is_some() || unattended::is()) && ctx.denial.is_none(),
             ..self.facts(session, ctx)
         };
         self.stage.audit.record(|out| {
@@ -134,11 +135,30 @@ pub(super) fn facts<'a>(
 }
 
 impl Reverse {
-    /// Tells the breaker how the upstream did, once.
+    /// Tells the breaker how the upstream did, and the address that was asked last, each once.
     pub(super) fn report(&self, ctx: &mut Ctx, outcome: Option<Outcome>, now: Now) {
+        if let Some(outcome) = outcome {
+            self.judge(ctx, outcome, now);
+        }
         if let Some(moved) = filters::reverse::report(&mut ctx.exchange, outcome, now) {
             self.moved(&moved);
         }
+    }
+
+    /// Tells the address that was asked last how it did, once for each attempt.
+    pub(super) fn judge(&self, ctx: &mut Ctx, outcome: Outcome, now: Now) {
+        let Some(attempt) = &mut ctx.asked.attempt else { return };
+        if outcome == Outcome::Success {
+            return attempt.succeeded();
+        }
+        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
+        let upstream = ctx.live.upstreams.get(&route.upstream);
+        let upstream = upstream.expect("a policy names known upstreams");
+        let rules = &upstream.written.ejection;
+        if let Some(change) = upstream.pool.failed(attempt, ctx.fault, rules, now) {
+            self.stage.address_changed(&upstream.name, &change);
+        }
+        ctx.asked.failed();
     }
 
     /// Puts on record that a breaker moved.

@@ -37,6 +37,9 @@ impl Reverse {
             for name in policy.headers.strip(headers) {
                 headers.remove(&name);
             }
+            if let Some(scope) = &upstream.idempotency {
+                scope.narrow(headers, ctx.exchange.caller.as_deref());
+            }
             if route.external {
                 hide_portal(headers, route.options.public);
             }

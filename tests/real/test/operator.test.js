@@ -541,6 +541,28 @@ test('a change of the file is in force without a call, by SIGHUP and by POST /re
   });
 });
 
+test('the admin listener tells what came of the last configs, and what each changed', async () => {
+  await withDoor(ROUTES(OPEN), {}, async (door) => {
+    const history = async () => (await door.admin('/config/history')).json();
+    const [start, ...none] = await history();
+    assert.deepEqual([none, start.source, start.successful, start.previous, start.digest], [[], 'start', true, null, (await state(door)).config]);
+    edit(door, 'path: /open/**', 'path: /one/**');
+    const { digest } = await door.reload();
+    edit(door, 'class: read', 'clas: read');
+    const refused = await door.reload();
+    await door.reload();
+    const [bad, good, first, ...more] = await history();
+    assert.deepEqual([first, more], [start, []]);
+    assert.deepEqual([good.source, good.successful, good.times, good.previous, good.digest, good.messages], ['admin', true, 1, start.digest, digest, []]);
+    assert.match(good.changes.join('\n'), /^routes\[\w+\]\.path: "\/open\/\*\*" → "\/one\/\*\*"$/);
+    // The file was also looked at in between, maybe.
+    assert.deepEqual([bad.successful, bad.digest, bad.previous, bad.changes, bad.messages], [false, digest, digest, [], refused.messages]);
+    assert.ok(bad.times >= 2 || bad.source === 'files', JSON.stringify(bad));
+    assert.ok(bad.time >= good.time && good.time >= start.time && start.time > 1.7e9);
+    assert.equal((await door.admin('/config/history', { method: 'POST' })).status, 405);
+  });
+});
+
 /** A folder as Kubernetes mounts a ConfigMap or a Secret; `swap` puts new files in as it does. */
 const mounted = (at, files) => {
   let version = 0;
@@ -617,6 +639,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     assert.deepEqual([listeners.edge.address, threads, drain], [`127.0.0.1:${door.ports.edge}`, null, '6s'], 'what is in force is shown');
     assert.equal((await fetch(`${door.url}/moved/x`)).status, 200, 'the rest is in force, at the old address');
     assert.equal(await listening(elsewhere), false);
+    assert.equal(await metric(door, 'stagedoor_config_needs_restart'), 2);
     const told = await outcome(door);
     assert.deepEqual([told.successful, told.metric, told.messages], [true, 1, messages]);
     assert.match(told.logged.text, /restart to apply that/);
@@ -823,6 +846,8 @@ upstreams:
   again: {url: ${up.url}, retries: {budget_percent: 100}, breaker: {requests_min: 1000}}
   paced: {url: ${up.url}, pace: {rate: 3/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
+  pair: {url: "http://localhost:${up.port}", ejection: {failures: 1, base: 5m}}
+  checked: {url: ${up.url}, health_check: {path: "/?do=status&n=500", interval: 100ms, timeout: 100ms}}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
 control: {url: "${source.url}", every: 200ms, stale_after: 1s}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
@@ -832,6 +857,7 @@ ${OPEN}
 - {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, options: {public: true}}
 - {name: again, methods: [GET], path: /again, upstream: again, class: read, options: {public: true}}
 - {name: paced, methods: [GET], path: /paced, upstream: paced, class: read, options: {public: true}}
+- {name: pair, methods: [GET], path: /pair, upstream: pair, class: read, options: {public: true}}
 - {name: kept, methods: [GET], path: /kept, upstream: up, class: read, options: {public: true, coalesce: {keep: 30s}}}
 - {name: shown, methods: [GET], path: /shown, upstream: shown, class: read, options: {public: true}}`;
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-operator-'));
@@ -856,6 +882,10 @@ ${OPEN}
     assert.equal(await status('/shown'), 503);
     assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
     await until('another attempt', async () => await status('/again?do=close') === 502 && await metric(door, 'stagedoor_retries_total', { upstream: 'again' }) > 0);
+    // Nobody listens at the other address of `localhost`.
+    await until('an ejection', async () => await status('/pair') === 200 && await metric(door, 'stagedoor_ejections_total', { upstream: 'pair' }) > 0);
+    const checked = await metric(door, 'stagedoor_health_check_failures_total', { upstream: 'checked' });
+    await until('a check', async () => await metric(door, 'stagedoor_health_check_failures_total', { upstream: 'checked' }) > checked);
     // A certificate that ends at another time, a secret that is read again, a config that is taken over later.
     ca.issue('other', { names: ['other.example'], days: 9 });
     serve('other');
@@ -869,6 +899,7 @@ ${OPEN}
     await until('records to be kept again', async () => (await state(door)).audit.works, 10000);
     // A secret that cannot be used is not taken over.
     fs.writeFileSync(path.join(own, 'secret'), 'short');
+    edit(door, 'audit: {', 'audit: {segments_kept: 17, ');
     assert.equal((await door.reload()).successful, true);
     edit(door, 'class: read', 'clas: read');
     assert.equal((await door.reload()).successful, false);
@@ -928,6 +959,7 @@ ${OPEN}
     await exact('plugins_rate_limit_exceeded_total', {}, 1);
     await exact('stagedoor_config_last_reload_successful', {}, 0);
     await exact('stagedoor_config_last_reload_failures', {}, 1);
+    await exact('stagedoor_config_needs_restart', {}, 1);
     assert.ok(await metric(door, 'stagedoor_keys_fetches_total', { issuer: 'orbit' }) >= 2);
     const end = Date.parse(new crypto.X509Certificate(fs.readFileSync(ca.file('other.crt'))).validTo) / 1000;
     await exact('stagedoor_certificate_not_after_seconds', { listener: 'tls', name: 'other.example' }, end);

@@ -1,6 +1,7 @@
 //! The operator's config with everything outward replaced: what the private copy of the proxy runs with.
 
 mod identity;
+mod left;
 mod outward;
 
 use std::{
@@ -64,6 +65,11 @@ impl PrivateCopy {
         process.drain_timeout = config::Duration::from_secs(5);
         process.name_servers = vec![place.sockets.name_server()];
         config.headers.assertion_key = None;
+        if let Some(left) = left::left(&config, place.folder, &hosts) {
+            return Err(format!(
+                "`{left}` would be yours in the copy, so there is none; please tell us"
+            ));
+        }
         let file = place.folder.join("stagedoor.yaml");
         fs::write(&file, text(&config)).map_err(told)?;
         Ok(Self { config, file, admin, mint, hosts, notes })
@@ -284,7 +290,7 @@ credentials:
   app: {kind: github_app, api: https://real.example/api, app_id: "1", installation_id: 2, private_key_file: /real/app.pem}
   spacelift: {kind: spacelift_api_key, token_url: https://acme.real.example/graphql, key_id: k, key_secret_file: /real/key}
 upstreams:
-  a: {url: "https://a.real.example/base", credential: basic, tls: {ca: /real/ca.crt, client_cert: /real/c.crt, client_key: /real/c.key}}
+  a: {url: "https://a.real.example/base", credential: basic, health_check: {path: /healthz, status: "204"}, idempotency: {scope: caller, secret_file: /real/idempotency}, tls: {ca: /real/ca.crt, client_cert: /real/c.crt, client_key: /real/c.key}}
   b: {url: "http://192.0.2.4:80", http: h2, credential: header, pace: {rate: 1/h}}
   c: {url: "https://c.real.example", external: true, credential: client}
   d: {url: "https://d.real.example", credential: exchange}
@@ -326,20 +332,18 @@ process: {upgrade_socket: /real/socket, name_servers: ["192.0.2.6:53"]}
         let again = crate::reload::load(&copy.file).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(again.config, copy.config);
         let mut lines = text.lines().map(str::trim);
-        let at_stand_ins = |line: &str| {
-            // The names of what is somebody else's stay, with the ports of stand-ins.
-            ["c.real.example", "acme.real.example"].iter().any(|host| {
-                copy.hosts.contains(&(*host).to_owned())
-                    && line.contains(&format!("{host}:"))
-                    && !line.contains(":443")
-            })
-        };
         let left = lines.find(|line| {
-            line.contains("/real/")
-                || line.contains("real.example") && !at_stand_ins(line)
-                || line.contains("192.0.2.") && !line.contains("192.0.2.0/24")
+            let address = line.contains("192.0.2.") && !line.contains("192.0.2.0/24");
+            line.contains("/real/") || line.contains("//real.example") || address
         });
         assert_eq!(left, None);
+        // The names of what is somebody else's stay, at the ports of stand-ins.
+        let urls = copy.config.upstreams.values().map(|upstream| &upstream.url);
+        let named: Vec<&str> = urls
+            .filter(|url| url.ip().is_none() && url.port != 443)
+            .map(|url| url.host.as_str())
+            .collect();
+        assert_eq!(named, ["c.real.example", "acme.real.example"]);
         let kept = [("gitlab.com", true), ("drill.wild.called.example", true)];
         for (host, is_there) in kept {
             assert_eq!(copy.hosts.contains(&host.to_owned()), is_there, "{host}");
@@ -347,6 +351,10 @@ process: {upgrade_socket: /real/socket, name_servers: ["192.0.2.6:53"]}
         assert_eq!(
             copy.config.listeners.values().filter(|l| !l.address.ip().is_loopback()).count(),
             0
+        );
+        assert_eq!(
+            left::left(&written, folder.path(), &[]).as_deref(),
+            Some("listeners.edge.address")
         );
         assert_eq!(copy.config.upstreams["a"].url.path, "/base");
         assert_eq!(copy.config.upstreams["a"].breaker, written.upstreams["a"].breaker);

@@ -3,7 +3,8 @@
 use std::{fs, io, path::PathBuf};
 
 use config::{
-    Config, CredentialKind, Destination, HostRule, Located, PrivateAddresses, Url, shipped_hosts,
+    Config, CredentialKind, Destination, HostRule, Located, PrivateAddresses, Statuses, Url,
+    shipped_hosts,
 };
 
 use super::{Place, secret, secret_file};
@@ -18,7 +19,7 @@ pub(super) fn replace(
     let mut hosts = Vec::new();
     let mut private = Vec::new();
     credentials(config, place, notes)?;
-    upstreams(config, place, &mut hosts, &mut private)?;
+    upstreams(config, place, &mut hosts, &mut private, notes)?;
     egress(config, place, &mut hosts, &mut private);
     hosts.sort();
     hosts.dedup();
@@ -42,6 +43,7 @@ fn upstreams(
     place: &Place<'_>,
     hosts: &mut Vec<String>,
     private: &mut Vec<Located<PrivateAddresses>>,
+    notes: &mut Vec<String>,
 ) -> io::Result<()> {
     let ca = place.folder.join("upstreams.crt");
     fs::write(&ca, place.authority.pem())?;
@@ -49,6 +51,17 @@ fn upstreams(
     for (name, upstream) in &mut config.upstreams {
         let upstream = &mut upstream.value;
         upstream.url.value = moved(&upstream.url, upstream.external, place);
+        if let Some(idempotency) = &mut upstream.idempotency {
+            let file = place.folder.join(format!("{name}.idempotency"));
+            secret_file(&file, &secret())?;
+            idempotency.secret_file = Located::nowhere(file);
+        }
+        if let Some(check) = &mut upstream.health_check
+            && !check.status.contains(200)
+        {
+            check.status = Statuses::default();
+            notes.push(format!("stand-ins answer the health checks of `{name}` with 200"));
+        }
         let url = &upstream.url.value;
         if upstream.external {
             hosts.push(url.host.clone());

@@ -1,0 +1,214 @@
+//! An HTTP/2 stream whose client may go. With HTTP/1 that is for the connection to say, which is ours.
+
+use std::{future::pending, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+use http::HeaderMap;
+use pingora::{
+    Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::{
+        Digest,
+        http::{
+            HttpTask, ServerSession,
+            custom::{CustomMessageWrite, server::Session},
+            v2::server::HttpSession as Http2,
+        },
+        l4::socket::SocketAddr,
+    },
+};
+
+type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+/// The stream. `None` only while it is put in its place.
+struct Kept(Option<Http2>);
+
+/// Keeps a stream of HTTP/2 from ending the exchange.
+pub(super) fn keep(session: &mut ServerSession) {
+    if !matches!(session, ServerSession::H2(_)) {
+        return;
+    }
+    match std::mem::replace(session, ServerSession::Custom(Box::new(Kept(None)))) {
+        ServerSession::H2(stream) => *session = ServerSession::Custom(Box::new(Kept(Some(stream)))),
+        _ => unreachable!("it was looked at"),
+    }
+}
+
+impl Kept {
+    fn get(&self) -> &Http2 {
+        self.0.as_ref().expect("it is in its place")
+    }
+
+    fn get_mut(&mut self) -> &mut Http2 {
+        self.0.as_mut().expect("it is in its place")
+    }
+}
+
+/// What cannot be written to a client that is gone is written.
+fn taken<T>(written: Result<T>, instead: T) -> Result<T> {
+    written.or_else(|error| if super::lost() { Ok(instead) } else { Err(error) })
+}
+
+#[async_trait]
+impl Session for Kept {
+    /// Where a client that is gone would end the exchange, nothing more comes of it.
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        let all_there = no_body_expected || self.get().is_body_done();
+        let read = self.get_mut().read_body_or_idle(no_body_expected).await;
+        if read.is_err() && all_there && super::lost() {
+            return pending().await;
+        }
+        read
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        taken(self.get_mut().write_response_header(head, end), ())
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        taken(self.get_mut().write_response_header_ref(head, end), ())
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        taken(self.get_mut().write_body(data, end).await, ())
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        taken(self.get_mut().write_trailers(trailers), ())
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let end = tasks.iter().any(HttpTask::is_end);
+        let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+        let written = self.get_mut().response_duplex_vec(tasks).await;
+        // That the upstream failed is no fault of the client.
+        if failed { written } else { taken(written, end) }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        taken(self.get_mut().finish(), ())
+    }
+
+    async fn shutdown(&mut self, _: u32, _: &str) {
+        self.get_mut().shutdown();
+    }
+
+    fn req_header(&self) -> &RequestHeader {
+        self.get().req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.get_mut().req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.get_mut().read_body_bytes().await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.get_mut().drain_request_body().await
+    }
+
+    /// The time to read is not up to a stream of HTTP/2.
+    fn set_read_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.get_mut().set_write_timeout(timeout);
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.get().get_write_timeout()
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.get_mut().set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.get().get_total_drain_timeout()
+    }
+
+    fn request_summary(&self) -> String {
+        self.get().request_summary()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.get().response_written()
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.get().is_body_done()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.get().is_body_empty()
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.get().body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.get().body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.get().digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.get_mut().digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.get().client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.get().server_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.get().pseudo_raw_h1_request_header()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.get_mut().enable_retry_buffering();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.get().retry_buffer_truncated()
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.get().get_retry_buffer()
+    }
+
+    // Messages beside those of HTTP: there are none.
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(&mut self) -> Option<MessageReader> {
+        None
+    }
+
+    fn restore_custom_message_reader(&mut self, _: MessageReader) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
