@@ -1,10 +1,13 @@
 //! What can be asked of a config: its routes and the hosts it lets be called, each with whoever may.
 
+mod people;
+
 use config::{
     Access, Choice, Class, Config, Destination, Listener, ListenerKind, Method, Name, Route,
     Segment, Workspace,
 };
 
+use self::people::{somebody, workspaces};
 use super::{
     ask::Call,
     copy::{one_of, one_of_rule},
@@ -51,9 +54,6 @@ pub(super) enum Shown {
     /// User name and password.
     Password(String, String),
 }
-
-/// Workspaces that are tried for one route.
-const WORKSPACES_MAX: usize = 4;
 
 /// Everything that a config lets be asked.
 pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
@@ -157,46 +157,6 @@ fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of
         their_tls: upstream.is_some_and(|up| up.url.tls),
     };
     Aim { of, ways, nature }
-}
-
-/// The workspaces that a request to a listener may be for.
-fn workspaces(config: &Config, listener: &Listener) -> Vec<Name> {
-    if let Some(own) = &listener.workspace {
-        return vec![own.value.clone()];
-    }
-    let named: Vec<Name> = config.workspaces.named.keys().take(WORKSPACES_MAX).cloned().collect();
-    if named.is_empty() { vec![Name::new("drill").expect("it is a name")] } else { named }
-}
-
-/// Somebody who is a member of a workspace, and whom a route lets pass.
-fn somebody(
-    mint: &Mint,
-    issuer: &str,
-    access: &Access,
-    name: &Name,
-    workspace: &Workspace,
-) -> Shown {
-    let backstage = mint.is_backstage(issuer);
-    let first = |all: &[String]| all.first().cloned().into_iter().collect::<Vec<_>>();
-    let mut groups = first(&workspace.groups);
-    // The workspace's own group may be one that the route asks for.
-    if !access.groups.iter().any(|group| groups.contains(group)) {
-        groups.extend(first(&access.groups));
-    }
-    let known = access.callers.first().or_else(|| workspace.callers.first()).cloned();
-    let subject = known.unwrap_or_else(|| {
-        // Backstage knows the groups of each user, so there is one for each set of them.
-        let suffix: String = groups
-            .iter()
-            .map(|group| format!("-{}", group.rsplit('/').next().unwrap_or(group)))
-            .collect();
-        if backstage { format!("user:default/drill{suffix}") } else { "drill".to_owned() }
-    });
-    let listed = !workspace.groups.is_empty() || !workspace.callers.is_empty();
-    let workspaces = if listed { Vec::new() } else { vec![name.to_string()] };
-    let person = Person { subject, roles: first(&access.roles), groups, workspaces };
-    mint.know(&person);
-    Shown::Token { issuer: issuer.to_owned(), person }
 }
 
 /// A path that a route takes.

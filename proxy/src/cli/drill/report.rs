@@ -26,7 +26,7 @@ pub(super) enum State {
 }
 
 /// What a fault did.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Drilled {
     #[serde(flatten)]
     pub(super) measured: Measured,

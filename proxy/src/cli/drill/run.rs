@@ -62,66 +62,74 @@ pub(super) async fn drill(
     let client = Arc::new(client);
     let (aims, left) = driven(&stage, &client).await;
     let notes = std::mem::take(&mut stage.copy.notes);
-    if aims.is_empty() {
-        let row = Row::not(fault, "nothing can be driven");
-        return Ok(Outcome { row, driven: 0, left, notes });
-    }
+    let driven = aims.len();
     let touched =
         |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
     if !aims.iter().any(touched) {
         let row = Row::not(fault, "nothing that it would break can be driven");
-        return Ok(Outcome { row, driven: aims.len(), left, notes });
+        return Ok(Outcome { row, driven, left, notes });
     }
+    let (made, back) = broken_and_mended(fault, &mut stage, &client, &aims, pace).await?;
+    let mut drilled = ended(stage, &client).await?;
+    drilled.measured = Measured::of(&made);
+    drilled.back_after = back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0);
+    drilled.broken.extend(fault.allowed(&written));
+    drilled.broken.extend(promises(fault, &drilled, &made));
+    Ok(Outcome { row: Row::ran(fault, drilled), driven, left, notes })
+}
+
+/// The calm, the fault and the recovery: all calls, and how long the recovery took.
+async fn broken_and_mended(
+    fault: Fault,
+    stage: &mut Stage,
+    client: &Arc<Client>,
+    aims: &[Aim],
+    pace: Pace,
+) -> Result<(Vec<Made>, Option<Duration>), String> {
     // Everything is asked for at least once.
     let round = pace.every.saturating_mul(u32::try_from(aims.len()).unwrap_or(u32::MAX));
     if round > ROUND_MAX {
-        return Err(format!(
-            "{} routes and hosts take too long at this rate; raise `--rate`",
-            aims.len()
-        ));
+        let all = aims.len();
+        return Err(format!("{all} routes and hosts take too long at this rate; raise `--rate`"));
     }
-    let load = Load::begin(Arc::clone(&client), &aims, pace.every);
+    let load = Load::begin(Arc::clone(client), aims, pace.every);
     load.go_on(Phase::Calm, (pace.time / 2).min(CALM_MAX).max(round)).await;
     load.go_on(Phase::Between, MOMENT).await;
-    fault.begin(&mut stage).await?;
+    fault.begin(stage).await?;
     load.go_on(Phase::Fault, fault.lasts(pace.time, &stage.copy.config)).await;
     load.go_on(Phase::Between, MOMENT).await;
-    fault.end(&mut stage).await?;
+    fault.end(stage).await?;
     let back = load.recovered(patience(&stage.copy.config) + round * 2).await;
-    let running = stage.child.is_running();
-    let made = load.end().await;
-    let (twice, trapped) = (stage.stand_ins.twice(), stage.stand_ins.trapped());
-    let forward = stage.copy.config.listeners.iter();
-    let forward: Vec<String> = forward
+    Ok((load.end().await, back))
+}
+
+/// Ends a copy, and looks at what it leaves.
+async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
+    let mut drilled = Drilled {
+        actions_twice: stage.stand_ins.twice(),
+        reached: stage.stand_ins.trapped(),
+        ..Drilled::default()
+    };
+    let listeners = stage.copy.config.listeners.iter();
+    let forward: Vec<String> = listeners
         .filter(|(_, listener)| listener.kind == ListenerKind::Forward)
         .map(|(name, _)| name.to_string())
         .collect();
-    let (folder, last) = (stage.records(), stage.child.said());
+    let records = stage.records();
+    let (was_running, last) = (stage.child.is_running(), stage.child.said());
+    // Calls that are under way need their stand-ins until the end.
     let Stage { child, stand_ins, .. } = stage;
     let stopped = child.stop().await;
     drop(stand_ins);
-    let (lost, told) = records::lost(&folder, &client.answered(), &forward)?;
-    let whole = records::verify(&folder).err();
-    let mut broken = Vec::new();
-    if !running {
-        broken.push(format!("the proxy ended by itself:\n{last}"));
-    } else if let Err(why) = stopped {
-        broken.push(why);
+    match stopped {
+        _ if !was_running => drilled.broken.push(format!("the proxy ended by itself:\n{last}")),
+        Err(why) => drilled.broken.push(why),
+        Ok(()) => {}
     }
-    broken.extend(fault.allowed(&written));
-    let drilled = Drilled {
-        measured: Measured::of(&made),
-        records_lost: lost,
-        records_lost_told: told,
-        records_wrong: whole,
-        actions_twice: twice,
-        reached: trapped,
-        back_after: back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0),
-        broken: Vec::new(),
-    };
-    broken.extend(promises(fault, &drilled, &made));
-    let row = Row::ran(fault, Drilled { broken, ..drilled });
-    Ok(Outcome { row, driven: aims.len(), left, notes })
+    let (lost, told) = records::lost(&records, &client.answered(), &forward)?;
+    (drilled.records_lost, drilled.records_lost_told) = (lost, told);
+    drilled.records_wrong = records::verify(&records).err();
+    Ok(drilled)
 }
 
 /// Starts a copy; again if somebody else was given one of its ports meanwhile.
