@@ -201,11 +201,12 @@ def test_pods_are_restricted(mode):
 
 
 @each_mode
-def test_probes_ask_the_admin_listener_at_the_pods_address(mode):
+def test_probes_ask_the_status_listener_at_the_pods_address_and_the_admin_listener_is_the_pods_own(mode):
     objects = rendered(values(mode))
     container, _ = gate(mode, objects)
     config = yaml.safe_load(the(objects, "ConfigMap", "-stagedoor")["data"]["stagedoor.yaml"])
-    host, _, port = config["listeners"]["admin"]["address"].rpartition(":")
+    assert config["listeners"]["admin"]["address"].startswith("127.0.0.1:")
+    host, _, port = config["listeners"]["status"]["address"].rpartition(":")
     assert host == "0.0.0.0"
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
     for probe, path in [("startupProbe", "/readyz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
@@ -246,8 +247,7 @@ def test_stagedoor_check_takes_the_config_map(mode, tmp_path):
     code, said = stagedoor("check", "--format", "json", "-c", tmp_path / "stagedoor.yaml")
     assert code == 0, said
     warnings = [warning["message"] for warning in json.loads(said)["warnings"]]
-    # The kubelet's probes need it; the network policy guards it.
-    expected = {"admin listener `admin` is not on loopback"}
+    expected = set()
     if mode == "egress":
         expected.add("`egress` takes")
     if mode == "edge":
@@ -324,8 +324,8 @@ def test_a_sidecar_can_be_the_pods_entrance():
     service = the(objects, "Service")["spec"]
     assert service["selector"] == {"app.kubernetes.io/name": "backstage", "app.kubernetes.io/component": "backstage"}
     assert service["ports"] == [{"name": "edge", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
-    entrance, (_, admin) = peers(the(objects, "NetworkPolicy"), "ingress")
-    assert (entrance, admin) == (("anybody", [8080]), [9901])
+    entrance, (_, status) = peers(the(objects, "NetworkPolicy"), "ingress")
+    assert (entrance, status) == (("anybody", [8080]), [9902])
     ingress = {"podSelector": {"matchLabels": {"app": "ingress"}}}
     past_it = rendered(changed("sidecar", ENTRANCE, ("networkPolicy/backstage", {"clients": [ingress]})))
     assert ([ingress], [7007]) in list(peers(the(past_it, "NetworkPolicy"), "ingress"))
@@ -395,10 +395,10 @@ def test_others_can_be_the_clients_of_a_gateway():
     assert list(peers(policy, "ingress")) == [(own, [3128])]
 
 
-def test_the_edge_is_open_and_its_admin_listener_is_prometheus_own():
+def test_the_edge_is_open_and_its_status_listener_is_prometheus_own():
     policy = the(rendered(values("edge")), "NetworkPolicy", "portal-stagedoor")
-    (anybody, entrance), (prometheus, admin) = peers(policy, "ingress")
-    assert (anybody, entrance, admin) == ("anybody", [8443], [9901])
+    (anybody, entrance), (prometheus, status) = peers(policy, "ingress")
+    assert (anybody, entrance, status) == ("anybody", [8443], [9902])
     assert prometheus[0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
 
 
@@ -442,9 +442,9 @@ def test_an_upstream_outside_adds_its_port_and_one_in_the_pod_or_the_environment
     assert reached("http://127.0.0.1:7007") == reached("http://localhost:7007") == []
 
 
-def test_the_admin_listener_can_have_another_name_and_address():
+def test_the_status_listener_can_have_another_name_and_address():
     given = values("egress")
-    given["config"]["listeners"] |= {"admin": None, "ops": {"kind": "admin", "address": "[::]:9000"}}
+    given["config"]["listeners"] |= {"status": None, "probes": {"kind": "status", "address": "[::]:9000"}}
     container, _ = gate("egress", rendered(given))
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports[container["startupProbe"]["httpGet"]["port"]] == 9000
@@ -455,8 +455,8 @@ def test_a_pod_with_a_sidecar_has_one_policy_for_both():
     objects = rendered(values("sidecar"))
     policy = the(objects, "NetworkPolicy")
     assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "backstage"
-    (anybody, portal), (_, admin) = peers(policy, "ingress")
-    assert (anybody, portal, admin) == ("anybody", [7007], [9901])
+    (anybody, portal), (_, status) = peers(policy, "ingress")
+    assert (anybody, portal, status) == ("anybody", [7007], [9902])
 
 
 def test_policies_can_be_written_by_hand():
@@ -515,14 +515,14 @@ REFUSED = [
     ("egress", [("image/repository", "")], "image.repository is empty: no image is published"),
     ("egress", [("terminationGracePeriodSeconds", 27)], "terminationGracePeriodSeconds: 27 s is too short: config.process drains for 5s + 20s and needs 2 s more; write 28"),
     ("edge", [("config/process", {"drain_delay": "1m30s"})], "drains for 1m30s + 20s and needs 2 s more; write 113"),
-    ("egress", [("config/listeners/admin", {"kind": "admin", "address": "127.0.0.1:9901"})], "no admin listener that the kubelet can reach"),
-    ("egress", [("config/listeners/ops", {"kind": "admin", "address": "0.0.0.0:9000"})], "`admin` and `ops` are both admin listeners"),
+    ("egress", [("config/listeners/status", {"kind": "status", "address": "127.0.0.1:9902"})], "no status listener that the kubelet can reach"),
+    ("egress", [("config/listeners/probes", {"kind": "status", "address": "0.0.0.0:9000"})], "`probes` and `status` are both status listeners"),
     ("egress", [("config/listeners/egress/address", "0.0.0.0:${PORT}")], "config.listeners.egress.address: the chart must know the port"),
     ("egress", [("config/listeners/egress/address", "127.0.0.1:3128")], "mode egress needs a listener of kind forward"),
     ("edge", [("config/listeners/edge/address", "127.0.0.1:8443"), ("service/ports", None)], "mode edge needs a listener of kind reverse"),
     ("sidecar", [("config/listeners/egress/address", "0.0.0.0:3128")], "in mode sidecar a forward listener belongs on loopback"),
     ("sidecar", [("config/listeners/egress/address", "127.0.0.1:7010")], "port 7010 is also that of listener `dxcp`"),
-    ("sidecar", [("config/listeners", {})], "there is only the admin listener"),
+    ("sidecar", [("config/listeners", {})], "none but for operators and probes"),
     ("sidecar", [("backstage", {"namespace": "elsewhere"})], "install into namespace elsewhere"),
     ("sidecar", [("audit", {"persistence": {"enabled": True}})], "audit.persistence.existingClaim is empty"),
     ("sidecar", [("secrets/egress", None)], "there is no secrets.egress"),

@@ -54,6 +54,9 @@ pub enum ListenerKind {
     Forward,
     /// Health, metrics, state, reload and switches, for operators. Keep it on loopback.
     Admin,
+    /// `/livez`, `/readyz` and `/metrics`, and nothing else: for whoever asks from another machine, as the
+    /// kubelet and Prometheus do.
+    Status,
 }
 
 /// The TLS side of a listener. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN.

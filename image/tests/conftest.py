@@ -102,9 +102,11 @@ class Pod:
     def within(self, *command):
         return subprocess.run(["nsenter", "-t", str(self.pid), "-n", *command], capture_output=True, text=True)
 
-    def ask(self, path, port=9901, scheme="http"):
-        """Status and body; status 0 if nobody answers."""
-        said = self.within("curl", "-sk", "-m", "5", "-w", "\n%{http_code}", f"{scheme}://{ADDRESS}:{port}{path}").stdout
+    def ask(self, path, port=None, scheme="http"):
+        """Status and body; status 0 if nobody answers. What the kubelet asks is asked at the pod's address, the rest from within."""
+        host = ADDRESS if port or path in ("/livez", "/readyz", "/metrics") else "127.0.0.1"
+        port = port or (9902 if host == ADDRESS else 9901)
+        said = self.within("curl", "-sk", "-m", "5", "-w", "\n%{http_code}", f"{scheme}://{host}:{port}{path}").stdout
         body, _, status = said.rpartition("\n")
         return int(status or 0), body
 

@@ -20,20 +20,40 @@ use crate::{
 };
 
 /// Answers operators.
-pub struct Admin(pub Arc<Stage>);
+pub struct Admin {
+    /// What it tells of.
+    pub stage: Arc<Stage>,
+    /// How much of it.
+    pub answers: Answers,
+}
+
+/// What is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// All there is.
+    Everything,
+    /// What everybody may know.
+    Status,
+}
+
+/// What everybody may know, and what is asked too often to be put on record.
+const STATUS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let stage = &self.0;
+        let stage = &self.stage;
+        if self.answers == Answers::Status && !STATUS.contains(&&*path) {
+            return text(StatusCode::NOT_FOUND, "there is /livez /readyz /metrics\n");
+        }
         let answer = if switches::is_one(&path) {
             switches::answer(stage, session, &method, &path).await
         } else {
             Self::answer(stage, session.req_header(), &method, &path).await
         };
-        if !["/livez", "/readyz", "/metrics"].contains(&&*path) {
+        if !STATUS.contains(&&*path) {
             let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
             let status = answer.status().as_u16();
             let event = Event::Admin { client, method: method.as_str(), path: &path, status };

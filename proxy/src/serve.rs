@@ -24,7 +24,7 @@ use pingora::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, Answers},
     audit::{Audit, chain::Signing, ship::Shipping},
     clock,
     control::Control,
@@ -189,8 +189,13 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
                 let service = forward(&stage, index, name, listener, &conf)?;
                 server.add_service(service);
             }
-            ListenerKind::Admin => {
-                let mut service = Service::new(name.to_string(), Admin(Arc::clone(&stage)));
+            ListenerKind::Admin | ListenerKind::Status => {
+                let answers = match listener.kind {
+                    ListenerKind::Status => Answers::Status,
+                    _ => Answers::Everything,
+                };
+                let admin = Admin { stage: Arc::clone(&stage), answers };
+                let mut service = Service::new(name.to_string(), admin);
                 service.threads = Some(1);
                 listen(&mut service, &stage, name, listener)?;
                 server.add_service(service);

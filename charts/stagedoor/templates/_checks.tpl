@@ -23,13 +23,13 @@
 {{- end -}}
 {{- end -}}
 
-{{- $admins := list -}}
-{{- range $listeners -}}{{- if and (eq .kind "admin") (not .loopback) -}}{{- $admins = append $admins (printf "`%s`" .name) -}}{{- end -}}{{- end -}}
-{{- if gt (len $admins) 1 -}}
-{{- $found = append $found (printf "config.listeners: %s are both admin listeners that pods can reach; keep one, the others on loopback" (join " and " $admins)) -}}
+{{- $status := list -}}
+{{- range $listeners -}}{{- if and (eq .kind "status") (not .loopback) -}}{{- $status = append $status (printf "`%s`" .name) -}}{{- end -}}{{- end -}}
+{{- if gt (len $status) 1 -}}
+{{- $found = append $found (printf "config.listeners: %s are both status listeners that pods can reach; keep one" (join " and " $status)) -}}
 {{- end -}}
-{{- if not $admins -}}
-{{- $found = append $found "config.listeners: no admin listener that the kubelet can reach for its probes; write `admin: {kind: admin, address: \"0.0.0.0:9901\"}`" -}}
+{{- if not $status -}}
+{{- $found = append $found "config.listeners: no status listener that the kubelet can reach for its probes; write `status: {kind: status, address: \"0.0.0.0:9902\"}`" -}}
 {{- end -}}
 {{- $kinds := dict -}}
 {{- range $entrances -}}{{- $_ := set $kinds .kind true -}}{{- end -}}
@@ -40,9 +40,9 @@
 {{- $found = append $found "config.listeners: mode egress needs a listener of kind forward that other pods can reach, for example on 0.0.0.0:3128" -}}
 {{- end -}}
 {{- $others := 0 -}}
-{{- range $listeners -}}{{- if ne .kind "admin" -}}{{- $others = add $others 1 -}}{{- end -}}{{- end -}}
+{{- range $listeners -}}{{- if not (has .kind (list "admin" "status")) -}}{{- $others = add $others 1 -}}{{- end -}}{{- end -}}
 {{- if and (eq $v.mode "sidecar") (eq $others 0) -}}
-{{- $found = append $found "config.listeners: there is only the admin listener; add one of kind forward on 127.0.0.1:3128, or one of kind reverse" -}}
+{{- $found = append $found "config.listeners: none but for operators and probes; add one of kind forward on 127.0.0.1:3128, or one of kind reverse" -}}
 {{- end -}}
 {{- with $v.backstage.forwardListener -}}
 {{- if not (include "stagedoor.forward" $ | fromJson) -}}

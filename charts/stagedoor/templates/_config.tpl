@@ -12,27 +12,36 @@ and a name for its port (a Service allows 15 characters).
 {{- $loopback := or (hasPrefix "127." $host) (eq $host "::1") -}}
 {{- $fits := and (regexMatch "^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$" $name) (regexMatch "[a-z]" $name) (not (contains "--" $name)) -}}
 {{- $portName := ternary $name (printf "port-%d" $port) $fits -}}
-{{- if eq $l.kind "admin" -}}{{- $portName = "stagedoor-admin" -}}{{- end -}}
+{{- if eq $l.kind "status" -}}{{- $portName = "stagedoor-probe" -}}{{- end -}}
 {{- $all = append $all (dict "name" $name "kind" $l.kind "host" $host "port" $port "loopback" $loopback
   "tls" (hasKey $l "tls") "reportOnly" ($l.report_only | default false) "portName" $portName) -}}
 {{- end -}}
 {{ toJson $all }}
 {{- end -}}
 
-{{/* Those that other pods reach, the admin listener aside. */}}
+{{/* Those that other pods reach, what tells of us aside. */}}
 {{- define "stagedoor.entrances" -}}
 {{- $all := list -}}
 {{- range include "stagedoor.listeners" . | fromJsonArray -}}
-{{- if not (or .loopback (eq .kind "admin")) -}}{{- $all = append $all . -}}{{- end -}}
+{{- if not (or .loopback (has .kind (list "admin" "status"))) -}}{{- $all = append $all . -}}{{- end -}}
 {{- end -}}
 {{ toJson $all }}
 {{- end -}}
 
-{{/* The admin listener that probes ask, or nothing. */}}
+{{/* The listener that probes and Prometheus ask, or nothing. */}}
+{{- define "stagedoor.status" -}}
+{{- $found := dict -}}
+{{- range include "stagedoor.listeners" . | fromJsonArray -}}
+{{- if and (eq .kind "status") (not .loopback) (not $found) -}}{{- $found = . -}}{{- end -}}
+{{- end -}}
+{{ toJson $found }}
+{{- end -}}
+
+{{/* The listener that operators ask, or nothing. */}}
 {{- define "stagedoor.admin" -}}
 {{- $found := dict -}}
 {{- range include "stagedoor.listeners" . | fromJsonArray -}}
-{{- if and (eq .kind "admin") (not .loopback) (not $found) -}}{{- $found = . -}}{{- end -}}
+{{- if and (eq .kind "admin") (not $found) -}}{{- $found = . -}}{{- end -}}
 {{- end -}}
 {{ toJson $found }}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/* The container: of our own pods, and as a native sidecar of Backstage's. */}}
 {{- define "stagedoor.container" -}}
-{{- $admin := include "stagedoor.admin" . | fromJson -}}
+{{- $status := include "stagedoor.status" . | fromJson -}}
 name: stagedoor
 image: {{ include "stagedoor.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -22,13 +22,13 @@ ports:
   {{- end }}
   {{- end }}
 startupProbe:
-  httpGet: {path: /readyz, port: {{ $admin.portName }}}
+  httpGet: {path: /readyz, port: {{ $status.portName }}}
   {{- toYaml .Values.probes.startup | nindent 2 }}
 livenessProbe:
-  httpGet: {path: /livez, port: {{ $admin.portName }}}
+  httpGet: {path: /livez, port: {{ $status.portName }}}
   {{- toYaml .Values.probes.liveness | nindent 2 }}
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ $admin.portName }}}
+  httpGet: {path: /readyz, port: {{ $status.portName }}}
   {{- toYaml .Values.probes.readiness | nindent 2 }}
 {{- with .Values.resources }}
 resources:

@@ -31,8 +31,9 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
                 format!("`{name}` takes tokens over plain TCP from other machines; add `tls`"),
             );
         }
-        if listener.kind == ListenerKind::Admin && listener.workspace.is_some() {
-            found.problem(place, format!("admin listener `{name}` has no workspace; remove it"));
+        let serves_us = matches!(listener.kind, ListenerKind::Admin | ListenerKind::Status);
+        if serves_us && listener.workspace.is_some() {
+            found.problem(place, format!("`{name}` has nothing to do with a workspace; remove it"));
         }
         if let Some(workspace) = &listener.workspace
             && is_unknown_workspace(config, workspace, found)

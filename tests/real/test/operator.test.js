@@ -563,6 +563,24 @@ test('the admin listener tells what came of the last configs, and what each chan
   });
 });
 
+test('a status listener answers probes and metrics, and nothing that changes or tells more', async () => {
+  const port = await freePort();
+  const config = (ports) => `listeners:\n  status: {kind: status, address: 127.0.0.1:${port}}\n  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}\nupstreams: {up: {url: ${up.url}}}\nroutes:\n${OPEN}`;
+  await withDoor(config, {}, async (door) => {
+    const ask = (where, options) => fetch(`http://127.0.0.1:${port}${where}`, options);
+    for (const where of ['/livez', '/readyz', '/metrics']) {
+      const [here, there] = [await ask(where), await door.admin(where)];
+      assert.deepEqual([here.status, here.headers.get('content-type')], [200, there.headers.get('content-type')]);
+    }
+    assert.match(await (await ask('/metrics')).text(), /^stagedoor_build_info/m);
+    const known = door.written().length;
+    for (const where of ['/config', '/config/history', '/state', '/jwks', '/audit/head', '/switches', '/switches/1', '/', '/livez/', '//state', '/%73tate']) assert.equal((await ask(where)).status, 404, where);
+    for (const where of ['/reload', '/switches', '/livez']) assert.ok([404, 405].includes((await ask(where, { method: 'POST', body: '{}' })).status), where);
+    assert.equal((await (await door.admin('/switches')).json()).length, 0);
+    assert.ok(door.written().length <= known + 1, 'nothing was done, so nothing is on record');
+  });
+});
+
 /** A folder as Kubernetes mounts a ConfigMap or a Secret; `swap` puts new files in as it does. */
 const mounted = (at, files) => {
   let version = 0;
