@@ -74,7 +74,7 @@ pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
                 }
             }
             ListenerKind::Forward => aims.extend(calls(config, mint, name, listener)),
-            ListenerKind::Admin => {}
+            ListenerKind::Admin | ListenerKind::Status => {}
         }
     }
     (aims, left)

@@ -138,7 +138,7 @@ fn listeners(
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
     let told = |error: &dyn std::fmt::Display| format!("cannot prepare listeners: {error}");
-    config.listeners.retain(|_, listener| listener.kind != ListenerKind::Admin);
+    config.listeners.retain(|_, listener| is_for_callers(listener.kind));
     // All at once, so that no two get the same.
     let mut bound = Vec::new();
     for _ in 0..=config.listeners.len() {
@@ -146,7 +146,7 @@ fn listeners(
     }
     let mut addresses =
         bound.iter().map(|listener| SocketAddr::from(([127, 0, 0, 1], port(listener))));
-    let ca = place.folder.join("ca.crt");
+    let ca = place.folder.join("clients.ca");
     fs::write(&ca, place.authority.pem()).map_err(|error| told(&error))?;
     let names = names(config, hosts);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -172,6 +172,11 @@ fn listeners(
     let admin = serde_json::from_value(admin).expect("it is a listener");
     config.listeners.insert(name(ADMIN), Located::nowhere(admin));
     Ok(())
+}
+
+/// Whether callers come there, and not operators.
+pub(super) fn is_for_callers(kind: ListenerKind) -> bool {
+    matches!(kind, ListenerKind::Reverse | ListenerKind::Forward)
 }
 
 /// The certificate of a listener in a copy.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     aims::{Nature, Shown},
     ask::Call,
-    child,
+    child, copy,
     http::Mood,
     names,
     stage::Stage,
@@ -82,9 +82,8 @@ impl Fault {
                 "nothing is asked over TLS",
             ),
             Self::OwnCertExpired => (
-                listeners.any(|listener| {
-                    listener.tls.is_some() && listener.kind != config::ListenerKind::Admin
-                }),
+                listeners
+                    .any(|listener| listener.tls.is_some() && copy::is_for_callers(listener.kind)),
                 "no listener has TLS",
             ),
             Self::DnsPoison => (

@@ -157,23 +157,29 @@ fn back(
     sure: Duration,
     calm: f64,
 ) -> Option<Duration> {
-    let since: Vec<&Made> = made.iter().filter(|made| made.phase == Phase::Recovery).collect();
+    // They are in the order in which they began.
+    let since = &made[made.partition_point(|made| made.phase != Phase::Recovery)..];
     let after_bad = since.iter().filter(|made| made.saw != Some(Saw::Good));
     let starts = std::iter::once(ended).chain(after_bad.map(|made| made.began + TINY));
-    for start in starts.filter(|start| *start + sure <= now) {
-        let within = since.iter().filter(|m| m.began >= start && m.began <= start + sure);
-        if within.clone().any(|made| made.saw.is_none()) {
+    // What is longer ago was looked at before.
+    let recent = |start: &Instant| *start + sure <= now && *start + sure + REMEMBERED >= now;
+    for start in starts.filter(recent) {
+        let first = since.partition_point(|made| made.began < start);
+        let last = since.partition_point(|made| made.began <= start + sure);
+        let within = &since[first..last];
+        if within.iter().any(|made| made.saw.is_none()) {
             continue;
         }
-        let good = within.clone().filter(|made| made.saw == Some(Saw::Good)).count();
-        let all = within.count();
-        if all > 0 && good as f64 / all as f64 >= calm - TOLERATED {
+        let good = within.iter().filter(|made| made.saw == Some(Saw::Good)).count();
+        if good > 0 && good as f64 / within.len() as f64 >= calm - TOLERATED {
             return Some(start.saturating_duration_since(ended));
         }
     }
     None
 }
 
+/// A call that is under way may take so long, and decides whether an earlier moment was the one.
+const REMEMBERED: Duration = Duration::from_secs(15);
 const TINY: Duration = Duration::from_micros(1);
 /// A call in fifty may fail for reasons of its own.
 const TOLERATED: f64 = 0.02;

@@ -45,9 +45,8 @@ fn upstreams(
     private: &mut Vec<Located<PrivateAddresses>>,
     notes: &mut Vec<String>,
 ) -> io::Result<()> {
-    let ca = place.folder.join("upstreams.crt");
+    let ca = place.folder.join("upstreams.ca");
     fs::write(&ca, place.authority.pem())?;
-    let client = |end: &str| place.folder.join(format!("client.{end}"));
     for (name, upstream) in &mut config.upstreams {
         let upstream = &mut upstream.value;
         upstream.url.value = moved(&upstream.url, upstream.external, place);
@@ -75,7 +74,8 @@ fn upstreams(
             let tls = &mut upstream.tls;
             tls.ca = Some(Located::nowhere(ca.clone()));
             if shows {
-                let (cert, key) = (client("crt"), client("key"));
+                let client = |end: &str| place.folder.join(format!("{name}.client-{end}"));
+                let (cert, key) = (client("cert"), client("key"));
                 let issued = place.authority.client(name, &[]).map_err(io::Error::other)?;
                 issued.write(&cert, &key)?;
                 tls.client_cert = Some(Located::nowhere(cert));

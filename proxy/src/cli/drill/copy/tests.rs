@@ -27,6 +27,7 @@ listeners:
     limits: {connections_per_client_max: 3}
   out: {kind: forward, address: 192.0.2.2:3128, workspace: payments}
   admin: {kind: admin, address: "127.0.0.1:9090"}
+  status: {kind: status, address: "192.0.2.7:9091"}
 identity:
   issuers:
     discovered: {issuer: https://real.example/realms/a, audiences: [a]}
