@@ -169,7 +169,7 @@ impl Fault {
                 let broken = "version: stagedoor/v1\nlisteners: {";
                 write(&stage.copy.file, broken)?;
                 if stage.child.reload().await? {
-                    return Err("a broken config was taken over".to_owned());
+                    stage.broken.push("a broken config was taken over".to_owned());
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Fault {
             Self::ReloadBroken => {
                 stage.copy.write_again()?;
                 if !stage.child.reload().await? {
-                    return Err("the good config was not taken over again".to_owned());
+                    stage.broken.push("the good config was not taken over again".to_owned());
                 }
             }
             Self::JwksRotated | Self::RedisDown => {}

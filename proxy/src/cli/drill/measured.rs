@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What a fault did to callers.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Measured {
     /// Calls in the calm, during the fault and after it.
     pub(super) calls: [usize; 3],

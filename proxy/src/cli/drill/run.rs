@@ -4,8 +4,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use config::{Config, ListenerKind};
 
-use crate::cli::counted;
-
 use super::{
     aims::{self, Aim, Left},
     ask::{Client, Saw},
@@ -16,6 +14,7 @@ use super::{
     report::{Drilled, Row},
     stage::Stage,
 };
+use crate::cli::counted;
 
 /// How hard and how long.
 #[derive(Clone, Copy)]
@@ -108,6 +107,7 @@ async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
     let mut drilled = Drilled {
         actions_twice: stage.stand_ins.twice(),
         reached: stage.stand_ins.trapped(),
+        broken: std::mem::take(&mut stage.broken),
         ..Drilled::default()
     };
     let listeners = stage.copy.config.listeners.iter();
@@ -184,47 +184,79 @@ async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
 
 /// The promises that were broken, in a sentence each.
 fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
-    let mut broken = Vec::new();
     let untold = drilled.records_lost.saturating_sub(drilled.records_lost_told);
-    if untold > 0 {
-        let untold = counted(untold as u64, "exchange");
-        broken.push(format!("{untold} answered, and neither on record nor told to be lost"));
-    }
-    if let Some(wrong) = &drilled.records_wrong {
-        broken.push(format!("the records are not whole: {wrong}"));
-    }
-    if drilled.actions_twice > 0 {
-        broken.push(format!(
-            "{} asked of an upstream twice",
-            counted(drilled.actions_twice as u64, "action")
-        ));
-    }
-    if drilled.reached > 0 {
-        broken.push(format!(
-            "a poisoned address was reached, by {}",
-            counted(drilled.reached as u64, "connection")
-        ));
-    }
+    let unkept = made.iter().filter(|made| {
+        let let_through = made.action && made.saw == Some(Saw::Good);
+        fault == Fault::AuditFull && made.phase == Phase::Fault && let_through
+    });
+    let count = |count: usize, what: &str| (count > 0).then(|| counted(count as u64, what));
+    let mut broken = Vec::new();
+    broken.extend(
+        count(untold, "exchange")
+            .map(|them| format!("{them} answered, and neither on record nor told to be lost")),
+    );
+    broken.extend(
+        count(unkept.count(), "action")
+            .map(|them| format!("{them} let through that could not be put on record")),
+    );
+    broken.extend(
+        drilled.records_wrong.as_ref().map(|wrong| format!("the records are not whole: {wrong}")),
+    );
+    broken.extend(
+        count(drilled.actions_twice, "action")
+            .map(|them| format!("{them} asked of an upstream twice")),
+    );
+    broken.extend(
+        count(drilled.reached, "connection")
+            .map(|them| format!("a poisoned address was reached, by {them}")),
+    );
     if drilled.back_after.is_none() {
         broken.push("callers were not admitted again as before".to_owned());
     }
-    let unkept = made.iter().filter(|made| {
-        fault == Fault::AuditFull
-            && made.phase == Phase::Fault
-            && made.action
-            && made.saw == Some(Saw::Good)
-    });
-    let unkept = unkept.count();
-    if unkept > 0 {
-        broken.push(format!(
-            "{} let through that could not be put on record",
-            counted(unkept as u64, "action")
-        ));
-    }
-    if let Some(admitted) = drilled.measured.admitted.filter(|_| fault.must_not_matter())
-        && admitted < NOT_ALL
-    {
+    let admitted = drilled.measured.admitted.filter(|_| fault.must_not_matter());
+    if let Some(admitted) = admitted.filter(|admitted| *admitted < NOT_ALL) {
         broken.push(format!("only {admitted} % were admitted, and it should not matter"));
     }
     broken
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_was_promised_is_held_against_what_was_seen() {
+        let well = || Drilled { back_after: Some(0.0), ..Drilled::default() };
+        let check = |fault, drilled: Drilled, made: &[Made], expected: &[&str]| {
+            assert_eq!(promises(fault, &drilled, made), expected);
+        };
+        check(Fault::UpstreamReset, well(), &[], &[]);
+        let told = Drilled { records_lost: 3, records_lost_told: 3, ..well() };
+        check(Fault::AuditFull, told, &[], &[]);
+        let untold = Drilled { records_lost: 3, records_lost_told: 2, ..well() };
+        let sentence = "1 exchange answered, and neither on record nor told to be lost";
+        check(Fault::AuditFull, untold, &[], &[sentence]);
+        let twice = Drilled { actions_twice: 2, ..well() };
+        check(Fault::UpstreamReset, twice, &[], &["2 actions asked of an upstream twice"]);
+        let lasting = Drilled::default();
+        check(Fault::IdpDown, lasting, &[], &["callers were not admitted again as before"]);
+        let measured = Measured { admitted: Some(94.9), ..Measured::default() };
+        let kept_out = || Drilled { measured: measured.clone(), ..well() };
+        let sentence = "only 94.9 % were admitted, and it should not matter";
+        check(Fault::JwksRotated, kept_out(), &[], &[sentence]);
+        check(Fault::Upstream500, kept_out(), &[], &[]);
+        let acted = |phase| Made {
+            phase,
+            began: Instant::now(),
+            saw: Some(Saw::Good),
+            took: Duration::ZERO,
+            action: true,
+        };
+        let made = [acted(Phase::Calm), acted(Phase::Between), acted(Phase::Fault)];
+        let sentence = "1 action let through that could not be put on record";
+        check(Fault::AuditFull, well(), &made, &[sentence]);
+        check(Fault::IdpDown, well(), &made, &[]);
+    }
 }

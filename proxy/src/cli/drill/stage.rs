@@ -24,6 +24,8 @@ pub(super) struct Stage {
     pub(super) copy: PrivateCopy,
     pub(super) mint: Arc<Mint>,
     pub(super) authority: Authority,
+    /// Promises that were seen to be broken.
+    pub(super) broken: Vec<String>,
     folder: PathBuf,
     /// The ports at which hosts are called whose names are looked up.
     called: Vec<u16>,
@@ -45,7 +47,8 @@ impl Stage {
         let addresses: Vec<_> = copy.config.listeners.values().map(|l| l.address).collect();
         let child = Child::start(&copy.file, copy.admin, &addresses).await?;
         let folder = folder.to_owned();
-        Ok(Self { child, stand_ins, copy, mint, authority, folder, called })
+        let broken = Vec::new();
+        Ok(Self { child, stand_ins, copy, mint, authority, broken, folder, called })
     }
 
     /// From now on issuers have other keys. Those in files are read again.
