@@ -124,6 +124,14 @@ class Pod:
     def stop(self):
         os.kill(self.pid, signal.SIGTERM)
 
+    def kill(self):
+        """The process itself: whoever changed its user does not die with its parent."""
+        if self.program.poll() is None and self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+        elif self.program.poll() is None:
+            self.program.kill()
+        self.program.wait()
+
 
 # What the runtime does: mounts, a root that is read-only, and no rights for the process, which is the first of its own.
 START = """set -eu
@@ -167,8 +175,8 @@ def pod(image, tmp_path):
                 ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", START, "start", *command],
                 env=env, stdout=log.open("w"), stderr=subprocess.STDOUT,
             )
-            ends.callback(lambda: (program.poll() is None and program.kill(), program.wait()))
             made = Pod(program, log)
+            ends.callback(made.kill)
             made.mounted, made.audit = mounted, audit
             return made
 

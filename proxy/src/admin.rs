@@ -65,7 +65,7 @@ impl ServeHttp for Admin {
 
 impl Admin {
     async fn answer(
-        stage: &Stage,
+        stage: &Arc<Stage>,
         head: &RequestHeader,
         method: &Method,
         path: &str,

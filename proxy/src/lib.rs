@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+mod aside;
 pub mod audit;
 pub mod cli;
 pub mod clock;

@@ -82,6 +82,8 @@ pub struct Stage {
     pub started: config::Config,
     /// What the last attempt to load the config looked at. Held while one is under way.
     pub seen: tokio::sync::Mutex<Seen>,
+    /// Those that were in force, until nobody uses them any more.
+    pub retired: Mutex<Vec<Arc<Live>>>,
     /// How the last reload went.
     pub last_reload: Mutex<ReloadResult>,
     /// How those before went.
@@ -91,6 +93,17 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Lets go of what is in force no more and that nobody uses. Not by whoever uses it last: to free
+    /// thousands of routes takes longer than a request.
+    pub fn sweep(&self) {
+        let mut retired = self.retired.lock();
+        let (used, unused) =
+            retired.drain(..).partition(|live: &Arc<Live>| Arc::strong_count(live) > 1);
+        *retired = used;
+        drop(retired);
+        drop::<Vec<_>>(unused);
+    }
+
     /// What the breakers of the policy in force do. One that nothing has happened to is closed.
     pub fn breakers(&self) -> Vec<(Key, Position)> {
         let moved: HashMap<Key, Position> =

@@ -7,6 +7,7 @@ use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MI
 use ring::digest::{Context, SHA256};
 
 use crate::{
+    aside::aside,
     clock,
     credentials::Credentials,
     dial::Dial,
@@ -161,7 +162,21 @@ pub fn password(file: &Path) -> Result<Secret, LoadError> {
 impl Stage {
     /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
     /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
-    pub async fn reload(&self, source: Source) -> ReloadResult {
+    pub async fn reload(self: &Arc<Self>, source: Source) -> ReloadResult {
+        let stage = Arc::clone(self);
+        match aside(async move { stage.reload_now(source).await }).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "cannot reload");
+                let digest = self.live.load().policy.digest.to_string();
+                let messages = vec![format!("cannot reload: {error}")];
+                let time = clock::now().unix_seconds();
+                ReloadResult { successful: false, time, digest, messages }
+            }
+        }
+    }
+
+    async fn reload_now(&self, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
         let (now_seen, files) = Seen::load(&self.path);
@@ -185,6 +200,8 @@ impl Stage {
         self.metrics.reloaded(result.successful, now);
         self.last_reload.lock().clone_from(&result);
         self.on_record(source.name(), result.successful, Some(&last), &result.messages);
+        drop(last);
+        self.sweep();
         result
     }
 
@@ -278,6 +295,7 @@ impl Stage {
         messages.extend(failures);
         self.use_passwords(&live);
         self.live.store(Arc::clone(&live));
+        self.retired.lock().push(last);
         let routes = live.policy.routes.all();
         self.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
         self.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
@@ -343,9 +361,10 @@ impl Stage {
 
     /// Looks until the process ends at all that the last attempt looked at, also if it failed;
     /// reloads when something has changed.
-    pub async fn watch(&self) {
+    pub async fn watch(self: &Arc<Self>) {
         loop {
             tokio::time::sleep(PACE).await;
+            self.sweep();
             let Some(change) = self.change().await else { continue };
             // It may come in several steps: wait until two looks agree.
             tokio::time::sleep(Duration::from_millis(200)).await;

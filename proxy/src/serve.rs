@@ -124,6 +124,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         path: path.to_owned(),
         started,
         seen: tokio::sync::Mutex::new(seen),
+        retired: Mutex::default(),
         last_reload: Mutex::new(first),
         history: History::default(),
         served,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::Failure;
 use crate::{
+    aside::aside,
     live::Stage,
     reload::{self, Source},
 };
 
 impl Stage {
     /// Asks the control source until the process ends.
-    pub async fn follow(&self) {
+    pub async fn follow(self: &Arc<Self>) {
         loop {
             let files = Arc::clone(&self.live.load().files);
             let Some(control) = &files.config.control else {
@@ -18,7 +19,12 @@ impl Stage {
                 continue;
             };
             tokio::select! {
-                () = tokio::time::sleep(self.control.wait(control)) => self.ask_control().await,
+                () = tokio::time::sleep(self.control.wait(control)) => {
+                    let stage = Arc::clone(self);
+                    if let Err(error) = aside(async move { stage.ask_control().await }).await {
+                        tracing::error!(%error, "cannot ask the control source");
+                    }
+                }
                 () = self.control.changed.notified() => {}
             }
         }
