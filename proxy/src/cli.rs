@@ -1,11 +1,13 @@
 //! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out,
-//! or a replay what it must not.
+//! a replay what it must not, or a drill a promise that was broken.
 
 mod audit;
 mod check;
 mod demo;
 mod doctor;
+mod drill;
 mod explain;
+mod issuer;
 mod lines;
 mod replay;
 mod schema;
@@ -49,6 +51,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print the schema of the config, or its manual.
     Schema(schema::Schema),
+    /// Break things around a private copy of it, one after another, and tell what callers saw.
+    Drill(drill::Drill),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
     Demo(demo::Demo),
 }
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Suggest(suggest) => suggest.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Drill(drill) => drill.run(),
         Command::Demo(demo) => demo.run(),
     }
 }

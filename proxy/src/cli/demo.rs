@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use clap::{Args, value_parser};
 use http::{Method, Response, StatusCode};
 use pingora::{
@@ -22,13 +21,10 @@ use pingora::{
         listening::Service,
     },
 };
-use ring::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
-};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use super::issuer::Signer;
 use crate::{clock, serve, stop::Stop};
 
 /// Run the proxy with a development issuer and stand-ins for DXCP and Backstage.
@@ -215,50 +211,33 @@ enum App {
     Portal,
 }
 
-/// An OpenID provider for development: one key, made at the start.
+/// An OpenID provider for development.
 struct Issuer {
     url: String,
-    key: EcdsaKeyPair,
-    random: SystemRandom,
+    signer: Signer,
 }
 
 impl Issuer {
     fn new(url: String) -> Self {
-        let random = SystemRandom::new();
-        let rule = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(rule, &random).expect("there are random numbers");
-        let key = EcdsaKeyPair::from_pkcs8(rule, pkcs8.as_ref(), &random);
-        Self { url, key: key.expect("a key just made is valid"), random }
+        Self { url, signer: Signer::new("demo") }
     }
 
     fn token(&self, subject: &str, workspaces: &[&str], roles: &[&str]) -> String {
         let now = clock::now().unix_seconds();
-        let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": "demo"});
         let claims = json!({
             "iss": self.url, "aud": "stagedoor-demo", "sub": subject, "iat": now, "exp": now + 3600,
             "workspaces": workspaces, "roles": roles,
         });
-        let part = |value: &Value| BASE64URL.encode(value.to_string());
-        let message = format!("{}.{}", part(&header), part(&claims));
-        let signature = self.key.sign(&self.random, message.as_bytes());
-        let signature = signature.expect("there are random numbers");
-        format!("{message}.{}", BASE64URL.encode(signature.as_ref()))
+        self.signer.token("at+jwt", &claims)
     }
 
     fn answer(&self, path: &str) -> (StatusCode, Value) {
-        let point = self.key.public_key().as_ref();
         match path {
             "/.well-known/openid-configuration" => {
                 let jwks = format!("{}/jwks", self.url);
                 (StatusCode::OK, json!({"issuer": self.url, "jwks_uri": jwks}))
             }
-            "/jwks" => (
-                StatusCode::OK,
-                json!({"keys": [{
-                    "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "demo",
-                    "x": BASE64URL.encode(&point[1..33]), "y": BASE64URL.encode(&point[33..]),
-                }]}),
-            ),
+            "/jwks" => (StatusCode::OK, json!({"keys": [self.signer.public()]})),
             _ => (StatusCode::NOT_FOUND, json!({"error": "not_found"})),
         }
     }

@@ -1,0 +1,296 @@
+//! What can be asked of a config: its routes and the hosts it lets be called, each with whoever may.
+
+mod people;
+
+use config::{
+    Access, Choice, Class, Config, Destination, Listener, ListenerKind, Method, Name, Route,
+    Segment, Workspace,
+};
+
+use self::people::{somebody, workspaces};
+use super::{
+    ask::Call,
+    copy::{one_of, one_of_rule},
+    tokens::{Mint, Person},
+};
+
+/// Something to be asked over and over.
+#[derive(Clone)]
+pub(super) struct Aim {
+    /// What of the config it is.
+    pub(super) of: String,
+    /// The ways to ask for it, the likely ones first.
+    pub(super) ways: Vec<Call>,
+    /// What a fault can touch of it.
+    pub(super) nature: Nature,
+}
+
+/// What a fault can touch of an aim.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Nature {
+    /// A name is looked up where a poisoned answer could come from.
+    pub(super) looked_up: bool,
+    /// Callers see a certificate of ours.
+    pub(super) own_tls: bool,
+    /// A certificate of elsewhere is seen.
+    pub(super) their_tls: bool,
+}
+
+/// What was not driven, and why.
+#[derive(Clone)]
+pub(super) struct Left {
+    pub(super) of: String,
+    pub(super) why: String,
+}
+
+/// Whoever shows nothing, and people of issuers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shown {
+    Nothing,
+    Token {
+        issuer: String,
+        person: Person,
+    },
+    /// User name and password.
+    Password(String, String),
+}
+
+/// Everything that a config lets be asked.
+pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
+    let (mut aims, mut left) = (Vec::new(), Vec::new());
+    let routes = config.all_routes();
+    for (name, listener) in &config.listeners {
+        match listener.kind {
+            ListenerKind::Reverse => {
+                let on = |route: &Route| {
+                    route.listeners.is_empty() || route.listeners.iter().any(|on| **on == *name)
+                };
+                for route in routes.iter().filter(|route| on(route)) {
+                    let of = format!("route {} on {name}", route.name);
+                    match unaskable(route) {
+                        Some(why) => left.push(Left { of, why: why.to_owned() }),
+                        None => aims.push(of_route(config, mint, listener, route, of)),
+                    }
+                }
+            }
+            ListenerKind::Forward => aims.extend(calls(config, mint, name, listener)),
+            ListenerKind::Admin | ListenerKind::Status => {}
+        }
+    }
+    (aims, left)
+}
+
+/// Why a route cannot be asked for from outside.
+fn unaskable(route: &Route) -> Option<&'static str> {
+    if route.options.closed {
+        return Some("closed");
+    }
+    if route.class == Class::Admin {
+        return Some("class `admin` never passes");
+    }
+    if route.options.graphql.is_some() {
+        return Some("its bodies are judged (`graphql`), and a drill has none to send");
+    }
+    method(route).is_none().then_some(match route.class {
+        Class::Action => "an action without a method that could start it",
+        _ => "a read that takes no GET",
+    })
+}
+
+fn method(route: &Route) -> Option<http::Method> {
+    use http::Method as M;
+    let takes =
+        |method: Method| route.methods.contains(&method) || route.methods.contains(&Method::Any);
+    let wanted: &[(Method, M)] = match route.class {
+        Class::Action => &[
+            (Method::Post, M::POST),
+            (Method::Put, M::PUT),
+            (Method::Patch, M::PATCH),
+            (Method::Delete, M::DELETE),
+        ],
+        _ => &[(Method::Get, M::GET), (Method::Head, M::HEAD)],
+    };
+    wanted.iter().find(|(method, _)| takes(*method)).map(|(_, method)| method.clone())
+}
+
+fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of: String) -> Aim {
+    let host = route.hosts.first().map_or_else(|| "localhost".to_owned(), one_of);
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{host}:{}", listener.address.port());
+    let method = method(route).expect("it was looked for one");
+    let way = |workspace: Option<(&Name, &Workspace)>, shown: Shown| {
+        let path = path(route, workspace);
+        let chosen = workspace.map(|(name, _)| name.to_string());
+        let header = config.headers.workspace.to_string();
+        let by_header = config.workspaces.choose_by.contains(&Choice::Header);
+        Call::Request {
+            method: method.clone(),
+            url: format!("{base}{path}"),
+            action: route.class == Class::Action,
+            unlike: route.options.coalesce.is_some(),
+            header: chosen.filter(|_| by_header).map(|chosen| (header, chosen)),
+            shown,
+        }
+    };
+    let mut ways = Vec::new();
+    if route.options.public {
+        ways.push(way(None, Shown::Nothing));
+    }
+    let nobody = Workspace::default();
+    for workspace in workspaces(config, listener) {
+        let known = config.workspaces.named.get(&workspace).map_or(&nobody, |w| &w.value);
+        for issuer in mint.names() {
+            let shown = somebody(mint, issuer, &route.options.access, &workspace, known);
+            ways.push(way(Some((&workspace, known)), shown));
+        }
+        if !config.identity.client_certificates.is_empty() {
+            ways.push(way(Some((&workspace, known)), Shown::Nothing));
+        }
+    }
+    if ways.is_empty() {
+        ways.push(way(None, Shown::Nothing));
+    }
+    let upstream = config.upstreams.get(&route.upstream.value);
+    let nature = Nature {
+        looked_up: upstream.is_some_and(|up| up.external && up.url.ip().is_none()),
+        own_tls: listener.tls.is_some(),
+        their_tls: upstream.is_some_and(|up| up.url.tls),
+    };
+    Aim { of, ways, nature }
+}
+
+/// A path that a route takes.
+fn path(route: &Route, workspace: Option<(&Name, &Workspace)>) -> String {
+    let mut path = String::new();
+    for segment in &route.path.segments {
+        path.push('/');
+        match segment {
+            Segment::Text(text) => path += text,
+            Segment::Parameter(parameter) => path += &value(route, parameter, workspace),
+        }
+    }
+    if route.path.open_ended {
+        path += "/drill";
+    }
+    if path.is_empty() { "/".to_owned() } else { path }
+}
+
+/// What stands for a parameter: one of the workspace's own resources, where that is asked for.
+fn value(route: &Route, parameter: &str, workspace: Option<(&Name, &Workspace)>) -> String {
+    let kind = route.options.resources.iter().find(|(_, named)| *named == parameter);
+    let own = kind.and_then(|(kind, _)| workspace?.1.resources.get(kind)?.first().cloned());
+    if let Some(own) = own {
+        return own.replace('*', "drill");
+    }
+    match workspace {
+        Some((name, _)) if parameter == "workspace" => name.to_string(),
+        _ => "drill".to_owned(),
+    }
+}
+
+/// The hosts that the rules let somebody call.
+fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<Aim> {
+    let egress = &config.egress;
+    let mut shown = vec![Shown::Nothing];
+    for (caller, written) in &egress.callers {
+        let password = std::fs::read_to_string(&*written.password_file).unwrap_or_default();
+        shown.push(Shown::Password(caller.to_string(), password));
+    }
+    for workspace in workspaces(config, listener) {
+        let known = config.workspaces.named.get(&workspace);
+        let nobody = Workspace::default();
+        let known = known.map_or(&nobody, |known| &known.value);
+        for issuer in mint.names() {
+            shown.push(somebody(mint, issuer, &Access::default(), &workspace, known));
+        }
+    }
+    let mut aims = Vec::new();
+    for rule in &egress.rules {
+        let hosts = rule.to.iter().flat_map(|to| match &to.value {
+            Destination::Host(host) => vec![host],
+            Destination::Group(group) => {
+                egress.hosts.get(group).into_iter().flatten().map(|host| &host.value).collect()
+            }
+        });
+        for host in hosts {
+            let tunnel = egress.tls_ports.contains(&host.port);
+            let way = |shown: &Shown| Call::Out {
+                proxy: listener.address,
+                proxy_tls: listener.tls.is_some(),
+                host: one_of_rule(host),
+                port: host.port,
+                tunnel,
+                shown: shown.clone(),
+            };
+            aims.push(Aim {
+                of: format!("{} of rule {} on {name}", one_of_rule(host), rule.name),
+                ways: shown.iter().map(way).collect(),
+                nature: Nature {
+                    looked_up: host.ip().is_none(),
+                    own_tls: listener.tls.is_some(),
+                    their_tls: tunnel,
+                },
+            });
+        }
+    }
+    aims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aims(config: &str) -> (Vec<Aim>, Vec<Left>) {
+        let text = format!(
+            "version: stagedoor/v1\nlisteners: {{e: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+             upstreams: {{up: {{url: 'http://a'}}}}\n{config}"
+        );
+        let loaded = config::parse("s.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mut mint = Mint::default();
+        for (name, issuer) in &loaded.config.identity.issuers {
+            mint.add(name, issuer, None);
+        }
+        all(&loaded.config, &mint)
+    }
+
+    #[test]
+    fn a_route_is_asked_for_by_whom_it_lets_pass() {
+        let (aims, left) = aims(
+            "identity: {issuers: {i: {issuer: 'https://i', audiences: [a]}}}\n\
+             workspaces: {named: {w: {groups: [g], resources: {stack: ['w-*']}}}}\n\
+             routes:\n\
+             - {name: r, hosts: ['*.a.example'], methods: [ANY], path: '/{workspace}/{stack}/{x}/**', upstream: up, class: action, options: {access: {roles: [deployer], groups: [h]}, resources: {stack: stack}}}\n",
+        );
+        assert!(left.is_empty());
+        let [Call::Request { method, url, action, header, shown, .. }] = &aims[0].ways[..] else {
+            panic!("there is one way")
+        };
+        assert_eq!((method.as_str(), *action), ("POST", true));
+        assert_eq!(url, "http://drill.a.example:1/w/w-drill/drill/drill");
+        assert_eq!(header.as_ref().map(|(_, value)| value.as_str()), Some("w"));
+        let text = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let person = Person {
+            subject: "drill".to_owned(),
+            roles: text(&["deployer"]),
+            groups: text(&["g", "h"]),
+            workspaces: Vec::new(),
+        };
+        assert_eq!(*shown, Shown::Token { issuer: "i".to_owned(), person });
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_has_a_reason() {
+        let (aims, left) = aims(
+            "routes:\n\
+             - {name: closed, methods: [GET], path: /a, upstream: up, class: read, options: {closed: true, public: true}}\n\
+             - {name: posted, methods: [POST], path: /b, upstream: up, class: read, options: {public: true}}\n\
+             - {name: open, methods: [HEAD], path: /, upstream: up, class: read, options: {public: true}}\n",
+        );
+        assert_eq!(aims.len(), 1);
+        assert_eq!(aims[0].of, "route open on e");
+        let left: Vec<_> = left.iter().map(|left| (&*left.of, &*left.why)).collect();
+        let expected =
+            [("route closed on e", "closed"), ("route posted on e", "a read that takes no GET")];
+        assert_eq!(left, expected);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a drill breaks, how, and what for.
+
+use std::{fs, net::Ipv4Addr, time::Duration};
+
+use clap::ValueEnum;
+use config::Config;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::{
+    aims::{Nature, Shown},
+    ask::Call,
+    child, copy,
+    http::Mood,
+    names,
+    stage::Stage,
+    stand_ins::TRAP,
+    tokens::Mint,
+};
+
+/// Something that breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fault {
+    /// Upstreams and called hosts answer two seconds late.
+    UpstreamSlow,
+    /// They answer 500.
+    #[serde(rename = "upstream-500")]
+    #[value(name = "upstream-500")]
+    Upstream500,
+    /// They break every connection once something is asked.
+    UpstreamReset,
+    /// The certificates of upstreams and called hosts have expired.
+    CertExpired,
+    /// Our own certificates have expired.
+    OwnCertExpired,
+    /// Issuers break every connection; callers come with new tokens.
+    IdpDown,
+    /// Issuers answer one and a half seconds late, and their keys are new ones.
+    IdpSlow,
+    /// Issuers sign with new keys.
+    JwksRotated,
+    /// Every name leads to metadata, into a private network and to this machine.
+    DnsPoison,
+    /// Nothing can be written to the audit folder.
+    AuditFull,
+    /// The Redis that limits are shared through is away.
+    RedisDown,
+    /// The config is replaced by a broken one, and reloaded.
+    ReloadBroken,
+}
+
+const LATE: Duration = Duration::from_secs(2);
+/// Whoever waits for an issuer waits for 3 s.
+const ISSUER_LATE: Duration = Duration::from_millis(1500);
+/// Where clouds tell secrets to whoever asks.
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Addresses of private networks, of which the first is taken that the config does not allow.
+const PRIVATE: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(10, 66, 66, 66),
+    Ipv4Addr::new(172, 31, 66, 66),
+    Ipv4Addr::new(192, 168, 66, 66),
+];
+/// Names of upstreams are looked up every 5 s.
+const LOOKED_UP: Duration = Duration::from_secs(8);
+
+impl Fault {
+    /// Why it cannot happen with this config, if so.
+    pub(super) fn cannot_be(self, config: &Config) -> Option<&'static str> {
+        let issuers = config.identity.issuers.values();
+        let asked = issuers.filter(|i| i.keys.file.is_none() && i.keys.secret_file.is_none());
+        let mut listeners = config.listeners.values();
+        let forward = listeners.clone().any(|l| l.kind == config::ListenerKind::Forward);
+        let external =
+            |upstream: &config::Upstream| upstream.external && upstream.url.ip().is_none();
+        let (may_be, why) = match self {
+            Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
+                (asked.count() > 0, "no issuer is asked for its keys")
+            }
+            Self::CertExpired => (
+                forward || config.upstreams.values().any(|upstream| upstream.url.tls),
+                "nothing is asked over TLS",
+            ),
+            Self::OwnCertExpired => (
+                listeners
+                    .any(|listener| listener.tls.is_some() && copy::is_for_callers(listener.kind)),
+                "no listener has TLS",
+            ),
+            Self::DnsPoison => (
+                forward || config.upstreams.values().any(|upstream| external(upstream)),
+                "no name of somebody else's is looked up",
+            ),
+            Self::AuditFull => (child::can_be_full(), "this needs `/bin/sh`, which is not here"),
+            Self::RedisDown => (false, NO_REDIS),
+            _ => (true, ""),
+        };
+        (!may_be).then_some(why)
+    }
+
+    /// Whether it can be seen by whoever asks for what is of this nature.
+    pub(super) fn touches(self, nature: Nature) -> bool {
+        match self {
+            Self::DnsPoison => nature.looked_up,
+            Self::CertExpired => nature.their_tls,
+            Self::OwnCertExpired => nature.own_tls,
+            _ => true,
+        }
+    }
+
+    /// Whether it can be seen by whoever asks in this way.
+    pub(super) fn touches_whom(self, call: &Call, mint: &Mint) -> bool {
+        let (Call::Request { shown, .. } | Call::Out { shown, .. }) = call;
+        match self {
+            Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
+                matches!(shown, Shown::Token { issuer, .. } if mint.is_asked(issuer))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether every connection of the load must be a new one, for the fault to be seen.
+    pub(super) fn is_of_connections(self) -> bool {
+        self == Self::OwnCertExpired
+    }
+
+    /// Whether it must not keep anybody out.
+    pub(super) fn must_not_matter(self) -> bool {
+        use Fault::*;
+        matches!(self, IdpDown | IdpSlow | JwksRotated | ReloadBroken)
+    }
+
+    /// How long it lasts, if so long is asked for.
+    pub(super) fn lasts(self, asked: Duration, config: &Config) -> Duration {
+        let external = config.upstreams.values().any(|upstream| upstream.external);
+        if self == Self::DnsPoison && external { asked.max(LOOKED_UP) } else { asked }
+    }
+
+    /// Breaks it.
+    pub(super) async fn begin(self, stage: &mut Stage) -> Result<(), String> {
+        let stand_ins = &stage.stand_ins;
+        match self {
+            Self::UpstreamSlow => _ = stand_ins.upstreams.send_replace(Mood::Late(LATE)),
+            Self::Upstream500 => {
+                let failing = Mood::Failing(StatusCode::INTERNAL_SERVER_ERROR);
+                stand_ins.upstreams.send_replace(failing);
+            }
+            Self::UpstreamReset => _ = stand_ins.upstreams.send_replace(Mood::Resetting),
+            Self::CertExpired => stand_ins.show_expired(),
+            Self::OwnCertExpired => {
+                stage.write_certificates(Validity::Expired)?;
+                stage.child.reload().await?;
+            }
+            Self::IdpDown => _ = stand_ins.issuers.send_replace(Mood::Away),
+            Self::IdpSlow => {
+                stage.rotate().await?;
+                stage.stand_ins.issuers.send_replace(Mood::Late(ISSUER_LATE));
+            }
+            Self::JwksRotated => stage.rotate().await?,
+            Self::DnsPoison => {
+                let poison = poison(&stage.copy.config);
+                stage.set_trap()?;
+                stage.stand_ins.names.send_replace(poison);
+            }
+            Self::AuditFull => {
+                stage.child.fill_disk().map_err(|e| format!("cannot limit files: {e}"))?;
+            }
+            Self::RedisDown => {}
+            Self::ReloadBroken => {
+                let broken = "version: stagedoor/v1\nlisteners: {";
+                write(&stage.copy.file, broken)?;
+                if stage.child.reload().await? {
+                    stage.broken.push("a broken config was taken over".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Mends it.
+    pub(super) async fn end(self, stage: &mut Stage) -> Result<(), String> {
+        let stand_ins = &stage.stand_ins;
+        match self {
+            Self::UpstreamSlow | Self::Upstream500 | Self::UpstreamReset => {
+                stand_ins.upstreams.send_replace(Mood::Well);
+            }
+            Self::CertExpired => stand_ins.show_good(),
+            Self::OwnCertExpired => {
+                stage.write_certificates(Validity::Good)?;
+                stage.child.reload().await?;
+            }
+            Self::IdpDown | Self::IdpSlow => _ = stand_ins.issuers.send_replace(Mood::Well),
+            Self::DnsPoison => _ = stand_ins.names.send_replace(vec![names::HOME]),
+            Self::AuditFull => {
+                stage.child.empty_disk().map_err(|e| format!("cannot lift a limit: {e}"))?;
+            }
+            Self::ReloadBroken => {
+                stage.copy.write_again()?;
+                if !stage.child.reload().await? {
+                    stage.broken.push("the good config was not taken over again".to_owned());
+                }
+            }
+            Self::JwksRotated | Self::RedisDown => {}
+        }
+        Ok(())
+    }
+
+    /// What the config itself says that breaks a promise, without anybody's trying it.
+    pub(super) fn allowed(self, written: &Config) -> Option<String> {
+        let allows = self == Self::DnsPoison && is_private(written, METADATA);
+        allows.then(|| format!("`egress.private` lets a host have {METADATA}"))
+    }
+}
+
+/// The one place that says so, until limits can be shared.
+const NO_REDIS: &str = "limits are not shared";
+
+/// Whether a certificate is good.
+#[derive(Clone, Copy)]
+pub(super) enum Validity {
+    Good,
+    Expired,
+}
+
+/// Addresses that a name must not have. What the config allows on purpose is not among them, for it
+/// would really be called.
+fn poison(config: &Config) -> Vec<Ipv4Addr> {
+    let mut poison = Vec::new();
+    if !is_private(config, METADATA) {
+        poison.push(METADATA);
+    }
+    // Where rules are only tried out, private networks are open.
+    if !config.listeners.values().any(|listener| listener.report_only) {
+        poison.extend(PRIVATE.into_iter().find(|ip| !is_private(config, *ip)));
+    }
+    poison.push(TRAP);
+    poison
+}
+
+/// Whether `egress.private` lets a host have an address.
+fn is_private(config: &Config, ip: Ipv4Addr) -> bool {
+    let nets = config.egress.private.iter().flat_map(|private| &private.value.addresses);
+    nets.into_iter().any(|net| net.contains(&std::net::IpAddr::V4(ip)))
+}
+
+fn write(file: &std::path::Path, text: &str) -> Result<(), String> {
+    fs::write(file, text).map_err(|error| format!("cannot write `{}`: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_poison_is_never_what_the_config_allows() {
+        let check = |more: &str, expected: &[&str]| {
+            let text = format!(
+                "version: stagedoor/v1\nlisteners: {{o: {{kind: forward, address: '127.0.0.1:1', plugin: x{more}\n"
+            );
+            let loaded = config::parse("s.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+            let found: Vec<String> =
+                poison(&loaded.config).iter().map(Ipv4Addr::to_string).collect();
+            assert_eq!(found, expected, "{more}");
+        };
+        check("}}", &["169.254.169.254", "10.66.66.66", "127.66.66.66"]);
+        check(", report_only: true}}", &["169.254.169.254", "127.66.66.66"]);
+        let private = |net: &str| {
+            format!("}}}}\negress: {{private: [{{host: a.example, addresses: [{net}]}}]}}")
+        };
+        check(&private("10.0.0.0/8"), &["169.254.169.254", "172.31.66.66", "127.66.66.66"]);
+        check(&private("169.254.0.0/16"), &["10.66.66.66", "127.66.66.66"]);
+    }
+}

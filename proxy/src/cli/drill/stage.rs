@@ -1,0 +1,102 @@
+//! One private copy at work: the proxy as a process, and all that stands in for the world around it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use certs::dev::Authority;
+use config::{Config, Located};
+
+use super::{
+    child::Child,
+    copy::{self, Place, PrivateCopy, own_certificate},
+    fault::Validity,
+    stand_ins::{Sockets, StandIns, port},
+    tokens::{Mint, keys_file},
+};
+
+/// A private copy at work. The process ends before its stand-ins do.
+pub(super) struct Stage {
+    pub(super) child: Child,
+    pub(super) stand_ins: StandIns,
+    pub(super) copy: PrivateCopy,
+    pub(super) mint: Arc<Mint>,
+    pub(super) authority: Authority,
+    /// Promises that were seen to be broken.
+    pub(super) broken: Vec<String>,
+    folder: PathBuf,
+    /// The ports at which hosts are called whose names are looked up.
+    called: Vec<u16>,
+}
+
+impl Stage {
+    /// Starts a copy in a folder of its own.
+    pub(super) async fn start(written: &Config, folder: &Path) -> Result<Self, String> {
+        let told = |error: &dyn std::fmt::Display| format!("cannot prepare a copy: {error}");
+        fs::create_dir_all(folder).map_err(|error| told(&error))?;
+        let authority = Authority::new("stagedoor drill").map_err(|error| told(&error))?;
+        let sockets = Sockets::bind(written).map_err(|error| told(&error))?;
+        let place = Place { folder, authority: &authority, sockets: &sockets };
+        let mut copy = PrivateCopy::write(written, &place)?;
+        let mint = Arc::new(std::mem::take(&mut copy.mint));
+        let called = sockets.called.iter().chain(sockets.origins.values().map(|(l, _)| l));
+        let called = called.map(port).collect();
+        let stand_ins = StandIns::begin(sockets, &authority, &copy.hosts, Arc::clone(&mint))?;
+        let addresses: Vec<_> = copy.config.listeners.values().map(|l| l.address).collect();
+        let child = Child::start(&copy.file, copy.admin, &addresses).await?;
+        let folder = folder.to_owned();
+        let broken = Vec::new();
+        Ok(Self { child, stand_ins, copy, mint, authority, broken, folder, called })
+    }
+
+    /// From now on issuers have other keys. Those in files are read again.
+    pub(super) async fn rotate(&self) -> Result<(), String> {
+        self.mint.rotate();
+        let issuers = self.copy.config.identity.issuers.iter();
+        let in_files: Vec<_> = issuers.filter(|(_, i)| i.keys.file.is_some()).collect();
+        for (name, _) in &in_files {
+            let (file, keys) = (keys_file(&self.folder, name), self.mint.keys(name).to_string());
+            fs::write(file, keys).map_err(|error| error.to_string())?;
+        }
+        if !in_files.is_empty() {
+            self.child.reload().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits where a poisoned name leads.
+    pub(super) fn set_trap(&mut self) -> Result<(), String> {
+        let set = self.stand_ins.set_trap(&self.called);
+        set.map_err(|error| format!("cannot set a trap on loopback: {error}"))
+    }
+
+    /// Gives every listener another certificate.
+    pub(super) fn write_certificates(&self, validity: Validity) -> Result<(), String> {
+        let told = |error: &dyn std::fmt::Display| format!("cannot change certificates: {error}");
+        let names = self.copy.names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (name, _) in self.copy.config.listeners.iter().filter(|(_, l)| l.tls.is_some()) {
+            let issued = match validity {
+                Validity::Good => self.authority.server(&names),
+                Validity::Expired => self.authority.expired_server(&names),
+            };
+            let pair = own_certificate(&self.folder, name);
+            let issued = issued.map_err(|error| told(&error))?;
+            issued.write(&pair.cert, &pair.key).map_err(|error| told(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The name of a client's certificate that the config knows, if it knows one.
+    pub(super) fn certificate(&self) -> &str {
+        let known = self.copy.config.identity.client_certificates.first();
+        known.map_or("drill", |known: &Located<_>| &known.value.name)
+    }
+
+    /// The folder of its records.
+    pub(super) fn records(&self) -> PathBuf {
+        copy::records(&self.folder)
+    }
+}
