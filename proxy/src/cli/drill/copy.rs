@@ -242,6 +242,10 @@ fn audit(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io:
     if config.control.take().is_some() {
         notes.push("no control source is asked: the files alone decide".to_owned());
     }
+    // The replicas that serve count there, and have their switches there.
+    if config.store.take().is_some() {
+        notes.push("no store is asked: the copy counts alone".to_owned());
+    }
     Ok(())
 }
 

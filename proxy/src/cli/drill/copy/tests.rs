@@ -67,6 +67,7 @@ egress:
   private: [{host: "own.called.example:8443", addresses: [192.0.2.0/24]}]
   callers: {p: {password_file: /real/egress, workspace: payments}}
 headers: {assertion_key: /real/assertion.key}
+store: {addresses: ["192.0.2.7:6379"], password_file: /real/redis, tls: {ca: /real/ca.crt}}
 control: {url: https://real.example/control, token_file: /real/control, keep_file: /real/kept}
 audit:
   folder: /real/audit
