@@ -7,7 +7,11 @@
 //!
 //! While the store is away, each replica has its part of each limit, and no request waits.
 
+#[cfg(any(test, feature = "model"))]
+pub mod fleet;
 mod lease;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 #[cfg(test)]
 mod tests;
 

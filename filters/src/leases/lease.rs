@@ -85,7 +85,7 @@ pub struct Answer {
 const FAST: u64 = 100_000_000;
 const SLOW: u64 = 500_000_000;
 /// All replicas together hold at most this part of a burst.
-const BURST_PARTS: u32 = 4;
+pub(super) const BURST_PARTS: u32 = 4;
 /// Where the budget is spent, nobody asks again before this: a few tokens are worth one question.
 const PAUSE_MAX: u64 = 50_000_000;
 /// A lease of fewer is not refilled before it is spent.

@@ -1,69 +1,8 @@
 //! Replicas beside a store that counts as the script in Redis does.
 
-use std::collections::HashMap;
-
 use proptest::prelude::*;
 
-use super::*;
-
-/// As `proxy/src/store/count.lua`.
-#[derive(Default)]
-struct Store {
-    budgets: HashMap<String, Budget>,
-    round_trips: u64,
-    questions: u64,
-}
-
-#[derive(Default)]
-struct Budget {
-    /// When it is whole again, in microseconds.
-    whole_at: Option<f64>,
-    /// What replicas hold, what they had spent then, and until when.
-    held: HashMap<usize, (i64, i64, f64)>,
-}
-
-const HELD: f64 = 2_000_000.0;
-
-impl Store {
-    fn answer(&mut self, replica: usize, question: &Question, at: f64) -> Answer {
-        self.questions += 1;
-        let lease = &question.lease;
-        let interval = lease.interval.as_secs_f64() * 1e6;
-        let full = interval * f64::from(lease.burst);
-        let budget = self.budgets.entry(lease.name.to_string()).or_default();
-        let (mut back, mut soonest) = (0, f64::INFINITY);
-        budget.held.retain(|holder, (held, _, until)| {
-            let lasts = *until > at;
-            back += if lasts { 0 } else { *held };
-            if lasts && *holder != replica && *held > 0 {
-                soonest = soonest.min(*until);
-            }
-            lasts
-        });
-        let (left, spent) = (i64::from(question.left), question.spent.cast_signed());
-        back += match budget.held.get(&replica) {
-            Some((held, known, _)) => held - (spent - known) - left,
-            None => -(left + spent - question.acked.cast_signed()),
-        };
-        let mut whole = budget.whole_at.unwrap_or(at);
-        if budget.whole_at.is_none() || question.carried {
-            whole = whole.max(at + f64::from(question.debt) * interval);
-        }
-        if back < 0 {
-            whole = whole.max(at);
-        }
-        whole = (whole - back as f64 * interval).clamp(at, at + full);
-        let free = ((full - (whole - at)) / interval + 1e-6).floor() as u32;
-        let granted = question.ask.min(free);
-        whole += f64::from(granted) * interval;
-        budget.whole_at = Some(whole);
-        budget.held.insert(replica, (left + i64::from(granted), spent, at + HELD));
-        let wait = (whole + interval - at - full).max(0.0);
-        let micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
-        let again = micros(wait.min(soonest - at));
-        Answer { granted, rest: free - granted, wait: micros(wait), again }
-    }
-}
+use super::{model::Store, *};
 
 /// Replicas of one limit.
 struct Stage {

@@ -1,0 +1,403 @@
+//! Many replicas and workspaces beside one store, in virtual time: what sharing limits costs, and how exact it is.
+//!
+//! Requests come at random (Poisson), to any replica, for workspaces of which few ask for much (Zipf). Each
+//! replica asks as the proxy does: one batch is under way at a time, and the next gathers meanwhile.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    num::NonZeroU32,
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
+
+use config::{Limit, OnStoreError};
+
+use super::{Answer, Batch, Lease, Leases, Taken, model::Store};
+use crate::Now;
+
+/// What is played. The same scene always ends the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene {
+    /// Replicas, among which requests are spread evenly.
+    pub replicas: u32,
+    /// Workspaces: the nth asks 1/n as often as the first.
+    pub workspaces: u32,
+    /// Of each workspace.
+    pub limit: Limit,
+    /// Requests a second, of all together.
+    pub rate: f64,
+    /// How long it is played.
+    pub lasts: Duration,
+    /// From a question to its answer.
+    pub round_trip: Duration,
+    /// Of the workspaces after the first thousand one in so many is played, and stands for as many.
+    pub one_in: u32,
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Requests.
+    pub requests: f64,
+    /// Those that waited for an answer of the store.
+    pub waited: f64,
+    /// Limits that it was asked about.
+    pub questions: f64,
+    /// Batches of questions that were played. With `one_in` above 1 there would have been more.
+    pub round_trips: u64,
+    /// Times that a replica had nothing to ask for a second, and told that it is there.
+    pub beats: u64,
+    /// Requests that passed.
+    pub through: f64,
+    /// Those that would have passed, had one counted them all at once.
+    pub ideal: f64,
+    /// The most that a workspace was ever above burst + rate × time.
+    pub above: f64,
+    /// The same of the workspace that asks for the most.
+    pub first: Hot,
+}
+
+/// What was seen of one workspace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hot {
+    /// Its requests.
+    pub requests: u64,
+    /// Those that passed.
+    pub through: u64,
+    /// Those that would have passed, had one counted them all at once.
+    pub ideal: u64,
+    /// How often its limit was asked about.
+    pub questions: u64,
+}
+
+impl Scene {
+    /// One workspace, for which so many ask in a second, for a minute.
+    pub fn hot(replicas: u32, limit: Limit, rate: f64) -> Self {
+        Self {
+            replicas,
+            workspaces: 1,
+            limit,
+            rate,
+            lasts: Duration::from_secs(60),
+            round_trip: Duration::from_millis(1),
+            one_in: 1,
+        }
+    }
+
+    /// What all replicas together may hold ahead.
+    pub fn ahead(&self) -> f64 {
+        let each = (self.limit.burst().get() / super::lease::BURST_PARTS / self.replicas).max(1);
+        f64::from(each) * f64::from(self.replicas)
+    }
+
+    /// Plays it.
+    pub fn play(&self) -> Seen {
+        let mut fleet = Fleet::new(*self);
+        let (end, mut at) = (self.lasts.as_micros() as f64, 0.0);
+        loop {
+            at += -fleet.dice.fraction().ln() * 1e6 / self.rate;
+            if at >= end {
+                break;
+            }
+            fleet.come(at as u64);
+        }
+        fleet.settle(end as u64);
+        fleet.seen()
+    }
+
+    fn weight(&self, workspace: u32) -> f64 {
+        if workspace < WHOLE { 1.0 } else { f64::from(self.one_in) }
+    }
+}
+
+/// `count` for each `per`, with a burst.
+///
+/// # Panics
+/// If the rate is none.
+pub fn limit(rate: &str, burst: u32) -> Limit {
+    let rate = rate.parse().expect("the rate is written here");
+    Limit { rate, burst: NonZeroU32::new(burst) }
+}
+
+/// Workspaces that are always played.
+const WHOLE: u32 = 1000;
+const BEAT: u64 = 1_000_000;
+
+struct Fleet {
+    scene: Scene,
+    dice: Dice,
+    /// How much the workspaces up to each ask for, of all.
+    shares: Vec<f64>,
+    store: Store,
+    replicas: Vec<Replica>,
+    counts: HashMap<u32, Count>,
+    /// What comes next: when, in which order, and at which replica.
+    steps: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    order: u64,
+    seen: Seen,
+}
+
+struct Replica {
+    leases: Leases,
+    of: HashMap<u32, Arc<Lease>>,
+    flight: Option<Flight>,
+    /// Whose requests wait for which batch.
+    waiting: Vec<(u32, u64)>,
+    asked_at: u64,
+}
+
+/// A batch that is under way. It has its answers once it has been at the store.
+struct Flight {
+    batch: Batch,
+    sent: u64,
+    answers: Option<Vec<Answer>>,
+}
+
+/// What passes of one workspace, and what one counter would let through (GCRA).
+#[derive(Default)]
+struct Count {
+    hot: Hot,
+    whole_at: f64,
+}
+
+impl Fleet {
+    fn new(scene: Scene) -> Self {
+        let mut sum = 0.0;
+        let mut shares: Vec<f64> = Vec::with_capacity(scene.workspaces as usize);
+        for n in 1..=scene.workspaces {
+            sum += 1.0 / f64::from(n);
+            shares.push(sum);
+        }
+        shares.iter_mut().for_each(|share| *share /= sum);
+        let replica = |_| {
+            let leases = Leases::new(OnStoreError::Share);
+            leases.found(scene.replicas);
+            let (of, waiting) = (HashMap::new(), Vec::new());
+            Replica { leases, of, flight: None, waiting, asked_at: 0 }
+        };
+        Self {
+            scene,
+            dice: Dice(1),
+            shares,
+            store: Store::default(),
+            replicas: (0..scene.replicas).map(replica).collect(),
+            counts: HashMap::new(),
+            steps: BinaryHeap::new(),
+            order: 0,
+            seen: Seen::default(),
+        }
+    }
+
+    /// A request.
+    fn come(&mut self, at: u64) {
+        self.settle(at);
+        let share = self.dice.fraction();
+        let workspace = self.shares.partition_point(|sum| *sum < share) as u32;
+        let replica = self.dice.below(self.scene.replicas);
+        if workspace >= WHOLE && workspace % self.scene.one_in != 0 {
+            return;
+        }
+        let weight = self.scene.weight(workspace);
+        self.seen.requests += weight;
+        let count = self.counts.entry(workspace).or_default();
+        count.hot.requests += 1;
+        if count.ideal(&self.scene.limit, at as f64) {
+            self.seen.ideal += weight;
+        }
+        if !self.take(replica, workspace, at) {
+            self.seen.waited += weight;
+        }
+        self.begin(replica, at);
+    }
+
+    /// Whether a request is decided for.
+    fn take(&mut self, replica: usize, workspace: u32, at: u64) -> bool {
+        let there = &mut self.replicas[replica];
+        let lease = there.of.entry(workspace).or_insert_with(|| {
+            let name = format!("workspace:{workspace}");
+            Arc::new(Lease::new(name, u64::from(workspace), self.scene.limit))
+        });
+        match there.leases.take(lease, now(at)) {
+            Taken::Lacking(batch) => {
+                there.waiting.push((workspace, batch));
+                return false;
+            }
+            Taken::Token { .. } => self.pass(workspace, at),
+            Taken::Over(_) | Taken::Closed => {}
+        }
+        true
+    }
+
+    fn pass(&mut self, workspace: u32, at: u64) {
+        self.seen.through += self.scene.weight(workspace);
+        let count = self.counts.entry(workspace).or_default();
+        count.hot.through += 1;
+        let limit = self.scene.limit;
+        let most = f64::from(limit.burst().get()) + at as f64 / interval(&limit);
+        self.seen.above = self.seen.above.max(count.hot.through as f64 - most);
+    }
+
+    /// Asks what is due, if nothing is under way.
+    fn begin(&mut self, replica: usize, at: u64) {
+        let there = &mut self.replicas[replica];
+        if there.flight.is_some() || !there.leases.is_due(Waker::noop()) {
+            return;
+        }
+        let batch = there.leases.begin(now(at));
+        if batch.questions.is_empty() {
+            return self.end(replica, batch.number, at);
+        }
+        self.seen.round_trips += 1;
+        self.seen.beats += (at - there.asked_at) / BEAT;
+        there.asked_at = at;
+        there.flight = Some(Flight { batch, sent: at, answers: None });
+        self.step(replica, at);
+    }
+
+    /// Half a round trip later it is at the store, or back.
+    fn step(&mut self, replica: usize, at: u64) {
+        self.order += 1;
+        let then = at + self.scene.round_trip.as_micros() as u64 / 2;
+        self.steps.push(Reverse((then, self.order, replica)));
+    }
+
+    /// Lets happen what does until then.
+    fn settle(&mut self, until: u64) {
+        while let Some(Reverse((at, ..))) = self.steps.peek()
+            && *at <= until
+        {
+            let Some(Reverse((at, _, replica))) = self.steps.pop() else { return };
+            let Some(mut flight) = self.replicas[replica].flight.take() else { continue };
+            let Some(answers) = flight.answers else {
+                flight.answers = Some(self.answer(replica, &flight.batch, at));
+                self.replicas[replica].flight = Some(flight);
+                self.step(replica, at);
+                continue;
+            };
+            let there = &self.replicas[replica];
+            there.leases.end(&flight.batch, &answers, now(flight.sent), now(at));
+            self.end(replica, flight.batch.number, at);
+        }
+    }
+
+    fn answer(&mut self, replica: usize, batch: &Batch, at: u64) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(batch.questions.len());
+        for question in &batch.questions {
+            let workspace = question.lease.number as u32;
+            self.seen.questions += self.scene.weight(workspace);
+            self.counts.entry(workspace).or_default().hot.questions += 1;
+            answers.push(self.store.answer(replica, question, at as f64));
+        }
+        answers
+    }
+
+    /// Those that waited for it are decided for anew.
+    fn end(&mut self, replica: usize, number: u64, at: u64) {
+        for (workspace, batch) in std::mem::take(&mut self.replicas[replica].waiting) {
+            if batch > number {
+                self.replicas[replica].waiting.push((workspace, batch));
+            } else {
+                self.take(replica, workspace, at);
+            }
+        }
+        self.begin(replica, at);
+    }
+
+    fn seen(mut self) -> Seen {
+        let end = self.scene.lasts.as_micros() as u64;
+        let idle = |replica: &Replica| end.saturating_sub(replica.asked_at) / BEAT;
+        self.seen.beats += self.replicas.iter().map(idle).sum::<u64>();
+        self.seen.first = self.counts.get(&0).map(|count| count.hot).unwrap_or_default();
+        self.seen
+    }
+}
+
+impl Count {
+    fn ideal(&mut self, limit: &Limit, at: f64) -> bool {
+        let interval = interval(limit);
+        let then = self.whole_at.max(at) + interval;
+        let passes = then <= at + interval * f64::from(limit.burst().get()) + 1e-6;
+        if passes {
+            self.whole_at = then;
+            self.hot.ideal += 1;
+        }
+        passes
+    }
+}
+
+/// Chance that is the same each time (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// More than 0, and at most 1.
+    fn fraction(&mut self) -> f64 {
+        ((self.throw() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn below(&mut self, count: u32) -> usize {
+        ((self.throw() >> 32) * u64::from(count) >> 32) as usize
+    }
+}
+
+/// In microseconds.
+fn interval(limit: &Limit) -> f64 {
+    limit.rate.interval().as_secs_f64() * 1e6
+}
+
+fn now(micros: u64) -> Now {
+    // Not at the very start.
+    Now::default().plus(Duration::from_secs(3600) + Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_passes_than_burst_rate_and_what_is_held_ahead() {
+        for replicas in [1, 3, 30, 300] {
+            for (limit, rate) in [
+                (limit("6000/m", 600), 200.0),
+                (limit("6000/m", 600), 2000.0),
+                (limit("100/m", 10), 50.0),
+            ] {
+                let scene =
+                    Scene { lasts: Duration::from_secs(20), ..Scene::hot(replicas, limit, rate) };
+                let seen = scene.play();
+                assert!(seen.above <= scene.ahead(), "{scene:?}: {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn over_a_minute_a_hot_workspace_gets_its_limit_within_two_percent() {
+        for (limit, rate) in [
+            (limit("6000/m", 600), 90.0),
+            (limit("6000/m", 600), 200.0),
+            (limit("6000/m", 600), 2000.0),
+            (limit("100/m", 10), 10.0),
+        ] {
+            let first = Scene::hot(3, limit, rate).play().first;
+            let (through, ideal) = (first.through as f64, first.ideal as f64);
+            assert!((through - ideal).abs() <= ideal * 0.02 + 1.0, "{rate}: {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_hot_workspace_costs_a_round_trip_for_fifty_requests() {
+        let seen = Scene::hot(3, limit("3000/s", 3000), 2400.0).play();
+        assert!(seen.round_trips as f64 <= seen.requests / 50.0, "{seen:?}");
+        assert!(seen.waited <= seen.requests / 1000.0, "{seen:?}");
+        assert_eq!(seen.through, seen.requests);
+    }
+}
