@@ -3,20 +3,20 @@
 use std::fmt::Write;
 
 /// A plot.
-pub struct Plot {
+pub(crate) struct Plot {
     /// What it is of.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// What goes to the right.
-    pub x: (&'static str, Scale),
+    pub(crate) x: (&'static str, Scale),
     /// What goes up.
-    pub y: (&'static str, Scale),
+    pub(crate) y: (&'static str, Scale),
     /// Lines, with what each is of.
-    pub series: Vec<(String, Vec<(f64, f64)>)>,
+    pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 /// How far numbers are apart.
 #[derive(Clone, Copy)]
-pub enum Scale {
+pub(crate) enum Scale {
     /// By their difference.
     Linear,
     /// By their ratio.
@@ -35,7 +35,7 @@ const HEAD: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 
 
 impl Plot {
     /// As SVG.
-    pub fn draw(&self) -> String {
+    pub(crate) fn draw(&self) -> String {
         let (x, y) = (self.axis(|point| point.0, self.x.1), self.axis(|point| point.1, self.y.1));
         let right = |value| LEFT + x.part(value) * WIDTH;
         let down = |value| TOP + (1.0 - y.part(value)) * HEIGHT;
@@ -79,7 +79,7 @@ impl Plot {
                 Axis { scale, low: low.log10().floor(), high: high.log10().ceil(), step: 1.0 }
             }
             Scale::Linear => {
-                let step = 10_f64.powf((high - low).max(1.0).log10().floor());
+                let step = 10_f64.powf((high - low).log10().floor());
                 let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
                 Axis { scale, low, high, step }
             }
@@ -109,7 +109,8 @@ impl Axis {
         let place = |nth: i32| self.low + f64::from(nth) * self.step;
         (0..=count)
             .map(|nth| match self.scale {
-                Scale::Linear => place(nth),
+                // Without what floating point adds.
+                Scale::Linear => (place(nth) * 1e6).round() / 1e6,
                 Scale::Log => 10_f64.powf(place(nth)),
             })
             .collect()

@@ -121,6 +121,19 @@ pub fn limit(rate: &str, burst: u32) -> Limit {
     Limit { rate, burst: NonZeroU32::new(burst) }
 }
 
+/// Leases of so many limits, each used once.
+pub fn used_once(limits: u32) -> Leases {
+    let leases = Leases::new(OnStoreError::Share);
+    leases.found(1);
+    for n in 0..limits {
+        let name = format!("workspace:{n:032}");
+        let lease =
+            leases.of(u64::from(n), |number| Lease::new(name, number, limit("6000/m", 600)));
+        leases.take(&lease, now(0));
+    }
+    leases
+}
+
 /// Workspaces that are always played.
 const WHOLE: u32 = 1000;
 const BEAT: u64 = 1_000_000;
@@ -377,6 +390,16 @@ mod tests {
                 assert!(seen.above <= scene.ahead(), "{scene:?}: {seen:?}");
             }
         }
+    }
+
+    /// What a replica spent, and does not tell before its lease has ended, is charged when it tells.
+    #[test]
+    fn what_is_told_late_is_charged_all_the_same() {
+        let scene = Scene::hot(300, limit("6000/m", 600), 200.0);
+        let minutes = |count| Scene { lasts: Duration::from_secs(60 * count), ..scene }.play();
+        let (one, three) = (minutes(1), minutes(3));
+        assert!(one.above <= scene.ahead() && three.above <= scene.ahead(), "{one:?} {three:?}");
+        assert!(three.first.through <= three.first.ideal + scene.ahead() as u64, "{three:?}");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A store that counts as the script in Redis does, for tests and simulations.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{Answer, Question};
 
@@ -13,6 +16,8 @@ pub struct Store {
     pub round_trips: u64,
     /// How many limits it was asked about.
     pub questions: u64,
+    /// Replicas that ever asked.
+    there: HashSet<usize>,
 }
 
 /// What is left of a limit.
@@ -31,6 +36,7 @@ impl Store {
     /// Answers what a replica asks about a limit.
     pub fn answer(&mut self, replica: usize, question: &Question, at: f64) -> Answer {
         self.questions += 1;
+        self.there.insert(replica);
         let lease = &question.lease;
         let interval = lease.interval.as_secs_f64() * 1e6;
         let full = interval * f64::from(lease.burst);
@@ -56,7 +62,10 @@ impl Store {
         if back < 0 {
             whole = whole.max(at);
         }
-        whole = (whole - back as f64 * interval).clamp(at, at + full);
+        // What was spent and is told late is charged above the burst, too.
+        let late = (full / 4.0).max(self.there.len() as f64 * interval);
+        whole = (whole - back as f64 * interval).clamp(at, at + full + late);
+        // None, if that is below 0.
         let free = ((full - (whole - at)) / interval + 1e-6).floor() as u32;
         let granted = question.ask.min(free);
         whole += f64::from(granted) * interval;

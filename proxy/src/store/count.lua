@@ -60,9 +60,12 @@ for nth = 2, #KEYS do
   end
   if back < 0 then whole_at = math.max(whole_at, now) end
   local full = burst * interval
-  whole_at = math.min(math.max(whole_at - back * interval, now), now + full)
+  -- Also above the burst: what was spent and is told late was given back meanwhile, and others have it. No
+  -- more than all can hold ahead, or a clock that was set back would refuse for long.
+  local late = math.max(full / 4, answer[1] * interval)
+  whole_at = math.min(math.max(whole_at - back * interval, now), now + full + late)
 
-  local free = math.floor((full - (whole_at - now)) / interval + 0.000001)
+  local free = math.max(math.floor((full - (whole_at - now)) / interval + 0.000001), 0)
   local granted = math.min(ask, free)
   whole_at = whole_at + granted * interval
   redis.call('HSET', key, 'whole_at', string.format('%.3f', whole_at),
