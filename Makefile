@@ -1,6 +1,6 @@
 # `make demo` runs it, `make test` tests it. Both install what is missing.
 
-.PHONY: demo test setup check extra bench load load-audit load-egress
+.PHONY: demo test setup check extra bench load load-audit load-egress load-scale
 
 demo: setup
 	cargo build --release -p proxy
@@ -16,7 +16,7 @@ setup:
 # Format and lints alone.
 check: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features filters/model -- -D warnings
 
 # What needs Java or Go: Keycloak, h2spec.
 extra: setup
@@ -34,3 +34,7 @@ load-audit: setup
 load-egress: setup
 	./loadtests/egress
 	./loadtests/link
+
+load-scale: setup
+	./loadtests/scale
+	./loadtests/store

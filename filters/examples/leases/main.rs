@@ -9,7 +9,7 @@ use plot::{Plot, Scale};
 
 const REPLICAS: [u32; 7] = [1, 3, 10, 30, 100, 300, 1000];
 const WORKSPACES: [u32; 6] = [10, 100, 1000, 10_000, 100_000, 1_000_000];
-const BURSTS: [u32; 9] = [10, 30, 100, 300, 600, 800, 1000, 3000, 10_000];
+const BURSTS: [u32; 12] = [10, 24, 30, 100, 300, 400, 600, 800, 900, 1000, 3000, 10_000];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut folders = std::env::args_os().skip(1).map(PathBuf::from);
@@ -87,7 +87,7 @@ fn bursts() -> (Vec<String>, Plot) {
         y: ("round trips for each request", Scale::Log),
         series: Vec::new(),
     };
-    for asked in [30.0, 300.0, 1000.0, 3000.0] {
+    for asked in [10.0, 30.0, 300.0, 1000.0, 3000.0] {
         let mut points = Vec::new();
         for burst in BURSTS {
             let rate = format!("{}/m", asked * 75.0);

@@ -209,7 +209,7 @@ impl Fleet {
         let share = self.dice.fraction();
         let workspace = self.shares.partition_point(|sum| *sum < share) as u32;
         let replica = self.dice.below(self.scene.replicas);
-        if workspace >= WHOLE && workspace % self.scene.one_in != 0 {
+        if workspace >= WHOLE && !workspace.is_multiple_of(self.scene.one_in) {
             return;
         }
         let weight = self.scene.weight(workspace);
@@ -358,7 +358,7 @@ impl Dice {
     }
 
     fn below(&mut self, count: u32) -> usize {
-        ((self.throw() >> 32) * u64::from(count) >> 32) as usize
+        (((self.throw() >> 32) * u64::from(count)) >> 32) as usize
     }
 }
 
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn what_is_told_late_is_charged_all_the_same() {
         let scene = Scene::hot(300, limit("6000/m", 600), 200.0);
-        let minutes = |count| Scene { lasts: Duration::from_secs(60 * count), ..scene }.play();
+        let minutes = |count: u64| Scene { lasts: Duration::from_secs(60 * count), ..scene }.play();
         let (one, three) = (minutes(1), minutes(3));
         assert!(one.above <= scene.ahead() && three.above <= scene.ahead(), "{one:?} {three:?}");
         assert!(three.first.through <= three.first.ideal + scene.ahead() as u64, "{three:?}");
