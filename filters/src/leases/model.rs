@@ -56,14 +56,15 @@ impl Store {
             None => -(left + spent - question.acked.cast_signed()),
         };
         let mut whole = budget.whole_at.unwrap_or(at);
+        // What was spent and is told late is charged above the burst, too; a debt has all that in it.
+        let mut late = (full / 4.0).max(self.there.len() as f64 * interval);
         if budget.whole_at.is_none() || question.carried {
             whole = whole.max(at + f64::from(question.debt) * interval);
+            late = 0.0;
         }
         if back < 0 {
             whole = whole.max(at);
         }
-        // What was spent and is told late is charged above the burst, too.
-        let late = (full / 4.0).max(self.there.len() as f64 * interval);
         whole = (whole - back as f64 * interval).clamp(at, at + full + late);
         // None, if that is below 0.
         let free = ((full - (whole - at)) / interval + 1e-6).floor() as u32;

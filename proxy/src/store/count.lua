@@ -55,14 +55,16 @@ for nth = 2, #KEYS do
   end
   local believed = string.sub(debt, 1, 1) == '!'
   if believed then debt = string.sub(debt, 2) end
+  local full = burst * interval
+  -- What was spent and is told late is charged above the burst, too: it was given back meanwhile, and others
+  -- have it. No more than all can hold ahead, or a clock that was set back would refuse for long.
+  local late = math.max(full / 4, answer[1] * interval)
   if believed or not whole_at then
     whole_at = math.max(whole_at or now, now + tonumber(debt) * interval)
+    -- A debt has all that in it.
+    late = 0
   end
   if back < 0 then whole_at = math.max(whole_at, now) end
-  local full = burst * interval
-  -- Also above the burst: what was spent and is told late was given back meanwhile, and others have it. No
-  -- more than all can hold ahead, or a clock that was set back would refuse for long.
-  local late = math.max(full / 4, answer[1] * interval)
   whole_at = math.min(math.max(whole_at - back * interval, now), now + full + late)
 
   local free = math.max(math.floor((full - (whole_at - now)) / interval + 0.000001), 0)
