@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use filters::{
-    Admitted, Denial, Exchange, Now, api_key::SignedIn, coalesce::Key, denial::Lack, exchange::Shared,
+    Admitted, Denial, Exchange, Now, api_key::SignedIn, coalesce::Key, denial::Lack,
+    exchange::Shared,
 };
 use http::header;
 use pingora::proxy::Session;
@@ -89,12 +90,7 @@ impl Reverse {
         Ok(())
     }
 
-    fn decide_once(
-        &self,
-        session: &Session,
-        ctx: &mut Ctx,
-        now: Now,
-    ) -> Result<Admitted, Denial> {
+    fn decide_once(&self, session: &Session, ctx: &mut Ctx, now: Now) -> Result<Admitted, Denial> {
         ctx.exchange = Exchange::default();
         let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
         let mut head = head(self.listener, self.tls, session, session.req_header(), certificate);
