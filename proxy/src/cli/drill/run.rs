@@ -40,6 +40,7 @@ impl Pace {
 }
 
 const TWO: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
+/// At a low rate, too, everything is tried at first without a pause.
 const BURST_MIN: u32 = 1000;
 
 /// The calm before a fault is no longer than this.

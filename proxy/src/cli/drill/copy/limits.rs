@@ -8,9 +8,9 @@ use config::{Config, HostPort, Limit, Located, StoreKind};
 const NO_LIMIT: (&str, u32) = ("1000/s", 1_000_000);
 
 /// A store for a copy, and the limit that it counts for each of what the operator limits.
-pub(in super::super) struct Shared {
-    pub(in super::super) address: SocketAddr,
-    pub(in super::super) limit: Limit,
+pub(in crate::cli::drill) struct Shared {
+    pub(in crate::cli::drill) address: SocketAddr,
+    pub(in crate::cli::drill) limit: Limit,
 }
 
 /// A drill is about what breaks; a limit that is reached would hide it. So limits are lifted, but

@@ -108,6 +108,10 @@ fn nothing_of_the_operators_is_left_in_a_copy() {
     }
     assert_eq!(copy.config.listeners.values().filter(|l| !l.address.ip().is_loopback()).count(), 0);
     assert_eq!(left::left(&written, folder.path(), &[]).as_deref(), Some("listeners.edge.address"));
+    let mut theirs = copy.config.clone();
+    theirs.store = written.store.clone();
+    let hosts = &copy.hosts;
+    assert_eq!(left::left(&theirs, folder.path(), hosts).as_deref(), Some("store.addresses"));
     assert_eq!(copy.config.upstreams["a"].url.path, "/base");
     assert_eq!(copy.config.upstreams["a"].breaker, written.upstreams["a"].breaker);
     assert!(copy.notes.iter().any(|note| note.contains("GitHub")), "{:?}", copy.notes);
