@@ -8,7 +8,7 @@ use crate::{Duration, Size};
 /// Keeps the last good answer (200) to each GET, for each caller in each workspace, and gives it
 /// again when the upstream fails or its breaker is open: then with `Age` and `Cache-Status`. All checks
 /// are passed as ever. What says `no-store`, `no-cache` or `must-revalidate`, sets a cookie or is part of
-/// a whole is not kept. A reload forgets what was kept. Never for `authority: delivery`.
+/// a whole is not kept, nor what is empty. A reload forgets what was kept. Never for `authority: delivery`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fallback {

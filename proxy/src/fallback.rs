@@ -41,9 +41,13 @@ impl Fallback {
         Some(Arc::clone(&kept.answer))
     }
 
-    /// Keeps an answer that was read whole.
+    /// Keeps an answer that was read whole. Not one without a body: whoever is stopping may give that,
+    /// and it would take the place of the last good one.
     pub fn keep(&self, read: Keeping) {
         let Keeping { key, rules, varied, status, headers, body } = read;
+        if body.is_empty() {
+            return;
+        }
         let answer = Arc::new(Answer::new(status, headers, body.freeze(), rules.ttl));
         self.0.insert(key, Arc::new(Kept { varied, answer }));
     }

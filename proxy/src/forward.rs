@@ -93,7 +93,8 @@ impl Forward {
                 break;
             }
             *exchange = Exchange::default();
-            decided = forward::decide(policy, state, &call, now, exchange);
+            // As of now: others were let through while this one waited, and limits know.
+            decided = forward::decide(policy, state, &call, clock::now(), exchange);
         }
         decided?;
         let found = match &target.host {

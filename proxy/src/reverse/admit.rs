@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use filters::{
-    Admitted, Denial, Exchange, api_key::SignedIn, coalesce::Key, denial::Lack, exchange::Shared,
+    Admitted, Denial, Exchange, Now, api_key::SignedIn, coalesce::Key, denial::Lack,
+    exchange::Shared,
 };
 use http::header;
 use pingora::proxy::Session;
@@ -64,7 +65,7 @@ impl Reverse {
 
     /// Decides, and again with whatever was lacking.
     async fn decide(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {
-        let mut decided = self.decide_once(session, ctx);
+        let mut decided = self.decide_once(session, ctx, ctx.began);
         for _ in 0..LACKS_MAX {
             let Some(lack) = decided.as_ref().err().and_then(|_| ctx.exchange.lack.take()) else {
                 break;
@@ -74,7 +75,8 @@ impl Reverse {
             } else if !self.stage.supply(&ctx.live.loaded.config, &lack).await {
                 break;
             }
-            decided = self.decide_once(session, ctx);
+            // As of now: others were let through while this one waited, and limits know.
+            decided = self.decide_once(session, ctx, clock::now());
         }
         decided
     }
@@ -88,13 +90,13 @@ impl Reverse {
         Ok(())
     }
 
-    fn decide_once(&self, session: &Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {
+    fn decide_once(&self, session: &Session, ctx: &mut Ctx, now: Now) -> Result<Admitted, Denial> {
         ctx.exchange = Exchange::default();
         let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
         let mut head = head(self.listener, self.tls, session, session.req_header(), certificate);
         head.body = ctx.body.as_deref();
         let policy = &ctx.live.policy;
-        filters::decide(policy, &self.stage.state, &head, ctx.began, &mut ctx.exchange)
+        filters::decide(policy, &self.stage.state, &head, now, &mut ctx.exchange)
     }
 
     /// Reads the body, which is sent on from where Pingora keeps it.

@@ -99,15 +99,26 @@ for (const name of ${JSON.stringify([...PLUGINS, ...plugins])}) {
 backend.add(load('./rig/stage-plugin.js'));
 backend.start();
 `);
-  const program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
-    cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn', ...env },
-  });
   const url = `http://127.0.0.1:${port}`;
-  await until('Backstage', async () => {
-    if (!program.isRunning()) throw Object.assign(new Error('it has ended'), { fatal: true });
-    return (await fetch(`${url}/.backstage/health/v1/readiness`)).ok;
-  }, 45000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
-  return { ...program, url, folder, stop: async () => { await program.stop('SIGKILL'); fs.rmSync(folder, { recursive: true, force: true }); } };
+  let program;
+  const begin = async () => {
+    program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
+      cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn', ...env },
+    });
+    await until('Backstage', async () => {
+      if (!program.isRunning()) throw Object.assign(new Error('it has ended'), { fatal: true });
+      return (await fetch(`${url}/.backstage/health/v1/readiness`)).ok;
+    }, 45000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
+  };
+  await begin();
+  return {
+    url, folder, begin,
+    pid: program.pid,
+    output: () => program.output(),
+    /** Ends it, so that it can begin again. */
+    end: (signal) => program.stop(signal),
+    stop: async () => { await program.stop('SIGKILL'); fs.rmSync(folder, { recursive: true, force: true }); },
+  };
 };
 
 /** Where its users come back to from the provider. */

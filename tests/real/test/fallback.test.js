@@ -34,6 +34,8 @@ before(async () => {
     const asks = new URL(request.url, 'http://x').searchParams;
     const headers = JSON.parse(asks.get('headers') ?? '{}');
     response.writeHead(fails ?? Number(asks.get('status') ?? 200), { 'content-type': 'application/json', ...headers });
+    // As Backstage does to a request that comes while it stops: 200, and nothing.
+    if (fails === 200) return response.end();
     response.end(JSON.stringify({ count, who: request.headers['x-orbit-user-id'], accept: request.headers.accept, secret: 'hunter2', filler: 'x'.repeat(Number(asks.get('size') ?? 0)) }));
   });
   await new Promise((resolve) => up.listen(0, '127.0.0.1', resolve));
@@ -70,6 +72,15 @@ test('while the upstream fails its last good answer is given, and says so', asyn
   assert.match(metrics, /stagedoor_shared_answers_total\{route="kept",shared="fallback"\} 3/);
   assert.match(metrics, /^backstage_cache_hits_total 3/m);
   assert.match(metrics, /^backstage_request_failures_total 3/m, 'the upstream failed, though nobody saw it');
+});
+
+test('an empty answer takes no good one\'s place', async () => {
+  const { json } = await ask('/small');
+  assert.ok(json.count);
+  const empty = await failing(200, () => ask('/small'));
+  assert.deepEqual([empty.status, empty.json], [200, '']);
+  const got = await failing(500, () => ask('/small'));
+  assert.deepEqual([got.status, got.json], [200, json]);
 });
 
 test('nobody gets what another one got', async () => {

@@ -88,3 +88,34 @@ test('an issuer that is asked leads to no other place of ours, whatever it says'
     await door.stop();
   }
 });
+
+test('who waited for keys is not held to the limits of when it came', async () => {
+  let release;
+  const held = new Promise((resolve) => { release = resolve; });
+  const slow = http.createServer(async (_, response) => {
+    await held;
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k', alg: 'ES256', use: 'sig' }] }));
+  });
+  await new Promise((resolve) => slow.listen(0, '127.0.0.1', resolve));
+  const door = await stagedoor((ports, own) => `
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+${identity(own)}
+    idp: {issuer: "http://idp.test:${port}", audiences: [stagedoor], algorithms: [ES256], keys: {url: "http://127.0.0.1:${slow.address().port}/"}}
+workspaces: {named: {payments: {}}}
+rate_limit: {each_workspace: {rate: 10/s, burst: 1}}
+egress: {private: [{host: "127.0.0.1:${slow.address().port}", addresses: [127.0.0.1/32]}]}
+upstreams: {up: {url: "${up.url}"}}
+routes:
+- {name: read, methods: [GET], path: /read, upstream: up, class: read}`);
+  const waits = fetch(`${door.url}/read`, { headers: { authorization: `Bearer ${token()}` } });
+  await until('it to wait', async () => (await (await door.admin('/state')).json()).requests_in_flight === 1);
+  assert.equal((await fetch(`${door.url}/read`, { headers: { authorization: `Bearer ${ours}` } })).status, 200);
+  // The share of its workspace is there again a tenth of a second later.
+  const taken = Date.now();
+  await until('the share', async () => Date.now() > taken + 150);
+  release();
+  assert.equal((await waits).status, 200);
+  await door.stop();
+  slow.closeAllConnections(); slow.close();
+});
