@@ -24,6 +24,7 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
         E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
             Denial::UpstreamUnreachable { upstream }
         }
+        E::HandshakeError | E::H2Error if broke_off(error) => Denial::UpstreamReset { upstream },
         E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
             Denial::UpstreamTls { upstream }
         }
@@ -36,5 +37,14 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
             tracing::error!(%error, "unexpected");
             Denial::Internal
         }
+    })
+}
+
+/// Whether the upstream ended a connection of HTTP/2, or its stream. It depends on the moment whether
+/// Pingora tells that as an error of reading, of the protocol, or of the first words of it.
+fn broke_off(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| {
+        cause.is_io() || (cause.is_remote() && (cause.is_reset() || cause.is_go_away()))
     })
 }

@@ -10,6 +10,7 @@ mod load;
 mod measured;
 mod names;
 mod records;
+mod redis;
 mod report;
 mod run;
 mod stage;
@@ -129,7 +130,7 @@ impl Drill {
             false => self.only.clone(),
         };
         let every = self.rate.interval();
-        let pace = Pace { time: *self.time, every };
+        let pace = Pace { time: *self.time, every, rate: self.rate };
         let room = Arc::new(Semaphore::new(self.at_once.into()));
         let mut rows: Vec<Option<Row>> = faults.iter().map(|_| None).collect();
         let mut under_way = JoinSet::new();
@@ -147,13 +148,16 @@ impl Drill {
         }
         let mut report =
             Report { rows: Vec::new(), driven: 0, left: Vec::new(), notes: Vec::new() };
+        let mut notes: Vec<Vec<String>> = vec![Vec::new(); faults.len()];
         while let Some(ended) = under_way.join_next().await {
             let Ok((index, fault, result)) = ended else { continue };
             rows[index] = Some(match result {
-                Ok(Outcome { row, driven, left, notes }) => {
+                Ok(outcome) => {
+                    let Outcome { row, driven, left, .. } = outcome;
                     if driven >= report.driven {
-                        (report.driven, report.left, report.notes) = (driven, left, notes);
+                        (report.driven, report.left) = (driven, left);
                     }
+                    notes[index] = outcome.notes;
                     row
                 }
                 Err(why) => Row::failed(fault, why),
@@ -164,6 +168,12 @@ impl Drill {
             row.unwrap_or_else(|| Row::failed(fault, "it ended by itself".to_owned()))
         };
         report.rows = all.map(ended).collect();
+        // Most are the same for each copy.
+        for note in notes.into_iter().flatten() {
+            if !report.notes.contains(&note) {
+                report.notes.push(note);
+            }
+        }
         report
     }
 }

@@ -25,19 +25,20 @@ after(() => fs.rmSync(home, { recursive: true, force: true }));
 /** What is left of drills: their folders, and processes that run from one. */
 const left = (folder) => {
   const running = fs.readdirSync('/proc').filter((pid) => /^\d+$/.test(pid)).filter((pid) => {
-    try { return fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${folder}/stagedoor-drill-`); } catch { return false; }
+    // A Redis changes what it is called; it is known by its folder.
+    try { return [fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8'), fs.readlinkSync(`/proc/${pid}/cwd`)].some((text) => text.includes(`${folder}/stagedoor-drill-`)); } catch { return false; }
   });
   return [...fs.readdirSync(folder).filter((name) => name.startsWith('stagedoor-drill-')), ...running];
 };
 
 /** Runs a drill to its end, with a folder for temporary files of its own. */
-const drill = (config, args) => new Promise((resolve) => {
+const drill = (config, args, more = {}) => new Promise((resolve) => {
   const folder = fs.mkdtempSync(path.join(home, 'tmp-'));
-  const env = { ...process.env, TMPDIR: folder };
+  const env = { ...process.env, TMPDIR: folder, ...more };
   execFile(binary, ['drill', '-c', config, ...args], { env, maxBuffer: 16 << 20 }, (error, out, err) => resolve({ code: error?.code ?? 0, out, err, folder }));
 });
-const told = async (config, args) => {
-  const ended = await drill(config, ['--json', ...args]);
+const told = async (config, args, more) => {
+  const ended = await drill(config, ['--json', ...args], more);
   assert.ok(ended.out.startsWith('{'), ended.out + ended.err);
   const found = JSON.parse(ended.out);
   assert.deepEqual(left(ended.folder), [], 'processes or folders are left');
@@ -68,8 +69,8 @@ const decoy = async (seen) => {
 
 test('nothing of the operator\'s is touched, and each fault does to callers what it should', async () => {
   const seen = [];
-  const servers = await Promise.all(Array.from({ length: 9 }, () => decoy(seen)));
-  const [up, away, issuer, control, sink, token, edge, out, admin] = servers.map((server) => server.address().port);
+  const servers = await Promise.all(Array.from({ length: 10 }, () => decoy(seen)));
+  const [up, away, issuer, control, sink, token, redis, edge, out, admin] = servers.map((server) => server.address().port);
   const names = dgram.createSocket('udp4');
   names.on('message', () => seen.push('names'));
   await new Promise((resolve) => names.bind(0, '127.0.0.1', resolve));
@@ -106,6 +107,7 @@ egress:
   rules: [{name: api, to: ["api.called.example", "plain.called.example:8080"], plugins: [catalog]}]
   callers: {catalog: {password_file: /nowhere/password, workspace: payments, plugin: catalog}}
 control: {url: "http://127.0.0.1:${control}/control"}
+store: {addresses: ["127.0.0.1:${redis}"], kind: sentinel, master: door, password_file: /nowhere/redis, sentinel_password_file: /nowhere/sentinel, tls: {ca: /nowhere/ca.crt}}
 audit: {folder: ${theirs}, ship: {siem: {kind: webhook, url: "http://127.0.0.1:${sink}/"}}}
 process: {name_servers: ["127.0.0.1:${names.address().port}"]}
 `);
@@ -118,7 +120,8 @@ process: {name_servers: ["127.0.0.1:${names.address().port}"]}
   assert.deepEqual(found.broken, []);
   assert.equal(found.code, 0);
   assert.deepEqual(found.faults.map(({ fault }) => fault), FAULTS);
-  assert.equal(found.of('redis-down').not_applicable, 'limits are not shared');
+  const alone = kept(found, 'redis-down');
+  assert.ok(alone.admitted >= 95 && alone.store.tokens_leased > 0, JSON.stringify(alone));
   assert.equal(found.driven, 6, JSON.stringify(found.not_driven));
   assert.deepEqual(found.not_driven, [{ of: 'route shut on edge', why: 'closed' }]);
   assert.ok(found.differences.includes('records are not shipped') && found.differences.some((text) => text.includes('control source')), String(found.differences));
@@ -159,6 +162,7 @@ const SAMPLES = {
   sidecar: ['idp-down', 'audit-full', 'own-cert-expired'],
   egress: ['upstream-reset', 'cert-expired', 'own-cert-expired', 'idp-slow', 'dns-poison', 'audit-full', 'redis-down', 'reload-broken'],
   external: ['idp-down', 'dns-poison', 'own-cert-expired'],
+  shared: ['redis-down', 'audit-full'],
 };
 
 // They mostly wait; but the docs are written by one after the other.
@@ -191,12 +195,52 @@ test('the samples keep their promises', { concurrency: process.env.UPDATE ? 1 : 
       const poisoned = drilled(found, 'dns-poison');
       assert.deepEqual(Object.keys(poisoned.saw), ['403 address_refused'], JSON.stringify(poisoned.saw));
     }
-    if (name === 'edge' || name === 'sidecar') {
+    if (name !== 'egress' && name !== 'external') {
       const full = drilled(found, 'audit-full');
       assert.deepEqual([full.admitted_reads >= 95, full.admitted_actions], [true, 0], JSON.stringify(full));
     }
   })
 ))));
+
+test('limits that replicas share go on while their Redis is away, which the copy records', async () => {
+  const file = path.join(ROOT, 'examples/shared.yaml');
+  const { code, out, err, folder } = await drill(file, ['--for', '2s', '--only', 'redis-down', '--json', '--keep']);
+  assert.equal(code, 0, out + err);
+  const found = JSON.parse(out);
+  const [{ drilled: row }] = found.faults;
+  assert.ok(row.admitted >= 95 && row.back_after <= 2 && row.store.found_after <= 2, out);
+  assert.ok(row.store.tokens_leased > 20, `the calm leased ${row.store.tokens_leased} tokens`);
+  assert.deepEqual([row.records_lost, row.records_wrong, Object.keys(row.saw)], [0, null, ['200']], out);
+  assert.ok(found.differences.some((text) => text.includes('a Redis of the drill\'s own')), out);
+  assert.ok(found.differences.some((text) => text.includes('shared are 100/s')), out);
+  const [where] = fs.readdirSync(folder);
+  const copy = path.join(folder, where, '0');
+  const store = JSON.parse(fs.readFileSync(path.join(copy, 'stagedoor.yaml'), 'utf8')).store;
+  assert.match(store.addresses[0], /^127\.0\.0\.1:\d+$/);
+  assert.deepEqual([store.prefix, store.on_error, store.password_file, store.tls], ['portal-edge', 'share', undefined, undefined]);
+  const records = fs.readdirSync(path.join(copy, 'audit')).filter((name) => name.endsWith('.jsonl'))
+    .flatMap((name) => fs.readFileSync(path.join(copy, 'audit', name), 'utf8').trim().split('\n').map((line) => JSON.parse(line)));
+  const changes = records.filter(({ kind }) => kind === 'store').map(({ change }) => change);
+  assert.deepEqual([changes[0], changes.includes('lost'), changes.at(-1)], ['found', true, 'found'], String(changes));
+  assert.deepEqual(fs.readdirSync(path.join(copy, 'redis')), ['log'], 'it wrote something');
+  assert.deepEqual(left(folder), [where], 'the Redis is left');
+});
+
+test('with `on_error: closed` callers see that, and nothing else', async () => {
+  const file = path.join(home, 'closed.yaml');
+  const open = fs.readFileSync(path.join(ROOT, 'examples/shared.yaml'), 'utf8');
+  fs.writeFileSync(file, open.replace('on_error: share', 'on_error: closed'));
+  const found = await told(file, ['--for', '2s', '--only', 'redis-down']);
+  assert.deepEqual([found.code, found.broken], [0, []], JSON.stringify(found.faults));
+  const row = kept(found, 'redis-down');
+  assert.ok(saw(row, '503 limits_unavailable') > all(row) / 2, JSON.stringify(row.saw));
+});
+
+test('without a redis-server on the PATH, that fault is not drilled', async () => {
+  const found = await told(path.join(ROOT, 'examples/shared.yaml'), ['--for', '500ms', '--only', 'redis-down,jwks-rotated'], { PATH: '/nowhere' });
+  assert.deepEqual([found.code, found.of('redis-down').not_applicable], [0, 'no redis-server on the PATH']);
+  kept(found, 'jwks-rotated');
+});
 
 test('a config that lets a name lead to this machine breaks a promise', async () => {
   const file = path.join(home, 'open.yaml');
@@ -216,11 +260,11 @@ audit: {folder: /nowhere}
 
 test('who ends a drill ends all of it', async () => {
   const folder = fs.mkdtempSync(path.join(home, 'tmp-'));
-  const program = start(binary, ['drill', '-c', path.join(ROOT, 'examples/sidecar.yaml'), '--for', '60s', '--only', 'idp-down,upstream-slow'], { env: { ...process.env, TMPDIR: folder } });
-  // A folder, and a process for each of the two.
+  const program = start(binary, ['drill', '-c', path.join(ROOT, 'examples/shared.yaml'), '--for', '60s', '--only', 'idp-down,redis-down'], { env: { ...process.env, TMPDIR: folder } });
+  // A folder, a process for each of the two, and the Redis.
   await until('two copies', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
-    return left(folder).length >= 3;
+    return left(folder).length >= 4;
   });
   assert.equal(await program.stop('SIGINT'), 130, program.output());
   assert.deepEqual(left(folder), []);

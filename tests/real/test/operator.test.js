@@ -229,7 +229,7 @@ test('check --files also finds what only run, or the first token, would stumble 
 });
 
 test('the worked configs are valid; what they name under /etc is told by --files alone', async () => {
-  for (const name of ['edge', 'sidecar', 'egress']) {
+  for (const name of ['edge', 'sidecar', 'egress', 'shared']) {
     const { code, out } = await run(['check', '-c', `examples/${name}.yaml`], { cwd: root });
     assert.equal(code, 0, out);
     assert.match(out, new RegExp(`^examples/${name}\\.yaml: valid$`, 'm'));

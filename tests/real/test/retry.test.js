@@ -2,9 +2,12 @@
 // Reads that failed are asked again, actions never, and never without end.
 
 const assert = require('node:assert/strict');
+const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
+const tls = require('node:tls');
 const { after, before, test } = require('node:test');
+const { authority } = require('../rig/certificates');
 const { identity, orbit } = require('../rig/jwt');
 const { freePort, until } = require('../rig/ports');
 const { stagedoor } = require('../rig/stagedoor');
@@ -110,6 +113,70 @@ test('a connection that breaks before the answer is one more attempt, and within
   script = ['half'];
   const half = await ask('/up/half');
   assert.deepEqual([half.text, half.attempts], ['cut', 1]);
+});
+
+test('an upstream over HTTP/2 that breaks each connection has reset it, at whatever moment', async (t) => {
+  const raw = new Map();
+  /** What a connection over TLS comes to. */
+  const ways = {
+    'at once': (break_) => break_(),
+    'when we are greeted': (break_, socket) => socket.once('data', break_),
+    'when something is asked': (break_, socket) => asked(socket, break_),
+    // GOAWAY, before the first stream.
+    'by going away': (_, socket) => asked(socket, () => socket.end(Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))),
+    // INTERNAL_ERROR. The last, for the connection stays.
+    'with its stream alone': (_, socket) => asked(socket, (stream) => socket.write(Buffer.from([0, 0, 4, 3, 0, ...stream, 0, 0, 0, 2]))),
+  };
+  /** Greets, and tells the streams on which something is asked. */
+  const asked = (socket, then) => {
+    socket.write(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]));
+    let got = Buffer.alloc(0);
+    let preface = 24;
+    socket.on('data', (data) => {
+      got = Buffer.concat([got, data]);
+      if (got.length < preface) return;
+      got = got.subarray(preface);
+      preface = 0;
+      for (let length; got.length >= 9 && got.length >= (length = 9 + got.readUIntBE(0, 3)); got = got.subarray(length)) {
+        if (got[3] === 1) then(got.subarray(5, 9));
+      }
+    });
+  };
+  let way;
+  let issued;
+  const own = await stagedoor((ports, folder) => {
+    const { issue, ca } = authority(folder);
+    issued = issue('up', { names: ['127.0.0.1'] });
+    return `
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+${identity(folder)}
+workspaces: {named: {payments: {}}}
+rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+upstreams:
+  up: {url: "https://127.0.0.1:${ports.tls}", http: h2, tls: {ca: ${ca}}, breaker: {requests_min: 100000}}
+routes:
+- {name: act, methods: [POST], path: /act, upstream: up, class: action}`;
+  });
+  t.after(() => own.stop());
+  const breaks = tls.createServer({ cert: fs.readFileSync(issued.cert), key: fs.readFileSync(issued.key), ALPNProtocols: ['h2'] }, (socket) => {
+    socket.on('error', () => {});
+    way(() => raw.get(socket.remotePort)?.resetAndDestroy(), socket);
+  });
+  breaks.on('connection', (socket) => { raw.set(socket.remotePort, socket); socket.on('error', () => {}); });
+  await new Promise((resolve) => breaks.listen(own.ports.tls, '127.0.0.1', resolve));
+  t.after(() => { breaks.close(); raw.forEach((socket) => socket.destroy()); });
+  const found = {};
+  for (const [name, one] of Object.entries(ways)) {
+    way = one;
+    found[name] = {};
+    for (let n = 0; n < 40; n += 1) {
+      const answer = await fetch(`${own.url}/act`, { method: 'POST', headers: bearer, signal: AbortSignal.timeout(20000) });
+      const { code } = await answer.json();
+      found[name][`${answer.status} ${code}`] = (found[name][`${answer.status} ${code}`] ?? 0) + 1;
+    }
+  }
+  assert.deepEqual(found, Object.fromEntries(Object.keys(ways).map((name) => [name, { '502 upstream_reset': 40 }])));
 });
 
 test('an upstream that takes no connection is asked three times', async () => {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::dial::Dial;
@@ -21,6 +22,15 @@ pub(super) struct Child {
     admin: SocketAddr,
     client: reqwest::Client,
     log: PathBuf,
+}
+
+/// Where limits are counted.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Counts {
+    /// In the store.
+    Shared,
+    /// By the copy alone, for its store is away.
+    Alone,
 }
 
 /// By this shell a file that is too large becomes an error and does not end the process.
@@ -101,6 +111,27 @@ impl Child {
     pub(super) async fn reload(&self) -> Result<bool, String> {
         let asked = self.client.post(format!("http://{}/reload", self.admin)).send().await;
         asked.map(|answer| answer.status().is_success()).map_err(|error| error.to_string())
+    }
+
+    /// Waits for as long as `patience` until limits are counted so; answers how many tokens its store
+    /// has leased it.
+    pub(super) async fn counts(
+        &self,
+        counts: Counts,
+        patience: Duration,
+    ) -> Result<Option<u64>, String> {
+        let began = Instant::now();
+        while began.elapsed() < patience {
+            let asked = self.client.get(format!("http://{}/state", self.admin)).send().await;
+            let told = async { asked?.json::<Value>().await }.await;
+            let store =
+                &told.map_err(|error| format!("cannot read the copy's state: {error}"))?["store"];
+            if store["there"] == (counts == Counts::Shared) {
+                return Ok(Some(store["tokens_leased"].as_u64().unwrap_or(0)));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(None)
     }
 
     /// No file of its own may grow any more: what a full folder does to it, with another error

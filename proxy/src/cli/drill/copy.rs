@@ -2,6 +2,7 @@
 
 mod identity;
 mod left;
+mod limits;
 mod outward;
 #[cfg(test)]
 mod tests;
@@ -14,10 +15,10 @@ use std::{
 };
 
 use certs::dev::Authority;
-use config::{Config, Limit, ListenerKind, Located, Name};
+use config::{Config, ListenerKind, Located, Name};
 use serde_json::Value;
 
-pub(super) use self::outward::one_of_rule;
+pub(super) use self::{limits::Shared, outward::one_of_rule};
 use super::{
     stand_ins::{Sockets, anywhere, port},
     tokens::Mint,
@@ -25,8 +26,6 @@ use super::{
 
 /// The name of the admin listener of a copy.
 const ADMIN: &str = "drill-admin";
-/// More than a drill asks for, also where somebody is charged a moment late.
-const NO_LIMIT: (&str, u32) = ("1000/s", 1_000_000);
 
 /// A config that touches nothing of the operator's.
 pub(super) struct PrivateCopy {
@@ -47,6 +46,8 @@ pub(super) struct Place<'a> {
     pub(super) folder: &'a Path,
     pub(super) authority: &'a Authority,
     pub(super) sockets: &'a Sockets,
+    /// What it counts limits in, if those are what breaks.
+    pub(super) shared: Option<Shared>,
 }
 
 impl PrivateCopy {
@@ -58,7 +59,7 @@ impl PrivateCopy {
         let hosts = outward::replace(&mut config, place, &mut notes).map_err(told)?;
         let mint = identity::replace(&mut config, place, &mut notes).map_err(told)?;
         listeners(&mut config, place, &hosts, &mut notes)?;
-        lift_limits(&mut config, &mut notes);
+        limits::replace(&mut config, place.shared.as_ref(), &mut notes);
         let admin = config.listeners[ADMIN].address;
         audit(&mut config, place, &mut notes).map_err(told)?;
         let process = &mut config.process;
@@ -207,23 +208,6 @@ fn name(text: &str) -> Name {
     Name::new(text).expect("it is a name")
 }
 
-/// A drill is about what breaks; a limit that is reached would hide it.
-fn lift_limits(config: &mut Config, notes: &mut Vec<String>) {
-    let rate = NO_LIMIT.0.parse().expect("it is a rate");
-    let all = Limit { rate, burst: std::num::NonZeroU32::new(NO_LIMIT.1) };
-    config.rate_limit.each_workspace = all;
-    config.rate_limit.each_client = all;
-    config.rate_limit.each_caller = None;
-    config.egress.each_workspace = all;
-    config.workspaces.named.values_mut().for_each(|workspace| workspace.value.rate_limit = None);
-    config.plugins.values_mut().for_each(|plugin| plugin.rate_limit = None);
-    config.routes.iter_mut().for_each(|route| route.value.options.rate_limit = None);
-    let changes = config.presets.iter_mut().flat_map(|used| used.value.routes.values_mut());
-    changes.for_each(|changes| changes.value.rate_limit = None);
-    config.upstreams.values_mut().for_each(|upstream| upstream.value.pace = None);
-    notes.push("limits of rate and pace are lifted, so that the load passes".to_owned());
-}
-
 /// Records go into the copy's own folder, and nowhere else.
 fn audit(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io::Result<()> {
     let folder = records(place.folder);
@@ -241,10 +225,6 @@ fn audit(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io:
     }
     if config.control.take().is_some() {
         notes.push("no control source is asked: the files alone decide".to_owned());
-    }
-    // The replicas that serve count there, and have their switches there.
-    if config.store.take().is_some() {
-        notes.push("no store is asked: the copy counts alone".to_owned());
     }
     Ok(())
 }

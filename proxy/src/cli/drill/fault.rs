@@ -12,7 +12,7 @@ use super::{
     ask::Call,
     child, copy,
     http::Mood,
-    names,
+    names, redis,
     stage::Stage,
     stand_ins::TRAP,
     tokens::Mint,
@@ -91,7 +91,8 @@ impl Fault {
                 "no name of somebody else's is looked up",
             ),
             Self::AuditFull => (child::can_be_full(), "this needs `/bin/sh`, which is not here"),
-            Self::RedisDown => (false, NO_REDIS),
+            Self::RedisDown if config.store.is_none() => (false, "limits are not shared"),
+            Self::RedisDown => (redis::program().is_some(), "no redis-server on the PATH"),
             _ => (true, ""),
         };
         (!may_be).then_some(why)
@@ -164,7 +165,7 @@ impl Fault {
             Self::AuditFull => {
                 stage.child.fill_disk().map_err(|e| format!("cannot limit files: {e}"))?;
             }
-            Self::RedisDown => {}
+            Self::RedisDown => stage.end_redis().await?,
             Self::ReloadBroken => {
                 let broken = "version: stagedoor/v1\nlisteners: {";
                 write(&stage.copy.file, broken)?;
@@ -199,7 +200,8 @@ impl Fault {
                     stage.broken.push("the good config was not taken over again".to_owned());
                 }
             }
-            Self::JwksRotated | Self::RedisDown => {}
+            Self::RedisDown => stage.begin_redis().await?,
+            Self::JwksRotated => {}
         }
         Ok(())
     }
@@ -210,9 +212,6 @@ impl Fault {
         allows.then(|| format!("`egress.private` lets a host have {METADATA}"))
     }
 }
-
-/// The one place that says so, until limits can be shared.
-const NO_REDIS: &str = "limits are not shared";
 
 /// Whether a certificate is good.
 #[derive(Clone, Copy)]

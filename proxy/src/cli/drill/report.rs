@@ -42,8 +42,20 @@ pub(super) struct Drilled {
     pub(super) reached: usize,
     /// Seconds from the end of the fault until callers were admitted as before.
     pub(super) back_after: Option<f64>,
+    /// What was seen of the store that limits are shared through, if that was away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) store: Option<StoreSeen>,
     /// The promises that were broken.
     pub(super) broken: Vec<String>,
+}
+
+/// What was seen of the store that limits are shared through.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct StoreSeen {
+    /// Tokens that it had leased before it went away.
+    pub(super) tokens_leased: u64,
+    /// Seconds from its return until limits were counted there again.
+    pub(super) found_after: Option<f64>,
 }
 
 /// All of a drill.
@@ -204,6 +216,7 @@ mod tests {
             actions_twice: 0,
             reached: 0,
             back_after: Some(26.1),
+            store: None,
             broken: vec!["1 exchange answered and not on record".to_owned()],
         };
         let rows = vec![

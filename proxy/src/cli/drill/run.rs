@@ -1,8 +1,10 @@
 //! One fault from beginning to end: a copy, the calm, the fault, the recovery, and what was kept.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod shared;
 
-use config::{Config, ListenerKind};
+use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+
+use config::{Config, Limit, ListenerKind, Rate};
 
 use super::{
     aims::{self, Aim, Left},
@@ -23,7 +25,23 @@ pub(super) struct Pace {
     pub(super) time: Duration,
     /// The time between two calls.
     pub(super) every: Duration,
+    /// How many calls come in which time, by which it is meant.
+    pub(super) rate: Rate,
 }
+
+impl Pace {
+    /// A limit that nobody reaches: twice of what is asked for, and at once what is tried at first.
+    fn twice(self) -> Limit {
+        let Rate { count, per } = self.rate;
+        let rate = Rate { count: count.saturating_mul(TWO), per };
+        let burst = ROUND_MAX.as_secs_f64() / rate.interval().as_secs_f64();
+        Limit { rate, burst: NonZeroU32::new((burst as u32).max(BURST_MIN)) }
+    }
+}
+
+const TWO: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
+/// At a low rate, too, everything is tried at first without a pause.
+const BURST_MIN: u32 = 1000;
 
 /// The calm before a fault is no longer than this.
 const CALM_MAX: Duration = Duration::from_secs(2);
@@ -55,7 +73,8 @@ pub(super) async fn drill(
     folder: &Path,
     pace: Pace,
 ) -> Result<Outcome, String> {
-    let mut stage = start(&written, folder).await?;
+    let limit = (fault == Fault::RedisDown).then(|| pace.twice());
+    let mut stage = start(&written, folder, limit).await?;
     let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
     let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
     let client = Arc::new(client);
@@ -74,6 +93,9 @@ pub(super) async fn drill(
     drilled.back_after = back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0);
     drilled.broken.extend(fault.allowed(&written));
     drilled.broken.extend(promises(fault, &drilled, &made));
+    if let (Fault::RedisDown, Some(store)) = (fault, &written.store) {
+        drilled.broken.extend(shared::promises(store.on_error, &drilled, &made));
+    }
     Ok(Outcome { row: Row::ran(fault, drilled), driven, left, notes })
 }
 
@@ -98,7 +120,9 @@ async fn broken_and_mended(
     load.go_on(Phase::Fault, fault.lasts(pace.time, &stage.copy.config)).await;
     load.go_on(Phase::Between, MOMENT).await;
     fault.end(stage).await?;
-    let back = load.recovered(patience(&stage.copy.config) + round * 2).await;
+    let patience = patience(&stage.copy.config) + round * 2;
+    let (back, found) = tokio::join!(load.recovered(patience), stage.find_redis());
+    found?;
     Ok((load.end().await, back))
 }
 
@@ -108,6 +132,7 @@ async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
         actions_twice: stage.stand_ins.twice(),
         reached: stage.stand_ins.trapped(),
         broken: std::mem::take(&mut stage.broken),
+        store: stage.store,
         ..Drilled::default()
     };
     let listeners = stage.copy.config.listeners.iter();
@@ -133,16 +158,16 @@ async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
 }
 
 /// Starts a copy; again if somebody else was given one of its ports meanwhile.
-async fn start(written: &Config, folder: &Path) -> Result<Stage, String> {
+async fn start(written: &Config, folder: &Path, shared: Option<Limit>) -> Result<Stage, String> {
     for _ in 1..STARTS_MAX {
-        match Stage::start(written, folder).await {
+        match Stage::start(written, folder, shared).await {
             Err(error) if error.contains("cannot listen on") => {
                 std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
             }
             started => return started,
         }
     }
-    Stage::start(written, folder).await
+    Stage::start(written, folder, shared).await
 }
 
 /// How long a recovery may take.

@@ -4,15 +4,19 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use certs::dev::Authority;
-use config::{Config, Located};
+use config::{Config, Limit, Located};
+use tokio::time::Instant;
 
 use super::{
-    child::Child,
-    copy::{self, Place, PrivateCopy, own_certificate},
+    child::{Child, Counts},
+    copy::{self, Place, PrivateCopy, Shared, own_certificate},
     fault::Validity,
+    redis::Redis,
+    report::StoreSeen,
     stand_ins::{Sockets, StandIns, port},
     tokens::{Mint, keys_file},
 };
@@ -20,6 +24,10 @@ use super::{
 /// A private copy at work. The process ends before its stand-ins do.
 pub(super) struct Stage {
     pub(super) child: Child,
+    /// What it counts limits in, if those are what breaks.
+    pub(super) redis: Option<Redis>,
+    /// What was seen of that.
+    pub(super) store: Option<StoreSeen>,
     pub(super) stand_ins: StandIns,
     pub(super) copy: PrivateCopy,
     pub(super) mint: Arc<Mint>,
@@ -31,14 +39,29 @@ pub(super) struct Stage {
     called: Vec<u16>,
 }
 
+/// The copy looks at its Redis every second.
+const MISSED: Duration = Duration::from_secs(10);
+const FOUND: Duration = Duration::from_secs(10);
+
 impl Stage {
-    /// Starts a copy in a folder of its own.
-    pub(super) async fn start(written: &Config, folder: &Path) -> Result<Self, String> {
+    /// Starts a copy in a folder of its own. With `shared` it counts limits in a Redis, each of them
+    /// this one.
+    pub(super) async fn start(
+        written: &Config,
+        folder: &Path,
+        shared: Option<Limit>,
+    ) -> Result<Self, String> {
         let told = |error: &dyn std::fmt::Display| format!("cannot prepare a copy: {error}");
         fs::create_dir_all(folder).map_err(|error| told(&error))?;
         let authority = Authority::new("stagedoor drill").map_err(|error| told(&error))?;
         let sockets = Sockets::bind(written).map_err(|error| told(&error))?;
-        let place = Place { folder, authority: &authority, sockets: &sockets };
+        let redis = match shared {
+            Some(_) => Some(Redis::start(folder).await?),
+            None => None,
+        };
+        let shared = redis.as_ref().zip(shared);
+        let shared = shared.map(|(redis, limit)| Shared { address: redis.address, limit });
+        let place = Place { folder, authority: &authority, sockets: &sockets, shared };
         let mut copy = PrivateCopy::write(written, &place)?;
         let mint = Arc::new(std::mem::take(&mut copy.mint));
         let called = sockets.called.iter().chain(sockets.origins.values().map(|(l, _)| l));
@@ -46,9 +69,42 @@ impl Stage {
         let stand_ins = StandIns::begin(sockets, &authority, &copy.hosts, Arc::clone(&mint))?;
         let addresses: Vec<_> = copy.config.listeners.values().map(|l| l.address).collect();
         let child = Child::start(&copy.file, copy.admin, &addresses).await?;
+        if redis.is_some() && child.counts(Counts::Shared, FOUND).await?.is_none() {
+            return Err(format!("the copy does not find its Redis:\n{}", child.said()));
+        }
         let folder = folder.to_owned();
-        let broken = Vec::new();
-        Ok(Self { child, stand_ins, copy, mint, authority, broken, folder, called })
+        let (broken, store) = (Vec::new(), None);
+        Ok(Self { child, redis, store, stand_ins, copy, mint, authority, broken, folder, called })
+    }
+
+    /// Ends the Redis, once the copy counts there.
+    pub(super) async fn end_redis(&mut self) -> Result<(), String> {
+        let Some(redis) = &mut self.redis else { return Ok(()) };
+        let Some(tokens_leased) = self.child.counts(Counts::Shared, MISSED).await? else {
+            return Err(format!("the copy lost its Redis too early:\n{}", self.child.said()));
+        };
+        self.store = Some(StoreSeen { tokens_leased, found_after: None });
+        redis.kill();
+        Ok(())
+    }
+
+    /// Starts it again, once the copy has missed it.
+    pub(super) async fn begin_redis(&mut self) -> Result<(), String> {
+        let Some(redis) = &mut self.redis else { return Ok(()) };
+        if self.child.counts(Counts::Alone, MISSED).await?.is_none() {
+            return Err("the copy did not miss its Redis, so this tells nothing".to_owned());
+        }
+        redis.start_again().await
+    }
+
+    /// Waits until the copy counts in its Redis again, if it has one, and notes how long that took.
+    pub(super) async fn find_redis(&mut self) -> Result<(), String> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let began = Instant::now();
+        let found = self.child.counts(Counts::Shared, FOUND).await?;
+        let after = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+        store.found_after = found.map(|_| after);
+        Ok(())
     }
 
     /// From now on issuers have other keys. Those in files are read again.

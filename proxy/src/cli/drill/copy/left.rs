@@ -22,6 +22,9 @@ const FILES: &[&str] = &[
 /// Keys that name where to connect to or listen, beside those that end with `_url`.
 const PLACES: &[&str] = &["address", "api", "name_servers", "url"];
 
+/// `addresses` are also those that a host may have.
+const STORE: &str = "store.addresses";
+
 /// Maps whose keys are the operator's own words.
 const WORDS: &[&str] = &["allow", "permissions", "query_allow", "resources"];
 
@@ -56,16 +59,17 @@ impl Look<'_> {
                 path.truncate(length);
                 self.within(item, key, path)
             }),
-            Value::String(text) => self.is_outward(key, text).then(|| path.clone()),
+            Value::String(text) => self.is_outward(key, path, text).then(|| path.clone()),
             _ => None,
         }
     }
 
-    fn is_outward(&self, key: &str, text: &str) -> bool {
+    fn is_outward(&self, key: &str, path: &str, text: &str) -> bool {
         if key.ends_with("_file") || FILES.contains(&key) {
             return !Path::new(text).starts_with(self.folder);
         }
-        (key.ends_with("_url") || PLACES.contains(&key)) && !self.is_at_home(text)
+        let names = key.ends_with("_url") || PLACES.contains(&key) || path == STORE;
+        names && !self.is_at_home(text)
     }
 
     fn is_at_home(&self, text: &str) -> bool {

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_config_reads_back_as_it_was_written() {
-    for example in ["edge", "sidecar", "egress", "external"] {
+    for example in ["edge", "sidecar", "egress", "external", "shared"] {
         let file = format!("{}/../examples/{example}.yaml", env!("CARGO_MANIFEST_DIR"));
         let first = crate::reload::load(Path::new(&file)).unwrap().config;
         let again = config::parse("copy.yaml", &text(&first));
@@ -67,7 +67,7 @@ egress:
   private: [{host: "own.called.example:8443", addresses: [192.0.2.0/24]}]
   callers: {p: {password_file: /real/egress, workspace: payments}}
 headers: {assertion_key: /real/assertion.key}
-store: {addresses: ["192.0.2.7:6379"], password_file: /real/redis, tls: {ca: /real/ca.crt}}
+store: {addresses: ["192.0.2.7:6379"], prefix: own, on_error: closed, password_file: /real/redis, tls: {ca: /real/ca.crt}}
 control: {url: https://real.example/control, token_file: /real/control, keep_file: /real/kept}
 audit:
   folder: /real/audit
@@ -83,7 +83,8 @@ fn nothing_of_the_operators_is_left_in_a_copy() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("test").unwrap();
     let sockets = Sockets::bind(&written).unwrap();
-    let place = Place { folder: folder.path(), authority: &authority, sockets: &sockets };
+    let place =
+        Place { folder: folder.path(), authority: &authority, sockets: &sockets, shared: None };
     let copy = PrivateCopy::write(&written, &place).unwrap();
     let text = fs::read_to_string(&copy.file).unwrap();
     let again = crate::reload::load(&copy.file).unwrap_or_else(|problems| panic!("{problems}"));
@@ -107,9 +108,44 @@ fn nothing_of_the_operators_is_left_in_a_copy() {
     }
     assert_eq!(copy.config.listeners.values().filter(|l| !l.address.ip().is_loopback()).count(), 0);
     assert_eq!(left::left(&written, folder.path(), &[]).as_deref(), Some("listeners.edge.address"));
+    let mut theirs = copy.config.clone();
+    theirs.store = written.store.clone();
+    let hosts = &copy.hosts;
+    assert_eq!(left::left(&theirs, folder.path(), hosts).as_deref(), Some("store.addresses"));
     assert_eq!(copy.config.upstreams["a"].url.path, "/base");
     assert_eq!(copy.config.upstreams["a"].breaker, written.upstreams["a"].breaker);
     assert!(copy.notes.iter().any(|note| note.contains("GitHub")), "{:?}", copy.notes);
+}
+
+#[test]
+fn where_limits_are_what_breaks_they_are_counted_in_a_redis_of_the_drill() {
+    let written = config::parse("stagedoor.yaml", WHOLE);
+    let written = written.unwrap_or_else(|problems| panic!("{problems}")).config;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("test").unwrap();
+    let sockets = Sockets::bind(&written).unwrap();
+    let limit = config::Limit { rate: "7/s".parse().unwrap(), burst: None };
+    let address = SocketAddr::from(([127, 0, 0, 1], 7));
+    let shared = Some(Shared { address, limit });
+    let place = Place { folder: folder.path(), authority: &authority, sockets: &sockets, shared };
+    let copy = PrivateCopy::write(&written, &place).unwrap();
+    assert_eq!(crate::reload::load(&copy.file).unwrap().config, copy.config);
+    let config = &copy.config;
+    let mut store = written.store.clone().unwrap().value;
+    store.addresses = vec![Located::nowhere("127.0.0.1:7".parse().unwrap())];
+    (store.password_file, store.tls) = (None, None);
+    assert_eq!(config.store.as_ref().map(|store| &store.value), Some(&store));
+    let limits = [
+        Some(config.rate_limit.each_workspace),
+        Some(config.egress.each_workspace),
+        config.workspaces.named["payments"].rate_limit,
+        config.plugins["jenkins"].rate_limit,
+        config.routes[0].options.rate_limit,
+    ];
+    assert_eq!(limits, [Some(limit); 5]);
+    // What was not limited is not.
+    assert_eq!([config.rate_limit.each_caller, config.routes[1].options.rate_limit], [None; 2]);
+    assert_ne!(config.rate_limit.each_client, limit, "strangers are not counted there");
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! What a copy lets its callers ask for, and where it counts that.
+
+use std::net::SocketAddr;
+
+use config::{Config, HostPort, Limit, Located, StoreKind};
+
+/// More than a drill asks for, also where somebody is charged a moment late.
+const NO_LIMIT: (&str, u32) = ("1000/s", 1_000_000);
+
+/// A store for a copy, and the limit that it counts for each of what the operator limits.
+pub(in crate::cli::drill) struct Shared {
+    pub(in crate::cli::drill) address: SocketAddr,
+    pub(in crate::cli::drill) limit: Limit,
+}
+
+/// A drill is about what breaks; a limit that is reached would hide it. So limits are lifted, but
+/// where they are what breaks: then those that are shared allow the load, and are counted.
+pub(super) fn replace(config: &mut Config, shared: Option<&Shared>, notes: &mut Vec<String>) {
+    let rate = NO_LIMIT.0.parse().expect("it is a rate");
+    let none = Limit { rate, burst: std::num::NonZeroU32::new(NO_LIMIT.1) };
+    let own = shared.map(|shared| shared.limit);
+    let all = own.unwrap_or(none);
+    config.rate_limit.each_workspace = all;
+    config.egress.each_workspace = all;
+    let each = |limit: &mut Option<Limit>| *limit = limit.and(own);
+    each(&mut config.rate_limit.each_caller);
+    config
+        .workspaces
+        .named
+        .values_mut()
+        .for_each(|workspace| each(&mut workspace.value.rate_limit));
+    config.plugins.values_mut().for_each(|plugin| each(&mut plugin.rate_limit));
+    config.routes.iter_mut().for_each(|route| each(&mut route.value.options.rate_limit));
+    let changes = config.presets.iter_mut().flat_map(|used| used.value.routes.values_mut());
+    changes.for_each(|changes| each(&mut changes.value.rate_limit));
+    // These are each replica's own.
+    config.rate_limit.each_client = none;
+    config.upstreams.values_mut().for_each(|upstream| upstream.value.pace = None);
+    notes.push(match shared {
+        None => "limits of rate and pace are lifted, so that the load passes".to_owned(),
+        Some(Shared { limit, .. }) => format!(
+            "for `redis-down` limits that are shared are {}, so that the load passes and is counted",
+            limit.rate
+        ),
+    });
+    store(config, shared, notes);
+}
+
+/// The replicas that serve count in the operator's store, and have their switches there.
+fn store(config: &mut Config, shared: Option<&Shared>, notes: &mut Vec<String>) {
+    let Some(Shared { address, .. }) = shared else {
+        if config.store.take().is_some() {
+            notes.push("no store is asked: the copy counts alone".to_owned());
+        }
+        return;
+    };
+    let Some(store) = &mut config.store else { return };
+    let store = &mut store.value;
+    store.kind = StoreKind::Standalone;
+    let at = HostPort { host: address.ip().to_string(), port: address.port() };
+    store.addresses = vec![Located::nowhere(at)];
+    (store.master, store.tls) = (None, None);
+    (store.username, store.password_file) = (None, None);
+    (store.sentinel_username, store.sentinel_password_file) = (None, None);
+    notes.push(
+        "for `redis-down` the store is a Redis of the drill's own: one server, without TLS and users"
+            .to_owned(),
+    );
+}
