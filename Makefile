@@ -1,6 +1,6 @@
 # `make demo` runs it, `make test` tests it. Both install what is missing.
 
-.PHONY: demo test setup check extra bench load load-audit load-egress load-scale
+.PHONY: demo test setup check extra bench load load-audit load-egress load-scale load-steady load-shared
 
 demo: setup
 	cargo build --release -p proxy
@@ -38,3 +38,9 @@ load-egress: setup
 load-scale: setup
 	./loadtests/scale
 	./loadtests/store
+
+load-steady: setup
+	./loadtests/steady
+
+load-shared: setup
+	./loadtests/shared
