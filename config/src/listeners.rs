@@ -38,7 +38,8 @@ pub struct Listener {
     /// and addresses of private networks; loopback, link-local and metadata addresses stay refused.
     #[serde(default)]
     pub report_only: bool,
-    /// Sizes, counts and times that one client may use up.
+    /// Sizes, counts and times that one client may use up. Listeners of kind `admin` and `status` have
+    /// none so far: keep the first on loopback, and strangers from the other by a network policy.
     #[serde(default)]
     pub limits: Limits,
 }
