@@ -70,13 +70,23 @@ exports.sentinel = async (master, { quorum = 1, down = 500, more = [] } = {}) =>
 
 /** A cluster of as many masters, each with a replica. */
 exports.cluster = async (masters = 3) => {
-  const node = () => exports.redis({ 'cluster-enabled': 'yes', 'cluster-node-timeout': 1000, 'cluster-config-file': 'nodes.conf' });
-  // Its bus is 10000 above, which must be a port.
+  // Its bus would listen 10000 above, where the system gives ports to connections.
+  const buses = [];
   const nodes = [];
-  for (let n = 0; n < masters * 2; n += 1) nodes.push(await node());
-  await nodes[0].cli('--cluster', 'create', ...nodes.map(({ address }) => address), '--cluster-replicas', '1', '--cluster-yes');
-  await until('the cluster', async () => (await Promise.all(nodes.map(({ cli }) => cli('CLUSTER', 'INFO')))).every((info) => info.includes('cluster_state:ok')));
-  return { nodes, addresses: nodes.map(({ address }) => address), stop: () => Promise.all(nodes.map((one) => one.stop())) };
+  const stop = () => Promise.all(nodes.map((one) => one.stop()));
+  try {
+    for (let n = 0; n < masters * 2; n += 1) {
+      buses.push(await freePort());
+      nodes.push(await exports.redis({ 'cluster-enabled': 'yes', 'cluster-node-timeout': 1000, 'cluster-config-file': 'nodes.conf', 'cluster-port': buses[n] }));
+    }
+    const named = nodes.map(({ address }, n) => `${address}@${buses[n]}`);
+    await nodes[0].cli('--cluster', 'create', ...named, '--cluster-replicas', '1', '--cluster-yes');
+    await until('the cluster', async () => (await Promise.all(nodes.map(({ cli }) => cli('CLUSTER', 'INFO')))).every((info) => info.includes('cluster_state:ok')));
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { nodes, addresses: nodes.map(({ address }) => address), stop };
 };
 
 /** A way to a port: `cut()` holds back all that comes, as a network that is parted does; `mend()` lets it through again. */
