@@ -18,8 +18,9 @@ use crate::{
 
 /// Levels of lists and maps, one in the other. The config needs eight; every level costs stack.
 const DEPTH_MAX: usize = 24;
-/// Values and keys of one file, with those that its aliases stand for.
+/// Values and keys of one file, with those that its aliases stand for. A long text counts as several.
 const VALUES_MAX: usize = 1_000_000;
+const TEXT_BYTES: usize = 64;
 
 /// Where something is wrong, and what.
 #[derive(Debug)]
@@ -123,8 +124,8 @@ impl<'t> Composer<'t> {
         Wrong { place: self.at(span), fault }
     }
 
-    fn count(&mut self, span: &Span) -> Result<(), Wrong> {
-        self.values += 1;
+    fn count(&mut self, event: &Event<'_>, span: &Span) -> Result<(), Wrong> {
+        self.values += event.scalar().map_or(1, |(text, _)| 1 + text.len() / TEXT_BYTES);
         if self.values > VALUES_MAX { Err(self.wrong(span, Fault::TooManyValues)) } else { Ok(()) }
     }
 
@@ -133,7 +134,7 @@ impl<'t> Composer<'t> {
             return self.alias(anchor, span, depth);
         }
         let before = self.values;
-        self.count(span)?;
+        self.count(&event, span)?;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 (self.scalar(text, style, tag.as_deref(), span)?, anchor)
@@ -245,7 +246,8 @@ impl<'t> Composer<'t> {
     }
 
     fn key(&mut self, event: Event<'t>, span: &Span) -> Result<String, Wrong> {
-        self.count(span)?;
+        let before = self.values;
+        self.count(&event, span)?;
         let (name, is_plain) = match event {
             Event::Scalar(name, style, anchor, tag) => {
                 let name = name.into_owned();
@@ -262,7 +264,8 @@ impl<'t> Composer<'t> {
                 }
                 if anchor != 0 {
                     let node = Node { place: self.at(span), value: scalar::text(name.clone()) };
-                    self.anchored.insert(anchor, Anchored { node, values: 1, levels: 0 });
+                    self.anchored
+                        .insert(anchor, Anchored { node, values: self.values - before, levels: 0 });
                 }
                 (name, matches!(style, ScalarStyle::Plain))
             }
@@ -457,6 +460,18 @@ mod tests {
             chain.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
         }
         refused(&chain, "t:15:12", "nested deeper");
+    }
+
+    #[test]
+    fn aliases_of_a_long_text_are_counted_by_its_length() {
+        let long = "x".repeat(1 << 20);
+        assert!(read(&format!("[&a {long}, {}*a]", "*a, ".repeat(50))).is_ok());
+        let (_, told) =
+            read(&format!("[&a {long}, {}*a]", "*a, ".repeat(100))).expect_err("64 MiB");
+        assert!(told.contains("or its aliases do"), "{told}");
+        let (_, told) =
+            read(&format!("[? &a {long}\n: 1, {}*a]", "*a, ".repeat(100))).expect_err("64 MiB");
+        assert!(told.contains("or its aliases do"), "{told}");
     }
 
     #[test]
