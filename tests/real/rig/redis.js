@@ -11,6 +11,10 @@ const { freePort, until } = require('./ports');
 const { start } = require('./process');
 
 const run = promisify(execFile);
+// The suites of what replicas share pass with Valkey, too: `make extra`.
+const SERVER = process.env.REDIS_SERVER ?? 'redis-server';
+/** The build of Valkey that is to be had knows no TLS. */
+exports.hasTls = !process.env.REDIS_SERVER;
 // A shell's own file would be read by servers too: what they have is what stands here.
 const words = (options) => Object.entries(options).flatMap(([name, value]) => [`--${name}`, ...[value].flat().map(String)]);
 
@@ -23,7 +27,7 @@ exports.redis = async ({ cli: shown = [], ...options } = {}) => {
   const cli = async (...args) => (await run('redis-cli', ['-h', '127.0.0.1', '-p', String(port), ...shown, ...args], { timeout: 20000 })).stdout.trim();
   let program;
   const begin = async () => {
-    program = start('redis-server', words(all), { env: { ...process.env, LC_ALL: 'C' } });
+    program = start(SERVER, words(all), { env: { ...process.env, LC_ALL: 'C' } });
     await until('redis', async () => {
       if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
       return /PONG|NOAUTH/.test(await cli('PING'));

@@ -62,15 +62,16 @@ const ask = async (door, name, where = '/read', { who, ...options } = {}) => {
   const code = answer.headers.get('proxy-status')?.match(/error="(.*)"/)?.[1];
   return { status: answer.status, code, headers: answer.headers };
 };
-/** All that these replicas let through of as much as is asked in so many milliseconds. */
-const storm = async (doors, name, ms, { parallel = 4 } = {}) => {
+/** All that these replicas let through of as much as is asked in so many milliseconds, or while `goes()`. */
+const storm = async (doors, name, time, { parallel = 4 } = {}) => {
   const headers = as(name);
   const sum = { through: 0, asked: 0, statuses: {} };
   const began = performance.now();
+  const goes = typeof time === 'function' ? time : () => performance.now() - began < time;
   await Promise.all(doors.map(async (door) => {
     const pool = new Pool(door.url, { connections: parallel });
     const one = async () => {
-      while (performance.now() - began < ms) {
+      while (goes()) {
         const { statusCode, body } = await pool.request({ path: '/read', method: 'GET', headers });
         await body.dump();
         sum.asked += 1;

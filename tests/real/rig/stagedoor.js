@@ -23,24 +23,24 @@ exports.text = (file) => {
 
 /**
  * Starts the proxy. `config(ports, folder)` answers the YAML without its admin listener and audit;
- * `audit` is more of the latter, or `false` for none; `under` is a command that starts it.
+ * `audit` is more of the latter, or `false` for none; `under` is a command that starts it; `host` is where it listens.
  * Answers with ports, folder, `records()` and `stop()`.
  */
-exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, under = [] } = {}) => {
+exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, host = '127.0.0.1', under = [] } = {}) => {
   folder ??= fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-real-'));
   const ports = { edge: await freePort(), tls: await freePort(), admin: await freePort() };
   const file = path.join(folder, 'stagedoor.yaml');
   fs.mkdirSync(path.join(folder, 'audit'), { recursive: true });
   const write = (yaml) => fs.writeFileSync(file, [
     'version: stagedoor/v1',
-    yaml.replace(/^listeners:$/m, `listeners:\n  admin: {kind: admin, address: 127.0.0.1:${ports.admin}}`),
+    yaml.replace(/^listeners:$/m, `listeners:\n  admin: {kind: admin, address: ${host}:${ports.admin}}`),
     audit === false ? '' : `audit: {folder: ${folder}/audit${audit && `, ${audit}`}}`,
     /^process:/m.test(yaml) ? '' : 'process: {drain_delay: 0s, drain_timeout: 5s}',
   ].join('\n'));
   write(await config(ports, folder));
   const [command, ...words] = [...under, exports.binary, 'run', '-c', file, ...args];
   const program = start(command, words, { env: { ...process.env, ...env } });
-  const admin = (where, options) => fetch(`http://127.0.0.1:${ports.admin}${where}`, options);
+  const admin = (where, options) => fetch(`http://${host}:${ports.admin}${where}`, options);
   await until('the proxy', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
     return (await admin('/readyz')).ok;
@@ -52,7 +52,7 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, un
   return {
     ...program,
     ports, folder, file, write, admin, records, written,
-    url: `http://127.0.0.1:${ports.edge}`,
+    url: `http://${host}:${ports.edge}`,
     /** The first record that fits. */
     record: (fits) => until('a record', async () => records().find(fits), 5000),
     reload: async () => (await admin('/reload', { method: 'POST' })).json(),
