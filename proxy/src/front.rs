@@ -145,7 +145,7 @@ pub struct Front<A> {
     app: Arc<A>,
     limits: Limits,
     connections: Arc<Connections>,
-    drain: Arc<Drain>,
+    drain: Option<Arc<Drain>>,
     refusals: Arc<dyn Refusals>,
     tunnel: Option<Arc<dyn Tunnel>>,
 }
@@ -179,11 +179,11 @@ impl Drop for Place {
 }
 
 impl<A> Front<A> {
-    /// In front of `app`.
+    /// In front of `app`. Without a `drain` its clients are served until the process ends.
     pub fn new(
         app: Arc<A>,
         limits: Limits,
-        drain: Arc<Drain>,
+        drain: Option<Arc<Drain>>,
         refusals: Arc<dyn Refusals>,
     ) -> Self {
         Self { app, limits, connections: Arc::default(), drain, refusals, tunnel: None }
@@ -230,19 +230,14 @@ impl<A> Front<A> {
         // On a new connection the first byte must come as fast as the rest of the head.
         let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
         if connection.reading.ahead.is_empty() {
-            let mut shutdown = shutdown.clone();
-            let drained = self.drain.changed.notified();
-            if !first && (self.drain.closing.load(Ordering::Relaxed) || *shutdown.borrow()) {
-                return Ok(None);
-            }
             tokio::select! {
+                biased;
+                () = self.leaving(shutdown), if !first => return Ok(None),
                 read = timeout(patience, connection.more()) => match read {
                     Ok(Ok(1..)) => {}
                     Err(_) if first => return Err(HeadRefusal::Timeout),
                     _ => return Ok(None),
                 },
-                () = drained, if !first => return Ok(None),
-                _ = shutdown.changed(), if !first => return Ok(None),
             }
         }
         let deadline = Instant::now() + self.limits.head_timeout;
@@ -266,6 +261,26 @@ impl<A> Front<A> {
                 Err(_) => return Err(HeadRefusal::Timeout),
             }
         }
+    }
+
+    /// Waits until connections on which nothing is asked are closed.
+    async fn leaving(&self, shutdown: &ShutdownWatch) {
+        let Some(drain) = &self.drain else { return std::future::pending().await };
+        // Before the look: what changes after it is not missed.
+        let drained = drain.changed.notified();
+        if drain.closing.load(Ordering::Relaxed) || *shutdown.borrow() {
+            return;
+        }
+        let mut shutdown = shutdown.clone();
+        tokio::select! {
+            () = drained => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+
+    /// Whether an answer is the last on its connection, whatever comes.
+    fn is_last(&self, shutdown: &ShutdownWatch) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.is_draining() || *shutdown.borrow())
     }
 
     async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
@@ -336,9 +351,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
                     return None;
                 }
             };
-            let last = self.drain.is_draining()
-                || *shutdown.borrow()
-                || request + 1 == self.limits.keepalive_requests_max;
+            let last = self.is_last(shutdown) || request + 1 == self.limits.keepalive_requests_max;
             let mut session = ServerSession::new_http1(connection);
             if let Some(persistent) = persistent.take() {
                 persistent.apply_to_session(&mut session);
