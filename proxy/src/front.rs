@@ -4,6 +4,7 @@
 mod chunks;
 mod guard;
 mod head;
+mod leave;
 mod through;
 mod turns;
 
@@ -33,6 +34,7 @@ use tokio::{
 use self::{
     guard::Guard,
     head::{Body, Form},
+    leave::Late,
     through::Through,
     turns::Turns,
 };
@@ -98,6 +100,8 @@ pub struct Drain {
     draining: AtomicBool,
     closing: AtomicBool,
     exchanges: AtomicUsize,
+    /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
+    multiplexed: AtomicUsize,
     changed: Notify,
 }
 
@@ -107,8 +111,9 @@ impl Drain {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Closes connections that wait for another request. Not sooner than a load balancer has
-    /// noticed: a client must not find its connection closed just as it uses it.
+    /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
+    /// sooner than a load balancer has noticed: a client must not find its connection closed just as
+    /// it uses it, nor come back.
     pub fn close_idle(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
@@ -124,6 +129,17 @@ impl Drain {
         self.exchanges.load(Ordering::Relaxed)
     }
 
+    /// Whether a client of HTTP/2 is still connected, so that it may ask.
+    pub fn may_be_asked(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a connection of HTTP/2 until what it returns is dropped.
+    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
+        self.multiplexed.fetch_add(1, Ordering::Relaxed);
+        Multiplexed(Arc::clone(self))
+    }
+
     /// Counts an exchange until what it returns is dropped.
     pub fn exchange(self: &Arc<Self>) -> UnderWay {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
@@ -137,6 +153,15 @@ pub struct UnderWay(Arc<Drain>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection of HTTP/2.
+struct Multiplexed(Arc<Drain>);
+
+impl Drop for Multiplexed {
+    fn drop(&mut self) {
+        self.0.multiplexed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -263,7 +288,7 @@ impl<A> Front<A> {
         }
     }
 
-    /// Waits until connections on which nothing is asked are closed.
+    /// Waits until it is time for clients to leave.
     async fn leaving(&self, shutdown: &ShutdownWatch) {
         let Some(drain) = &self.drain else { return std::future::pending().await };
         // Before the look: what changes after it is not missed.
@@ -325,6 +350,27 @@ impl<A> Front<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
+    /// Serves the streams of a connection until its client leaves.
+    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let Some(drain) = &self.drain else {
+            ServerApp::process_new(&self.app, stream, shutdown).await;
+            return;
+        };
+        let _multiplexed = drain.multiplexed();
+        if !drain.closing.load(Ordering::Relaxed) {
+            return leave::serve(&self.app, stream, self.leaving(shutdown)).await;
+        }
+        let late = Arc::new(Late::new(&self.app));
+        let mut shutdown = shutdown.clone();
+        let told = async {
+            tokio::select! {
+                () = late.asked() => {}
+                _ = shutdown.changed() => {}
+            }
+        };
+        leave::serve(&late, stream, told).await;
+    }
+
     /// Serves one request after the other; answers with the tunnel that one of them asked for.
     async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
         let mut persistent: Option<HttpPersistentSettings> = None;
@@ -395,8 +441,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         if is_http2 {
             let late = Arc::new(AtomicBool::new(false));
             let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
-            let stream = Box::new(Through { inner: stream, reading });
-            ServerApp::process_new(&self.app, stream, shutdown).await;
+            self.http2(Box::new(Through { inner: stream, reading }), shutdown).await;
             if late.load(Ordering::Relaxed) {
                 self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
             }
