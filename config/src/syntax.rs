@@ -2,52 +2,31 @@
 //!
 //! No sentence quotes the text beyond a key: the lines around a mistake could hold anything.
 
-use serde_saphyr::{Error, ExternalMessageSource, budget::BudgetBreach, granit_parser::ErrorKind};
+use granit_parser::ErrorKind;
 
-/// Levels of lists and maps, one in the other. The config needs eight; every level costs stack.
-pub(crate) const DEPTH_MAX: usize = 24;
+use crate::compose::Fault;
 
 /// What is wrong, and the correction.
-pub(crate) fn sentence(error: &Error) -> String {
-    let sentence = match error {
-        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => {
-            return sentence(error);
-        }
-        Error::DuplicateMappingKey { key: Some(key), .. } => {
+pub(crate) fn sentence(fault: &Fault) -> String {
+    let sentence = match fault {
+        Fault::Syntax(error) => return of_the_parser(error.kind()),
+        Fault::Twice(key) => {
             return format!("`{}` stands twice in the same map; keep one", key.escape_debug());
         }
-        Error::NonFiniteFloat { .. } => {
-            "this is no number one can count with; quote it if it is a text"
-        }
-        Error::UnsupportedTag { .. } => "tags such as `!name` mean nothing here; remove it",
-        Error::MultipleDocuments { .. } => {
+        Fault::SecondDocument => {
             "a second document begins here; a config is one, and others come by `include`"
         }
-        Error::NullIntoString { .. } => "a key is empty; write a name before the `:`",
-        Error::Unexpected { expected: "string scalar", .. } => {
-            "a key is a word, no list and no map"
-        }
-        Error::UnknownAnchor { .. } => "no anchor above has this name; write `&name` there first",
-        Error::RecursiveReferencesRequireWeakTypes { .. } => {
-            "this alias stands within its own anchor; write the value out"
-        }
-        Error::MergeValueNotMapOrSeqOfMaps { .. } => "`<<` takes a map; write `<<: *name`",
-        Error::InvalidScalar { .. } => "the value is not what its tag says; remove the tag",
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => TOO_DEEP,
-        Error::Budget { .. }
-        | Error::AliasReplayCounterOverflow { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => {
+        Fault::TooDeep => TOO_DEEP,
+        Fault::TooManyValues => {
             "this file holds more values than any config needs, or its aliases do; split it with `include`"
         }
-        Error::ExternalMessage { source, .. } => {
-            if let ExternalMessageSource::Parser(error) = &**source {
-                return of_the_parser(error.kind());
-            }
-            return plain(error);
-        }
-        _ => return plain(error),
+        Fault::EmptyKey => "a key is empty; write a name before the `:`",
+        Fault::KeyOfParts => "a key is a word, no list and no map",
+        Fault::WithinItself => "this alias stands within its own anchor; write the value out",
+        Fault::Merge => "`<<` takes a map; write `<<: *name`",
+        Fault::UnknownTag => "tags such as `!name` mean nothing here; remove it",
+        Fault::WrongTag => "the value is not what its tag says; remove the tag",
+        Fault::Uncountable => "this is no number one can count with; quote it if it is a text",
     };
     sentence.to_owned()
 }
@@ -103,11 +82,4 @@ pub(crate) const TAB: &str = "YAML is indented by spaces, and here is a tab";
 
 fn closing(open: char) -> char {
     if open == '[' { ']' } else { '}' }
-}
-
-/// The library's own sentence, without the place, which it would say in another form.
-fn plain(error: &Error) -> String {
-    let message = error.without_snippet().to_string();
-    let message = message.split(" at line ").next().unwrap_or(&message);
-    message.trim_start_matches("error: ").to_owned()
 }
