@@ -184,8 +184,8 @@ pub enum Version {
 pub struct Process {
     /// Threads that serve requests. Default: one per core.
     pub threads: Option<std::num::NonZeroU16>,
-    /// After SIGTERM: how long readiness fails before connections are refused, so that a load
-    /// balancer notices.
+    /// After SIGTERM: how long readiness fails before idle connections are closed and clients of HTTP/2
+    /// are told to leave (GOAWAY), so that a load balancer notices and they do not come back.
     pub drain_delay: Duration,
     /// After that: how long exchanges under way may take to end. `terminationGracePeriodSeconds`
     /// must be longer than both together.

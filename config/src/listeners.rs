@@ -39,7 +39,8 @@ pub struct Listener {
     #[serde(default)]
     pub report_only: bool,
     /// Sizes, counts and times that one client may use up. Listeners of kind `admin` and `status` have
-    /// none so far: keep the first on loopback, and strangers from the other by a network policy.
+    /// them too, but `body_max`: a switch has at most 16 KiB, and nothing else there takes a body. With
+    /// no place left, probes are refused as well: keep strangers off by a network policy.
     #[serde(default)]
     pub limits: Limits,
 }

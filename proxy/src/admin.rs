@@ -1,5 +1,6 @@
 //! The admin listener: health, metrics, state, reload and switches. For operators, on loopback.
 
+mod bounded;
 mod switches;
 mod wanted;
 
@@ -18,6 +19,8 @@ use crate::{
     live::{Live, Stage},
     reload::Source,
 };
+
+pub use self::bounded::Bounded;
 
 /// Answers operators.
 pub struct Admin {

@@ -4,6 +4,7 @@
 mod chunks;
 mod guard;
 mod head;
+mod leave;
 mod through;
 mod turns;
 
@@ -33,6 +34,7 @@ use tokio::{
 use self::{
     guard::Guard,
     head::{Body, Form},
+    leave::Late,
     through::Through,
     turns::Turns,
 };
@@ -98,6 +100,8 @@ pub struct Drain {
     draining: AtomicBool,
     closing: AtomicBool,
     exchanges: AtomicUsize,
+    /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
+    multiplexed: AtomicUsize,
     changed: Notify,
 }
 
@@ -107,8 +111,9 @@ impl Drain {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Closes connections that wait for another request. Not sooner than a load balancer has
-    /// noticed: a client must not find its connection closed just as it uses it.
+    /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
+    /// sooner than a load balancer has noticed: a client must not find its connection closed just as
+    /// it uses it, nor come back.
     pub fn close_idle(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
@@ -122,6 +127,17 @@ impl Drain {
     /// How many exchanges are under way.
     pub fn under_way(&self) -> usize {
         self.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client of HTTP/2 is still connected, so that it may ask.
+    pub fn may_be_asked(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a connection of HTTP/2 until what it returns is dropped.
+    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
+        self.multiplexed.fetch_add(1, Ordering::Relaxed);
+        Multiplexed(Arc::clone(self))
     }
 
     /// Counts an exchange until what it returns is dropped.
@@ -140,12 +156,21 @@ impl Drop for UnderWay {
     }
 }
 
+/// A connection of HTTP/2.
+struct Multiplexed(Arc<Drain>);
+
+impl Drop for Multiplexed {
+    fn drop(&mut self) {
+        self.0.multiplexed.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The front of one listener.
 pub struct Front<A> {
     app: Arc<A>,
     limits: Limits,
     connections: Arc<Connections>,
-    drain: Arc<Drain>,
+    drain: Option<Arc<Drain>>,
     refusals: Arc<dyn Refusals>,
     tunnel: Option<Arc<dyn Tunnel>>,
 }
@@ -179,11 +204,11 @@ impl Drop for Place {
 }
 
 impl<A> Front<A> {
-    /// In front of `app`.
+    /// In front of `app`. Without a `drain` its clients are served until the process ends.
     pub fn new(
         app: Arc<A>,
         limits: Limits,
-        drain: Arc<Drain>,
+        drain: Option<Arc<Drain>>,
         refusals: Arc<dyn Refusals>,
     ) -> Self {
         Self { app, limits, connections: Arc::default(), drain, refusals, tunnel: None }
@@ -230,19 +255,14 @@ impl<A> Front<A> {
         // On a new connection the first byte must come as fast as the rest of the head.
         let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
         if connection.reading.ahead.is_empty() {
-            let mut shutdown = shutdown.clone();
-            let drained = self.drain.changed.notified();
-            if !first && (self.drain.closing.load(Ordering::Relaxed) || *shutdown.borrow()) {
-                return Ok(None);
-            }
             tokio::select! {
+                biased;
+                () = self.leaving(shutdown), if !first => return Ok(None),
                 read = timeout(patience, connection.more()) => match read {
                     Ok(Ok(1..)) => {}
                     Err(_) if first => return Err(HeadRefusal::Timeout),
                     _ => return Ok(None),
                 },
-                () = drained, if !first => return Ok(None),
-                _ = shutdown.changed(), if !first => return Ok(None),
             }
         }
         let deadline = Instant::now() + self.limits.head_timeout;
@@ -266,6 +286,26 @@ impl<A> Front<A> {
                 Err(_) => return Err(HeadRefusal::Timeout),
             }
         }
+    }
+
+    /// Waits until it is time for clients to leave.
+    async fn leaving(&self, shutdown: &ShutdownWatch) {
+        let Some(drain) = &self.drain else { return std::future::pending().await };
+        // Before the look: what changes after it is not missed.
+        let drained = drain.changed.notified();
+        if drain.closing.load(Ordering::Relaxed) || *shutdown.borrow() {
+            return;
+        }
+        let mut shutdown = shutdown.clone();
+        tokio::select! {
+            () = drained => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+
+    /// Whether an answer is the last on its connection, whatever comes.
+    fn is_last(&self, shutdown: &ShutdownWatch) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.is_draining() || *shutdown.borrow())
     }
 
     async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
@@ -310,6 +350,27 @@ impl<A> Front<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
+    /// Serves the streams of a connection until its client leaves.
+    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let Some(drain) = &self.drain else {
+            ServerApp::process_new(&self.app, stream, shutdown).await;
+            return;
+        };
+        let _multiplexed = drain.multiplexed();
+        if !drain.closing.load(Ordering::Relaxed) {
+            return leave::serve(&self.app, stream, self.leaving(shutdown)).await;
+        }
+        let late = Arc::new(Late::new(&self.app));
+        let mut shutdown = shutdown.clone();
+        let told = async {
+            tokio::select! {
+                () = late.asked() => {}
+                _ = shutdown.changed() => {}
+            }
+        };
+        leave::serve(&late, stream, told).await;
+    }
+
     /// Serves one request after the other; answers with the tunnel that one of them asked for.
     async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
         let mut persistent: Option<HttpPersistentSettings> = None;
@@ -336,9 +397,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
                     return None;
                 }
             };
-            let last = self.drain.is_draining()
-                || *shutdown.borrow()
-                || request + 1 == self.limits.keepalive_requests_max;
+            let last = self.is_last(shutdown) || request + 1 == self.limits.keepalive_requests_max;
             let mut session = ServerSession::new_http1(connection);
             if let Some(persistent) = persistent.take() {
                 persistent.apply_to_session(&mut session);
@@ -382,8 +441,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         if is_http2 {
             let late = Arc::new(AtomicBool::new(false));
             let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
-            let stream = Box::new(Through { inner: stream, reading });
-            ServerApp::process_new(&self.app, stream, shutdown).await;
+            self.http2(Box::new(Through { inner: stream, reading }), shutdown).await;
             if late.load(Ordering::Relaxed) {
                 self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
             }

@@ -11,7 +11,7 @@ use filters::{State, assertion::Assertions, leases::Leases, rate_limit::Limiters
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
-    protocols::http::v2::server::default_h2_options,
+    protocols::http::v2::server::{H2Options, default_h2_options},
     proxy::HttpProxy,
     server::{
         RunArgs, Server, ShutdownWatch,
@@ -24,7 +24,7 @@ use pingora::{
 };
 
 use crate::{
-    admin::{Admin, Answers},
+    admin::{Admin, Answers, Bounded},
     audit::{Audit, chain::Signing, ship::Shipping},
     clock,
     control::Control,
@@ -204,14 +204,7 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
                 server.add_service(service);
             }
             ListenerKind::Admin | ListenerKind::Status => {
-                let answers = match listener.kind {
-                    ListenerKind::Status => Answers::Status,
-                    _ => Answers::Everything,
-                };
-                let admin = Admin { stage: Arc::clone(&stage), answers };
-                let mut service = Service::new(name.to_string(), admin);
-                service.threads = Some(1);
-                listen(&mut service, &stage, name, listener)?;
+                let service = admin(&stage, name, listener)?;
                 server.add_service(service);
             }
         }
@@ -235,12 +228,8 @@ fn reverse(
         write_timeout: *listener.limits.write_timeout,
     };
     let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
-    let mut h2 = default_h2_options();
-    h2.max_concurrent_streams(listener.limits.streams_max);
-    h2.max_header_list_size(u32::try_from(listener.limits.head_max.bytes()).unwrap_or(u32::MAX));
+    let (h2, mut options) = http2(&listener.limits);
     proxy.h2_options = Some(h2);
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(*listener.limits.keepalive_timeout);
     // Only so that our own answer is the one; the front lets no HTTP/1 CONNECT through.
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
@@ -248,7 +237,8 @@ fn reverse(
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals));
+    let front =
+        Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals));
     let mut service = Service::new(name.to_string(), front);
     listen(&mut service, stage, name, listener)?;
     Ok(service)
@@ -275,8 +265,9 @@ fn forward(
     let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front = Front::new(Arc::new(app), limits, Arc::clone(&stage.drain), Arc::new(refusals))
-        .with_tunnel(forward);
+    let front =
+        Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals))
+            .with_tunnel(forward);
     let mut service = Service::new(name.to_string(), front);
     let mut listener = listener.clone();
     if let Some(tls) = &mut listener.tls {
@@ -285,6 +276,42 @@ fn forward(
     }
     listen(&mut service, stage, name, &listener)?;
     Ok(service)
+}
+
+fn admin(
+    stage: &Arc<Stage>,
+    name: &config::Name,
+    listener: &config::Listener,
+) -> Result<Service<Front<Bounded>>> {
+    let answers = match listener.kind {
+        ListenerKind::Status => Answers::Status,
+        _ => Answers::Everything,
+    };
+    let (h2, options) = http2(&listener.limits);
+    let app = Bounded {
+        admin: Arc::new(Admin { stage: Arc::clone(stage), answers }),
+        body_timeout: *listener.limits.body_timeout,
+        write_timeout: *listener.limits.write_timeout,
+        h2,
+        options,
+    };
+    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    // No drain: whoever asks how the process is must be answered while it stops, on a connection
+    // of before, too.
+    let front = Front::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
+    let mut service = Service::new(name.to_string(), front);
+    service.threads = Some(1);
+    listen(&mut service, stage, name, listener)?;
+    Ok(service)
+}
+
+fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
+    let mut h2 = default_h2_options();
+    h2.max_concurrent_streams(limits.streams_max);
+    h2.max_header_list_size(u32::try_from(limits.head_max.bytes()).unwrap_or(u32::MAX));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(*limits.keepalive_timeout);
+    (h2, options)
 }
 
 fn listen<A>(

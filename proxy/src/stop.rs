@@ -15,6 +15,8 @@ use crate::{live::Stage, reload::Source};
 pub struct Stop(pub Arc<Stage>);
 
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a client may take to read that it must leave. What it asked before is on its way.
+const HEARD: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
@@ -55,12 +57,15 @@ impl Stop {
         tracing::info!(delay = %process.drain_delay, timeout = %process.drain_timeout, "stopping");
         self.0.drain.begin();
         sleep(*process.drain_delay).await;
-        self.0.drain.close_idle();
-        let deadline = Instant::now() + *process.drain_timeout;
-        while self.0.drain.under_way() > 0 && Instant::now() < deadline {
+        let drain = &self.0.drain;
+        drain.close_idle();
+        let told = Instant::now();
+        while told.elapsed() < *process.drain_timeout
+            && (drain.under_way() > 0 || (drain.may_be_asked() && told.elapsed() < HEARD))
+        {
             sleep(LOOK).await;
         }
-        let cut = self.0.drain.under_way();
+        let cut = drain.under_way();
         if cut > 0 {
             tracing::warn!(cut, "exchanges were still under way");
         }

@@ -79,7 +79,7 @@ impl Stage {
         let front = Front::new(
             Arc::new(proxy),
             limits,
-            Arc::clone(&drain),
+            Some(Arc::clone(&drain)),
             Arc::clone(&refusals) as Arc<dyn Refusals>,
         );
         let front = Arc::new(front);

@@ -14,7 +14,7 @@ const { authority } = require('../rig/certificates');
 const { identity, orbit } = require('../rig/jwt');
 const { freePort, until } = require('../rig/ports');
 const { start } = require('../rig/process');
-const { binary } = require('../rig/stagedoor');
+const { binary, segments, text } = require('../rig/stagedoor');
 
 const ROUNDS = Number(process.env.ROLLS ?? 2);
 const REPLICAS = 3;
@@ -55,7 +55,7 @@ const balance = async (targets) => {
   return { port: server.address().port, stop: () => { clearInterval(look); open.forEach((one) => one.destroy()); server.close(); } };
 };
 
-const replica = async (name) => {
+const replica = async (name, timeout = '60s') => {
   const own = `${folder}/${name}`;
   fs.mkdirSync(`${own}/audit`, { recursive: true });
   const ports = { port: await freePort(), status: await freePort() };
@@ -72,7 +72,7 @@ routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read}
 - {name: act, methods: [POST], path: /act, upstream: up, class: action}
 audit: {folder: ${own}/audit}
-process: {drain_delay: 500ms, drain_timeout: 10s}
+process: {drain_delay: 500ms, drain_timeout: ${timeout}}
 `);
   const target = { ...ports, ready: false, own };
   const begin = async () => {
@@ -107,6 +107,11 @@ before(async () => {
     request.on('end', () => {
       const key = request.headers['idempotency-key'];
       if (key) ran.set(key, (ran.get(key) ?? 0) + 1);
+      if (request.url.endsWith('/long')) {
+        const more = setInterval(() => response.write('x'), 50);
+        response.on('close', () => clearInterval(more));
+        return;
+      }
       // Some are long enough to be under way when their replica is told to end.
       setTimeout(() => response.end('{}'), request.url.endsWith('/slow') ? 300 : 5);
     });
@@ -125,6 +130,20 @@ after(async () => {
 });
 
 const authorization = `Bearer ${orbit('ada', ['payments'])}`;
+/**
+ * Asks on a session; answers with the status when all of the answer is there. `refused` is an error after which a client may ask
+ * again whatever it was, because nobody began with it (RFC 9113 8.7): Node's own, if it had read GOAWAY but not looked at it.
+ */
+const on = (session, method, where, headers) => new Promise((resolve, reject) => {
+  if (session.closed) throw Object.assign(new Error('its client was told to leave'), { refused: true });
+  const stream = session.request({ ':method': method, ':path': where, ...headers }, { endStream: true });
+  let status;
+  stream.on('response', (head) => { status = head[':status']; });
+  stream.on('error', (error) => reject(Object.assign(error, { refused: stream.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM })));
+  stream.on('end', () => resolve(status));
+  stream.resume();
+});
+
 /** Ways to ask, each with connections that it keeps. */
 const clients = () => {
   const trusted = fs.readFileSync(ca.ca);
@@ -145,15 +164,14 @@ const clients = () => {
     made.on('goaway', over); made.on('close', over); made.on('error', over);
     return made;
   };
-  const h2 = (method, where, headers) => new Promise((resolve, reject) => {
-    session ??= connect();
-    const stream = session.request({ ':method': method, ':path': where, ...headers }, { endStream: true });
-    let status;
-    stream.on('response', (head) => { status = head[':status']; });
-    stream.on('error', reject);
-    stream.on('end', () => resolve(status));
-    stream.resume();
-  });
+  const h2 = (method, where, headers) => {
+    const used = session ??= connect();
+    return on(used, method, where, headers).catch((error) => {
+      if (!error.refused) throw error;
+      if (session === used) session = undefined;
+      return h2(method, where, headers);
+    });
+  };
   return { ask: { http1, h2 }, close: () => { agent.destroy(); session?.destroy(); } };
 };
 
@@ -180,7 +198,9 @@ test(`no request is lost in ${ROUNDS} rolling restarts of ${REPLICAS} replicas, 
   const under = load(['http1', 'h2']);
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const one of replicas) {
+      const begun = Date.now();
       assert.equal(await one.program.stop('SIGTERM'), 0);
+      assert.ok(Date.now() - begun < 30000, 'its clients leave it when they are told, long before `drain_timeout`');
       await one.begin();
     }
   }
@@ -203,4 +223,83 @@ test('a certificate that the kubelet swaps is served by all replicas, and nobody
   for (const one of replicas) await until('the new certificate', async () => await serial(one.port) === wanted, 15000);
   const { outcomes } = await under.stop();
   assert.deepEqual(Object.keys(outcomes), ['200'], JSON.stringify(outcomes));
+});
+
+/** A replica of its own that a test ends, and sessions with it; each notes when it was told to leave, and when it was closed. */
+const leaving = async (name, timeout, body) => {
+  const one = await replica(name, timeout);
+  one.ready = true;
+  await one.begin();
+  await until('it to serve', async () => (await fetch(`http://127.0.0.1:${one.status}/readyz`)).ok);
+  const sessions = [];
+  const connect = () => {
+    const session = http2.connect(`https://localhost:${one.port}`, { ca: fs.readFileSync(ca.ca) });
+    const facts = { session, told: undefined, closed: undefined, there: new Promise((resolve) => { session.once('remoteSettings', resolve); }) };
+    session.on('goaway', (code) => { assert.equal(code, http2.constants.NGHTTP2_NO_ERROR); facts.told ??= Date.now(); });
+    session.on('close', () => { facts.closed ??= Date.now(); });
+    session.on('error', () => {});
+    sessions.push(session);
+    return facts;
+  };
+  try {
+    await body(one, connect);
+  } finally {
+    sessions.forEach((session) => session.destroy());
+    await one.program.stop('SIGKILL');
+  }
+};
+const read = (session, where = '/read/fast') => on(session, 'GET', where, { authorization });
+
+test('clients of HTTP/2 are told to leave after the delay, get all of their answers, and hold nothing up', async () => {
+  await leaving('told', '60s', async (one, connect) => {
+    const [unused, idle, busy] = [connect(), connect(), connect()];
+    assert.equal(await read(idle.session), 200);
+    await unused.there;
+    const outcomes = {}; const refused = [];
+    // There is always something under way, and each asks again at once, until it is told.
+    const workers = Array.from({ length: 12 }, async (_, n) => {
+      for (let k = 0; !busy.told; k += 1) {
+        const where = `/read/${n}-${k}/${n % 3 ? 'fast' : 'slow'}`;
+        const outcome = await read(busy.session, where).catch((error) => (error.refused ? refused.push(where) && 'refused' : error.code ?? error.message));
+        outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+      }
+    });
+    await until('it to be busy', async () => outcomes[200] > 50);
+    const begun = Date.now();
+    one.program.signal('SIGTERM');
+    assert.equal(await one.program.ended, 0);
+    assert.ok(Date.now() - begun < 30000, 'nobody holds it');
+    await Promise.all(workers);
+    assert.deepEqual(Object.keys(outcomes).filter((one) => one !== 'refused'), ['200'], JSON.stringify(outcomes));
+    const records = segments(`${one.own}/audit`).map(text).join('');
+    assert.equal((records.match(/\/(fast|slow)"/g) ?? []).length, outcomes[200] + 1, 'one record for each answer');
+    assert.deepEqual(refused.filter((where) => records.includes(where)), [], 'nothing was begun that its client takes for refused');
+    for (const facts of [unused, idle, busy]) {
+      await until('it to be closed', async () => facts.closed);
+      assert.ok(facts.told >= begun + 400, 'not before a balancer has noticed');
+    }
+  });
+});
+
+test('a long stream of HTTP/2 goes on after its client was told to leave, until `drain_timeout`', async () => {
+  await leaving('long', '6s', async (one, connect) => {
+    const facts = connect();
+    const stream = facts.session.request({ ':path': '/read/long', authorization });
+    const ended = new Promise((resolve) => { stream.on('close', resolve); stream.on('error', () => {}); });
+    let last = 0;
+    stream.on('data', () => { last = Date.now(); });
+    await until('it to begin', async () => last > 0);
+    one.program.signal('SIGTERM');
+    await until('its client to be told', async () => facts.told);
+    // Who comes now is answered once, and told then; not before, or it would come again and again.
+    const late = connect();
+    await late.there;
+    await new Promise((resolve) => { late.session.ping(() => resolve()); });
+    assert.equal(late.told, undefined);
+    assert.equal(await read(late.session), 200);
+    await until('it to be told', async () => late.told && late.closed);
+    await ended;
+    assert.ok(last - facts.told > 4000, `it went on for ${last - facts.told} ms`);
+    assert.equal(await one.program.ended, 0);
+  });
 });
