@@ -5,10 +5,12 @@ const assert = require('node:assert/strict');
 const { spawn, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
+const os = require('node:os');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
 const { identity, orbit } = require('../rig/jwt');
 const { until } = require('../rig/ports');
+const { start } = require('../rig/process');
 const rig = require('../rig/stagedoor');
 const { binary, stagedoor } = rig;
 
@@ -231,6 +233,21 @@ test('numbers are those that somebody else counts', () => {
   assert.deepEqual(rows.map((row) => row.row), ['all', 'group', 'other']);
   assert.equal(Number(rows[1].records) + Number(rows[2].records), exchanges.length);
   assert.match(run('stats', folder, '--output', 'table').out, /records +\d+, from [^]*DECISION +CODE +RECORDS[^]*WORKSPACE[^]*CALLER/);
+});
+
+test('tail waits for the first record of a folder that has none yet', async () => {
+  const empty = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-tail-'));
+  assert.equal(run('tail', empty).status, 2);
+  assert.equal(run('tail', '-f', path.join(empty, 'not-there')).status, 2);
+  const tail = start(binary, ['audit', 'tail', empty, '-f', '-o', 'json']);
+  // It has looked, and sleeps.
+  await until('a look', async () => /^State:\s+S/m.test(fs.readFileSync(`/proc/${tail.pid}/status`, 'utf8')));
+  const [line] = linesOf(run('query', folder, '-o', 'json').out);
+  fs.writeFileSync(path.join(empty, 'audit-1.jsonl'), `${line}\n`);
+  await until('the record', async () => tail.output() !== '');
+  assert.equal(tail.output(), `${line}\n`);
+  await tail.stop('SIGKILL');
+  fs.rmSync(empty, { recursive: true });
 });
 
 test('tail goes on over new segments, and over those that are compressed or removed meanwhile', async () => {

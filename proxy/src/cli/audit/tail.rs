@@ -47,7 +47,11 @@ impl Tail {
         let since = self.filters.since;
         let filter = self.filters.ready(Some(self.kinds));
         let mut records = Records::new(stdout(), self.output.format())?;
-        let mut files = source::files(&places)?;
+        let mut files = match source::files(&places) {
+            // A proxy that is about to start has written nothing yet.
+            Err(_) if self.follow && places.iter().all(|place| place.is_dir()) => Vec::new(),
+            found => found?,
+        };
         source::more_than_once(&files)?;
         let mut follower = Follower::new(&files);
         follower.reading.since(since, &mut files);
