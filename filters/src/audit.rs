@@ -7,7 +7,9 @@
 pub mod chain;
 pub mod checkpoint;
 pub mod event;
+mod line;
 mod mask;
+mod time;
 pub mod verify;
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
@@ -17,13 +19,16 @@ use ring::digest::{SHA256, digest};
 use http::HeaderMap;
 
 use crate::{
-    Denial, Exchange, Label, Now, Policy, client,
+    Denial, Exchange, Label, Now, Policy,
     exchange::{Called, Said, Shared},
     graphql::{Graphql, Operation},
     hex,
     identity::{ClientCertificate, Proof},
     query::Query,
 };
+
+use self::line::{Line, Whole};
+pub use self::time::{rfc3339, unix_of};
 
 /// Which facts a record holds. Raised when a decision begins to use another.
 pub const FACTS: u32 = 1;
@@ -254,24 +259,7 @@ fn request_line(line: &str) -> String {
     format!("{method} {}", target(asked)).trim_end().to_owned()
 }
 
-/// Whether all of a value was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whole {
-    Yes,
-    No,
-}
-
-struct Line<'a>(&'a mut Vec<u8>);
-
 impl Line<'_> {
-    fn open(&mut self) {
-        self.0.push(b'{');
-    }
-
-    fn close(&mut self) {
-        self.0.extend_from_slice(b"}\n");
-    }
-
     /// What was asked, by whom, and where it leads.
     fn asked(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
         self.time("time", facts.began.unix);
@@ -432,232 +420,11 @@ impl Line<'_> {
         self.maybe("sha256", shown.fingerprint.as_deref());
         self.0.push(b'}');
     }
-
-    fn addresses(&mut self, name: &str, ips: &[IpAddr]) {
-        if ips.is_empty() {
-            return;
-        }
-        self.name(name);
-        self.0.push(b'[');
-        for ip in ips {
-            self.comma();
-            self.0.push(b'"');
-            self.0.extend_from_slice(&client::text(*ip));
-            self.0.push(b'"');
-        }
-        self.0.push(b']');
-    }
-
-    /// A member's name of ours.
-    fn name(&mut self, name: &str) {
-        self.comma();
-        self.0.push(b'"');
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
-    }
-
-    /// A member's name that somebody else chose.
-    fn key(&mut self, name: &str) {
-        self.comma();
-        self.quoted(name);
-        self.0.push(b':');
-    }
-
-    /// What stands between two members or values.
-    fn comma(&mut self) {
-        if !matches!(self.0.last(), Some(b'{' | b'[')) {
-            self.0.push(b',');
-        }
-    }
-
-    fn literal(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.0.extend_from_slice(value.as_bytes());
-    }
-
-    fn number(&mut self, name: &str, value: impl itoa::Integer) {
-        self.literal(name, itoa::Buffer::new().format(value));
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.quoted(value);
-    }
-
-    fn maybe(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.text(name, value);
-        }
-    }
-
-    /// A value that a stranger chose.
-    fn foreign(&mut self, name: &str, value: &str) -> Whole {
-        self.name(name);
-        self.foreign_value(value)
-    }
-
-    /// Cut to a bearable length, and without what looks like a token.
-    fn foreign_value(&mut self, value: &str) -> Whole {
-        const BYTES_MAX: usize = 2048;
-        let masked = mask::masked(value);
-        let shown = masked.as_deref().unwrap_or(value);
-        self.quoted(&shown[..shown.floor_char_boundary(BYTES_MAX)]);
-        if masked.is_some() || shown.len() > BYTES_MAX { Whole::No } else { Whole::Yes }
-    }
-
-    /// An address, and a port as sockets are written.
-    fn address(&mut self, name: &str, ip: IpAddr, port: Option<u16>) {
-        self.name(name);
-        self.0.push(b'"');
-        let brackets = port.is_some() && ip.is_ipv6();
-        if brackets {
-            self.0.push(b'[');
-        }
-        self.0.extend_from_slice(&client::text(ip));
-        if brackets {
-            self.0.push(b']');
-        }
-        if let Some(port) = port {
-            self.0.push(b':');
-            self.0.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-        }
-        self.0.push(b'"');
-    }
-
-    fn list(&mut self, name: &str, values: &[Label]) {
-        if values.is_empty() {
-            return;
-        }
-        self.name(name);
-        self.0.push(b'[');
-        for value in values {
-            self.comma();
-            self.quoted(value);
-        }
-        self.0.push(b']');
-    }
-
-    fn quoted(&mut self, value: &str) {
-        self.0.push(b'"');
-        // All bytes are looked at: without a way out, many are compared at once.
-        let odd = |b: u8| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\';
-        if !value.bytes().fold(false, |found, b| found | odd(b)) {
-            self.0.extend_from_slice(value.as_bytes());
-        } else {
-            self.escaped(value);
-        }
-        self.0.push(b'"');
-    }
-
-    /// Everything that is not visible ASCII is escaped, so no name can turn a terminal's or a log
-    /// viewer's text around.
-    fn escaped(&mut self, value: &str) {
-        use std::io::Write;
-        for c in value.chars() {
-            match c {
-                '"' => self.0.extend_from_slice(b"\\\""),
-                '\\' => self.0.extend_from_slice(b"\\\\"),
-                ' '..='~' => self.0.push(c as u8),
-                _ => {
-                    let mut units = [0; 2];
-                    for unit in c.encode_utf16(&mut units) {
-                        write!(self.0, "\\u{unit:04x}").expect("memory takes all that is written");
-                    }
-                }
-            }
-        }
-    }
-
-    /// RFC 3339 in UTC, with microseconds.
-    fn time(&mut self, name: &str, unix: Duration) {
-        self.name(name);
-        self.0.push(b'"');
-        self.0.extend_from_slice(&rfc3339(unix));
-        self.0.push(b'"');
-    }
-}
-
-/// `2026-11-24T12:00:00.000000Z`.
-pub fn rfc3339(unix: Duration) -> [u8; 27] {
-    let seconds = unix.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
-    let mut text = *b"0000-00-00T00:00:00.000000Z";
-    let mut put = |at: usize, width: usize, mut value: u64| {
-        for digit in text[at..at + width].iter_mut().rev() {
-            *digit = b'0' + u8::try_from(value % 10).expect("a digit");
-            value /= 10;
-        }
-    };
-    put(0, 4, year);
-    put(5, 2, month);
-    put(8, 2, day);
-    put(11, 2, seconds / 3600 % 24);
-    put(14, 2, seconds / 60 % 60);
-    put(17, 2, seconds % 60);
-    put(20, 6, unix.subsec_micros().into());
-    text
-}
-
-/// The time since 1970 that a record's text says.
-pub fn unix_of(text: &str) -> Option<Duration> {
-    let bytes = text.as_bytes();
-    let number = |from: usize, to: usize| -> Option<u64> {
-        let digits = bytes.get(from..to)?;
-        let digit = |sum: u64, b: &u8| b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0'));
-        digits.iter().try_fold(0, digit)
-    };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    if bytes.len() != 27 || bytes[26] != b'Z' || !(1..=12).contains(&month) || year < 1970 {
-        return None;
-    }
-    // As `civil`, the other way round.
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
-    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
-    let days = (year / 400 * 146_097 + of_era).checked_sub(719_468)?;
-    let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    Some(Duration::from_secs(days * 86_400 + seconds) + Duration::from_micros(number(20, 26)?))
-}
-
-/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: eras of 400 years
-/// that begin in March, so that the leap day comes last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_reads_as_rfc_3339() {
-        let check = |unix: u64, expected: &str| {
-            assert_eq!(rfc3339(Duration::from_secs(unix)), expected.as_bytes());
-            assert_eq!(unix_of(expected), Some(Duration::from_secs(unix)));
-        };
-        check(0, "1970-01-01T00:00:00.000000Z");
-        check(951_782_400, "2000-02-29T00:00:00.000000Z");
-        check(1_795_521_599, "2026-11-24T11:59:59.000000Z");
-        check(4_107_542_399, "2100-02-28T23:59:59.000000Z");
-        check(4_107_542_400, "2100-03-01T00:00:00.000000Z");
-        assert_eq!(unix_of("1970-01-01T00:00:00.000017Z"), Some(Duration::from_micros(17)));
-        for text in [
-            "",
-            "2026-11-24T12:00:00Z",
-            "1969-12-31T23:59:59.000000Z",
-            "2026-00-24T12:00:00.000000Z",
-        ] {
-            assert_eq!(unix_of(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn who_asks_for_a_host_leaves_no_password() {
@@ -673,15 +440,5 @@ mod tests {
         check("Authorization: Bearer x", "?");
         check("{\"password\": \"x\"}", "?");
         check("password=x GET /", "?");
-    }
-
-    #[test]
-    fn no_name_can_break_out_of_its_quotes() {
-        let mut out = b"{".to_vec();
-        Line(&mut out).foreign("path", "a\"b\\c\n\u{202e}\u{1f600}");
-        out.push(b'}');
-        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(read["path"], "a\"b\\c\n\u{202e}\u{1f600}");
-        assert!(out.is_ascii());
     }
 }

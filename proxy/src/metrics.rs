@@ -1,25 +1,19 @@
 //! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
 
-use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
-    time::Duration,
-};
+mod counts;
+mod keep;
+mod show;
 
-use filters::{
-    Exchange, Label, Policy,
-    breaker::{Key, Position},
-    exchange::Shared,
-    health::Condition,
-    switches::Switch,
-    workspaces::Workspace,
-};
-use parking_lot::{Mutex, RwLock};
+use std::time::Duration;
+
+use filters::{Exchange, Label, exchange::Shared};
+use parking_lot::Mutex;
 use prometheus::{
-    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use crate::{audit::ship::Told, clock, live::Stage};
+pub use self::counts::Counts;
+use self::{counts::RouteCounts, keep::Keep};
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -69,30 +63,6 @@ pub struct Metrics {
     showing: Mutex<()>,
 }
 
-/// The counters of a policy's routes and workspaces, looked up once each. They are the policy's, so
-/// that an exchange that outlives a reload counts for what it was, by the numbers of its own policy.
-pub struct Counts {
-    /// The last is of exchanges without a route.
-    routes: Vec<RouteCounts>,
-    /// The last is of those beyond the cap.
-    workspaces: Vec<WorkspaceCounts>,
-}
-
-struct RouteCounts {
-    name: Label,
-    class: &'static str,
-    /// By status: a route sees few.
-    requests: RwLock<Vec<(u16, IntCounter)>>,
-    /// Of the whole exchange, and of the upstream's part.
-    durations: OnceLock<(Histogram, Histogram)>,
-}
-
-struct WorkspaceCounts {
-    name: Label,
-    allowed: OnceLock<IntCounter>,
-    denied: OnceLock<IntCounter>,
-}
-
 /// The names of the design documents.
 struct Aliases {
     breaker: IntGaugeVec,
@@ -121,9 +91,6 @@ pub struct Counted<'a> {
     /// The upstream's part.
     pub upstream_took: Option<Duration>,
 }
-
-const BUCKETS: [f64; 12] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 impl Metrics {
     /// For this config.
@@ -476,117 +443,6 @@ impl Metrics {
         self.needs_restart.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up
-    /// now: so nothing stays that is there no more.
-    pub fn text(&self, stage: &Stage) -> Vec<u8> {
-        let _only = self.showing.lock();
-        self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
-        self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
-        self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
-        self.show_shipping(stage.shipping.told());
-        self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
-        self.show_breakers(&stage.breakers());
-        self.show_addresses(stage);
-        stage.expire_switches();
-        self.show_switches(&stage.state.switches.all());
-        self.certificate_end.reset();
-        for (listener, facts) in stage.certificates() {
-            let name = facts.names.first().map_or("?", String::as_str);
-            self.certificate_end.with_label_values(&[&*listener, name]).set(facts.not_after);
-        }
-        self.show_control(stage);
-        self.show_store(stage);
-        let mut out = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut out)
-            .expect("memory takes all that is written");
-        out
-    }
-
-    fn show_shipping(&self, sinks: &[Arc<Told>]) {
-        for sink in sinks {
-            let name = [&*sink.name];
-            let counters = [
-                (&self.shipped, &sink.shipped),
-                (&self.ship_failures, &sink.failures),
-                (&self.ship_refused, &sink.refused),
-                (&self.ship_lost, &sink.lost_segments),
-            ];
-            for (counter, told) in counters {
-                let counter = counter.with_label_values(&name);
-                counter.inc_by(told.load(Ordering::Relaxed) - counter.get());
-            }
-            let now = clock::now().unix_seconds();
-            let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
-            let behind = i64::try_from(behind).unwrap_or(i64::MAX);
-            self.ship_behind.with_label_values(&name).set(behind);
-        }
-    }
-
-    fn show_store(&self, stage: &Stage) {
-        let Some(store) = &stage.store else { return };
-        let facts = store.leases.facts();
-        let none: [&str; 0] = [];
-        self.store_up.with_label_values(&none).set(facts.there.into());
-        self.store_replicas.with_label_values(&none).set(facts.replicas.into());
-        for (change, now) in [("leased", facts.leased), ("spent", facts.spent)] {
-            let counter = self.store_tokens.with_label_values(&[change]);
-            counter.inc_by(now.saturating_sub(counter.get()));
-        }
-    }
-
-    fn show_control(&self, stage: &Stage) {
-        self.control_time.reset();
-        self.control_stale.reset();
-        let Some(facts) = stage.control.facts(&stage.live.load().files) else { return };
-        let none: [&str; 0] = [];
-        let confirmed = facts.confirmed.unwrap_or_default().cast_signed();
-        self.control_time.with_label_values(&none).set(confirmed);
-        self.control_stale.with_label_values(&none).set(facts.stale.into());
-    }
-
-    fn show_breakers(&self, breakers: &[(Key, Position)]) {
-        self.breaker.reset();
-        for (key, position) in breakers {
-            let plugin = key.plugin.as_deref().unwrap_or_default();
-            let host = key.host.as_deref().unwrap_or_default();
-            self.breaker.with_label_values(&[&*key.upstream, plugin, host]).set(value(*position));
-        }
-        let Some(aliases) = &self.aliases else { return };
-        aliases.breaker.reset();
-        // The worst comes last, and stays.
-        let mut breakers: Vec<_> = breakers.iter().collect();
-        breakers.sort_by_key(|(_, position)| match position {
-            Position::Closed => 0,
-            Position::HalfOpen => 1,
-            Position::Open => 2,
-        });
-        for (key, position) in breakers {
-            aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
-        }
-    }
-
-    fn show_addresses(&self, stage: &Stage) {
-        self.addresses.reset();
-        for (name, upstream) in stage.live.load().upstreams.iter() {
-            for condition in Condition::NAMES {
-                self.addresses.with_label_values(&[&**name, condition]).set(0);
-            }
-            for facts in upstream.pool.facts() {
-                self.addresses.with_label_values(&[&**name, facts.condition.name()]).inc();
-            }
-        }
-    }
-
-    fn show_switches(&self, all: &[Arc<Switch>]) {
-        self.switches.reset();
-        for switch in all {
-            let scope: Vec<&str> = switch.scope.members().map(|(name, _)| name).collect();
-            let label = [&*scope.join("+"), switch.position.name()];
-            self.switches.with_label_values(&label).inc();
-        }
-    }
-
     fn requests(&self, route: &RouteCounts, status: u16) {
         let known = |all: &[(u16, IntCounter)]| {
             let counter = all.iter().find(|(of, _)| *of == status).map(|(_, counter)| counter);
@@ -601,46 +457,6 @@ impl Metrics {
             counter.inc();
             all.push((status, counter));
         }
-    }
-}
-
-impl Counts {
-    /// For a policy and what it was made from. Workspaces beyond the cap count as `other`.
-    pub fn new(policy: &Policy, written: &config::Config) -> Self {
-        let routes = policy.routes.all().iter();
-        let routes = routes.map(|route| (route.name.clone(), filters::audit::class(route.class)));
-        let named = written.workspaces.named.keys().map(Label::from);
-        let named = named.take(written.process.metric_workspaces_max.into());
-        Self {
-            routes: routes
-                .chain([(Label::lossy("none"), "none")])
-                .map(|(name, class)| RouteCounts {
-                    name,
-                    class,
-                    requests: RwLock::default(),
-                    durations: OnceLock::new(),
-                })
-                .collect(),
-            workspaces: named
-                .chain([Label::lossy("other")])
-                .map(|name| WorkspaceCounts {
-                    name,
-                    allowed: OnceLock::new(),
-                    denied: OnceLock::new(),
-                })
-                .collect(),
-        }
-    }
-
-    fn route(&self, exchange: &Exchange) -> &RouteCounts {
-        let last = self.routes.len() - 1;
-        &self.routes[exchange.route.as_ref().map_or(last, |route| route.index)]
-    }
-
-    fn workspace(&self, workspace: &Workspace) -> &WorkspaceCounts {
-        let last = self.workspaces.len() - 1;
-        let declared = workspace.declared.as_ref();
-        &self.workspaces[declared.map_or(last, |declared| declared.index.min(last))]
     }
 }
 
@@ -670,61 +486,15 @@ impl Aliases {
     }
 }
 
-fn value(position: Position) -> i64 {
-    match position {
-        Position::Closed => 0,
-        Position::Open => 1,
-        Position::HalfOpen => 2,
-    }
-}
-
 fn itoa(status: u16) -> String {
     // A status is one of at most 600: whatever else an upstream says is not a label.
     if (100..600).contains(&status) { status.to_string() } else { "0".to_owned() }
 }
 
-/// Makes metrics and registers them.
-struct Keep<'a>(&'a Registry);
-
-impl Keep<'_> {
-    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("each name is registered once");
-        collector
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::new(name, help).expect("the name is valid"))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
-    }
-
-    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
-        self.keep(CounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::new(name, help).expect("the name is valid"))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid"))
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-        self.keep(Histogram::with_opts(opts).expect("the name is valid"))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-        self.keep(HistogramVec::new(opts, labels).expect("the name is valid"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use filters::Policy;
+
     use super::*;
 
     #[test]

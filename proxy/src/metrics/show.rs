@@ -1,0 +1,134 @@
+//! What is as it is, rather than counted: looked up when somebody asks.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use filters::{
+    breaker::{Key, Position},
+    health::Condition,
+    switches::Switch,
+};
+use prometheus::{Encoder, TextEncoder};
+
+use super::Metrics;
+use crate::{audit::ship::Told, clock, live::Stage};
+
+impl Metrics {
+    /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up
+    /// now: so nothing stays that is there no more.
+    pub fn text(&self, stage: &Stage) -> Vec<u8> {
+        let _only = self.showing.lock();
+        self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
+        self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
+        self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
+        self.show_shipping(stage.shipping.told());
+        self.tunnels.set(i64::try_from(stage.state.tunnels.len()).unwrap_or(i64::MAX));
+        self.show_breakers(&stage.breakers());
+        self.show_addresses(stage);
+        stage.expire_switches();
+        self.show_switches(&stage.state.switches.all());
+        self.certificate_end.reset();
+        for (listener, facts) in stage.certificates() {
+            let name = facts.names.first().map_or("?", String::as_str);
+            self.certificate_end.with_label_values(&[&*listener, name]).set(facts.not_after);
+        }
+        self.show_control(stage);
+        self.show_store(stage);
+        let mut out = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .expect("memory takes all that is written");
+        out
+    }
+
+    fn show_shipping(&self, sinks: &[Arc<Told>]) {
+        for sink in sinks {
+            let name = [&*sink.name];
+            let counters = [
+                (&self.shipped, &sink.shipped),
+                (&self.ship_failures, &sink.failures),
+                (&self.ship_refused, &sink.refused),
+                (&self.ship_lost, &sink.lost_segments),
+            ];
+            for (counter, told) in counters {
+                let counter = counter.with_label_values(&name);
+                counter.inc_by(told.load(Ordering::Relaxed) - counter.get());
+            }
+            let now = clock::now().unix_seconds();
+            let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
+            let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+            self.ship_behind.with_label_values(&name).set(behind);
+        }
+    }
+
+    fn show_store(&self, stage: &Stage) {
+        let Some(store) = &stage.store else { return };
+        let facts = store.leases.facts();
+        let none: [&str; 0] = [];
+        self.store_up.with_label_values(&none).set(facts.there.into());
+        self.store_replicas.with_label_values(&none).set(facts.replicas.into());
+        for (change, now) in [("leased", facts.leased), ("spent", facts.spent)] {
+            let counter = self.store_tokens.with_label_values(&[change]);
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
+    }
+
+    fn show_control(&self, stage: &Stage) {
+        self.control_time.reset();
+        self.control_stale.reset();
+        let Some(facts) = stage.control.facts(&stage.live.load().files) else { return };
+        let none: [&str; 0] = [];
+        let confirmed = facts.confirmed.unwrap_or_default().cast_signed();
+        self.control_time.with_label_values(&none).set(confirmed);
+        self.control_stale.with_label_values(&none).set(facts.stale.into());
+    }
+
+    fn show_breakers(&self, breakers: &[(Key, Position)]) {
+        self.breaker.reset();
+        for (key, position) in breakers {
+            let plugin = key.plugin.as_deref().unwrap_or_default();
+            let host = key.host.as_deref().unwrap_or_default();
+            self.breaker.with_label_values(&[&*key.upstream, plugin, host]).set(value(*position));
+        }
+        let Some(aliases) = &self.aliases else { return };
+        aliases.breaker.reset();
+        // The worst comes last, and stays.
+        let mut breakers: Vec<_> = breakers.iter().collect();
+        breakers.sort_by_key(|(_, position)| match position {
+            Position::Closed => 0,
+            Position::HalfOpen => 1,
+            Position::Open => 2,
+        });
+        for (key, position) in breakers {
+            aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        }
+    }
+
+    fn show_addresses(&self, stage: &Stage) {
+        self.addresses.reset();
+        for (name, upstream) in stage.live.load().upstreams.iter() {
+            for condition in Condition::NAMES {
+                self.addresses.with_label_values(&[&**name, condition]).set(0);
+            }
+            for facts in upstream.pool.facts() {
+                self.addresses.with_label_values(&[&**name, facts.condition.name()]).inc();
+            }
+        }
+    }
+
+    fn show_switches(&self, all: &[Arc<Switch>]) {
+        self.switches.reset();
+        for switch in all {
+            let scope: Vec<&str> = switch.scope.members().map(|(name, _)| name).collect();
+            let label = [&*scope.join("+"), switch.position.name()];
+            self.switches.with_label_values(&label).inc();
+        }
+    }
+}
+
+fn value(position: Position) -> i64 {
+    match position {
+        Position::Closed => 0,
+        Position::Open => 1,
+        Position::HalfOpen => 2,
+    }
+}
