@@ -53,6 +53,8 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, ho
     ...program,
     ports, folder, file, write, admin, records, written,
     url: `http://${host}:${ports.edge}`,
+    /** Waits until all that was recorded by now is on disk. */
+    settled: async () => { await (await admin('/audit/head')).text(); },
     /** The first record that fits. */
     record: (fits) => until('a record', async () => records().find(fits), 5000),
     reload: async () => (await admin('/reload', { method: 'POST' })).json(),

@@ -90,6 +90,7 @@ test('other keys of an issuer are told by their ids', async () => {
 
 test('another certificate is told, and the same one again is not', async () => {
   await door.reload();
+  await door.settled();
   assert.deepEqual(events('certificate'), []);
   ca.issue('edge', { names: ['localhost'] });
   const swapped = await event('certificate');

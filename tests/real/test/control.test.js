@@ -125,6 +125,7 @@ test('an answer that is the same is not fetched again, and changes nothing', asy
   const now = await state(proxy);
   assert.equal(now.config, first.config);
   assert.equal(await fetches(proxy, 'ok'), 1);
+  await proxy.settled();
   assert.deepEqual(events(proxy), []);
   assert.ok(Date.now() / 1000 - await metric(proxy, 'stagedoor_control_last_success_timestamp_seconds') < 60);
 });
@@ -137,6 +138,7 @@ test('one without ETags is compared by what it says, whatever the order', async 
   source.answers('{ "plugins": {"argocd":{"enabled_percent":0}, "jira":{"enabled_percent":0}},\n\t"version":"stagedoor/control-v1"}');
   await until('some polls', async () => await fetches(proxy, 'ok') >= 4);
   assert.equal((await state(proxy)).config, first.config);
+  await proxy.settled();
   assert.deepEqual(events(proxy), []);
   assert.ok(source.asked.every((request) => !request.headers['if-none-match']));
 });
@@ -180,6 +182,7 @@ test('a bad answer changes nothing, and is told everywhere', async (t) => {
     assert.equal(await ask(proxy, '/argo'), OFF, what);
     assert.equal(await ask(proxy, '/jira'), 200, what);
   }
+  await proxy.settled();
   const told = events(proxy);
   assert.ok(told.length > 20 && told.every((event) => !event.successful && event.config === good.config && event.messages.length));
   assert.match(proxy.output(), /"level":"ERROR".*the control source's answer changes nothing/);
@@ -361,6 +364,7 @@ test('a start without the source has what was kept, and without that the files a
       const { last_reload: begun, control: facts } = await state(proxy);
       assert.ok(begun.messages.some((message) => message.includes(told)), begun.messages.join('\n'));
       assert.deepEqual([facts.answered, facts.confirmed], [false, null]);
+      await proxy.settled();
       const [start] = proxy.written().filter((line) => line.kind === 'config');
       assert.ok(start.messages.some((message) => message.includes(told)));
     } finally { await proxy.stop(); }

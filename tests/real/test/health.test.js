@@ -196,6 +196,7 @@ test('another attempt goes to another address', async () => {
     if (what === 'gone') await up.start(A);
     up.does = {};
   }
+  await door.settled();
   assert.ok(door.records().some((record) => record.route === 'again' && record.attempts === 2));
 });
 

@@ -99,6 +99,7 @@ const ask = async (where, body) => {
 /** Puts another list in force. Tunnels that stand are not cut, so it waits until none does. */
 const allow = async (allowed) => {
   await until('no tunnel to be left', async () => /stagedoor_calls_in_flight 0/.test(await (await door.admin('/metrics')).text()));
+  await door.settled();
   door.write(config(allowed)(door.ports));
   const { successful, messages } = await door.reload();
   assert.ok(successful, JSON.stringify(messages));
