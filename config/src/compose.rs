@@ -251,16 +251,12 @@ impl<'t> Composer<'t> {
         let (name, is_plain) = match event {
             Event::Scalar(name, style, anchor, tag) => {
                 let name = name.into_owned();
-                // The tag counts, as that of any other value does.
-                let value = self.scalar(
-                    Cow::Borrowed(&name),
-                    ScalarStyle::SingleQuoted,
-                    tag.as_deref(),
-                    span,
-                );
-                match value? {
-                    Value::Text { .. } => {}
-                    _ => return Err(self.wrong(span, Fault::WrongTag)),
+                if let Some(tag) = tag.as_deref() {
+                    let quoted = ScalarStyle::SingleQuoted;
+                    let value = self.scalar(Cow::Borrowed(&name), quoted, Some(tag), span)?;
+                    if !matches!(value, Value::Text { .. }) {
+                        return Err(self.wrong(span, Fault::WrongTag));
+                    }
                 }
                 if anchor != 0 {
                     let node = Node { place: self.at(span), value: scalar::text(name.clone()) };
