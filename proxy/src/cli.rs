@@ -122,6 +122,8 @@ fn log_to_stderr() {
         .json()
         .flatten_event(true)
         .with_writer(std::io::stderr)
+        // If nobody reads stderr any more, to say so there would panic.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .try_init();
 }

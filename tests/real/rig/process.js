@@ -3,6 +3,9 @@
 
 const { spawn } = require('node:child_process');
 
+/** Longer than any of them drains. */
+const PATIENCE_MS = 90000;
+
 /** Starts a program; `output()` is what it printed, `stop(signal)` ends it and answers its code. */
 exports.start = (command, args, options = {}) => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
@@ -23,9 +26,16 @@ exports.start = (command, args, options = {}) => {
     ended,
     isRunning: () => child.exitCode === null && child.signalCode === null,
     signal: (signal) => child.kill(signal),
+    /** Nobody reads what it prints from now on. */
+    deafen: () => { child.stdout.destroy(); child.stderr.destroy(); },
     stop: async (signal = 'SIGTERM') => {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-      return ended;
+      // A test that waits for ever is told of by its file's name alone.
+      let late;
+      const patience = new Promise((_, reject) => {
+        late = setTimeout(() => { child.kill('SIGKILL'); reject(new Error(`${command} did not end by ${signal}\n${output}`)); }, PATIENCE_MS);
+      });
+      return Promise.race([ended, patience]).finally(() => clearTimeout(late));
     },
   };
 };

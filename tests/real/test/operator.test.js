@@ -500,6 +500,24 @@ const edit = (door, from, to) => {
   fs.writeFileSync(door.file, text.replace(from, to));
 };
 
+test('a log that nobody reads any more stops nothing', async () => {
+  await withDoor((ports) => `
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+upstreams: {up: {url: ${up.url}}}
+routes: [{name: open, methods: [GET], path: /open, upstream: up, class: read, options: {public: true}}]`, {}, async (door) => {
+    door.deafen();
+    for (let n = 0; n < 3; n += 1) {
+      const { successful } = await door.reload();
+      assert.equal(successful, true);
+      assert.equal((await fetch(`${door.url}/open`)).status, 200);
+    }
+    fs.writeFileSync(door.file, 'routes: [');
+    assert.equal((await door.reload()).successful, false);
+    assert.equal(await door.stop(), 0);
+  });
+});
+
 test('a change of the file is in force without a call, by SIGHUP and by POST /reload; a broken one is told everywhere', async () => {
   await withDoor(ROUTES(OPEN), {}, async (door) => {
     const status = async (where) => (await fetch(`${door.url}${where}`)).status;
