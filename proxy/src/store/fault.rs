@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerError};
 
 /// Why the store is away. It says nothing that a secret could be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +45,11 @@ impl From<RedisError> for Fault {
         let refused_password = error.kind() == ErrorKind::AuthenticationFailed;
         // Of a pipeline it is the first of its errors.
         let first = error.clone().into_server_errors();
-        let first = first.as_ref().and_then(|all| all.first()).map(|(_, error)| error.code());
+        let first = first.as_ref().and_then(|all| all.first()).map(|(_, error)| error);
+        let code = error.code().or_else(|| first.map(ServerError::code)).unwrap_or_default();
+        let detail = error.detail().or_else(|| first.and_then(ServerError::details));
         // What a server says beside its code may hold what it was sent.
-        match error.code().or(first).unwrap_or_default() {
+        match detail.and_then(of_script).unwrap_or(code) {
             "OOM" => Self::new(
                 "out_of_memory",
                 "it is out of memory and writes nothing; raise its `maxmemory`, or let keys of others expire",
@@ -75,6 +77,12 @@ impl From<RedisError> for Fault {
             }
         }
     }
+}
+
+/// The code of what went wrong within a script: until Redis 7 that of the script itself is `ERR`.
+fn of_script(detail: &str) -> Option<&str> {
+    let (_, said) = detail.strip_prefix("Error running script")?.split_once(": -")?;
+    said.split(' ').next()
 }
 
 impl Fault {
@@ -106,6 +114,11 @@ mod tests {
             "OOM command not allowed when used memory > 'maxmemory'. script: 0a, on @user_script:1.",
             "out_of_memory",
         );
+        check(
+            "ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: -OOM command not allowed when used memory > 'maxmemory'. hunter2",
+            "out_of_memory",
+        );
+        check("ERR Error running script (call to f_0a): @user_script:9: hunter2", "other");
         check("LOADING Redis is loading the dataset in memory", "loading");
         check("READONLY You can't write against a read only replica.", "read_only");
         check("MASTERDOWN Link with MASTER is down", "no_master");
