@@ -8,6 +8,7 @@ const { after, before, test } = require('node:test');
 const { backstage, callback, threeRoutes } = require('../rig/backstage');
 const { browser } = require('../rig/browser');
 const { authority } = require('../rig/certificates');
+const { chromium } = require('../rig/chromium');
 const { dxcp } = require('../rig/dxcp');
 const { inMemory } = require('../rig/memory');
 const { oidc } = require('../rig/oidc');
@@ -294,4 +295,21 @@ test('Spacelift’s stand-in runs what a token of its own may, and says no with 
   assert.deepEqual(runs.calls, { apiKeyUser: 2, stacks: 1, runTrigger: 2 });
   await dispatcher.close(); await runs.stop();
   fs.rmSync(folder, { recursive: true, force: true });
+});
+
+test('Chromium tells what its pages asked and were answered, one person’s apart from another’s', async () => {
+  const { port } = new URL(up.url);
+  const browsers = await chromium({ names: { 'up.test': `127.0.0.1:${port}` } });
+  try {
+    const [ada, vic] = await Promise.all([browsers.person(), browsers.person()]);
+    await ada.page.goto('http://up.test/?do=cookies');
+    await ada.page.goto(`http://up.test/x`);
+    assert.match(await ada.page.textContent('body'), /"cookie":"a=1; b=2; c=3"/);
+    await vic.page.goto('http://up.test/?do=status&n=403&type=text/html');
+    assert.equal((await vic.context.cookies()).length, 0);
+    assert.deepEqual(vic.refused(), ['403 GET http://up.test/?do=status&n=403&type=text/html']);
+    assert.ok(!ada.refused().some((line) => line.includes('/x')));
+    await vic.page.goto('http://elsewhere.test/').catch(() => {});
+    assert.ok(vic.failures.some(({ error }) => error === 'net::ERR_NAME_NOT_RESOLVED'), JSON.stringify(vic.failures));
+  } finally { await browsers.stop(); }
 });
