@@ -120,7 +120,15 @@ fn headers(config: &Config, found: &mut Findings) {
         }
         not_protected(name, found);
     }
-    headers.remove.iter().for_each(|name| not_protected(name, found));
+    for pattern in &headers.remove {
+        if let Some(name) = PROTECTED.iter().find(|name| pattern.covers(name)) {
+            let message = match pattern.ends_with('*') {
+                true => format!("`{}` would remove `{name}`, which belongs to HTTP", &***pattern),
+                false => format!("header `{name}` belongs to HTTP; take another"),
+            };
+            found.problem(&pattern.place, message);
+        }
+    }
 }
 
 /// Whether no workspace of this name is declared, though it must be.
@@ -131,26 +139,28 @@ fn is_unknown_workspace(config: &Config, name: &Name, found: &Findings) -> bool 
         && !found.cuts.touch(&["workspaces", "undeclared"])
 }
 
-/// Headers that mean something to HTTP itself cannot be ours.
+/// Headers that mean something to HTTP itself.
+const PROTECTED: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// They cannot be ours.
 fn not_protected(name: &Located<HeaderName>, found: &mut Findings) {
-    const PROTECTED: &[&str] = &[
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "cookie",
-        "date",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     if PROTECTED.contains(&&*name.value) || name.starts_with(':') {
         found
             .problem(&name.place, format!("header `{}` belongs to HTTP; take another", name.value));

@@ -1,4 +1,4 @@
-//! A header's name.
+//! A header's name, and the beginning of several.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -53,5 +53,61 @@ impl JsonSchema for HeaderName {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"})
+    }
+}
+
+/// A header's name, or `x-internal-*` for all that begin so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct HeaderPattern(HeaderName);
+
+impl FromStr for HeaderPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        let is_name = name.bytes().any(|b| b.is_ascii_alphanumeric()) && !name.contains('*');
+        text.parse().ok().filter(|_| is_name).map(Self).ok_or_else(|| {
+            format!(
+                "`{}` is not a header name; write for example `x-team`, or `x-internal-*` for all \
+                 that begin so",
+                text.escape_debug()
+            )
+        })
+    }
+}
+
+impl HeaderPattern {
+    /// Whether it is about a header of this name, spelled in this way.
+    pub fn covers(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => *self.0 == *name,
+        }
+    }
+}
+
+impl std::ops::Deref for HeaderPattern {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for HeaderPattern {
+    fn schema_name() -> Cow<'static, str> {
+        "HeaderPattern".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        HeaderName::json_schema(generator)
     }
 }

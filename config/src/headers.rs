@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{HeaderName, Located};
+use crate::{HeaderName, HeaderPattern, Located};
 
 /// The headers that tell an upstream who is calling. Stagedoor removes them from every request, in
 /// every spelling, and sets them from what it verified.
@@ -24,8 +24,15 @@ pub struct Headers {
     /// PEM file of the EC P-256 key that signs assertions; replicas share it. Default: a new key
     /// at each start.
     pub assertion_key: Option<Located<std::path::PathBuf>>,
-    /// Further headers to remove from every request.
-    pub remove: Vec<Located<HeaderName>>,
+    /// Further headers to remove from every request, by name or, as `x-internal-*`, by how names begin.
+    /// Without it, what could make an upstream see another caller, client, method or path is removed:
+    /// the headers above, `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, `X-Original-URL`, `X-Rewrite-URL`,
+    /// `X-HTTP-Method-Override`, `X-HTTP-Method` and `X-Method-Override`. So are, but from
+    /// `trusted_proxies`, those by which proxies tell of a client: its address (`True-Client-IP`,
+    /// `CF-Connecting-IP`, `X-Client-IP`, ...), its certificate (`X-Client-Cert*`, `Client-Cert*`,
+    /// `X-SSL-*`, ...), what it asked for (`X-Envoy-*`, `X-Original-*`, ...) and who it is
+    /// (`X-Auth-Request-*`, `X-Remote-*`, `X-WebAuth-*`, `X-Amzn-Oidc-*`, `CF-Access-*`, ...).
+    pub remove: Vec<Located<HeaderPattern>>,
 }
 
 impl Default for Headers {

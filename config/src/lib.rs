@@ -80,7 +80,7 @@ pub use egress::{
 pub use ejection::Ejection;
 pub use fallback::Fallback;
 pub use graphql::{GraphqlField, GraphqlRule};
-pub use header_name::HeaderName;
+pub use header_name::{HeaderName, HeaderPattern};
 pub use headers::Headers;
 pub use health_check::{HealthCheck, Statuses};
 pub use host_port::HostPort;

@@ -109,6 +109,12 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections at once from one client address. 0 means no such limit.
     pub connections_per_client_max: u32,
+    /// TLS handshakes at once that are not complete. More are closed and recorded as
+    /// `handshakes_exhausted`. They count among the connections, too.
+    pub handshakes_max: u32,
+    /// TLS handshakes at once from one client address. 0 means no such limit, for a listener behind a
+    /// load balancer that hides its clients' addresses.
+    pub handshakes_per_client_max: u32,
     /// Bytes of request line and headers together. More get 431 `head_too_large`. Backstage
     /// itself takes tokens of up to 32 KiB.
     pub head_max: Size,
@@ -116,7 +122,8 @@ pub struct Limits {
     pub headers_max: u32,
     /// Bytes of a request body. More get 413 `body_too_large`. A route may set its own.
     pub body_max: Size,
-    /// From the first byte of a head to its last (and, for TLS and HTTP/2, to its first frame).
+    /// From the first byte of a head to its last (and, for HTTP/2, to its first frame). A TLS handshake
+    /// has as long, from the moment the connection was accepted; then `handshake_timeout` is on record.
     pub head_timeout: Duration,
     /// Silence of a client within a request body. Then 408 `body_timeout`.
     pub body_timeout: Duration,
@@ -136,6 +143,8 @@ impl Default for Limits {
         Self {
             connections_max: 10_000,
             connections_per_client_max: 0,
+            handshakes_max: 1_000,
+            handshakes_per_client_max: 200,
             head_max: Size::kibibytes(64),
             headers_max: 100,
             body_max: Size::mebibytes(10),

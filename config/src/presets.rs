@@ -130,6 +130,8 @@ pub struct PresetRoute {
     #[serde(default)]
     pub encoded_slashes: bool,
     #[serde(default)]
+    pub unsafe_get: bool,
+    #[serde(default)]
     pub query: QueryRules,
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -238,6 +240,8 @@ impl PresetUse {
                 upgrade: route.upgrade,
                 stream_max: changes.stream_max,
                 encoded_slashes: route.encoded_slashes,
+                any_bytes: false,
+                unsafe_get: route.unsafe_get,
                 query,
                 resources: changes.resources,
                 graphql: None,

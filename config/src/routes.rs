@@ -24,7 +24,8 @@ pub struct Route {
     /// any host.
     #[serde(default)]
     pub hosts: Vec<HostPattern>,
-    /// The methods, for example `[GET, HEAD]`, or `[ANY]`, which is all but TRACE.
+    /// The methods, for example `[GET, POST]`, or `[ANY]`, which is all but TRACE. HEAD goes where GET
+    /// goes, unless another route names it.
     pub methods: Vec<Method>,
     /// The paths.
     pub path: PathTemplate,
@@ -61,6 +62,13 @@ pub struct RouteOptions {
     pub stream_max: Option<StreamMax>,
     /// Let `%2F` within a segment through, as Jenkins' folder jobs need it. It stays encoded.
     pub encoded_slashes: bool,
+    /// Let any escaped bytes through, as a store of files named in Latin-1 needs it: bytes that are no
+    /// UTF-8 (`%E9`, but also the overlong `%C0%AF`), and characters that some servers take for `.`, `/`,
+    /// `\\`, `%` or `;`, as the fullwidth ones. Without it such a path gets 400 `path_ambiguous`.
+    pub any_bytes: bool,
+    /// A GET of it changes something, as one that signs in does (unsafe, RFC 9110 9.2.1): HEAD does not go
+    /// where GET goes, as it does on other routes, and a GET is not asked again.
+    pub unsafe_get: bool,
     /// What happens to query parameters.
     pub query: QueryRules,
     /// Parameters of the path that must name a resource of the workspace, by its kind in the

@@ -1,7 +1,12 @@
 //! The headers that say who is calling: removed in every spelling, then set from what was verified.
 
+mod names;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
+
+use names::Names;
+pub(crate) use names::folded;
 
 use crate::{
     Head, Label, Now,
@@ -20,10 +25,19 @@ pub struct Headers {
     plugin: HeaderName,
     assertion: HeaderName,
     assertion_issuer: String,
-    /// Names that never come in from outside, with every punctuation folded into `-`.
-    ours: Vec<Box<[u8]>>,
-    /// Bit n is set if one of `ours` has n bytes, so that most headers need no comparison.
-    lengths: u128,
+    /// Names that never come in from outside.
+    ours: Names,
+    /// These, and those that only a trusted proxy may say.
+    of_strangers: Names,
+}
+
+/// Who connected to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Anybody.
+    Stranger,
+    /// One of a listener's `trusted_proxies`.
+    TrustedProxy,
 }
 
 /// How a head is changed on its way to the upstream.
@@ -35,24 +49,6 @@ pub struct Edits {
     pub target: Option<String>,
 }
 
-/// Headers about the client and its way here, which only we may write.
-const ALWAYS: &[&str] = &[
-    "forwarded",
-    "proxy-authorization",
-    "proxy-connection",
-    "x-forwarded-by",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
-];
-
 /// A header name that the config has checked.
 pub(crate) fn name(written: &config::HeaderName) -> HeaderName {
     HeaderName::from_bytes(written.as_bytes()).expect("a config's header name is valid")
@@ -62,37 +58,36 @@ impl Headers {
     /// From what the operator wrote.
     pub fn new(written: &config::Headers) -> Self {
         let named = [&written.workspace, &written.caller, &written.plugin, &written.assertion];
-        let ours: Vec<Box<[u8]>> = named
+        let named = named.map(|name| &***name);
+        let ours: Vec<&str> = named
             .into_iter()
-            .chain(&written.remove)
-            .map(|name| folded(name.as_bytes()).into_vec().into())
-            .chain(ALWAYS.iter().map(|name| name.as_bytes().into()))
+            .chain(written.remove.iter().map(|pattern| &***pattern))
+            .chain(names::ALWAYS.iter().copied())
             .collect();
-        let lengths = ours.iter().fold(0, |all, name| all | 1u128 << name.len().min(127));
+        let of_strangers = ours.iter().chain(names::OF_PROXIES).copied();
         Self {
             workspace: name(&written.workspace),
             caller: name(&written.caller),
             plugin: name(&written.plugin),
             assertion: name(&written.assertion),
             assertion_issuer: written.assertion_issuer.clone(),
-            ours,
-            lengths,
+            of_strangers: Names::new(of_strangers),
+            ours: Names::new(ours),
         }
     }
 
     /// Whether a header of this name never comes in from outside.
     pub fn is_ours(&self, name: &HeaderName) -> bool {
-        let bytes = name.as_str().as_bytes();
-        if self.lengths & 1 << bytes.len().min(127) == 0 {
-            return false;
-        }
-        let folded = folded(bytes);
-        self.ours.iter().any(|ours| **ours == *folded)
+        self.ours.cover(name)
     }
 
-    /// The headers to remove from a request before `Edits::set`.
-    pub fn strip(&self, headers: &HeaderMap) -> SmallVec<[HeaderName; 4]> {
-        headers.keys().filter(|name| self.is_ours(name)).cloned().collect()
+    /// The headers to remove from a request before `Edits::set`, by who sends it.
+    pub fn strip(&self, headers: &HeaderMap, sender: Sender) -> SmallVec<[HeaderName; 4]> {
+        let names = match sender {
+            Sender::Stranger => &self.of_strangers,
+            Sender::TrustedProxy => &self.ours,
+        };
+        headers.keys().filter(|name| names.cover(name)).cloned().collect()
     }
 
     /// What a request of nobody in particular carries.
@@ -149,13 +144,6 @@ pub fn hide_portal(headers: &mut HeaderMap, public: bool) {
         headers.remove(header::AUTHORIZATION);
         without_tokens(headers);
     }
-}
-
-/// What a server that folds header names, as CGI does, makes of one.
-pub(crate) fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
-    name.iter()
-        .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' })
-        .collect()
 }
 
 /// The value of `X-Forwarded-For` that the upstream sees.
@@ -215,42 +203,125 @@ mod tests {
         assert_eq!(came, wanted);
     }
 
+    /// The headers that are left of one of these names.
+    fn left(spelling: &str, sender: Sender) -> usize {
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
+        headers.append(name.clone(), "a".parse().unwrap());
+        headers.append(name, "b".parse().unwrap());
+        headers.append("accept", "c".parse().unwrap());
+        for name in ours().strip(&headers, sender) {
+            headers.remove(name);
+        }
+        assert!(headers.contains_key("accept"));
+        headers.len() - 1
+    }
+
     #[test]
     fn an_identity_header_is_removed_in_every_spelling() {
         for spelling in [
             "X-Orbit-Workspace-Id",
             "x_orbit_workspace_id",
             "X-ORBIT_WORKSPACE.ID",
+            "x-orbit--workspace-id",
+            "x-orbit-workspace-id-",
+            "-x-orbit-workspace-id__",
             "x-orbit-user-id",
             "X-Stagedoor-Assertion",
             "x_forwarded_for",
             "Forwarded",
+            "X-HTTP-Method-Override",
+            "x_http_method_override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+            "X-Original-URL",
         ] {
-            let mut headers = HeaderMap::new();
-            let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
-            headers.append(name.clone(), "a".parse().unwrap());
-            headers.append(name.clone(), "b".parse().unwrap());
-            headers.append("accept", "c".parse().unwrap());
-            assert_eq!(ours().strip(&headers).to_vec(), [name]);
+            assert_eq!(left(spelling, Sender::Stranger), 0, "{spelling}");
+            assert_eq!(left(spelling, Sender::TrustedProxy), 0, "{spelling}");
         }
+    }
+
+    #[test]
+    fn what_proxies_say_passes_from_those_that_are_trusted_only() {
+        for spelling in [
+            "True-Client-IP",
+            "true_client_ip",
+            "X-Client-Cert",
+            "X-Client-Cert-Chain",
+            "Client-Cert",
+            "X-Envoy-External-Address",
+            "X-Forwarded-Path",
+            "X-Forwarded-Uri",
+            "X-Forwarded-Method",
+            "X-Forwarded-Scheme",
+            "X-Forwarded-Ssl",
+            "X-Forwarded-User",
+            "x_forwarded__groups",
+            "CF-Connecting-IP",
+            "Fastly-Client-IP",
+            "X-Cluster-Client-IP",
+            "X-Original-Host",
+            "X-SSL-Client-Verify",
+            "X-Remote-User",
+            "Remote-User",
+            "X-WEBAUTH-USER",
+        ] {
+            assert_eq!(left(spelling, Sender::Stranger), 0, "{spelling}");
+            assert_eq!(left(spelling, Sender::TrustedProxy), 2, "{spelling}");
+        }
+        for spelling in [
+            "X-Requested-With",
+            "X-Client-Version",
+            "X-Request-Id",
+            "X-Csrf-Token",
+            "Cf-Ray",
+            "Content-Type",
+            "Traceparent",
+            "X-B3-TraceId",
+        ] {
+            assert_eq!(left(spelling, Sender::Stranger), 2, "{spelling}");
+        }
+    }
+
+    #[test]
+    fn the_operator_may_name_more_by_how_they_begin() {
+        let mut written = config::Headers::default();
+        for name in ["x-team", "x-internal-*"] {
+            written.remove.push(config::Located::nowhere(name.parse().unwrap()));
+        }
+        let headers = Headers::new(&written);
+        let check = |name: &str, expected: bool| {
+            assert_eq!(headers.is_ours(&name.parse().unwrap()), expected, "{name}");
+        };
+        check("x-team", true);
+        check("x-internal-role", true);
+        check("X_INTERNAL_ROLE", true);
+        check("x-internals", false);
     }
 
     proptest! {
         #[test]
         fn no_spelling_of_an_identity_header_survives(
-            upper in proptest::collection::vec(any::<bool>(), 20),
-            dashes in proptest::collection::vec("[-_.!~^|]", 20),
+            name in prop_oneof![
+                Just("x-orbit-workspace-id"),
+                Just("x-stagedoor-assertion"),
+                Just("x-http-method-override"),
+                Just("x-forwarded-client-cert"),
+            ],
+            upper in proptest::collection::vec(any::<bool>(), 30),
+            dashes in proptest::collection::vec("[-_.!~^|]{1,3}", 5),
+            ends in ("[-_.]{0,2}", "[-_.]{0,2}"),
         ) {
             let mut dashes = dashes.iter();
-            let spelling: String = "x-orbit-workspace-id"
-                .chars()
-                .zip(upper)
-                .map(|(c, up)| match c {
-                    '-' => dashes.next().and_then(|d| d.chars().next()).unwrap_or('_'),
-                    c if up => c.to_ascii_uppercase(),
-                    c => c,
-                })
-                .collect();
+            let mut spelling = ends.0;
+            for (c, up) in name.chars().zip(upper) {
+                match c {
+                    '-' => spelling.push_str(dashes.next().unwrap()),
+                    c if up => spelling.push(c.to_ascii_uppercase()),
+                    c => spelling.push(c),
+                }
+            }
+            spelling.push_str(&ends.1);
             prop_assert!(ours().is_ours(&HeaderName::from_bytes(spelling.as_bytes()).unwrap()));
         }
     }

@@ -3,6 +3,8 @@
 //! Routes are matched on the normal form and upstreams are sent the normal form, so nobody behind
 //! us can read a path differently from how it was matched (RFC 3986 6.2.2).
 
+mod foreign;
+
 use std::borrow::Cow;
 
 use crate::Denial;
@@ -14,6 +16,7 @@ pub struct NormalPath {
     text: String,
     changed: bool,
     encoded_slash: bool,
+    foreign: Option<&'static str>,
 }
 
 impl NormalPath {
@@ -30,6 +33,7 @@ impl NormalPath {
         }
         let mut text = String::with_capacity(path.len());
         let mut encoded_slash = false;
+        let mut is_ascii = true;
         let mut rest = path;
         while let [byte, after @ ..] = rest {
             rest = after;
@@ -50,6 +54,7 @@ impl NormalPath {
                         0..=0x1f | 0x7f => return refuse("an escaped control character"),
                         b if is_unreserved(b) => text.push(char::from(b)),
                         b => {
+                            is_ascii &= b.is_ascii();
                             text.push('%');
                             text.push(hex(b >> 4));
                             text.push(hex(b & 15));
@@ -74,7 +79,8 @@ impl NormalPath {
             }
         }
         let changed = text.as_bytes() != path;
-        Ok(Self { text, changed, encoded_slash })
+        let foreign = if is_ascii { None } else { foreign::fault(&text) };
+        Ok(Self { text, changed, encoded_slash, foreign })
     }
 
     /// The path as text.
@@ -90,6 +96,11 @@ impl NormalPath {
     /// Whether a segment holds an escaped slash, which only some routes take.
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
+    }
+
+    /// Why it is no plain text to everybody, which only some routes take.
+    pub fn foreign(&self) -> Option<&'static str> {
+        self.foreign
     }
 
     /// The segments, without the empty one after a trailing slash.

@@ -36,6 +36,7 @@ pub fn is_passing(status: u16) -> bool {
 /// Whether a request of a route may be asked twice at all.
 pub fn is_safe(route: &Route, class: Option<config::Class>, method: &Method) -> bool {
     class.unwrap_or(route.class) == config::Class::Read
+        && !route.options.unsafe_get
         && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 

@@ -77,7 +77,7 @@ pub fn judge(
     let route =
         exchange.route.insert(policy.routes.find(head.listener, host, head.method, path)?);
     access::passable(route, head)?;
-    slashes(route, path)?;
+    ambiguous(route, path)?;
     let query = route.query.judge(head.query())?;
 
     if route.options.public {
@@ -181,12 +181,15 @@ pub fn report(exchange: &mut Exchange, outcome: Option<Outcome>, now: Now) -> Op
     permit.report(outcome?, &route.breaker_rules, now)
 }
 
-/// An escaped slash is one thing to us and may be another to the upstream.
-fn slashes(route: &Route, path: &NormalPath) -> Result<(), Denial> {
+/// What is one thing to us and may be another to the upstream.
+fn ambiguous(route: &Route, path: &NormalPath) -> Result<(), Denial> {
     if path.has_encoded_slash() && !route.options.encoded_slashes {
         return Err(Denial::PathAmbiguous { why: "an escaped slash" });
     }
-    Ok(())
+    match path.foreign() {
+        Some(why) if !route.options.any_bytes => Err(Denial::PathAmbiguous { why }),
+        _ => Ok(()),
+    }
 }
 
 /// Path and query as the upstream gets them, if not as they came.

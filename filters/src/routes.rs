@@ -113,7 +113,11 @@ struct Node {
 }
 
 #[derive(Debug, Default)]
-struct Methods(Vec<(config::Method, usize)>);
+struct Methods {
+    named: Vec<(config::Method, usize)>,
+    /// Takes HEAD where no route names it (RFC 9110 9.3.2).
+    head: Option<usize>,
+}
 
 impl Routes {
     /// Puts `routes` where they are found. `listeners` are the names of the listeners, in order;
@@ -181,18 +185,26 @@ pub fn host(head: &Head<'_>) -> Result<smallvec::SmallVec<[u8; 64]>, Denial> {
             None => (given, &[][..]),
         },
     };
-    let port_fits = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
     let name = name.strip_suffix(b".").unwrap_or(name);
     let name_fits = (1..=253).contains(&name.len())
         && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(b));
-    if !port_fits || !name_fits {
+    if !is_port(port) || !name_fits {
         return Err(Denial::HostInvalid);
     }
     Ok(name.iter().map(u8::to_ascii_lowercase).collect())
+}
+
+/// Whether what follows a host is nothing, or a colon and a port, which may be left out.
+pub fn is_port(text: &[u8]) -> bool {
+    match text {
+        [] | [b':'] => true,
+        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
+            let number =
+                digits.iter().fold(0, |sum: u32, digit| sum * 10 + u32::from(digit - b'0'));
+            (1..=0xffff).contains(&number)
+        }
+        _ => false,
+    }
 }
 
 impl Hosts {
@@ -220,7 +232,10 @@ impl Node {
             };
         }
         let methods = if written.path.open_ended { &mut node.open_ended } else { &mut node.ends };
-        methods.0.extend(written.methods.iter().map(|method| (*method, index)));
+        methods.named.extend(written.methods.iter().map(|method| (*method, index)));
+        if written.methods.contains(&config::Method::Get) && !written.options.unsafe_get {
+            methods.head = Some(index);
+        }
     }
 
     /// Text before parameter before open end, from left to right; back one step where that leads
@@ -241,10 +256,11 @@ impl Node {
 
 impl Methods {
     fn find(&self, method: &Method) -> Option<usize> {
-        let named = |wanted| self.0.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
+        let named = |wanted| self.named.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
+        let head = || self.head.filter(|_| *method == Method::HEAD);
         // The answer to TRACE is the request (RFC 9110 9.3.8), with what only the upstream may see.
         let any = || named(config::Method::Any).filter(|_| *method != Method::TRACE);
-        known(method).and_then(named).or_else(any)
+        known(method).and_then(named).or_else(head).or_else(any)
     }
 }
 

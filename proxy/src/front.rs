@@ -1,15 +1,19 @@
 //! Every connection begins here, before Pingora: how many there may be, how long and how large a
 //! head may be, and whether it can be read in one way only.
 
+mod authority;
+mod begin;
 mod chunks;
 mod guard;
 mod head;
 mod leave;
+mod linger;
+mod places;
 mod through;
+mod trailers;
 mod turns;
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -19,22 +23,25 @@ use std::{
 };
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
+    listeners::tls::Acceptor,
     protocols::{ALPN, Stream, http::ServerSession},
     server::ShutdownWatch,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     sync::Notify,
     time::{Instant, timeout, timeout_at},
 };
 
 use self::{
+    begin::{Begin, Ended},
     guard::Guard,
     head::{Body, Form},
     leave::Late,
+    linger::{Unread, linger},
+    places::{Place, Places},
     through::Through,
     turns::Turns,
 };
@@ -47,6 +54,8 @@ pub use self::head::{Head, HeadRefusal};
 pub struct Limits {
     pub connections_max: usize,
     pub connections_per_client_max: usize,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
     pub head_max: usize,
     pub headers_max: usize,
     pub head_timeout: Duration,
@@ -60,6 +69,8 @@ impl From<&config::Limits> for Limits {
         Self {
             connections_max: written.connections_max as usize,
             connections_per_client_max: written.connections_per_client_max as usize,
+            handshakes_max: written.handshakes_max as usize,
+            handshakes_per_client_max: written.handshakes_per_client_max as usize,
             head_max: bytes(written.head_max),
             headers_max: written.headers_max as usize,
             head_timeout: *written.head_timeout,
@@ -165,42 +176,20 @@ impl Drop for Multiplexed {
     }
 }
 
+/// What is left of a body when it was answered is read for so long, to keep the connection.
+const DRAIN: Duration = Duration::from_millis(500);
+/// Before a request line (RFC 9112 2.2).
+const EMPTY_LINES_MAX: u8 = 2;
+
 /// The front of one listener.
 pub struct Front<A> {
     app: Arc<A>,
     limits: Limits,
-    connections: Arc<Connections>,
+    begin: Begin,
+    connections: Arc<Places>,
     drain: Option<Arc<Drain>>,
     refusals: Arc<dyn Refusals>,
     tunnel: Option<Arc<dyn Tunnel>>,
-}
-
-/// How many connections there are, and from whom.
-#[derive(Default)]
-struct Connections {
-    all: AtomicUsize,
-    /// Only kept where there is a limit per client; as large as there are connections.
-    clients: Mutex<HashMap<u128, usize>>,
-}
-
-/// A connection's place; given up when it is dropped.
-struct Place {
-    connections: Arc<Connections>,
-    client: Option<u128>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.connections.all.fetch_sub(1, Ordering::Relaxed);
-        let Some(client) = self.client else { return };
-        let mut clients = self.connections.clients.lock();
-        if let Some(count) = clients.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&client);
-            }
-        }
-    }
 }
 
 impl<A> Front<A> {
@@ -211,7 +200,14 @@ impl<A> Front<A> {
         drain: Option<Arc<Drain>>,
         refusals: Arc<dyn Refusals>,
     ) -> Self {
-        Self { app, limits, connections: Arc::default(), drain, refusals, tunnel: None }
+        let begin = Begin::new(None);
+        Self { app, limits, begin, connections: Arc::default(), drain, refusals, tunnel: None }
+    }
+
+    /// The same for a listener that serves TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Acceptor) -> Self {
+        Self { begin: Begin::new(Some(tls)), ..self }
     }
 
     /// The same for a forward proxy: it is asked for tunnels and URLs, not for paths.
@@ -225,23 +221,8 @@ impl<A> Front<A> {
     }
 
     fn place(&self, peer: IpAddr) -> Option<Place> {
-        let before = self.connections.all.fetch_add(1, Ordering::Relaxed);
-        let mut place = Place { connections: Arc::clone(&self.connections), client: None };
-        if before >= self.limits.connections_max {
-            return None;
-        }
-        let per_client_max = self.limits.connections_per_client_max;
-        if per_client_max > 0 {
-            let client = filters::client::network(peer);
-            let mut clients = self.connections.clients.lock();
-            let count = clients.entry(client).or_default();
-            if *count >= per_client_max {
-                return None;
-            }
-            *count += 1;
-            place.client = Some(client);
-        }
-        Some(place)
+        let limits = &self.limits;
+        self.connections.take(peer, limits.connections_max, limits.connections_per_client_max)
     }
 
     /// Reads on until the next head is whole: where it ends, and how its body does. `None` if the
@@ -254,7 +235,13 @@ impl<A> Front<A> {
     ) -> Result<Option<(usize, Body)>, HeadRefusal> {
         // On a new connection the first byte must come as fast as the rest of the head.
         let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
-        if connection.reading.ahead.is_empty() {
+        let mut empty_lines = EMPTY_LINES_MAX;
+        loop {
+            // Somebody who sends no more than an empty line is still idle.
+            connection.skip_empty_lines(&mut empty_lines);
+            if !connection.reading.ahead.is_empty() {
+                break;
+            }
             tokio::select! {
                 biased;
                 () = self.leaving(shutdown), if !first => return Ok(None),
@@ -268,12 +255,19 @@ impl<A> Front<A> {
         let deadline = Instant::now() + self.limits.head_timeout;
         let mut looked_at = 0;
         loop {
+            if connection.skip_empty_lines(&mut empty_lines) {
+                looked_at = 0;
+            }
             let came = &connection.reading.ahead;
             if let Some(end) = head::end(came, looked_at)? {
                 if end > self.limits.head_max {
                     return Err(HeadRefusal::TooLarge);
                 }
                 let body = head::check(&came[..end], self.limits.headers_max, self.form())?;
+                let end = match authority::settled(&came[..end], self.form())? {
+                    Some(head) => connection.replace_head(end, &head),
+                    None => end,
+                };
                 return Ok(Some((end, body)));
             }
             if came.len() > self.limits.head_max {
@@ -334,18 +328,10 @@ impl<A> Front<A> {
         );
         let write = async {
             stream.write_all(answer.as_bytes()).await?;
-            stream.flush().await?;
-            stream.shutdown().await?;
-            // Closing with bytes unread would reset the connection before the answer is read.
-            let mut rest = [0; 4096];
-            for _ in 0..64 {
-                if stream.read(&mut rest).await? == 0 {
-                    break;
-                }
-            }
+            linger(stream, Duration::from_secs(1)).await;
             std::io::Result::Ok(())
         };
-        let _ = timeout(Duration::from_secs(1), write).await;
+        let _ = timeout(Duration::from_secs(2), write).await;
     }
 }
 
@@ -374,12 +360,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
     /// Serves one request after the other; answers with the tunnel that one of them asked for.
     async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
         let mut persistent: Option<HttpPersistentSettings> = None;
-        let mut connection = Box::new(Through { inner: stream, reading: Turns::new() });
+        let unread = Unread::default();
+        let reading = Turns::new(unread.clone());
+        let mut connection = Box::new(Through { inner: stream, reading });
         for request in 0..self.limits.keepalive_requests_max {
             let read = match self.head(&mut connection, request == 0, shutdown).await {
                 Ok(Some((end, Body::Tunnel))) => {
-                    let Through { inner: stream, reading } = *connection;
-                    let mut ahead = reading.ahead;
+                    let (stream, mut ahead) = connection.into_parts();
                     let head = Head::new(ahead.split_to(end));
                     return Some(Asked { stream, head, ahead, peer });
                 }
@@ -392,8 +379,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
             let begun = match read {
                 Ok(begun) => begun,
                 Err(refusal) => {
-                    let Through { inner, reading } = *connection;
-                    self.refuse(inner, refusal, peer, &reading.ahead).await;
+                    let (stream, ahead) = connection.into_parts();
+                    self.refuse(stream, refusal, peer, &ahead).await;
                     return None;
                 }
             };
@@ -406,10 +393,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
             // connection that may not be used again, and says so in the answer.
             session.set_keepalive_reuses_remaining(last.then_some(0));
             session.set_pipelined_prefix(begun);
-            let reused = self.app.process_new_http(session, shutdown).await?;
+            session.set_total_drain_timeout(Some(DRAIN));
+            // What is left of a request that was answered early is nobody's request.
+            let reused = match self.app.process_new_http(session, shutdown).await {
+                Some(reused) => reused,
+                None => {
+                    unread.end().await;
+                    return None;
+                }
+            };
             let (back, settings) = reused.consume();
             connection = back.into_any().downcast().ok()?;
             if !connection.is_at_end() {
+                drop(connection);
+                unread.end().await;
                 return None;
             }
             persistent = settings;
@@ -425,12 +422,23 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
+        let deadline = Instant::now() + self.limits.head_timeout;
         let peer = stream
             .get_socket_digest()
             .and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
             .map_or(IpAddr::from([0, 0, 0, 0]), |addr: SocketAddr| addr.ip());
+        let place = self.place(peer);
+        // Who has no place is told so, and for that must be listened to.
+        let stream = match self.begin.serve(stream, peer, &self.limits, deadline).await {
+            Ok(stream) => stream,
+            Err(Ended::Refused(refusal)) => {
+                self.refusals.refused(refusal, peer, b"", false);
+                return None;
+            }
+            Err(Ended::Gone) => return None,
+        };
         let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-        let Some(place) = self.place(peer) else {
+        let Some(place) = place else {
             if is_http2 {
                 self.refusals.refused(HeadRefusal::ConnectionsExhausted, peer, b"", false);
             } else {

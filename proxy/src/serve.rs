@@ -239,9 +239,7 @@ fn reverse(
     let app = Severable(Arc::new(proxy));
     let front =
         Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals));
-    let mut service = Service::new(name.to_string(), front);
-    listen(&mut service, stage, name, listener)?;
-    Ok(service)
+    listen(front, stage, name, listener)
 }
 
 fn forward(
@@ -268,14 +266,12 @@ fn forward(
     let front =
         Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals))
             .with_tunnel(forward);
-    let mut service = Service::new(name.to_string(), front);
     let mut listener = listener.clone();
     if let Some(tls) = &mut listener.tls {
         // Clients of proxies speak HTTP/1.1 to them, and a tunnel within HTTP/2 is none of ours.
         tls.value.http2 = false;
     }
-    listen(&mut service, stage, name, &listener)?;
-    Ok(service)
+    listen(front, stage, name, &listener)
 }
 
 fn admin(
@@ -299,38 +295,43 @@ fn admin(
     // No drain: whoever asks how the process is must be answered while it stops, on a connection
     // of before, too.
     let front = Front::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
-    let mut service = Service::new(name.to_string(), front);
+    let mut service = listen(front, stage, name, listener)?;
     service.threads = Some(1);
-    listen(&mut service, stage, name, listener)?;
     Ok(service)
 }
+
+/// Streams of one connection of HTTP/2 that end by a fault of their client.
+const ERRORS_MAX: usize = 100;
 
 fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
     let mut h2 = default_h2_options();
     h2.max_concurrent_streams(limits.streams_max);
+    // A client that makes us end so many of a connection's streams by what it does wrong (CVE-2025-8671)
+    // is told to calm down, as one is that ends them itself (CVE-2023-44487).
+    h2.max_local_error_reset_streams(Some(ERRORS_MAX));
     h2.max_header_list_size(u32::try_from(limits.head_max.bytes()).unwrap_or(u32::MAX));
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(*limits.keepalive_timeout);
     (h2, options)
 }
 
+/// Pingora only accepts connections: what they begin with is the front's.
 fn listen<A>(
-    service: &mut Service<A>,
+    mut front: Front<A>,
     stage: &Stage,
     name: &config::Name,
     listener: &config::Listener,
-) -> Result<()> {
-    let address = listener.address.to_string();
-    let Some(written) = &listener.tls else {
-        service.add_tcp(&address);
-        return Ok(());
-    };
-    let served = stage.served.iter().find(|served| served.listener == **name);
-    let served = served.expect("every TLS listener's certificates were read");
-    let settings = tls::settings(written, served)
-        .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
-    service.add_tls_with_settings(&address, None, settings);
-    Ok(())
+) -> Result<Service<Front<A>>> {
+    if let Some(written) = &listener.tls {
+        let served = stage.served.iter().find(|served| served.listener == **name);
+        let served = served.expect("every TLS listener's certificates were read");
+        let settings = tls::settings(written, served)
+            .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
+        front = front.with_tls(settings.build());
+    }
+    let mut service = Service::new(name.to_string(), front);
+    service.add_tcp(&listener.address.to_string());
+    Ok(service)
 }
 
 /// Puts heads that never became a request on record.

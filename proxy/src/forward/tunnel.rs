@@ -12,7 +12,7 @@ use filters::{
     Denial, Exchange, Label,
     client_hello::{self, Peek},
     forward,
-    target::{Target, TargetFault},
+    target::Target,
 };
 use http::StatusCode;
 use pingora::{protocols::Stream, server::ShutdownWatch};
@@ -117,17 +117,7 @@ impl Forward {
         exchange: &mut Exchange,
     ) -> Result<(TcpStream, SocketAddr), Denial> {
         let target = Target::of_connect(head.target()).map_err(Denial::TargetInvalid)?;
-        // A client that names another host beside it is not sure what it wants, or somebody else is.
-        let hosts: Vec<&[u8]> = head.values("host").collect();
-        let same = |host: &[u8]| {
-            Target::of_connect(host).is_ok_and(|host| host == target)
-                || filters::target::Host::of(&String::from_utf8_lossy(host))
-                    .is_ok_and(|host| host == target.host)
-        };
-        if !hosts.iter().all(|host| same(host)) {
-            let why = "the host beside it is another";
-            return Err(Denial::TargetInvalid(TargetFault::Malformed { why }));
-        }
+        // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
         let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
         let digest = stream.get_ssl_digest();
         let facts = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());

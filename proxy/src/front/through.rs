@@ -25,13 +25,27 @@ pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
+
+    /// Takes the connection, if it is given up before its client has said all it began to say.
+    fn give_up(&mut self, _inner: &mut Stream) {}
 }
 
 /// The client's connection, read in the way of `R`.
 #[derive(Debug)]
-pub(super) struct Through<R> {
+pub(super) struct Through<R: Reading> {
     pub(super) inner: Stream,
     pub(super) reading: R,
+}
+
+impl<R: Reading> Drop for Through<R> {
+    fn drop(&mut self) {
+        self.reading.give_up(&mut self.inner);
+    }
+}
+
+/// What is left in the place of a connection that was taken.
+pub(super) fn taken_away() -> Stream {
+    Box::new(io::Cursor::new(Vec::new()))
 }
 
 impl<R: Reading> AsyncRead for Through<R> {

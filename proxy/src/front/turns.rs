@@ -10,14 +10,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::{
     chunks::Chunks,
     head::{Body, HeadRefusal},
-    through::{Reading, Through},
+    linger::Unread,
+    through::{Reading, Through, taken_away},
 };
 use crate::unattended;
 
@@ -27,6 +28,7 @@ pub(super) struct Turns {
     /// What came and belongs to no request that had its turn.
     pub(super) ahead: BytesMut,
     rest: Rest,
+    unread: Unread,
 }
 
 /// What of a request's body is still to come.
@@ -42,8 +44,13 @@ enum Rest {
 const AHEAD_MAX: usize = 16 << 10;
 
 impl Turns {
-    pub(super) fn new() -> Self {
-        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0) }
+    /// A connection that is given up within a request is put into `unread`.
+    pub(super) fn new(unread: Unread) -> Self {
+        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), unread }
+    }
+
+    fn is_at_end(&self) -> bool {
+        matches!(self.rest, Rest::Everything) || self.rest.is_over()
     }
 
     fn poll_ahead(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -66,10 +73,37 @@ impl Through<Turns> {
         self.inner.read_buf(&mut self.reading.ahead).await
     }
 
+    /// Leaves out empty lines before a request line (RFC 9112 2.2), as some clients send one after a
+    /// body: up to `max`, which is counted down. Whether there was one.
+    pub(super) fn skip_empty_lines(&mut self, max: &mut u8) -> bool {
+        let ahead = &mut self.reading.ahead;
+        let before = *max;
+        while *max > 0 && ahead.starts_with(b"\r\n") {
+            ahead.advance(2);
+            *max -= 1;
+        }
+        *max < before
+    }
+
+    /// Puts `head` in the place of the one that ends at `end`; where it ends.
+    pub(super) fn replace_head(&mut self, end: usize, head: &[u8]) -> usize {
+        let mut ahead = BytesMut::with_capacity(head.len() + 4096);
+        ahead.extend_from_slice(head);
+        ahead.extend_from_slice(&self.reading.ahead[end..]);
+        self.reading.ahead = ahead;
+        head.len()
+    }
+
     /// Whether the request that had its turn was read to its end. If not, what comes next is not
     /// the next request.
     pub(super) fn is_at_end(&self) -> bool {
-        matches!(self.reading.rest, Rest::Everything) || self.reading.rest.is_over()
+        self.reading.is_at_end()
+    }
+
+    /// The connection, and what came ahead.
+    pub(super) fn into_parts(mut self) -> (Stream, BytesMut) {
+        let ahead = std::mem::take(&mut self.reading.ahead);
+        (std::mem::replace(&mut self.inner, taken_away()), ahead)
     }
 
     /// Gives the request its turn whose head ends at `end`: the head, and what came of its body.
@@ -91,6 +125,12 @@ impl Through<Turns> {
 }
 
 impl Reading for Turns {
+    fn give_up(&mut self, inner: &mut Stream) {
+        if !self.is_at_end() {
+            self.unread.put(std::mem::replace(inner, taken_away()));
+        }
+    }
+
     fn poll_read(
         &mut self,
         inner: &mut Stream,

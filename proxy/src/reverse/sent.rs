@@ -1,6 +1,6 @@
 //! A request's head, as the upstream gets it.
 
-use filters::headers::{forwarded_for, hide_portal};
+use filters::headers::{Sender, forwarded_for, hide_portal};
 use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, Result, http::RequestHeader, proxy::Session};
 
@@ -34,7 +34,8 @@ impl Reverse {
         heads::edit_request(request, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(12);
-            for name in policy.headers.strip(headers) {
+            let sender = if believed { Sender::TrustedProxy } else { Sender::Stranger };
+            for name in policy.headers.strip(headers, sender) {
                 headers.remove(&name);
             }
             if let Some(scope) = &upstream.idempotency {

@@ -37,6 +37,8 @@ pub(crate) fn limits() -> Limits {
     Limits {
         connections_max: 100,
         connections_per_client_max: 0,
+        handshakes_max: 100,
+        handshakes_per_client_max: 0,
         head_max: 8 << 10,
         headers_max: 32,
         head_timeout: Duration::from_secs(20),

@@ -223,16 +223,26 @@ test('a host that no rule allows is refused, and not even looked up', async () =
   assert.match(await connect(`API.Egress.TEST.:${httpsPort}`), /^HTTP\/1.1 200/);
 });
 
+test('a target says the host, whatever stands beside it', async () => {
+  const there = `api.egress.test:${httpPort}`;
+  assert.match(first(await ask(`CONNECT api.egress.test:${httpsPort} HTTP/1.1\r\nHost: evil.com\r\n\r\n`, { until: (got) => got.includes('\r\n\r\n') })), /^HTTP\/1.1 200 /);
+  assert.equal(first(await ask(`CONNECT other.egress.test:${httpsPort} HTTP/1.1\r\nHost: api.egress.test:${httpsPort}\r\n\r\n`)), 'HTTP/1.1 403 host_refused');
+  assert.match(await ask(`GET http://${there}/beside HTTP/1.1\r\nA: 1\r\nHost: evil.com\r\nConnection: close\r\n\r\n`), /^HTTP\/1.1 200 /);
+  assert.deepEqual([seen.at(-1).url, seen.at(-1).headers.host, seen.at(-1).headers.a], ['/beside', there, '1']);
+  assert.equal(first(await ask(`GET http://other.egress.test:${httpPort}/ HTTP/1.1\r\nHost: ${there}\r\nConnection: close\r\n\r\n`)), 'HTTP/1.1 403 Forbidden');
+  for (const host of ['evil.com:99999', 'a b', 'user@evil.com']) {
+    assert.match(first(await ask(`CONNECT api.egress.test:${httpsPort} HTTP/1.1\r\nHost: ${host}\r\n\r\n`)), /^HTTP\/1.1 400 /, host);
+  }
+});
+
 test('a target that could be read in two ways is refused', async () => {
   const bad = [
     'api.egress.test', `api.egress.test:`, 'api.egress.test:0', 'api.egress.test:65536', 'api.egress.test:0443', `user@api.egress.test:${httpsPort}`,
     `api.egress.test:${httpsPort}@evil.com:443`, '0x7f.1:443', '2130706433:443', '017700000001:443', '127.1:443', '127.0.0.1.:443', '0.0.0.0x0:443', `api..egress.test:${httpsPort}`, 'xn--a-.test:443', 'a%2e.test:443',
   ];
   for (const target of bad) assert.equal(first(await ask(`CONNECT ${target} HTTP/1.1\r\nHost: api.egress.test:${httpsPort}\r\n\r\n`)), 'HTTP/1.1 400 target_invalid', target);
-  assert.equal(first(await ask(`CONNECT api.egress.test:${httpsPort} HTTP/1.1\r\nHost: evil.com\r\n\r\n`)), 'HTTP/1.1 400 target_invalid');
   const record = await door.record((r) => r.code === 'target_invalid');
   assert.deepEqual([record.method, record.host], ['CONNECT', 'api.egress.test'], 'what was asked for is on record');
-  assert.match(first(await ask(`GET http://api.egress.test:${httpPort}/ HTTP/1.1\r\nHost: evil.com\r\nConnection: close\r\n\r\n`)), /^HTTP\/1.1 400 /);
   assert.match(first(await ask('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')), /^HTTP\/1.1 400 /);
   assert.match(first(await ask(`GET https://api.egress.test:${httpsPort}/ HTTP/1.1\r\nHost: api.egress.test:${httpsPort}\r\nConnection: close\r\n\r\n`)), /^HTTP\/1.1 400 /);
 });
