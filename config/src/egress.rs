@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::{Date, Duration, HostRule, Limit, Located, Name, read_shipped};
+use crate::{Date, Duration, HostPorts, HostRule, Limit, Located, Name, Parent, read_shipped};
 
 /// Where Backstage may call, on listeners of kind `forward`. What no rule allows gets 403
 /// `host_refused`, and is not even looked up.
@@ -26,6 +26,13 @@ pub struct Egress {
     /// Addresses of your own network that may be called on purpose. All others are refused,
     /// whatever name they have: 403 `address_refused`.
     pub private: Vec<Located<PrivateAddresses>>,
+    /// The proxy that stands between us and the internet, where there is one. Wins over the
+    /// environment.
+    pub parent: Option<Located<Parent>>,
+    /// Whether the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say so where `parent` is not
+    /// written, in capitals or not: the first for tunnels and `https`, the second for what is asked in
+    /// the clear. One that leads back to a listener of ours is left aside, and the log says so.
+    pub parent_from_environment: bool,
     /// Addresses that look public and are yours: refused like private ones.
     #[schemars(with = "Vec<String>")]
     pub own_addresses: Vec<IpNet>,
@@ -57,6 +64,8 @@ impl Default for Egress {
             rules: Vec::new(),
             callers: IndexMap::new(),
             private: Vec::new(),
+            parent: None,
+            parent_from_environment: true,
             own_addresses: Vec::new(),
             tls_ports: vec![443, 8443],
             encrypted_hello: EncryptedHello::Refuse,
@@ -106,8 +115,9 @@ pub struct EgressRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrivateAddresses {
-    /// The host that may have them. A rule must allow it, too.
-    pub host: Located<HostRule>,
+    /// The host that may have them: `harbor.corp.example` on whichever port a rule allows it, or on
+    /// one port alone, `harbor.corp.example:8443`. A rule must allow it, too.
+    pub host: Located<HostPorts>,
     /// The addresses it may have, for example `[10.2.0.0/16]`.
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpNet>,

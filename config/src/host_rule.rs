@@ -78,6 +78,76 @@ impl FromStr for HostRule {
     }
 }
 
+/// A host, on one port or on any: `harbor.corp.example`, `*.lab.example:8443`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPorts {
+    /// The host. Its port counts only where `every_port` is false.
+    pub rule: HostRule,
+    /// Whether no port was given.
+    pub every_port: bool,
+}
+
+impl HostPorts {
+    /// Whether some host is one of both rules'. Ports are not looked at.
+    pub fn shares_host_with(&self, other: &HostRule) -> bool {
+        let below = |name: &str, domain: &str| {
+            name.strip_suffix(domain).is_some_and(|before| before.ends_with('.'))
+        };
+        let own = &self.rule;
+        own.host == other.host && own.subdomains == other.subdomains
+            || own.subdomains && below(&other.host, &own.host)
+            || other.subdomains && below(&own.host, &other.host)
+    }
+}
+
+impl From<HostRule> for HostPorts {
+    fn from(rule: HostRule) -> Self {
+        Self { rule, every_port: false }
+    }
+}
+
+impl FromStr for HostPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = text.parse()?;
+        let every_port = split(text).is_some_and(|(_, port)| port.is_none());
+        Ok(Self { rule, every_port })
+    }
+}
+
+impl fmt::Display for HostPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.rule.to_string();
+        let bare = whole.rsplit_once(':').map_or(&*whole, |(host, _)| host);
+        f.write_str(if self.every_port { bare } else { &whole })
+    }
+}
+
+impl Serialize for HostPorts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPorts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for HostPorts {
+    fn schema_name() -> Cow<'static, str> {
+        "HostPorts".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
 /// Host and port; `None` if there is a colon and nothing after it.
 fn split(text: &str) -> Option<(&str, Option<&str>)> {
     let after = text.rfind(']').map_or(0, |at| at + 1);
@@ -142,6 +212,36 @@ mod tests {
         check("10.1.2.3:80", "10.1.2.3", false, 80);
         check("[2001:db8::1]:8443", "2001:db8::1", false, 8443);
         check("2001:db8::1", "2001:db8::1", false, 443);
+    }
+
+    #[test]
+    fn a_host_without_a_port_is_on_every_port() {
+        let check = |text: &str, every_port: bool| {
+            let read: HostPorts = text.parse().unwrap();
+            assert_eq!((read.every_port, read.to_string().as_str()), (every_port, text));
+        };
+        check("harbor.corp.example", true);
+        check("harbor.corp.example:443", false);
+        check("*.corp.example", true);
+        check("[2001:db8::1]", true);
+        check("[2001:db8::1]:8443", false);
+        check("10.1.2.3", true);
+    }
+
+    #[test]
+    fn two_rules_share_a_host_by_whole_labels() {
+        let check = |own: &str, other: &str, expected: bool| {
+            let (own, other): (HostPorts, HostRule) =
+                (own.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(own.shares_host_with(&other), expected, "{own} {other}");
+        };
+        check("a.example", "a.example:8443", true);
+        check("a.example", "b.example", false);
+        check("*.lab.example", "a.lab.example:81", true);
+        check("*.lab.example", "lab.example", false);
+        check("*.lab.example", "evillab.example", false);
+        check("a.lab.example", "*.lab.example", true);
+        check("*.a.lab.example", "*.lab.example", true);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod load;
 mod located;
 mod name;
 mod pace;
+mod parent;
 mod path_template;
 mod plugins;
 mod presets;
@@ -84,7 +85,7 @@ pub use header_name::{HeaderName, HeaderPattern};
 pub use headers::Headers;
 pub use health_check::{HealthCheck, Statuses};
 pub use host_port::HostPort;
-pub use host_rule::HostRule;
+pub use host_rule::{HostPorts, HostRule};
 pub use idempotency::{Idempotency, IdempotencyScope};
 pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
@@ -95,6 +96,7 @@ pub use load::{Loaded, load, load_from, parse};
 pub use located::{Located, Place};
 pub use name::Name;
 pub use pace::Pace;
+pub use parent::{NoProxy, Parent};
 pub use path_template::{PathTemplate, Segment};
 pub use plugins::{Percent, Plugin};
 pub use presets::{Preset, PresetRoute, PresetState, PresetUse, RouteChanges, SHIPPED};

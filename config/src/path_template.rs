@@ -91,6 +91,12 @@ impl PathTemplate {
         Self { segments, open_ended: self.open_ended }
     }
 
+    /// Whether it is one path below the root, and stands for no other.
+    pub fn is_plain(&self) -> bool {
+        let text = |segment: &Segment| matches!(segment, Segment::Text(text) if !text.is_empty());
+        !self.open_ended && !self.segments.is_empty() && self.segments.iter().all(text)
+    }
+
     /// Whether it has a parameter of this name.
     pub fn has(&self, parameter: &str) -> bool {
         self.segments.iter().any(|s| matches!(s, Segment::Parameter(name) if name == parameter))

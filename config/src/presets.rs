@@ -29,9 +29,16 @@ pub struct PresetUse {
     /// The hosts its routes are for. Default: any host.
     #[serde(default)]
     pub hosts: Vec<HostPattern>,
-    /// The path its routes are under. Default: the preset's own, for example `/api/argocd`.
+    /// The path its routes are under. Default: the preset's own, for example `/api/argocd`, below
+    /// `strip_prefix`.
     #[serde(default)]
     pub prefix: Option<Located<PathTemplate>>,
+    /// The part of that path that is ours alone, for a portal at `https://corp.example.com/backstage`:
+    /// `/backstage`. The upstream is asked for what follows, as Backstage serves it, and is told of the
+    /// part by `X-Forwarded-Prefix`. Put before `Location` and before the `Path` of cookies, unless
+    /// they begin with it.
+    #[serde(default)]
+    pub strip_prefix: Option<Located<PathTemplate>>,
     /// Routes to open that the preset leaves closed, by name. What the preset closes for good
     /// cannot be opened.
     #[serde(default)]
@@ -221,6 +228,13 @@ impl PresetUse {
             Some(prefix) => route.path.under(prefix),
             None => route.path.clone(),
         };
+        let path = match self.strip_prefix.as_deref().filter(|_| self.prefix.is_none()) {
+            Some(ours) => path.under(ours),
+            None => path,
+        };
+        let ours = self.strip_prefix.as_deref();
+        // What does not fit is said once, and not of each route.
+        let ours = ours.filter(|ours| ours.is_plain() && path.segments.starts_with(&ours.segments));
         let name = format!("{}.{}", self.prefix_of_names(), route.name);
         Route {
             name: Name::new(&name).unwrap_or_else(|_| route.name.clone()),
@@ -245,7 +259,7 @@ impl PresetUse {
                 query,
                 resources: changes.resources,
                 graphql: None,
-                strip_prefix: None,
+                strip_prefix: ours.cloned(),
                 coalesce: changes.coalesce,
                 fallback: changes.fallback,
                 redact: preset.redact.clone(),
@@ -260,6 +274,9 @@ impl PresetUse {
 
     /// What one preset cannot know about its use.
     pub(crate) fn check(&self, preset: &Preset, problems: &mut Problems) {
+        if let Some(ours) = &self.strip_prefix {
+            self.check_strip_prefix(preset, ours, problems);
+        }
         let known = |name: &Name| preset.routes.iter().find(|route| route.name == *name);
         for name in self.open.iter().chain(&self.close) {
             if known(name).is_none() {
@@ -287,6 +304,40 @@ impl PresetUse {
                     ),
                 );
             }
+        }
+    }
+}
+
+impl PresetUse {
+    fn check_strip_prefix(
+        &self,
+        preset: &Preset,
+        ours: &Located<PathTemplate>,
+        problems: &mut Problems,
+    ) {
+        let name = &*self.preset;
+        if !ours.is_plain() {
+            problems.add(
+                &ours.place,
+                "`strip_prefix` is no plain path; write for example `/backstage`".to_owned(),
+            );
+        } else if preset.at_root {
+            problems.add(
+                &ours.place,
+                format!(
+                    "preset `{name}` must be at the root: its clients drop any path; remove `strip_prefix`"
+                ),
+            );
+        } else if let Some(prefix) = &self.prefix
+            && !prefix.segments.starts_with(&ours.segments)
+        {
+            problems.add(
+                &ours.place,
+                format!(
+                    "`prefix: {}` does not begin with `strip_prefix: {}`; write `prefix: {}{}`, or leave `prefix` out",
+                    **prefix, **ours, **ours, **prefix
+                ),
+            );
         }
     }
 }

@@ -82,7 +82,9 @@ pub struct RouteOptions {
     pub redact: Vec<String>,
     /// The part of the path that is ours alone, for example `/ext/github`: the upstream is asked for
     /// what follows. Where its answers name its own URLs (`Location`, `Content-Location`, `Link`),
-    /// they are made ours again.
+    /// they are made ours again, and so is the `Path` of its cookies; what begins with this part
+    /// already stays as it is. An upstream that is not `external` is told of it by `X-Forwarded-Prefix`.
+    /// One with `preserve_host` knows our name: of its URLs only paths are changed.
     pub strip_prefix: Option<PathTemplate>,
     /// Whether the same requests are asked of the upstream once.
     pub coalesce: Option<Coalesce>,

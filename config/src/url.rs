@@ -27,6 +27,11 @@ impl Url {
         if self.port == usual { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// Scheme, host and port alone.
+    pub fn origin(&self) -> String {
+        Self { path: String::new(), ..self.clone() }.to_string()
+    }
+
     /// The host, if it is an address and not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()

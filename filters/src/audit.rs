@@ -374,6 +374,7 @@ impl Line<'_> {
         self.maybe("would_deny", called.would_deny);
         self.addresses("resolved", &called.found);
         self.addresses("resolved_own", &called.own);
+        self.maybe("parent", called.parent.as_deref());
         if let Some(said) = &called.said {
             self.text("hello", said.name());
             if let Said::Hello(Some(server_name)) = said {

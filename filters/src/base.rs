@@ -27,6 +27,8 @@ pub struct Here<'a> {
     pub scheme: &'a str,
     /// Host and port, as the client wrote them.
     pub host: &'a str,
+    /// Whether the upstream is asked by that host, too. What it says of hosts is then right.
+    pub preserved: bool,
 }
 
 impl Base {
@@ -48,6 +50,11 @@ impl Base {
         self.cut == 0 && self.theirs.is_empty()
     }
 
+    /// What of our paths an upstream does not see, if anything.
+    pub fn prefix(&self) -> Option<&str> {
+        (!self.ours.is_empty()).then_some(&*self.ours)
+    }
+
     /// A path of ours, as the upstream is asked for it.
     pub fn theirs<'a>(&self, path: &'a NormalPath) -> Cow<'a, str> {
         let path = path.as_str();
@@ -66,6 +73,12 @@ impl Base {
     /// One of the upstream's own becomes ours, so that whoever follows it passes here again. One
     /// that leads elsewhere stays.
     pub fn ours(&self, reference: &str, target: &str, here: Here<'_>) -> Option<String> {
+        if self.has_our_prefix(reference) {
+            return None;
+        }
+        if here.preserved {
+            return self.our_path(reference);
+        }
         let asked = self.origin.join(target).ok()?;
         let meant = asked.join(reference.trim()).ok()?;
         let is_absolute = Url::parse(reference.trim()).is_ok();
@@ -90,7 +103,57 @@ impl Base {
         Some(ours)
     }
 
-    /// The same for every target of a `Link` header (RFC 8288 3): APIs name their next page there.
+    /// Whether an upstream that was told of our prefix has put it before a path of its own.
+    fn has_our_prefix(&self, path: &str) -> bool {
+        let rest = path.trim().strip_prefix(&*self.ours).filter(|_| !self.ours.is_empty());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+    }
+
+    /// A path of an upstream that knows our host, with what it does not see before it.
+    fn our_path(&self, reference: &str) -> Option<String> {
+        let path = reference.trim();
+        let is_path = path.starts_with('/') && !path.starts_with("//") && !path.starts_with("/\\");
+        if !is_path || self.ours.is_empty() && self.theirs.is_empty() {
+            return None;
+        }
+        let rest = path.strip_prefix(&*self.theirs)?;
+        let whole = rest.is_empty() || rest.starts_with(['/', '?', '#']);
+        whole.then(|| format!("{}{rest}", self.ours))
+    }
+
+    /// What a client should be told instead of a `Set-Cookie`, so that the cookie comes back here and to
+    /// nobody else. `None` if it can stay.
+    pub fn our_cookie(&self, cookie: &str) -> Option<String> {
+        // One with this name is for all paths, or browsers do not take it (RFC 6265bis 4.1.3.2).
+        if self.is_plain() || cookie.trim_start().to_ascii_lowercase().starts_with("__host-") {
+            return None;
+        }
+        let mut changed = false;
+        let parts: Vec<Cow<'_, str>> = cookie
+            .split(';')
+            .enumerate()
+            .map(|(index, part)| {
+                let ours = part.split_once('=').filter(|_| index > 0).and_then(|(name, path)| {
+                    let is_path = name.trim().eq_ignore_ascii_case("path");
+                    let path = path.trim();
+                    if !is_path || self.has_our_prefix(path) || !path.starts_with('/') {
+                        return None;
+                    }
+                    let below = path.strip_prefix(&*self.theirs);
+                    let below = below.filter(|rest| rest.is_empty() || rest.starts_with('/'));
+                    // What is above its base it may set for all of us at most.
+                    let ours = format!("{}{}", self.ours, below.unwrap_or_default());
+                    let ours = ours.trim_end_matches('/');
+                    Some(format!(" Path={}", if ours.is_empty() { "/" } else { ours }))
+                });
+                changed |= ours.is_some();
+                ours.map_or(Cow::Borrowed(part), Cow::Owned)
+            })
+            .collect();
+        changed.then(|| parts.join(";"))
+    }
+
+    /// What [`Base::ours`] says for every target of a `Link` header (RFC 8288 3): APIs name their next page there.
     pub fn our_links(&self, links: &str, target: &str, here: Here<'_>) -> Option<String> {
         let mut written = String::with_capacity(links.len() + 64);
         let (mut rest, mut changed, mut quoted) = (links, false, false);
@@ -129,7 +192,7 @@ impl Base {
 mod tests {
     use super::*;
 
-    const HERE: Here<'_> = Here { scheme: "https", host: "portal.example" };
+    const HERE: Here<'_> = Here { scheme: "https", host: "portal.example", preserved: false };
 
     fn base(url: &str, prefix: Option<&str>) -> Base {
         let prefix: Option<config::PathTemplate> = prefix.map(|prefix| prefix.parse().unwrap());
@@ -187,6 +250,59 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_that_knows_our_host_is_below_our_prefix() {
+        let here = Here { preserved: true, ..HERE };
+        let check = |base: &Base, reference: &str, expected: Option<&str>| {
+            assert_eq!(base.ours(reference, "/a/b", here).as_deref(), expected, "{reference}");
+        };
+        let portal = base("http://backstage:7007", Some("/backstage"));
+        check(&portal, "/", Some("/backstage/"));
+        check(&portal, "/login?next=/", Some("/backstage/login?next=/"));
+        check(&portal, "/backstages", Some("/backstage/backstages"));
+        for stays in [
+            "/backstage",
+            "/backstage/",
+            "/backstage/api/auth/x",
+            "/backstage?a=b",
+            "c",
+            "?page=2",
+            "//idp.example/x",
+            "/\\idp.example",
+            "https://portal.example/sso",
+            "https://idp.example/authorize",
+        ] {
+            check(&portal, stays, None);
+        }
+        check(&base("http://backstage:7007", None), "/x", None);
+        let based = base("http://backstage:7007/portal", Some("/backstage"));
+        check(&based, "/portal/x", Some("/backstage/x"));
+        check(&based, "/portals", None);
+    }
+
+    #[test]
+    fn a_cookie_comes_back_to_its_upstream_and_to_nobody_else() {
+        let portal = base("http://backstage:7007", Some("/backstage"));
+        let check = |base: &Base, cookie: &str, expected: Option<&str>| {
+            assert_eq!(base.our_cookie(cookie).as_deref(), expected, "{cookie}");
+        };
+        check(&portal, "a=b; Path=/; HttpOnly", Some("a=b; Path=/backstage; HttpOnly"));
+        check(&portal, "a=b;path=/api/auth", Some("a=b; Path=/backstage/api/auth"));
+        check(&portal, "path=/; secure", None);
+        check(&portal, "a=b", None);
+        check(&portal, "a=b; Path=/backstage/api/auth/github", None);
+        check(&portal, "a=b; Path=/backstage", None);
+        check(&portal, "a=b; Path=/backstages", Some("a=b; Path=/backstage/backstages"));
+        check(&portal, "__Host-a=b; Path=/; Secure", None);
+        check(&portal, "a=b; Path=api", None);
+        check(&portal, "a=b; Path", None);
+        check(&base("http://backstage:7007", None), "a=b; Path=/x", None);
+        let based = base("http://backstage:7007/portal", Some("/backstage"));
+        check(&based, "a=b; Path=/portal/x", Some("a=b; Path=/backstage/x"));
+        check(&based, "a=b; Path=/", Some("a=b; Path=/backstage"));
+        check(&base("http://a:1/v3", None), "a=b; Path=/v3/x", Some("a=b; Path=/x"));
+    }
+
+    #[test]
     fn every_target_of_a_link_becomes_ours_and_its_parameters_stay() {
         let github = base("https://api.github.com", Some("/ext/github"));
         let check = |links: &str, expected: Option<&str>| {
@@ -216,6 +332,7 @@ mod tests {
             let github = base("https://api.github.com/v3", Some("/ext/github"));
             let _ = github.our_links(&text, "/a", HERE);
             let _ = github.ours(&text, "/a?b", HERE);
+            let _ = github.our_cookie(&text);
         }
     }
 }

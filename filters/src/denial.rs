@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Label, Secret, target::TargetFault};
+use crate::{Label, Secret, addresses::OFTEN_MEANT, target::TargetFault};
 
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +117,14 @@ pub enum Denial {
     TunnelsExhausted { name: Label },
     /// The name of a called host has no address, or none in time.
     HostUnresolved { target: Label },
+    /// There is no connection to the proxy that stands between us and the internet.
+    ParentUnreachable { parent: Label },
+    /// That proxy says no.
+    ParentRefused { parent: Label, status: u16 },
+    /// That proxy answers with what no proxy does.
+    ParentMalformed { parent: Label },
+    /// That proxy does not answer in time.
+    ParentTimeout { parent: Label },
     /// The password is not that of the caller.
     PasswordWrong,
     /// Stagedoor itself failed. Never expected; the log has the reason.
@@ -254,6 +262,10 @@ impl Denial {
             Self::HelloTimeout => (S::REQUEST_TIMEOUT, "hello_timeout"),
             Self::TunnelsExhausted { .. } => (S::TOO_MANY_REQUESTS, "tunnels_exhausted"),
             Self::HostUnresolved { .. } => (S::BAD_GATEWAY, "host_unresolved"),
+            Self::ParentUnreachable { .. } => (S::BAD_GATEWAY, "parent_unreachable"),
+            Self::ParentRefused { .. } => (S::BAD_GATEWAY, "parent_refused"),
+            Self::ParentMalformed { .. } => (S::BAD_GATEWAY, "parent_malformed"),
+            Self::ParentTimeout { .. } => (S::GATEWAY_TIMEOUT, "parent_timeout"),
             Self::PasswordWrong => (S::UNAUTHORIZED, "password_wrong"),
             Self::Internal => (S::BAD_GATEWAY, "internal"),
         }
@@ -302,6 +314,8 @@ impl Denial {
                 | Self::ConnectTimeout { .. }
                 | Self::UpstreamTimeout { .. }
                 | Self::WholeTimeout { .. }
+                // As a proxy says that it cannot reach the host behind.
+                | Self::ParentRefused { status: 502..=504, .. }
         )
     }
 }
@@ -439,7 +453,14 @@ impl fmt::Display for Denial {
             }
             Self::HostRefused { target, .. } => write!(f, "no rule allows `{target}`"),
             Self::AddressRefused { target, address, class } => {
-                write!(f, "`{target}` has address {address}, which is {class}")
+                write!(f, "`{target}` has address {address}, which is {class}")?;
+                if !OFTEN_MEANT.contains(class) {
+                    return Ok(());
+                }
+                write!(
+                    f,
+                    "; if it is meant, write `egress.private: [{{host: \"{target}\", addresses: [\"{address}\"]}}]`"
+                )
             }
             Self::HelloRefused { target, why } => {
                 write!(f, "the first message of the tunnel to `{target}`: {why}")
@@ -447,6 +468,21 @@ impl fmt::Display for Denial {
             Self::HelloTimeout => write!(f, "the client said nothing in its tunnel"),
             Self::TunnelsExhausted { name } => write!(f, "`{name}` has too many tunnels at once"),
             Self::HostUnresolved { target } => write!(f, "`{target}` has no address"),
+            Self::ParentUnreachable { parent } => {
+                write!(f, "the parent proxy `{parent}` cannot be reached")
+            }
+            Self::ParentRefused { parent, status: 407 } => {
+                write!(f, "the parent proxy `{parent}` does not take our name and password (407)")
+            }
+            Self::ParentRefused { parent, status } => {
+                write!(f, "the parent proxy `{parent}` answers {status}")
+            }
+            Self::ParentMalformed { parent } => {
+                write!(f, "the parent proxy `{parent}` does not answer as a proxy does")
+            }
+            Self::ParentTimeout { parent } => {
+                write!(f, "the parent proxy `{parent}` did not answer in time")
+            }
             Self::PasswordWrong => write!(f, "the password is not that of the caller"),
             Self::Internal => write!(f, "something went wrong inside stagedoor"),
         }

@@ -174,6 +174,8 @@ pub struct Called {
     pub found: SmallVec<[IpAddr; 4]>,
     /// Those of them that are this machine's.
     pub own: SmallVec<[IpAddr; 1]>,
+    /// The proxy that it goes through, and that looks its name up.
+    pub parent: Option<Label>,
     /// What the client said first, if it had to be TLS.
     pub said: Option<Said>,
     /// Whether the client may have hidden the server's name within TLS.
@@ -212,6 +214,7 @@ impl Called {
             would_deny: None,
             found: SmallVec::new(),
             own: SmallVec::new(),
+            parent: None,
             said: None,
             encrypted_hello: false,
         }

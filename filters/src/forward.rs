@@ -140,6 +140,26 @@ pub fn choose(
     Ok(chosen)
 }
 
+/// Lets a call pass on to the proxy that stands between us and the internet. An address is judged as
+/// ever; a name is that proxy's to look up.
+///
+/// # Errors
+/// [`Denial::AddressRefused`] for an address that may not be called.
+pub fn pass_on(
+    policy: &Policy,
+    listener: usize,
+    parent: &Label,
+    own: &[IpAddr],
+    now: Now,
+    called: &mut Called,
+) -> Result<(), Denial> {
+    if let Host::Address(ip) = called.target.host {
+        choose(policy, listener, &[ip], own, now, called)?;
+    }
+    called.parent = Some(parent.clone());
+    Ok(())
+}
+
 /// Whether a tunnel to this target must carry TLS for its name.
 pub fn must_be_tls(policy: &Policy, target: &Target) -> bool {
     policy.egress.tls_ports.contains(&target.port)

@@ -480,7 +480,7 @@ impl Replay {
             // What was shown was refused; that the listener takes anybody says nothing about it.
             return Err(Why::NoCaller);
         }
-        if record.resolved.is_empty() {
+        if record.resolved.is_empty() && record.parent.is_none() {
             return match record.was() {
                 Was::Denied => {
                     Ok(Decided { exchange, denial: None, unjudged: Some("its addresses") })
@@ -494,7 +494,11 @@ impl Replay {
         let (found, own) = (ips(&record.resolved)?, ips(&record.resolved_own)?);
         let called = exchange.called.as_mut().expect("a decided call has a target");
         let mut unjudged = None;
-        let mut denial = forward::choose(&self.policy, listener, &found, &own, now, called).err();
+        let mut denial = match record.parent {
+            // Its name was looked up elsewhere.
+            Some(_) if found.is_empty() => None,
+            _ => forward::choose(&self.policy, listener, &found, &own, now, called).err(),
+        };
         if denial.is_none() && forward::must_be_tls(&self.policy, &target) {
             let peek = match record.hello.as_deref() {
                 _ if &*record.method != "CONNECT" => Some(Peek::NotTls),

@@ -13,7 +13,7 @@ use filters::guard::Guard;
 use parking_lot::Mutex;
 
 use self::known::{Confirmed, Held, Known};
-use crate::{clock, dial::Dial, metrics::Metrics};
+use crate::{clock, dial::Dial, metrics::Metrics, parent::Parents};
 
 pub use ask::token;
 
@@ -134,7 +134,14 @@ impl Control {
         let Some(control) = files.config.control.as_ref() else { return Ok(None) };
         let etag = self.known.lock().answer_to(files).and_then(|held| held.etag.clone());
         let guard = Arc::new(Guard::new(&files.config.egress));
-        let asked = ask::ask(control, etag.as_deref(), dial, &guard).await;
+        // Those of the files that name the source: the others may not be in force yet.
+        let asked = match Parents::of(&files.config) {
+            Ok(parents) => {
+                let dial = dial.through(Arc::new(parents));
+                ask::ask(control, etag.as_deref(), &dial, &guard).await
+            }
+            Err(cause) => Err(cause),
+        };
         let now = clock::now();
         let confirmed = Confirmed { at: now, before: Duration::ZERO };
         self.known.lock().asked = Some(now.elapsed);

@@ -31,6 +31,7 @@ use crate::{
     dial::Dial,
     fetch::{self, Place},
     metrics::Metrics,
+    parent::Parents,
 };
 
 pub(crate) use secret::line;
@@ -51,6 +52,8 @@ struct Credential {
     /// What its CA file held.
     ca: Option<Vec<u8>>,
     guard: Arc<Guard>,
+    /// What was on the way then.
+    parents: Arc<Parents>,
     means: Means,
 }
 
@@ -181,6 +184,7 @@ impl Credential {
             && last.secret == secret
             && last.ca == ca
             && last.guard == *guard
+            && last.parents == dial.parents()
         {
             return Ok(Arc::clone(last));
         }
@@ -227,7 +231,8 @@ impl Credential {
             }
         };
         let guard = Arc::clone(guard);
-        Ok(Arc::new(Self { written: written.clone(), secret, ca, guard, means }))
+        let parents = dial.parents();
+        Ok(Arc::new(Self { written: written.clone(), secret, ca, guard, parents, means }))
     }
 }
 

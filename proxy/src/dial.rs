@@ -1,5 +1,7 @@
 //! Names to addresses: the only way this program finds whom to connect to.
 
+mod hosts;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -7,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use filters::{
     Denial,
     guard::Guard,
@@ -20,20 +23,33 @@ use hickory_resolver::{
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::clock;
+use self::hosts::Hosts;
+use crate::{
+    clock,
+    parent::{self, Parents},
+};
 
 /// Looks names up, both families, and connects.
 #[derive(Clone, Default)]
-pub struct Dial(Arc<Inner>);
+pub struct Dial {
+    inner: Arc<Inner>,
+    /// What stands between us and the internet.
+    parents: Arc<ArcSwapOption<Parents>>,
+}
 
 #[derive(Default)]
 struct Inner {
     /// Whom to ask; the system's if there are none.
     name_servers: Vec<SocketAddr>,
     resolver: OnceLock<Option<TokioResolver>>,
-    /// For names that somebody else chose.
-    outward: OnceLock<Option<TokioResolver>>,
+    hosts: Hosts,
     own: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dial")
+    }
 }
 
 /// A name has no address.
@@ -50,6 +66,9 @@ pub enum Unreachable {
     /// The name has no address.
     #[error(transparent)]
     Unresolved(Unresolved),
+    /// The proxy that it is behind is not to be had.
+    #[error(transparent)]
+    Parent(parent::Fault),
     /// None of its addresses may be dialled.
     #[error("{0}")]
     Refused(Box<Denial>),
@@ -70,7 +89,25 @@ impl Dial {
     /// Asks these servers instead of the system's.
     pub fn asking(name_servers: &[SocketAddr]) -> Self {
         let name_servers = name_servers.to_vec();
-        Self(Arc::new(Inner { name_servers, ..Inner::default() }))
+        let inner = Arc::new(Inner { name_servers, ..Inner::default() });
+        Self { inner, parents: Arc::default() }
+    }
+
+    /// The same, through these proxies, whatever others who have this one go through later.
+    #[must_use]
+    pub fn through(&self, parents: Arc<Parents>) -> Self {
+        let parents = Arc::new(ArcSwapOption::from(Some(parents)));
+        Self { inner: Arc::clone(&self.inner), parents }
+    }
+
+    /// From now on everybody who has this one goes through these proxies.
+    pub fn use_parents(&self, parents: &Arc<Parents>) {
+        self.parents.store(Some(Arc::clone(parents)));
+    }
+
+    /// The proxies that stand between us and the internet.
+    pub(crate) fn parents(&self) -> Arc<Parents> {
+        self.parents.load_full().unwrap_or_default()
     }
 
     /// All addresses of a host, each with the port.
@@ -87,21 +124,17 @@ impl Dial {
             return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
         }
         let unresolved = |cause: String| Unresolved { host: host.to_owned(), cause };
-        let inner = &*self.0;
-        let resolver = inner.resolver.get_or_init(|| inner.resolver(ResolveHosts::Auto));
-        let found = ask(resolver.as_ref(), host).await.map_err(unresolved)?;
+        let found = self.inner.find(host, host).await.map_err(unresolved)?;
         Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
     /// All addresses of a whole name, for whoever is going to look at their class. No search domain
-    /// is added, and a name of this machine's own is none.
+    /// is added.
     ///
     /// # Errors
     /// If there is none, or none in time.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        let inner = &*self.0;
-        let resolver = inner.outward.get_or_init(|| inner.resolver(ResolveHosts::Never));
-        let found = ask(resolver.as_ref(), &format!("{name}.")).await;
+        let found = self.inner.find(name, &format!("{name}.")).await;
         found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
     }
 
@@ -159,7 +192,7 @@ impl Dial {
 
     /// The addresses of this machine, as they were a moment ago.
     pub fn own_addresses(&self) -> Arc<[IpAddr]> {
-        let mut own = self.0.own.lock();
+        let mut own = self.inner.own.lock();
         if let Some((seen, addresses)) = &*own
             && seen.elapsed() < OWN_FOR
         {
@@ -173,12 +206,22 @@ impl Dial {
 }
 
 impl Inner {
-    fn resolver(&self, hosts_file: ResolveHosts) -> Option<TokioResolver> {
+    /// What the hosts file says of a name, or else what name servers answer to `question`.
+    async fn find(&self, name: &str, question: &str) -> Result<Vec<IpAddr>, String> {
+        if let Some(found) = self.hosts.addresses(name) {
+            return Ok(found);
+        }
+        let resolver = self.resolver.get_or_init(|| self.resolver());
+        ask(resolver.as_ref(), question).await
+    }
+
+    fn resolver(&self) -> Option<TokioResolver> {
         let mut builder = self.builder()?;
         let options = builder.options_mut();
         // Whoever judges addresses must see all of them.
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = hosts_file;
+        // It would be read once, and that by a program that runs for months: see `hosts`.
+        options.use_hosts_file = ResolveHosts::Never;
         builder.build().ok()
     }
 

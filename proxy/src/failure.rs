@@ -3,7 +3,7 @@
 use filters::{Denial, Label};
 use pingora::{Error, ErrorSource, ErrorType as E};
 
-use crate::request::caused_by;
+use crate::{parent::Fault, request::caused_by};
 
 /// What ended an exchange. `None` if the client went away: nobody was denied.
 pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
@@ -18,6 +18,9 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
             // An error of HTTP/2 is also how a client says that it wants no answer any more.
             _ => None,
         };
+    }
+    if let Some(fault) = error.root_cause().downcast_ref::<Fault>() {
+        return Some(fault.clone().denial());
     }
     Some(match error.etype() {
         E::ConnectTimedout | E::TLSHandshakeTimedout => Denial::ConnectTimeout { upstream },

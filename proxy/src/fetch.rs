@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use filters::{Denial, guard::Guard, target::Target};
+use filters::{addresses::AddressClass, guard::Guard, target::Target};
 use http::{HeaderMap, HeaderValue, header};
 use rustls::client::WantsClientCert;
 
 use crate::{
     clock,
-    dial::{Dial, Unreachable},
+    dial::Dial,
+    parent::{Parent, with_parent},
 };
 
 /// Nobody waits longer than this for an issuer.
@@ -43,6 +44,7 @@ impl Allowance {
 pub(crate) struct Place {
     host: String,
     port: u16,
+    tls: bool,
     inside: bool,
 }
 
@@ -55,7 +57,7 @@ impl Place {
             || !name.contains('.')
             || name.ends_with(".svc")
             || name.ends_with(".cluster.local");
-        Self { host: name.to_owned(), port: url.port, inside }
+        Self { host: name.to_owned(), port: url.port, tls: url.tls, inside }
     }
 
     /// Where somebody else said, who was asked at `asked`. It is no further inside than that.
@@ -68,26 +70,44 @@ impl Place {
         let host = read.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
         let port = read.port_or_known_default().ok_or_else(wrong)?;
         let inside = asked.inside && host == asked.host;
-        Ok(Self { host, port, inside })
+        let tls = read.scheme() == "https";
+        Ok(Self { host, port, tls, inside })
     }
 }
 
-/// Finds the addresses of one place, and of no other.
+impl Place {
+    /// The proxy on the way there. What is inside has none on its way.
+    pub(crate) fn parent(&self, dial: &Dial) -> Option<Arc<Parent>> {
+        let public = |ip| AddressClass::of(ip) == AddressClass::Public;
+        if self.inside && !self.host.parse().is_ok_and(public) {
+            return None;
+        }
+        dial.parents().on_the_way_to(&self.host, self.port, self.tls).cloned()
+    }
+}
+
+/// Finds the addresses of one place, and of no other. Behind a proxy that is the proxy.
 struct Bound {
     dial: Dial,
     guard: Arc<Guard>,
     place: Place,
+    parent: Option<Arc<Parent>>,
 }
 
 impl reqwest::dns::Resolve for Bound {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let Self { dial, guard, place } = self;
+        let Self { dial, guard, place, parent } = self;
         let (dial, guard, place) = (dial.clone(), Arc::clone(guard), place.clone());
+        let parent = parent.clone();
         Box::pin(async move {
-            if name.as_str() != place.host {
+            let expected = parent.as_ref().map_or(&place.host, |parent| &parent.url.host);
+            if name.as_str() != expected {
                 return Err(format!("`{}` was not to be asked", name.as_str()).into());
             }
-            let found = addresses(&dial, &guard, &place).await?;
+            let found = match &parent {
+                Some(parent) => parent.addresses(&dial).await?,
+                None => addresses(&dial, &guard, &place).await?,
+            };
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());
             Ok(found)
         })
@@ -103,19 +123,22 @@ pub(crate) async fn addresses(
     if place.inside {
         return dial.addresses(&place.host, place.port).await.map_err(|error| error.to_string());
     }
-    dial.vetted(&place.host, place.port, guard).await.map_err(advised)
+    dial.vetted(&place.host, place.port, guard).await.map_err(|error| error.to_string())
 }
 
-/// What a place may not be, and what to write if it is meant.
-fn advised(unreachable: Unreachable) -> String {
-    match &unreachable {
-        Unreachable::Refused(denial) => match &**denial {
-            Denial::AddressRefused { target, address, .. } => format!(
-                "{unreachable}; if it is meant, write `egress.private: [{{host: \"{target}\", addresses: [\"{address}\"]}}]`"
-            ),
-            _ => unreachable.to_string(),
-        },
-        Unreachable::Unresolved(_) => unreachable.to_string(),
+/// Asks at one place, and knows what is on the way there.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    dial: Dial,
+    place: Place,
+    parent: Option<Arc<Parent>>,
+}
+
+impl std::ops::Deref for Client {
+    type Target = reqwest::Client;
+    fn deref(&self) -> &reqwest::Client {
+        &self.http
     }
 }
 
@@ -125,29 +148,51 @@ pub(crate) fn client(
     guard: &Arc<Guard>,
     place: &Place,
     ca: Option<&Path>,
-) -> Result<reqwest::Client, String> {
-    builder(dial, guard, place, ca)?.build().map_err(|error| error.to_string())
+) -> Result<Client, String> {
+    client_of(dial, guard, place, ca, |builder| builder)
 }
 
 /// The same, for whoever asks more often and keeps connections.
-pub(crate) fn builder(
+pub(crate) fn client_of(
     dial: &Dial,
     guard: &Arc<Guard>,
     place: &Place,
     ca: Option<&Path>,
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<Client, String> {
+    let parent = place.parent(dial);
+    let builder = builder(dial, guard, place, ca, parent.as_ref())?;
+    let http = change(builder).build().map_err(|error| error.to_string())?;
+    Ok(Client { http, dial: dial.clone(), place: place.clone(), parent })
+}
+
+fn builder(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+    parent: Option<&Arc<Parent>>,
 ) -> Result<reqwest::ClientBuilder, String> {
     if let (Ok(ip), false) = (place.host.parse::<IpAddr>(), place.inside) {
         // A literal address is not looked up.
         let target = SocketAddr::new(ip, place.port).to_string();
         let target = Target::of_connect(target.as_bytes()).map_err(|_| "it is no address")?;
         let vetted = guard.vet(&target, &[ip], &dial.own_addresses(), clock::now());
-        vetted.map_err(|denial| advised(Unreachable::Refused(Box::new(denial))))?;
+        vetted.map_err(|denial| denial.to_string())?;
     }
-    let bound = Bound { dial: dial.clone(), guard: Arc::clone(guard), place: place.clone() };
-    let tls = tls(ca)?;
+    let bound = Bound {
+        dial: dial.clone(),
+        guard: Arc::clone(guard),
+        place: place.clone(),
+        parent: parent.cloned(),
+    };
+    let tls = match parent.filter(|parent| parent.url.tls) {
+        Some(parent) => with_parent(parent, ca)?,
+        None => tls(ca)?,
+    };
     // A request that wants something else says so in its place.
     let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
-    Ok(reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .default_headers(HeaderMap::from_iter([accept]))
         .use_preconfigured_tls(tls)
         .dns_resolver(Arc::new(bound))
@@ -156,7 +201,14 @@ pub(crate) fn builder(
         .connect_timeout(PATIENCE)
         .timeout(PATIENCE)
         .pool_max_idle_per_host(0)
-        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION"))))
+        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")));
+    let Some(parent) = parent else { return Ok(builder) };
+    let mut proxy =
+        reqwest::Proxy::all(parent.url.to_string()).map_err(|error| error.to_string())?;
+    if let Some(authorization) = parent.authorization() {
+        proxy = proxy.custom_http_auth(authorization);
+    }
+    Ok(builder.proxy(proxy))
 }
 
 /// Believes whom these CAs (or the system's) vouch for.
@@ -168,14 +220,19 @@ pub(crate) fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
 pub(crate) fn believing(
     ca: Option<&Path>,
 ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>, String> {
-    let roots = match ca {
-        Some(file) => certs::roots(file).map_err(|error| error.to_string())?,
-        None => system_roots(),
-    };
+    let roots = roots(ca)?;
     let builder = rustls::ClientConfig::builder_with_provider(certs::provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     Ok(builder.with_root_certificates(roots))
+}
+
+/// These CAs, or the system's.
+pub(crate) fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, String> {
+    match ca {
+        Some(file) => certs::roots(file).map_err(|error| error.to_string()),
+        None => Ok(system_roots()),
+    }
 }
 
 fn system_roots() -> rustls::RootCertStore {
@@ -184,12 +241,47 @@ fn system_roots() -> rustls::RootCertStore {
     roots
 }
 
-/// Sends a request to `url`.
-pub(crate) async fn send(
-    request: reqwest::RequestBuilder,
-    url: &str,
-) -> Result<reqwest::Response, String> {
-    request.send().await.map_err(|error| format!("cannot get `{url}`: {}", root(&error)))
+impl Client {
+    /// Sends a request to `url`.
+    pub(crate) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: &str,
+    ) -> Result<reqwest::Response, String> {
+        match request.send().await {
+            Ok(answer) if answer.status() == 407 && self.parent.is_some() => {
+                Err(format!("cannot get `{url}`: {}", self.refused(407)))
+            }
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(format!("cannot get `{url}`: {}", self.cause(&error).await)),
+        }
+    }
+
+    /// Why nothing was got. A library says of a proxy only that it said no: ask once more, and hear.
+    pub(crate) async fn cause(&self, error: &reqwest::Error) -> String {
+        let Some(parent) = self.parent.as_ref().filter(|_| error.is_connect()) else {
+            return root(error);
+        };
+        let place = (&*self.place.host, self.place.port);
+        if !self.place.tls {
+            return format!("the parent proxy `{}`: {}", parent.name, root(error));
+        }
+        match parent.tunnel(&self.dial, place, PATIENCE).await {
+            Err(fault) => fault.to_string(),
+            Ok(_) => format!("through the parent proxy `{}`: {}", parent.name, root(error)),
+        }
+    }
+
+    /// Whether a proxy is on the way.
+    pub(crate) fn is_behind_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    /// What is said of a status that the parent proxy itself answered with.
+    pub(crate) fn refused(&self, status: u16) -> String {
+        let name = self.parent.as_ref().map_or("?", |parent| parent.name.as_str());
+        format!("the parent proxy `{name}` answers {status}")
+    }
 }
 
 /// What is at the root of an error.

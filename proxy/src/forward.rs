@@ -22,6 +22,7 @@ use crate::{
     clock,
     live::{Live, Stage},
     metrics::Counted,
+    parent::Parent,
     request::RequestId,
 };
 
@@ -63,19 +64,27 @@ struct Ended<'a> {
     cut: bool,
 }
 
+/// How a call gets to where it wants to go.
+enum Way {
+    /// To one of these addresses.
+    To(Vec<SocketAddr>),
+    /// Through a proxy that looks the name up.
+    Through(Arc<Parent>),
+}
+
 /// More than this cannot be lacking for one call.
 const LACKS_MAX: usize = 6;
 
 impl Forward {
-    /// Whether the call may go out, and to which addresses.
+    /// Whether the call may go out, and how. `secure` is one that asks for a tunnel.
     async fn admit(
         &self,
         live: &Live,
-        target: &Target,
+        (target, secure): (&Target, bool),
         shown: &Shown<'_>,
         now: Now,
         exchange: &mut Exchange,
-    ) -> Result<Vec<SocketAddr>, Denial> {
+    ) -> Result<Way, Denial> {
         let call = Call {
             listener: self.listener,
             peer: shown.peer,
@@ -97,6 +106,13 @@ impl Forward {
             decided = forward::decide(policy, state, &call, clock::now(), exchange);
         }
         decided?;
+        let parent = live.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
+        if let Some(parent) = parent {
+            let called = exchange.called.as_mut().expect("a call that was admitted has a target");
+            let own = self.stage.dial.own_addresses();
+            forward::pass_on(policy, self.listener, &parent.name, &own, clock::now(), called)?;
+            return Ok(Way::Through(Arc::clone(parent)));
+        }
         let found = match &target.host {
             Host::Address(ip) => vec![*ip],
             Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {
@@ -108,7 +124,7 @@ impl Forward {
         let own = self.stage.dial.own_addresses();
         // The addresses that passed are the ones dialled: a name could change in between.
         let chosen = forward::choose(policy, self.listener, &found, &own, clock::now(), called)?;
-        Ok(chosen.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
+        Ok(Way::To(chosen.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect()))
     }
 
     /// Puts a call on record and counts it.

@@ -146,6 +146,14 @@ fn request(upstream: &Upstream, path: &str, is_h2: bool) -> pingora::Result<Requ
         request.insert_header(header::HOST, upstream.host.clone())?;
         request.insert_header(header::CONNECTION, "close")?;
     }
+    if let Some(parent) = upstream.parent.as_ref().filter(|_| !url.tls) {
+        // A proxy is asked for the URL.
+        let whole = format!("http://{}{}", url.authority(), request.uri.path());
+        request.set_raw_path(whole.as_bytes())?;
+        if let Some(login) = parent.authorization() {
+            request.insert_header(header::PROXY_AUTHORIZATION, login)?;
+        }
+    }
     request.insert_header(header::ACCEPT, "*/*")?;
     request.insert_header(header::USER_AGENT, USER_AGENT)?;
     Ok(request)

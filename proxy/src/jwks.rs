@@ -310,7 +310,7 @@ impl Fetcher {
         guard: &Arc<Guard>,
         issuer: &Issuer,
         place: &Place,
-    ) -> Result<reqwest::Client, String> {
+    ) -> Result<fetch::Client, String> {
         fetch::client(&self.dial, guard, place, issuer.keys.ca.as_deref().map(PathBuf::as_path))
     }
 }
@@ -366,16 +366,12 @@ pub fn set(file: &Path) -> Result<KeySet, LoadError> {
 }
 
 /// The body of a 200, up to a limit.
-async fn get(
-    client: &reqwest::Client,
-    url: &str,
-    token: Option<&Secret>,
-) -> Result<Vec<u8>, String> {
+async fn get(client: &fetch::Client, url: &str, token: Option<&Secret>) -> Result<Vec<u8>, String> {
     let mut request = client.get(url);
     if let Some(token) = token {
         request = request.bearer_auth(token.expose());
     }
-    let answer = fetch::send(request, url).await?;
+    let answer = client.send(request, url).await?;
     if answer.status() != 200 {
         return Err(format!("`{url}` answers {}", answer.status().as_u16()));
     }

@@ -27,6 +27,7 @@ use crate::{
     jwks::Fetcher,
     lasting::Lasting,
     metrics::{Counts, Metrics},
+    parent::Parents,
     seen::Seen,
     store::Store,
     upstreams::Upstreams,
@@ -42,6 +43,8 @@ pub struct Live {
     pub credentials: Credentials,
     /// How often each.
     pub counts: Counts,
+    /// The proxies that stand between us and the internet.
+    pub parents: Arc<Parents>,
     /// The passwords of callers on forward listeners.
     pub passwords: Vec<(Label, Secret)>,
     /// What the operator wrote, with what the control source says, as far as it is in force.

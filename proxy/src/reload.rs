@@ -15,6 +15,7 @@ use crate::{
     jwks,
     live::{Live, ReloadResult, Stage},
     metrics::{Counts, Metrics},
+    parent::Parents,
     restart,
     seen::Seen,
     tls,
@@ -112,7 +113,9 @@ pub fn make(
     metrics: &Arc<Metrics>,
     last: Option<&Credentials>,
 ) -> Result<Live, Vec<String>> {
-    let upstreams = Upstreams::new(&loaded.config)
+    let parents = Arc::new(Parents::of(&loaded.config).map_err(|error| vec![error])?);
+    let dial = &dial.through(Arc::clone(&parents));
+    let upstreams = Upstreams::new(&loaded.config, dial)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>());
     let credentials = Credentials::new(&loaded.config, dial, metrics, last);
     let (upstreams, credentials) = match (upstreams, credentials) {
@@ -126,7 +129,17 @@ pub fn make(
     let counts = Counts::new(&policy, &loaded.config);
     let passwords = passwords(&loaded.config)?;
     let needs_restart = Vec::new();
-    Ok(Live { policy, upstreams, credentials, counts, passwords, loaded, files, needs_restart })
+    Ok(Live {
+        policy,
+        upstreams,
+        credentials,
+        counts,
+        parents,
+        passwords,
+        loaded,
+        files,
+        needs_restart,
+    })
 }
 
 /// The passwords of callers on forward listeners.
@@ -286,6 +299,7 @@ impl Stage {
         });
         live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health).await;
         let config = &live.loaded.config;
+        self.use_parents(&live.parents);
         let mut failures = self.swap_certificates(config);
         // Before they are needed; those of the last config are told apart.
         failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
@@ -302,6 +316,16 @@ impl Stage {
         let sources = jwks::sources(config);
         self.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)
+    }
+
+    /// From now on everybody goes out through these proxies. Tells which, if they are others than
+    /// before.
+    pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
+        if *self.dial.parents() != **parents {
+            parents.tell();
+        }
+        self.dial.use_parents(parents);
+        self.shipping.use_parents(parents);
     }
 
     /// Believes these passwords and no others.

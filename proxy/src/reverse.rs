@@ -31,6 +31,7 @@ use crate::{
     flights::{Answer, Capture, Lead},
     front::UnderWay,
     live::{Live, Stage},
+    parent,
     request::{RequestId, caused_by},
     store::Claim,
     unattended,
@@ -267,6 +268,10 @@ impl ProxyHttp for Reverse {
                 ctx.outcome = Some(Outcome::Failure);
                 Err(ctx.deny(Denial::UpstreamUnreachable { upstream: route.upstream.clone() }))
             }
+            Err(Unreachable::Parent(fault)) => {
+                tracing::warn!(upstream = %route.upstream, %fault);
+                Err(ctx.deny(fault.denial()))
+            }
             // Our refusal, and so no failure of its own.
             Err(Unreachable::Refused(denial)) => {
                 tracing::warn!(upstream = %route.upstream, %denial);
@@ -284,13 +289,16 @@ impl ProxyHttp for Reverse {
         mut error: Box<Error>,
     ) -> Box<Error> {
         ctx.fault = Fault::Connect;
+        // No failure of the upstream: no breaker hears of it.
+        let parent = error.root_cause().downcast_ref::<parent::Fault>();
+        let of_parent = parent.is_some_and(|fault| !fault.is_of_target());
         // The breaker hears of it when no address is left.
         self.judge(ctx, Outcome::Failure, clock::now());
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
         let others =
             upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.pool.len().min(3));
         let at_once = others && !ctx.is_late();
-        error.set_retry(at_once || self.again(session, ctx, None));
+        error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
         error
     }
 

@@ -96,6 +96,10 @@ fn named(config: &config::Config) -> Vec<PathBuf> {
         files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
     }
     files.extend(config.egress.callers.values().map(|caller| caller.password_file.value.clone()));
+    if let Some(parent) = &config.egress.parent {
+        let named = [&parent.password_file, &parent.ca];
+        files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
+    }
     for credential in config.credentials.values() {
         let named = [credential.secret_file(), credential.ca.as_ref()];
         files.extend(named.into_iter().flatten().map(|file| file.value.clone()));

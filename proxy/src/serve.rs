@@ -115,6 +115,8 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         digest: live.policy.digest.to_string(),
         messages,
     };
+    live.parents.tell();
+    dial.use_parents(&live.parents);
     let stage = Arc::new(Stage {
         live: ArcSwap::from_pointee(live),
         fetcher: Fetcher::new(

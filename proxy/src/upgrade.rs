@@ -35,6 +35,8 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
+use crate::parent::{Connection, Tunnelling};
+
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
 #[derive(Clone, Debug, Default)]
@@ -54,10 +56,21 @@ impl Answered {
 
 /// Makes `peer` connect in the way that upgrades need.
 pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
+    decorate_through(peer, timeouts, answered, None);
+}
+
+/// The same for an upstream that may be behind a proxy.
+pub(crate) fn decorate_through(
+    peer: &mut HttpPeer,
+    timeouts: &Timeouts,
+    answered: &Answered,
+    through: Option<Tunnelling>,
+) {
     peer.options.custom_l4 = Some(Arc::new(Patiently {
         connect_timeout: timeouts.connect,
         answer_timeout: timeouts.upgrade,
         answered: answered.clone(),
+        through,
     }));
 }
 
@@ -66,14 +79,12 @@ struct Patiently {
     connect_timeout: Duration,
     answer_timeout: Duration,
     answered: Answered,
+    /// The proxy that the upstream is behind.
+    through: Option<Tunnelling>,
 }
 
-#[async_trait]
-impl Connect for Patiently {
-    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::ConnectNoRoute, "not an internet address");
-        };
+impl Patiently {
+    async fn directly(&self, address: &std::net::SocketAddr) -> Result<TcpStream> {
         #[expect(clippy::disallowed_methods, reason = "the address was resolved in `dial`")]
         let connected = timeout(self.connect_timeout, TcpStream::connect(address)).await;
         let tcp = match connected {
@@ -86,6 +97,20 @@ impl Connect for Patiently {
         };
         // Small frames must not wait for each other.
         let _ = tcp.set_nodelay(true);
+        Ok(tcp)
+    }
+}
+
+#[async_trait]
+impl Connect for Patiently {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let tcp = match (&self.through, address.as_inet()) {
+            (Some(through), _) => through.tunnel(address, self.connect_timeout).await?,
+            (None, Some(address)) => self.directly(address).await?.into(),
+            (None, None) => {
+                return Error::e_explain(ErrorType::ConnectNoRoute, "not an internet address");
+            }
+        };
         let patient = Patient {
             tcp,
             asked: false,
@@ -99,7 +124,7 @@ impl Connect for Patiently {
 /// Says "not yet" once before every real read.
 #[derive(Debug)]
 struct Patient {
-    tcp: TcpStream,
+    tcp: Connection,
     asked: bool,
     answered: Answered,
     patience: Option<Pin<Box<Sleep>>>,

@@ -29,6 +29,7 @@ pub use crate::dial::Unreachable;
 use crate::{
     dial::{Dial, Unresolved},
     live::Stage,
+    parent::{Parent, Tunnelling},
     upgrade::Answered,
 };
 
@@ -45,8 +46,10 @@ pub struct Upstream {
     pub host: HeaderValue,
     /// Makes idempotency keys the caller's own, if they are to be.
     pub idempotency: Option<Scope>,
-    /// Its addresses.
+    /// Its addresses; those of the proxy that it is behind, if there is one.
     pub pool: Pool,
+    /// The proxy that it is behind.
+    pub(crate) parent: Option<Arc<Parent>>,
     template: HttpPeer,
 }
 
@@ -93,10 +96,10 @@ impl Upstreams {
     ///
     /// # Errors
     /// Every file that cannot be used.
-    pub fn new(written: &config::Config) -> Result<Self, Vec<LoadError>> {
+    pub fn new(written: &config::Config, dial: &Dial) -> Result<Self, Vec<LoadError>> {
         let (mut all, mut errors) = (HashMap::new(), Vec::new());
         for (name, upstream) in &written.upstreams {
-            match Upstream::new(name.into(), upstream) {
+            match Upstream::new(name.into(), upstream, dial) {
                 Ok(upstream) => _ = all.insert(Label::from(name), Arc::new(upstream)),
                 Err(error) => errors.push(error),
             }
@@ -122,6 +125,9 @@ impl Upstreams {
                 Err(Unreachable::Unresolved(error)) => {
                     tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
                 }
+                Err(Unreachable::Parent(fault)) => {
+                    tracing::warn!(upstream = %name, %fault, "keeping the addresses known so far");
+                }
                 Err(Unreachable::Refused(denial)) => {
                     tracing::warn!(upstream = %name, %denial, "it has no address any more");
                 }
@@ -143,14 +149,32 @@ pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
 }
 
 impl Upstream {
-    fn new(name: Label, written: &config::Upstream) -> Result<Self, LoadError> {
+    fn new(name: Label, written: &config::Upstream, dial: &Dial) -> Result<Self, LoadError> {
         let url = &written.url;
+        let parents = dial.parents();
+        let parent = parents.on_the_way_to(&url.host, url.port, url.tls);
+        let parent = parent.filter(|_| written.external).cloned();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut template = HttpPeer::new(nowhere, url.tls, url.host.clone());
+        let mut template = match &parent {
+            // It is asked for URLs, and they for us.
+            Some(parent) if !url.tls => parent.template()?,
+            _ => HttpPeer::new(nowhere, url.tls, url.host.clone()),
+        };
         // Pingora's pool does not tell connections of another CA apart: we do.
         let mut pool = DefaultHasher::new();
         serde_json::to_string(&written.tls).expect("a config is data").hash(&mut pool);
         (url.to_string(), written.http as u8).hash(&mut pool);
+        if let Some(parent) = &parent {
+            parent.url.to_string().hash(&mut pool);
+            parent.ca.as_ref().map(|ca| certs::ca_certificates(ca)).transpose()?.hash(&mut pool);
+            if url.tls {
+                template.options.custom_l4 = Some(Arc::new(Tunnelling {
+                    parent: Arc::clone(parent),
+                    dial: dial.clone(),
+                    host: (url.host.clone(), url.port),
+                }));
+            }
+        }
         if let Some(ca) = &written.tls.ca {
             let cas = certs::ca_certificates(ca)?;
             cas.hash(&mut pool);
@@ -171,12 +195,16 @@ impl Upstream {
             }
             config::HttpVersion::H2 => template.options.set_http_version(2, 2),
         }
+        if parent.is_some() && !url.tls {
+            template.options.set_http_version(1, 1);
+        }
         template.options.max_h2_streams = 100;
         template.options.idle_timeout = Some(*written.idle_timeout);
         Ok(Self {
             host: HeaderValue::from_str(&url.authority()).expect("a URL's host is plain"),
             template,
             pool: Pool::default(),
+            parent,
             idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
             name,
@@ -190,7 +218,12 @@ impl Upstream {
         health: &Health,
     ) -> Result<(), Unreachable> {
         let url = &self.written.url;
-        let found = if self.written.external {
+        let found = if let Some(parent) = &self.parent {
+            if url.ip().is_some() {
+                dial.vetted(&url.host, url.port, guard).await?;
+            }
+            parent.addresses(dial).await.map_err(Unreachable::Parent)
+        } else if self.written.external {
             dial.vetted(&url.host, url.port, guard).await.inspect_err(|unreachable| {
                 // What may not be dialled any more is not, also if it could be before.
                 if matches!(unreachable, Unreachable::Refused(_)) {
@@ -252,7 +285,13 @@ impl Upstream {
         if let Some(answered) = &attempt.upgrade {
             options.set_http_version(1, 1);
             peer.group_key ^= 2;
-            crate::upgrade::decorate(&mut peer, timeouts, answered);
+            let through = self.parent.as_ref().filter(|_| self.written.url.tls);
+            let through = through.map(|parent| Tunnelling {
+                parent: Arc::clone(parent),
+                dial: stage.dial.clone(),
+                host: (self.written.url.host.clone(), self.written.url.port),
+            });
+            crate::upgrade::decorate_through(&mut peer, timeouts, answered, through);
         }
         Ok(peer)
     }

@@ -2,7 +2,7 @@
 
 {{/*
 Where Stagedoor connects to by its config, as a list in JSON of {host, port}: upstreams, issuers, where tokens are
-asked for, the control source, the store, and what egress rules name. Port 0 is any.
+asked for, the control source, the store, the parent proxy, and what egress rules name. Port 0 is any.
 */}}
 {{- define "stagedoor.destinations" -}}
 {{- $c := .Values.config -}}
@@ -21,6 +21,7 @@ asked for, the control source, the store, and what egress rules name. Port 0 is 
 {{- if eq $k.kind "github_app" -}}{{- $urls = append $urls ($k.api | default "https://api.github.com") -}}{{- end -}}
 {{- end -}}
 {{- with $c.control -}}{{- $urls = append $urls .url -}}{{- end -}}
+{{- with ($c.egress | default dict).parent -}}{{- $urls = append $urls .url -}}{{- end -}}
 {{- range ($c.store | default dict).addresses -}}{{- $urls = append $urls (printf "https://%s" .) -}}{{- end -}}
 {{- $all := list -}}
 {{- range $urls -}}

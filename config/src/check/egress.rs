@@ -2,13 +2,15 @@
 
 use super::Findings;
 use crate::{
-    Config, Destination, HostRule, Listener, ListenerKind, Located, Place,
+    Config, Destination, HostPorts, HostRule, Listener, ListenerKind, Located, Place,
+    PrivateAddresses,
     rentable::{Names, names_below},
     shipped_hosts,
 };
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let egress = &config.egress;
+    parent(config, found);
     listeners(config, found);
     workspaces(config, found);
     rules(config, found);
@@ -16,6 +18,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         rentable(host, &host.place, found);
     }
     for private in &egress.private {
+        never_matches(config, private, found);
         if private.addresses.is_empty() {
             found
                 .problem(&private.place, "`addresses` is empty; write for example `[10.2.0.0/16]`");
@@ -31,6 +34,70 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     for port in egress.tls_ports.iter().filter(|port| **port == 0) {
         found.problem(&Place::default(), format!("`egress.tls_ports`: `{port}` is not a port"));
     }
+}
+
+fn parent(config: &Config, found: &mut Findings) {
+    let Some(parent) = &config.egress.parent else { return };
+    let (place, url) = (&parent.place, &parent.url);
+    if !url.path.is_empty() {
+        found.problem(&url.place, format!("a parent proxy has no path; write `{}`", url.origin()));
+    }
+    let name = parent.username.as_deref();
+    if name.is_some() != parent.password_file.is_some() {
+        found.problem(place, "`parent` needs both `username` and `password_file`, or neither");
+    }
+    // RFC 7617 2: the first colon ends the name.
+    if name.is_some_and(|name| {
+        name.is_empty() || name.contains(':') || name.contains(char::is_control)
+    }) {
+        found.problem(place, "`parent.username` is empty, or has a colon or a control character");
+    }
+    if parent.ca.is_some() && !url.tls {
+        found.problem(place, "`parent` has `ca` but its url is `http://`; write `https://`");
+    }
+    if name.is_some() && !url.tls && url.ip().is_none_or(|ip| !ip.is_loopback()) {
+        found.warning(
+            place,
+            "the parent proxy is shown its password in the clear; write `https://` if it has it",
+        );
+    }
+    if let Some(name) = config.leads_back(url) {
+        found.problem(
+            &url.place,
+            format!("`{}` is listener `{name}`: every call would come back; write where the parent proxy is", **url),
+        );
+    }
+}
+
+/// A port that no rule allows, of a host that rules allow on others, is most likely a slip.
+fn never_matches(config: &Config, private: &Located<PrivateAddresses>, found: &mut Findings) {
+    let (egress, host) = (&config.egress, &private.host.value);
+    if host.every_port || found.cuts.touch(&["egress"]) || found.cuts.touch(&["upstreams"]) {
+        return;
+    }
+    let shipped = shipped_hosts();
+    let called = egress.rules.iter().flat_map(|rule| egress.hosts_of(rule, &shipped));
+    let mut ports: Vec<u16> =
+        called.filter(|called| host.shares_host_with(called)).map(|called| called.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let asked = config.upstreams.values().any(|upstream| {
+        let url = &upstream.url;
+        let named = HostRule { host: url.host.clone(), subdomains: false, port: url.port };
+        upstream.external && host.shares_host_with(&named)
+    });
+    if ports.is_empty() || ports.contains(&host.rule.port) || asked {
+        return;
+    }
+    let bare = HostPorts { every_port: true, ..host.clone() };
+    let ports: Vec<String> = ports.iter().map(|port| format!("`{port}`")).collect();
+    found.warning(
+        &private.host.place,
+        format!(
+            "rules allow calls of `{bare}` on {}, so `{host}` matches none; write `host: {bare}`, which is all of them",
+            ports.join(", ")
+        ),
+    );
 }
 
 fn listeners(config: &Config, found: &mut Findings) {

@@ -81,8 +81,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     let (options, name) = (&route.options, &route.name);
     let mut problem = |message: String| found.problem(&route.place, message);
     if let Some(prefix) = &options.strip_prefix {
-        let text = |segment: &Segment| matches!(segment, Segment::Text(_));
-        if prefix.open_ended || prefix.segments.is_empty() || !prefix.segments.iter().all(text) {
+        if !prefix.is_plain() {
             problem(format!(
                 "`strip_prefix` of route `{name}` is no plain path; write for example `/ext/github`"
             ));

@@ -58,6 +58,20 @@ fn the_way_out_is_checked_as_a_whole() {
         "egress: {rules: [{name: a, to: [github]}], private: [{host: a.example.com, addresses: [0.0.0.0/0]}]}\n",
         &["s.yaml:4:54: `0.0.0.0/0` would open every network; name the host's own"],
     );
+    let private = |host: &str| {
+        format!(
+            "egress: {{rules: [{{name: a, to: ['argocd.test:8443', 'argocd.test:80']}}], private: [{{host: '{host}', addresses: [127.0.0.1/32]}}]}}\n"
+        )
+    };
+    check(&private("argocd.test"), &[]);
+    check(&private("argocd.test:8443"), &[]);
+    check(&private("idp.test:443"), &[]);
+    check(
+        &private("argocd.test:443"),
+        &[
+            "s.yaml:4:91: rules allow calls of `argocd.test` on `80`, `8443`, so `argocd.test:443` matches none; write `host: argocd.test`, which is all of them",
+        ],
+    );
     check(
         "egress: {rules: [{name: a, to: [github], expires: soon}]}\n",
         &["s.yaml:4:51: `soon` is not a date; write `2026-12-01` or `2026-12-01T09:00:00Z`"],

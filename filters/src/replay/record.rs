@@ -67,6 +67,8 @@ pub struct Record<'a> {
     #[serde(borrow)]
     pub resolved_own: Vec<Text<'a>>,
     #[serde(borrow)]
+    pub parent: Option<Text<'a>>,
+    #[serde(borrow)]
     pub hello: Option<Text<'a>>,
     #[serde(borrow)]
     pub server_name: Option<Text<'a>>,

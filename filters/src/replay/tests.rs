@@ -131,6 +131,11 @@ fn a_call_is_judged_by_all_that_its_name_resolved_to_and_what_it_said() {
         r#","resolved":["8.8.8.8"],"hello":"tls","server_name":"other.example""#,
         Ok("hello_refused"),
     );
+    check(&format!(r#","parent":"proxy.corp:8080"{hello}"#), Ok("ok"));
+    check(
+        &format!(r#","parent":"proxy.corp:8080","resolved":["10.0.0.1"]{hello}"#),
+        Ok("address_refused"),
+    );
     check(r#","resolved":["8.8.8.8"],"hello":"not_tls""#, Ok("hello_refused"));
     check(r#","resolved":["8.8.8.8"]"#, Err(Why::Hello));
     check(r#","resolved":["8.8.8.8"],"decision":"deny","code":"connect_timeout""#, Ok("ok"));

@@ -254,7 +254,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
                     format!("egress.private: add {{host: '{target}', addresses: [{net}]}}"),
                     move |config| {
                         config.egress.private.push(Located::nowhere(config::PrivateAddresses {
-                            host: Located::nowhere(host.clone()),
+                            host: Located::nowhere(host.clone().into()),
                             addresses: vec![net],
                             owner: None,
                             reason: None,

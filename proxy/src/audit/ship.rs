@@ -31,13 +31,14 @@ use self::{
     source::{Record, Source},
     way::{Answer, Way},
 };
-use crate::{clock, dial::Dial};
+use crate::{clock, dial::Dial, parent::Parents};
 
 pub use self::cursor::oldest_needed;
 pub(crate) use self::{secrets::Secrets, told::Told};
 
 /// Ships until it is stopped.
 pub struct Shipping {
+    dial: Dial,
     told: Vec<Arc<Told>>,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -79,12 +80,14 @@ impl Shipping {
     /// Which of the files that they name cannot be used.
     pub fn start(config: &config::Config) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let mut this = Self { told: Vec::new(), stop, thread: Mutex::default() };
-        let Some(folder) = &config.audit.folder else { return Ok(this) };
-        let names: Vec<&str> = config.audit.ship.keys().map(|name| &**name).collect();
-        cursor::park(folder, &names)?;
         // One of its own, so that nobody else waits for what is looked up here.
         let dial = Dial::asking(&config.process.name_servers);
+        let mut this = Self { dial, told: Vec::new(), stop, thread: Mutex::default() };
+        let Some(folder) = &config.audit.folder else { return Ok(this) };
+        let parents = Parents::of(config).map_err(|cause| anyhow::anyhow!("{cause}"))?;
+        this.use_parents(&Arc::new(parents));
+        let names: Vec<&str> = config.audit.ship.keys().map(|name| &**name).collect();
+        cursor::park(folder, &names)?;
         let guard = Arc::new(Guard::new(&config.egress));
         let mut sinks = Vec::new();
         for (name, written) in &config.audit.ship {
@@ -96,7 +99,12 @@ impl Shipping {
                 batch_max: usize::try_from(written.batch_max.value).unwrap_or(usize::MAX),
                 pace: *written.pace.value,
                 kept: Kept::new(folder, name),
-                way: Way::new(written.value.clone(), dial.clone(), Arc::clone(&guard), secrets),
+                way: Way::new(
+                    written.value.clone(),
+                    this.dial.clone(),
+                    Arc::clone(&guard),
+                    secrets,
+                ),
                 told,
                 stop: stopped.clone(),
                 failed: 0,
@@ -110,6 +118,11 @@ impl Shipping {
             this.thread = Mutex::new(Some(thread));
         }
         Ok(this)
+    }
+
+    /// From now on records go through these proxies, where they are on the way.
+    pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
+        self.dial.use_parents(parents);
     }
 
     /// What an operator may know of each sink.

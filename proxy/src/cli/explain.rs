@@ -16,7 +16,7 @@ use filters::{
     target::{Host, Target},
 };
 
-use crate::{clock, dial::Dial, jwks::Fetcher, metrics::Metrics, reload};
+use crate::{clock, dial::Dial, jwks::Fetcher, metrics::Metrics, parent::Parents, reload};
 
 /// Tell what would happen to a request, step by step. Exit code 1 if it would be denied.
 ///
@@ -140,7 +140,9 @@ impl Explain {
         if exchange.lack.is_some() {
             // As the running proxy would: fetch what is lacking, and ask again.
             let metrics = Arc::new(Metrics::new(&loaded.config));
-            let fetcher = Fetcher::new(Dial::default(), Arc::clone(&state), metrics, None);
+            let dial = Dial::asking(&loaded.config.process.name_servers);
+            dial.use_parents(&Arc::new(Parents::of(&loaded.config)?));
+            let fetcher = Fetcher::new(dial, Arc::clone(&state), metrics, None);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
             while let Some(lack) = exchange.lack.take() {
@@ -184,6 +186,8 @@ impl Explain {
         let mut exchange = Exchange { supposed: self.supposed(), ..Exchange::default() };
         let mut found = Vec::new();
         let dial = Dial::asking(&loaded.config.process.name_servers);
+        let parents = Parents::of(&loaded.config)?;
+        let mut through = None;
         let decided = Target::of_connect(target.as_bytes())
             .map_err(Denial::TargetInvalid)
             .and_then(|target| {
@@ -195,6 +199,20 @@ impl Explain {
                     target: &target,
                 };
                 forward::decide(policy, state, &call, clock::now(), &mut exchange)?;
+                let secure = policy.egress.tls_ports.contains(&target.port) || target.port != 80;
+                let called = exchange.called.as_mut().expect("a decided call has a target");
+                through = parents.on_the_way_to(&target.host.to_string(), target.port, secure);
+                if let Some(parent) = through {
+                    let own = dial.own_addresses();
+                    return forward::pass_on(
+                        policy,
+                        listener,
+                        &parent.name,
+                        &own,
+                        clock::now(),
+                        called,
+                    );
+                }
                 found = match &target.host {
                     Host::Address(ip) => vec![*ip],
                     Host::Name(name) => {
@@ -209,6 +227,12 @@ impl Explain {
                 let own = dial.own_addresses();
                 forward::choose(policy, listener, &found, &own, clock::now(), called).map(drop)
             });
+        if let Some(parent) = through {
+            println!(
+                "{:<12} {}, which looks the name up: its addresses are not judged here",
+                "parent", parent.url
+            );
+        }
         for ip in &found {
             println!("{:<12} {ip}, {}", "address", AddressClass::of(*ip).name());
         }

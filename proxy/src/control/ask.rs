@@ -44,7 +44,7 @@ async fn answer(
     if let Some(etag) = etag {
         request = request.header(header::IF_NONE_MATCH, etag);
     }
-    let answer = fetch::send(request, &url).await?;
+    let answer = client.send(request, &url).await?;
     match answer.status().as_u16() {
         200 => {
             let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());

@@ -7,7 +7,7 @@ use crate::{clock, fetch};
 
 /// A client of an issuer.
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: fetch::Client,
     url: String,
     id: String,
     secret: Secret,
@@ -23,11 +23,7 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(
-        written: &config::Credential,
-        secret: &Secret,
-        http: reqwest::Client,
-    ) -> Self {
+    pub(super) fn new(written: &config::Credential, secret: &Secret, http: fetch::Client) -> Self {
         let url = written.token_url.as_ref().expect("a config that is valid has it");
         Self {
             http,
@@ -56,7 +52,7 @@ impl Client {
             }
         }
         let asked = clock::now();
-        let answer = fetch::send(request.form(&form), &self.url).await?;
+        let answer = self.http.send(request.form(&form), &self.url).await?;
         let status = answer.status().as_u16();
         let body = fetch::body(answer, &self.url).await?;
         Ok(Answer { status, body, asked })

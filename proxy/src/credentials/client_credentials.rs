@@ -3,6 +3,7 @@
 use filters::Secret;
 
 use super::{answer, client::Client, token::Token};
+use crate::fetch;
 
 /// A client that asks for tokens of its own.
 pub(super) struct ClientCredentials {
@@ -12,11 +13,7 @@ pub(super) struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    pub(super) fn new(
-        written: &config::Credential,
-        secret: &Secret,
-        http: reqwest::Client,
-    ) -> Self {
+    pub(super) fn new(written: &config::Credential, secret: &Secret, http: fetch::Client) -> Self {
         Self {
             client: Client::new(written, secret, http),
             scopes: written.scopes.join(" "),

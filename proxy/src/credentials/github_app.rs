@@ -14,7 +14,7 @@ use crate::{clock, fetch};
 
 /// An app that asks for tokens of one installation.
 pub(super) struct GithubApp {
-    http: reqwest::Client,
+    http: fetch::Client,
     url: String,
     app_id: String,
     signer: Box<dyn Signer>,
@@ -37,7 +37,7 @@ impl GithubApp {
     pub(super) fn new(
         written: &config::Credential,
         secret: &Secret,
-        http: reqwest::Client,
+        http: fetch::Client,
     ) -> Result<Self, String> {
         let api = written.api.as_ref().map_or_else(api, |api| api.value.clone());
         let installation = written.installation_id.unwrap_or_default();
@@ -67,7 +67,7 @@ impl GithubApp {
             .header(header::ACCEPT, "application/vnd.github+json")
             .header("x-github-api-version", VERSION)
             .json(&self.body);
-        let answer = fetch::send(request, url).await?;
+        let answer = self.http.send(request, url).await?;
         let status = answer.status().as_u16();
         let body = fetch::body(answer, url).await?;
         token(status, &body, asked).map_err(|why| format!("`{url}` {why}"))

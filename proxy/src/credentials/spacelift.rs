@@ -8,7 +8,7 @@ use crate::{clock, fetch};
 
 /// An API key of Spacelift's.
 pub(super) struct ApiKey {
-    http: reqwest::Client,
+    http: fetch::Client,
     url: String,
     id: String,
     secret: Secret,
@@ -21,11 +21,7 @@ const LIFETIME_SECONDS: u64 = 60;
 const MUTATION: &str = "mutation StagedoorToken($id: ID!, $secret: String!) { apiKeyUser(id: $id, secret: $secret) { jwt validUntil } }";
 
 impl ApiKey {
-    pub(super) fn new(
-        written: &config::Credential,
-        secret: &Secret,
-        http: reqwest::Client,
-    ) -> Self {
+    pub(super) fn new(written: &config::Credential, secret: &Secret, http: fetch::Client) -> Self {
         let url = written.token_url.as_ref().expect("a config that is valid has it").to_string();
         let id = written.key_id.clone().unwrap_or_default();
         Self { http, url, id, secret: secret.clone() }
@@ -36,7 +32,7 @@ impl ApiKey {
         let asked = clock::now();
         let request = self.http.post(&self.url);
         let request = request.json(&json!({"query": MUTATION, "variables": variables}));
-        let answer = fetch::send(request, &self.url).await?;
+        let answer = self.http.send(request, &self.url).await?;
         let status = answer.status().as_u16();
         let body = fetch::body(answer, &self.url).await?;
         let wrong = |why: &str| format!("`{}` {why}", self.url);

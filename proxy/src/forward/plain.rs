@@ -21,13 +21,14 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{Ended, Forward, Shown, tunnel::proxy_status};
+use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
 use crate::{
     answer, clock, failure,
     front::UnderWay,
     heads,
     lasting::Place,
     live::Live,
+    parent::{Fault, Parent},
     request::{RequestId, X_REQUEST_ID, facts_of, peer, trace_id},
 };
 
@@ -50,6 +51,8 @@ pub struct Ctx {
     denial: Option<Denial>,
     target: Option<(Target, Vec<u8>)>,
     addresses: Vec<SocketAddr>,
+    /// The proxy that they are of, if the call goes through one.
+    parent: Option<Arc<Parent>>,
     /// How many of them could not be connected to.
     failed: usize,
     address: Option<SocketAddr>,
@@ -77,6 +80,10 @@ const FOR_US: [HeaderName; 3] = [
     HeaderName::from_static("keep-alive"),
 ];
 
+/// What a proxy behind us tells us and nobody before us (RFC 9110 11.7).
+const OF_PARENT: [HeaderName; 2] =
+    [header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
+
 #[async_trait]
 impl ProxyHttp for Plain {
     type CTX = Ctx;
@@ -91,6 +98,7 @@ impl ProxyHttp for Plain {
             denial: None,
             target: None,
             addresses: Vec::new(),
+            parent: None,
             failed: 0,
             address: None,
             bytes_in: 0,
@@ -124,7 +132,10 @@ impl ProxyHttp for Plain {
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let address = *ctx.addresses.get(ctx.failed).expect("an admitted call has an address");
         ctx.address = Some(address);
-        let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
+        let mut peer = match &ctx.parent {
+            Some(parent) => Box::new(parent.peer(address)?),
+            None => Box::new(HttpPeer::new(address, false, String::new())),
+        };
         let egress = &ctx.live.loaded.config.egress;
         // Each has its part of the time, as in `Dial::connect`.
         let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
@@ -148,12 +159,21 @@ impl ProxyHttp for Plain {
         let host = HeaderValue::from_str(&host_of(target)).expect("a target is plain");
         let uri = std::str::from_utf8(path).ok().and_then(|path| path.parse().ok());
         let uri = uri.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
+        let login = ctx.parent.as_ref().and_then(|parent| parent.authorization());
         heads::edit_request(request, |parts| {
             for name in &FOR_US {
                 parts.headers.remove(name);
             }
             parts.headers.insert(header::HOST, host);
+            if let Some(login) = login {
+                parts.headers.insert(header::PROXY_AUTHORIZATION, login);
+            }
         });
+        if ctx.parent.is_some() {
+            // A proxy is asked for the URL, in the one form that was judged.
+            let url = [format!("http://{target}").as_bytes(), path].concat();
+            return request.set_raw_path(&url);
+        }
         // What came is kept as the URL it was: the server is asked for a path.
         request.set_uri(uri);
         Ok(())
@@ -184,6 +204,17 @@ impl ProxyHttp for Plain {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(parent) = &ctx.parent {
+            // It asks us who we are, not the client.
+            if response.status == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                ctx.denial =
+                    Some(Denial::ParentRefused { parent: parent.name.clone(), status: 407 });
+                return Err(Error::new(ErrorType::Custom("denied")));
+            }
+            for name in &OF_PARENT {
+                response.remove_header(name);
+            }
+        }
         ctx.status = response.status.as_u16();
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
         if self.forward.stage.drain.is_draining() {
@@ -238,6 +269,10 @@ impl ProxyHttp for Plain {
         let called = ctx.exchange.called.as_ref().map(|called| called.target.to_string());
         let upstream = Label::lossy(&called.unwrap_or_default());
         let denial = ctx.denial.take().or_else(|| failure::denial_of(error, upstream));
+        let denial = match &ctx.parent {
+            Some(parent) => denial.map(|denial| parent.instead_of(denial)),
+            None => denial,
+        };
         let Some(denial) = denial else {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
@@ -350,10 +385,17 @@ impl Plain {
         };
         let live = Arc::clone(&ctx.live);
         let admitted =
-            self.forward.admit(&live, &target, &shown, ctx.began, &mut ctx.exchange).await;
+            self.forward.admit(&live, (&target, false), &shown, ctx.began, &mut ctx.exchange).await;
         let plain_to_tls = forward::must_be_tls(&live.policy, &target);
         ctx.target = Some((target, path));
-        ctx.addresses = admitted?;
+        match admitted? {
+            Way::To(addresses) => ctx.addresses = addresses,
+            Way::Through(parent) => {
+                let found = parent.addresses(&self.forward.stage.dial).await;
+                ctx.addresses = found.map_err(Fault::denial)?;
+                ctx.parent = Some(parent);
+            }
+        }
         if plain_to_tls {
             let called = ctx.exchange.called.as_mut().expect("an admitted call has a target");
             forward::hello(&live.policy, self.forward.listener, &Peek::NotTls, called)?;

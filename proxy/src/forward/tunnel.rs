@@ -18,12 +18,11 @@ use http::StatusCode;
 use pingora::{protocols::Stream, server::ShutdownWatch};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{sleep, timeout},
 };
 
 use super::{
-    Ended, Forward, Shown,
+    Ended, Forward, Shown, Way,
     copy::{Moved, both_ways},
 };
 use crate::{
@@ -31,6 +30,7 @@ use crate::{
     clock,
     front::{Asked, Tunnel},
     live::Live,
+    parent::Connection,
     request::{RequestId, trace_of},
     tls::TlsFacts,
 };
@@ -115,7 +115,7 @@ impl Forward {
         peer: std::net::IpAddr,
         began: filters::Now,
         exchange: &mut Exchange,
-    ) -> Result<(TcpStream, SocketAddr), Denial> {
+    ) -> Result<(Connection, SocketAddr), Denial> {
         let target = Target::of_connect(head.target()).map_err(Denial::TargetInvalid)?;
         // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
         let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
@@ -123,11 +123,22 @@ impl Forward {
         let facts = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
         let certificate = facts.and_then(|facts| facts.certificate.as_ref());
         let shown = Shown { peer, certificate, authorization: &authorization };
-        let addresses = self.admit(live, &target, &shown, began, exchange).await?;
+        let way = self.admit(live, (&target, true), &shown, began, exchange).await?;
         let patience = *live.loaded.config.egress.connect_timeout;
+        let addresses = match way {
+            Way::To(addresses) => addresses,
+            Way::Through(parent) => {
+                let host = target.host.to_string();
+                let opened = parent.tunnel(&self.stage.dial, (&host, target.port), patience).await;
+                return opened.map_err(|fault| {
+                    tracing::debug!(%fault, target = %target, "no tunnel through the parent proxy");
+                    fault.denial()
+                });
+            }
+        };
         let upstream = || Label::lossy(&target.to_string());
         match self.stage.dial.connect(&addresses, patience).await {
-            Ok(connected) => Ok(connected),
+            Ok((stream, address)) => Ok((stream.into(), address)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(Denial::ConnectTimeout { upstream: upstream() })
             }
@@ -145,7 +156,7 @@ impl Forward {
         &self,
         live: &Arc<Live>,
         client: &mut Stream,
-        mut server: TcpStream,
+        mut server: Connection,
         mut ahead: Vec<u8>,
         moved: &Moved,
         exchange: &mut Exchange,

@@ -37,6 +37,14 @@ impl Reverse {
         if status < 200 && status != 101 {
             return Ok(());
         }
+        let upstream = ctx.live.upstreams.get(&route.upstream);
+        if status == 407
+            && let Some(parent) = upstream.and_then(|upstream| upstream.parent.as_ref())
+        {
+            // It asks us who we are, not the client.
+            let parent = parent.name.clone();
+            return Err(ctx.deny(Denial::ParentRefused { parent, status }));
+        }
         ctx.status = status;
         ctx.answered.note();
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
@@ -89,6 +97,8 @@ impl Reverse {
             }
             if route.external {
                 headers.remove(header::SET_COOKIE);
+            } else if !route.base.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
             }
             if let Some(here) = &here {
                 relocate(headers, &route, &target, here.borrowed());
@@ -127,9 +137,6 @@ impl Reverse {
     fn here(&self, session: &Session, response: &ResponseHeader, ctx: &Ctx) -> Option<HereOwned> {
         let names_some = REFERENCES.iter().any(|name| response.headers.contains_key(name));
         let upstream = ctx.live.upstreams.get(&ctx.upstream()).filter(|_| names_some)?;
-        if upstream.written.preserve_host {
-            return None;
-        }
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
         let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;
@@ -137,7 +144,8 @@ impl Reverse {
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
         let tls = proto.map_or(self.tls, |proto| proto == "https");
         let host = std::str::from_utf8(head.host?).ok()?.to_owned();
-        Some(HereOwned { scheme: if tls { "https" } else { "http" }, host })
+        let preserved = upstream.written.preserve_host;
+        Some(HereOwned { scheme: if tls { "https" } else { "http" }, host, preserved })
     }
 }
 
@@ -147,29 +155,35 @@ const REFERENCES: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION,
 struct HereOwned {
     scheme: &'static str,
     host: String,
+    preserved: bool,
 }
 
 impl HereOwned {
     fn borrowed(&self) -> Here<'_> {
-        Here { scheme: self.scheme, host: &self.host }
+        Here { scheme: self.scheme, host: &self.host, preserved: self.preserved }
     }
 }
 
 /// Makes the upstream's own URLs ours, so that whoever follows them passes here again.
 fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>) {
-    for name in REFERENCES {
-        let changed = headers.get_all(&name).iter().map(|value| {
-            let ours = value.to_str().ok().and_then(|text| match name {
-                header::LINK => route.base.our_links(text, target, here),
-                _ => route.base.ours(text, target, here),
-            });
-            ours.and_then(|ours| HeaderValue::from_str(&ours).ok()).unwrap_or_else(|| value.clone())
+    for name in &REFERENCES {
+        change(headers, name, |text| match *name {
+            header::LINK => route.base.our_links(text, target, here),
+            _ => route.base.ours(text, target, here),
         });
-        let changed: Vec<HeaderValue> = changed.collect();
-        headers.remove(&name);
-        for value in changed {
-            headers.append(name.clone(), value);
-        }
+    }
+}
+
+/// Puts other values in the place of those of a header that `other` has some for.
+fn change(headers: &mut HeaderMap, name: &HeaderName, other: impl Fn(&str) -> Option<String>) {
+    let changed = headers.get_all(name).iter().map(|value| {
+        let other = value.to_str().ok().and_then(&other);
+        other.and_then(|text| HeaderValue::from_str(&text).ok()).unwrap_or_else(|| value.clone())
+    });
+    let changed: Vec<HeaderValue> = changed.collect();
+    headers.remove(name);
+    for value in changed {
+        headers.append(name.clone(), value);
     }
 }
 

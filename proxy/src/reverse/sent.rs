@@ -12,6 +12,7 @@ use crate::{
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 impl Reverse {
     pub(super) fn edit_sent(
@@ -31,7 +32,7 @@ impl Reverse {
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
         let upstream = upstream.expect("a policy names known upstreams");
         let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
-        heads::edit_request(request, |parts| {
+        let edited: Result<()> = heads::edit_request(request, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(12);
             let sender = if believed { Sender::TrustedProxy } else { Sender::Stranger };
@@ -53,6 +54,14 @@ impl Reverse {
                 if let Some(host) = &host {
                     headers.insert(X_FORWARDED_HOST, host.clone());
                 }
+                if let Some(ours) = route.base.prefix() {
+                    // A proxy before us may have cut off a part, too.
+                    let before = headers.get(X_FORWARDED_PREFIX).and_then(|v| v.to_str().ok());
+                    let whole = format!("{}{ours}", before.unwrap_or("").trim_end_matches('/'));
+                    if let Ok(whole) = HeaderValue::from_str(&whole) {
+                        headers.insert(X_FORWARDED_PREFIX, whole);
+                    }
+                }
             }
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             let kept = host.filter(|_| upstream.written.preserve_host);
@@ -68,12 +77,24 @@ impl Reverse {
             if let Some(target) = &ctx.edits.target {
                 parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
             }
+            let parent = upstream.parent.as_ref().filter(|_| !upstream.written.url.tls);
+            if let Some(login) = parent.and_then(|parent| parent.authorization()) {
+                parts.headers.insert(header::PROXY_AUTHORIZATION, login);
+            }
             // Last: nothing may say anything beside it.
             if let Some(credential) = &ctx.exchange.credential {
                 let shown = ctx.shown.as_ref().expect("request_filter fetched it");
                 credential.show(&mut parts.headers, shown.value());
             }
             Ok(())
-        })
+        });
+        edited?;
+        if upstream.parent.is_none() || upstream.written.url.tls {
+            return Ok(());
+        }
+        // A proxy is asked for the URL.
+        let url = format!("http://{}", upstream.written.url.authority());
+        let url = [url.as_bytes(), request.raw_path()].concat();
+        request.set_raw_path(&url)
     }
 }

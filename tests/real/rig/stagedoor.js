@@ -11,6 +11,9 @@ const { start } = require('./process');
 exports.binary = process.env.STAGEDOOR_BIN
   ?? path.join(__dirname, '../../../target/debug/stagedoor');
 
+/** The environment of a machine that has no proxy on its way out, whatever this one has. */
+exports.unproxied = () => Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(https?|no|all)_proxy$/i.test(name)));
+
 /** The segments of an audit folder, the oldest first. */
 exports.segments = (folder) => fs.readdirSync(folder).sort()
   .filter((name) => /^audit-.*\.jsonl(\.zst)?$/.test(name)).map((name) => path.join(folder, name));
@@ -39,7 +42,7 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, ho
   ].join('\n'));
   write(await config(ports, folder));
   const [command, ...words] = [...under, exports.binary, 'run', '-c', file, ...args];
-  const program = start(command, words, { env: { ...process.env, ...env } });
+  const program = start(command, words, { env: { ...exports.unproxied(), ...env } });
   const admin = (where, options) => fetch(`http://${host}:${ports.admin}${where}`, options);
   await until('the proxy', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });

@@ -6,12 +6,12 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::way::host_name;
+use crate::parent::Connection as Way;
 
 /// A message that is longer is not sent: receivers cut it.
 const MESSAGE_MAX: usize = 64 << 10;
@@ -19,12 +19,12 @@ const MESSAGE_MAX: usize = 64 << 10;
 const FACILITY: u8 = 13;
 
 /// A connection to a receiver.
-pub(super) struct Connection(TlsStream<TcpStream>);
+pub(super) struct Connection(TlsStream<Way>);
 
 impl Connection {
     /// Greets the receiver, which proves that it is `host`.
     pub(super) async fn open(
-        stream: TcpStream,
+        stream: Way,
         host: &str,
         tls: rustls::ClientConfig,
     ) -> io::Result<Self> {

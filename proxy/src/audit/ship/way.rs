@@ -17,6 +17,7 @@ use crate::{
     clock,
     dial::Dial,
     fetch::{self, Place},
+    parent::Parents,
 };
 
 /// What came of sending a batch.
@@ -40,7 +41,9 @@ pub(super) struct Way {
     secrets: Secrets,
     /// Why the last secrets are still in use.
     kept: Option<String>,
-    client: Option<reqwest::Client>,
+    client: Option<fetch::Client>,
+    /// What is on the way, as the client knows it.
+    parents: Arc<Parents>,
     /// Whom a connection believes.
     tls: Option<rustls::ClientConfig>,
     connection: Option<syslog::Connection>,
@@ -57,7 +60,8 @@ impl Way {
         secrets: Secrets,
     ) -> Self {
         let (kept, client, tls, connection) = Default::default();
-        Self { written, dial, guard, secrets, kept, client, tls, connection }
+        let parents = dial.parents();
+        Self { written, dial, guard, secrets, kept, client, parents, tls, connection }
     }
 
     /// Whether a batch counts as taken only once the next was, for want of an answer.
@@ -102,6 +106,10 @@ impl Way {
 
     /// Takes secrets over that have changed. Of those that cannot be used the last stay.
     async fn reread(&mut self) {
+        let parents = self.dial.parents();
+        if *parents != *self.parents {
+            (self.parents, self.client, self.connection) = (parents, None, None);
+        }
         let written = self.written.clone();
         let read = tokio::task::spawn_blocking(move || Secrets::read(&written)).await;
         let Ok(read) = read else { return };
@@ -149,9 +157,18 @@ impl Way {
         // `send` knows how long all of it may take.
         let request = client.post(&address).headers(headers).timeout(WAIT_MAX).body(body);
         let answer = request.send().await;
-        let answer = answer
-            .map_err(|error| format!("cannot post to `{address}`: {}", fetch::root(&error)))?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let cause = client.cause(&error).await;
+                return Err(format!("cannot post to `{address}`: {cause}"));
+            }
+        };
         let status = answer.status();
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && client.is_behind_parent() {
+            let cause = client.refused(status.as_u16());
+            return Err(format!("cannot post to `{address}`: {cause}"));
+        }
         let wait = retry_after(answer.headers());
         // Read, so that the connection can be used again.
         let body = fetch::body(answer, &address).await.unwrap_or_default();
@@ -191,9 +208,19 @@ impl Way {
                     path: String::new(),
                 };
                 let place = Place::declared(&url);
-                let found = fetch::addresses(&self.dial, &self.guard, &place).await?;
-                let stream = self.dial.connect(&found, *self.written.timeout.value).await;
-                let (stream, _) = stream.map_err(|error| wrong(&error))?;
+                let patience = *self.written.timeout.value;
+                let stream = match place.parent(&self.dial) {
+                    Some(parent) => {
+                        let host = (&*address.host, address.port);
+                        let tunnel = parent.tunnel(&self.dial, host, patience).await;
+                        tunnel.map_err(|fault| wrong(&fault))?.0
+                    }
+                    None => {
+                        let found = fetch::addresses(&self.dial, &self.guard, &place).await?;
+                        let stream = self.dial.connect(&found, patience).await;
+                        stream.map_err(|error| wrong(&error))?.0.into()
+                    }
+                };
                 let tls = match &self.tls {
                     Some(tls) => tls.clone(),
                     None => {
@@ -264,10 +291,10 @@ fn client(
     guard: &Arc<Guard>,
     url: &config::Url,
     ca: Option<&Path>,
-) -> Result<reqwest::Client, String> {
-    let builder = fetch::builder(dial, guard, &Place::declared(url), ca)?;
-    let builder = builder.pool_max_idle_per_host(1).pool_idle_timeout(Duration::from_secs(30));
-    builder.build().map_err(|error| error.to_string())
+) -> Result<fetch::Client, String> {
+    fetch::client_of(dial, guard, &Place::declared(url), ca, |builder| {
+        builder.pool_max_idle_per_host(1).pool_idle_timeout(Duration::from_secs(30))
+    })
 }
 
 /// How long a receiver wants to be left alone (RFC 9110 10.2.3).

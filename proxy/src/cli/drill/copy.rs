@@ -62,6 +62,10 @@ impl PrivateCopy {
         limits::replace(&mut config, place.shared.as_ref(), &mut notes);
         let admin = config.listeners[ADMIN].address;
         audit(&mut config, place, &mut notes).map_err(told)?;
+        config.egress.parent_from_environment = false;
+        if config.egress.parent.take().is_some() {
+            notes.push("there is no parent proxy: stand-ins are reached directly".to_owned());
+        }
         let process = &mut config.process;
         process.upgrade_socket = None;
         process.drain_delay = config::Duration::from_secs(0);

@@ -30,7 +30,7 @@ pub(super) fn replace(
 /// What lets a host be where its stand-in is.
 fn at_home(host: HostRule) -> Located<PrivateAddresses> {
     Located::nowhere(PrivateAddresses {
-        host: Located::nowhere(host),
+        host: Located::nowhere(host.into()),
         addresses: vec![std::net::IpAddr::V4(names::HOME).into()],
         owner: None,
         reason: None,
@@ -182,7 +182,7 @@ fn egress(
         }
     }
     for own in &mut egress.private {
-        moved(&mut own.value.host.value);
+        moved(&mut own.value.host.value.rule);
     }
 }
 
