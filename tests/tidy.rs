@@ -75,6 +75,29 @@ fn only_explain_supposes_a_caller() {
 }
 
 #[test]
+fn what_leads_out_is_in_places_that_know_the_parent_proxy() {
+    let check = |word: &str, expected: &[&str]| {
+        let source = tests::root().join("proxy/src");
+        let mut found: Vec<String> = tests::files(&source, ".rs")
+            .iter()
+            .filter(|path| {
+                let text = fs::read_to_string(path).unwrap();
+                text.split("mod tests {").next().unwrap().contains(word)
+            })
+            .map(|path| path.strip_prefix(&source).unwrap().display().to_string())
+            // Commands talk to copies of their own, on loopback.
+            .filter(|path| !path.starts_with("cli/"))
+            .collect();
+        found.sort();
+        assert_eq!(found, expected, "{word}");
+    };
+    check("TcpStream::connect(", &["dial.rs"]);
+    check("reqwest::Client::", &["fetch.rs"]);
+    check("HttpPeer::new(", &["forward/plain.rs", "parent.rs", "upstreams.rs"]);
+    check(".peer_to_check(", &["health.rs"]);
+}
+
+#[test]
 fn every_metric_is_documented() {
     let metrics = fs::read_to_string(tests::root().join("proxy/src/metrics.rs")).unwrap();
     let docs = fs::read_to_string(tests::root().join("docs/metrics.md")).unwrap_or_default();

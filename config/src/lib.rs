@@ -91,7 +91,9 @@ pub use identity::{
     Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
 };
 pub use include::{Disk, Files, Pattern};
-pub use listeners::{Certificate, ClientCertificate, Limits, Listener, ListenerKind, Tls};
+pub use listeners::{
+    Certificate, ClientCertificate, Limits, Listener, ListenerKind, ProxyProtocol, Tls,
+};
 pub use load::{Loaded, load, load_from, parse};
 pub use located::{Located, Place};
 pub use name::Name;

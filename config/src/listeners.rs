@@ -27,6 +27,12 @@ pub struct Listener {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Load balancers in front that pass connections on as they are, and begin each with a header of the
+    /// PROXY protocol (version 1 or 2), before TLS too. Whose a connection is then says the header, and
+    /// `trusted_proxies`, limits and records go by that. A connection from anybody else, or without a
+    /// header, is refused. Default: none is expected, and one that comes is 400.
+    #[serde(default)]
+    pub proxy_protocol: Option<Located<ProxyProtocol>>,
     /// Every request on this listener is for this workspace, for a sidecar that serves one. The
     /// caller must still be a member of it; on a forward listener whoever reaches it is.
     #[serde(default)]
@@ -43,6 +49,23 @@ pub struct Listener {
     /// no place left, probes are refused as well: keep strangers off by a network policy.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Who begins connections with a header of the PROXY protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    /// The load balancers, by address range. Default: those of `trusted_proxies`.
+    #[schemars(with = "Vec<String>")]
+    pub from: Vec<IpNet>,
+}
+
+impl Listener {
+    /// Who may say whose a connection is, if anybody must.
+    pub fn balancers(&self) -> Option<&[IpNet]> {
+        let from = &self.proxy_protocol.as_ref()?.from;
+        Some(if from.is_empty() { &self.trusted_proxies } else { from })
+    }
 }
 
 /// What a listener does.

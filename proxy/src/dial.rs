@@ -176,15 +176,9 @@ impl Dial {
         let each = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut last = io::ErrorKind::AddrNotAvailable.into();
         for address in addresses {
-            #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
-            match timeout(each, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    // Small messages must not wait for each other.
-                    stream.set_nodelay(true)?;
-                    return Ok((stream, *address));
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            match reach(*address, each).await {
+                Ok(stream) => return Ok((stream, *address)),
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -203,6 +197,16 @@ impl Dial {
         *own = Some((Instant::now(), Arc::clone(&addresses)));
         addresses
     }
+}
+
+/// Connects to an address: nobody else does.
+pub(crate) async fn reach(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
+    let connected = timeout(patience, TcpStream::connect(address)).await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    // Small messages must not wait for each other.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl Inner {

@@ -2,6 +2,7 @@
 //! head may be, and whether it can be read in one way only.
 
 mod authority;
+mod balancers;
 mod begin;
 mod chunks;
 mod guard;
@@ -9,6 +10,7 @@ mod head;
 mod leave;
 mod linger;
 mod places;
+mod proxy_header;
 mod through;
 mod trailers;
 mod turns;
@@ -36,6 +38,7 @@ use tokio::{
 };
 
 use self::{
+    balancers::Balancers,
     begin::{Begin, Ended},
     guard::Guard,
     head::{Body, Form},
@@ -85,6 +88,9 @@ pub trait Refusals: Send + Sync {
     /// Puts it on record; answers with the request id.
     fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
 }
+
+/// Says of an address whether it is one of a load balancer that says whose its connections are.
+pub type IsBalancer = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Takes the connections of clients that ask for a tunnel. Only a forward proxy does.
 #[async_trait]
@@ -187,6 +193,7 @@ pub struct Front<A> {
     limits: Limits,
     begin: Begin,
     connections: Arc<Places>,
+    balancers: Option<Balancers>,
     drain: Option<Arc<Drain>>,
     refusals: Arc<dyn Refusals>,
     tunnel: Option<Arc<dyn Tunnel>>,
@@ -201,7 +208,14 @@ impl<A> Front<A> {
         refusals: Arc<dyn Refusals>,
     ) -> Self {
         let begin = Begin::new(None);
-        Self { app, limits, begin, connections: Arc::default(), drain, refusals, tunnel: None }
+        let (connections, balancers) = (Arc::default(), None);
+        Self { app, limits, begin, connections, balancers, drain, refusals, tunnel: None }
+    }
+
+    /// The same behind load balancers that begin each connection with a header.
+    #[must_use]
+    pub fn behind(self, is_one: IsBalancer) -> Self {
+        Self { balancers: Some(Balancers::new(is_one)), ..self }
     }
 
     /// The same for a listener that serves TLS.
@@ -238,6 +252,12 @@ impl<A> Front<A> {
         let mut empty_lines = EMPTY_LINES_MAX;
         loop {
             // Somebody who sends no more than an empty line is still idle.
+            if first && proxy_header::begins(&connection.reading.ahead) {
+                return Err(HeadRefusal::Malformed(match self.balancers {
+                    Some(_) => "a second PROXY protocol header",
+                    None => proxy_header::UNEXPECTED,
+                }));
+            }
             connection.skip_empty_lines(&mut empty_lines);
             if !connection.reading.ahead.is_empty() {
                 break;
@@ -427,6 +447,21 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
             .get_socket_digest()
             .and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
             .map_or(IpAddr::from([0, 0, 0, 0]), |addr: SocketAddr| addr.ip());
+        let (mut stream, mut peer) = (stream, peer);
+        if let Some(balancers) = &self.balancers {
+            match balancers.client(&mut stream, peer, &self.limits, deadline).await {
+                Ok(client) => peer = client,
+                Err(Ended::Refused(refusal)) => {
+                    if self.begin.is_secure() {
+                        self.refusals.refused(refusal, peer, b"", false);
+                    } else {
+                        self.refuse(stream, refusal, peer, b"").await;
+                    }
+                    return None;
+                }
+                Err(Ended::Gone) => return None,
+            }
+        }
         let place = self.place(peer);
         // Who has no place is told so, and for that must be listened to.
         let stream = match self.begin.serve(stream, peer, &self.limits, deadline).await {

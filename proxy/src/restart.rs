@@ -64,6 +64,7 @@ fn is_opened_so(opened: &Listener, wanted: &Listener) -> bool {
     opened.address == wanted.address
         && opened.kind == wanted.kind
         && tls(opened) == tls(wanted)
+        && opened.proxy_protocol.is_some() == wanted.proxy_protocol.is_some()
         && limits == wanted.limits
 }
 
@@ -75,6 +76,11 @@ fn keep_listeners(last: &Config, new: &mut Config) {
         let Some(changed) = new.listeners.get(name) else { continue };
         let listener = &mut listener.value;
         listener.trusted_proxies.clone_from(&changed.value.trusted_proxies);
+        if let (Some(own), Some(changed)) =
+            (&mut listener.proxy_protocol, &changed.value.proxy_protocol)
+        {
+            own.clone_from(changed);
+        }
         listener.workspace.clone_from(&changed.value.workspace);
         listener.plugin.clone_from(&changed.value.plugin);
         listener.report_only = changed.value.report_only;
@@ -117,6 +123,9 @@ mod tests {
         let new = check(&format!("{edge}, limits: {{body_max: 1MiB}}"), "", &[]);
         assert_eq!(new.listeners["edge"].limits.body_max.bytes(), 1 << 20);
 
+        let from = format!("{edge}, trusted_proxies: [10.0.0.0/8], proxy_protocol: {{}}");
+        let new = check(&from, "", &["listener `edge`"]);
+        assert!(new.listeners["edge"].proxy_protocol.is_none());
         let limits = format!("{edge}, limits: {{body_max: 1MiB, streams_max: 7}}");
         let new = check(&limits, "", &["listener `edge`"]);
         assert_eq!(new.listeners["edge"].limits.streams_max, 100);

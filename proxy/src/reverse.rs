@@ -117,6 +117,12 @@ impl Ctx {
         Error::new(DENIED)
     }
 
+    /// The proxy that the upstream is behind, where that proxy is all that we connect to.
+    fn asked_in_the_clear(&self) -> Option<Arc<parent::Parent>> {
+        let upstream = self.live.upstreams.get(&self.upstream())?;
+        upstream.parent.clone().filter(|_| !upstream.written.url.tls)
+    }
+
     fn is_late(&self) -> bool {
         let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
         !self.stream
@@ -291,7 +297,8 @@ impl ProxyHttp for Reverse {
         ctx.fault = Fault::Connect;
         // No failure of the upstream: no breaker hears of it.
         let parent = error.root_cause().downcast_ref::<parent::Fault>();
-        let of_parent = parent.is_some_and(|fault| !fault.is_of_target());
+        let of_parent =
+            parent.is_some_and(|fault| !fault.is_of_target()) || ctx.asked_in_the_clear().is_some();
         // The breaker hears of it when no address is left.
         self.judge(ctx, Outcome::Failure, clock::now());
         let upstream = ctx.live.upstreams.get(&ctx.upstream());
@@ -496,7 +503,7 @@ impl Reverse {
         if error.esource() == &ErrorSource::Downstream {
             return failure::denial_of(error, upstream);
         }
-        match error.etype() {
+        let denial = match error.etype() {
             // Our own connection for upgrades says so in its own way.
             E::ReadError
                 if ctx.upgrade
@@ -508,6 +515,10 @@ impl Reverse {
             // It waits for a client that stopped sending: no failure of its own.
             E::ReadTimedout if !body_done && !ctx.upgrade => Some(Denial::BodyTimeout),
             _ => failure::denial_of(error, upstream),
+        };
+        match ctx.asked_in_the_clear() {
+            Some(parent) => denial.map(|denial| parent.instead_of(denial)),
+            None => denial,
         }
     }
 }

@@ -320,7 +320,7 @@ fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
 /// Pingora only accepts connections: what they begin with is the front's.
 fn listen<A>(
     mut front: Front<A>,
-    stage: &Stage,
+    stage: &Arc<Stage>,
     name: &config::Name,
     listener: &config::Listener,
 ) -> Result<Service<Front<A>>> {
@@ -330,6 +330,14 @@ fn listen<A>(
         let settings = tls::settings(written, served)
             .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
         front = front.with_tls(settings.build());
+    }
+    if listener.proxy_protocol.is_some() {
+        let (stage, name) = (Arc::clone(stage), name.clone());
+        front = front.behind(Box::new(move |ip| {
+            let live = stage.live.load();
+            let balancers = live.loaded.config.listeners.get(&name).and_then(|l| l.balancers());
+            balancers.is_some_and(|balancers| balancers.iter().any(|net| net.contains(&ip)))
+        }));
     }
     let mut service = Service::new(name.to_string(), front);
     service.add_tcp(&listener.address.to_string());

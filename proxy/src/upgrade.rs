@@ -32,10 +32,13 @@ use pingora::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep, timeout},
+    time::{Sleep, sleep},
 };
 
-use crate::parent::{Connection, Tunnelling};
+use crate::{
+    dial,
+    parent::{Connection, Tunnelling},
+};
 
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
@@ -85,19 +88,13 @@ struct Patiently {
 
 impl Patiently {
     async fn directly(&self, address: &std::net::SocketAddr) -> Result<TcpStream> {
-        #[expect(clippy::disallowed_methods, reason = "the address was resolved in `dial`")]
-        let connected = timeout(self.connect_timeout, TcpStream::connect(address)).await;
-        let tcp = match connected {
-            Ok(Ok(tcp)) => tcp,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return Error::e_because(ErrorType::ConnectRefused, "upgrade", error);
+        dial::reach(*address, self.connect_timeout).await.or_else(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                Error::e_because(ErrorType::ConnectRefused, "upgrade", error)
             }
-            Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "upgrade", error),
-            Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "upgrade"),
-        };
-        // Small frames must not wait for each other.
-        let _ = tcp.set_nodelay(true);
-        Ok(tcp)
+            io::ErrorKind::TimedOut => Error::e_explain(ErrorType::ConnectTimedout, "upgrade"),
+            _ => Error::e_because(ErrorType::ConnectError, "upgrade", error),
+        })
     }
 }
 

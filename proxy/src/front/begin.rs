@@ -8,9 +8,12 @@ use pingora::{
     listeners::tls::Acceptor,
     protocols::{Stream, l4::stream::Stream as Socket},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout_at},
+};
 
-use super::{HeadRefusal, Limits, places::Places};
+use super::{HeadRefusal, Limits, places::Places, proxy_header};
 
 /// What a listener has to be told before HTTP.
 pub(super) struct Begin {
@@ -32,6 +35,11 @@ impl Begin {
         Self { tls, handshakes: Arc::default() }
     }
 
+    /// Whether nothing is said here but in TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Ready for HTTP, by `deadline`.
     pub(super) async fn serve(
         &self,
@@ -48,7 +56,19 @@ impl Begin {
             .take(peer, max, per_client_max)
             .ok_or(Ended::Refused(HeadRefusal::HandshakesExhausted))?;
         let socket = stream.into_any().downcast::<Socket>().map_err(|_| Ended::Gone)?;
-        match timeout_at(deadline, tls.tls_handshake(*socket)).await {
+        let mut socket = *socket;
+        let mut first = [0; 12];
+        let count = match timeout_at(deadline, socket.read(&mut first)).await {
+            Ok(Ok(count @ 1..)) => count,
+            Ok(_) => return Err(Ended::Gone),
+            Err(_) => return Err(Ended::Refused(HeadRefusal::HandshakeTimeout)),
+        };
+        let first = &first[..count];
+        if proxy_header::begins(first) {
+            return Err(Ended::Refused(HeadRefusal::Malformed(proxy_header::UNEXPECTED)));
+        }
+        socket.rewind(first);
+        match timeout_at(deadline, tls.tls_handshake(socket)).await {
             Ok(Ok(secured)) => Ok(Box::new(secured)),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "no TLS handshake");

@@ -22,6 +22,12 @@ pub enum HeadRefusal {
     Timeout,
     /// A reverse listener is no tunnel.
     ConnectRefused,
+    /// Whoever connects is none of those who may say whose a connection is.
+    ProxyHeaderRefused,
+    /// A connection does not begin with a header of the PROXY protocol.
+    ProxyHeaderMissing,
+    /// That header is broken.
+    ProxyHeaderMalformed(&'static str),
     /// No place left for another connection.
     ConnectionsExhausted,
     /// The TLS handshake was not complete in time.
@@ -40,6 +46,13 @@ impl HeadRefusal {
             Self::TooLarge => (431, "head_too_large", "the head is too large"),
             Self::Timeout => (408, "head_timeout", "the head did not come in time"),
             Self::ConnectRefused => (400, "connect_refused", "this listener is no forward proxy"),
+            Self::ProxyHeaderRefused => {
+                (403, "proxy_header_refused", "connections come here from load balancers alone")
+            }
+            Self::ProxyHeaderMissing => {
+                (400, "proxy_header_missing", "the connection begins with no PROXY protocol header")
+            }
+            Self::ProxyHeaderMalformed(why) => (400, "proxy_header_malformed", why),
             Self::ConnectionsExhausted => {
                 (503, "connections_exhausted", "too many connections at once")
             }

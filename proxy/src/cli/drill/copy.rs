@@ -158,6 +158,11 @@ fn listeners(
     for (name, listener) in &mut config.listeners {
         let listener = &mut listener.value;
         listener.address = addresses.next().expect("there is one for each");
+        if listener.proxy_protocol.take().is_some() {
+            notes.push(format!(
+                "listener `{name}` has no `proxy_protocol`: callers come directly here"
+            ));
+        }
         if listener.limits.connections_per_client_max > 0 {
             listener.limits.connections_per_client_max = 0;
             notes.push(format!("listener `{name}` has no `connections_per_client_max`: all callers are one client here"));
