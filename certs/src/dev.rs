@@ -18,6 +18,15 @@ pub struct Issued {
     pub key: String,
 }
 
+/// A new Ed25519 key, private and public, in PEM: it signs checkpoints.
+///
+/// # Errors
+/// If the system has no random numbers.
+pub fn signing_key() -> Result<(String, String), Error> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    Ok((key.serialize_pem(), key.public_key_pem()))
+}
+
 impl Authority {
     /// A new authority of this name.
     ///

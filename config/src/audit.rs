@@ -17,7 +17,10 @@ pub struct Audit {
     /// The folder for segments (`audit-<time>-<process>.jsonl`). It must exist and be writable, and
     /// no other process may write to it. Default: none, records go to standard output.
     pub folder: Option<PathBuf>,
-    /// A segment that reaches this size is closed and a new one begun.
+    /// When records of reads are on disk. Those of actions always are before the upstream is asked.
+    pub reads: Reads,
+    /// A segment that reaches this size is closed and a new one begun. At least 4KiB.
+    #[serde(deserialize_with = "segment_max")]
     pub segment_max: Size,
     /// A segment that holds records is closed at this age, too.
     pub segment_age_max: Duration,
@@ -39,6 +42,21 @@ pub struct Audit {
     pub ship: IndexMap<Name, Located<Ship>>,
 }
 
+/// When records of reads are on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Within 50 ms of the answer. Whoever kills the process (`kill -9`, out of memory) loses the
+    /// records of that time; the next start puts a `gap` on record that says so.
+    #[default]
+    Buffered,
+    /// Before the client gets the answer: no read that was answered is missing, and each waits for
+    /// the disk (docs/audit.md has what that costs). If the disk cannot take it, the client gets 503
+    /// `audit_unavailable` and no answer. For requests to reverse listeners; calls through forward
+    /// listeners are buffered.
+    BeforeAnswer,
+}
+
 /// How the chain of records is signed: whoever can write the folder cannot write anew what came
 /// before a checkpoint, and `stagedoor audit verify --key` tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +72,17 @@ pub struct Checkpoints {
     pub every: Duration,
 }
 
+/// A segment has to hold its first lines and a record.
+const SEGMENT_MIN: u64 = 4 << 10;
+
+fn segment_max<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Size, D::Error> {
+    let size = Size::deserialize(from)?;
+    match size.bytes() < SEGMENT_MIN {
+        true => Err(serde::de::Error::custom("a segment has at least `4KiB`; write `64MiB`")),
+        false => Ok(size),
+    }
+}
+
 fn lines_max() -> std::num::NonZeroU32 {
     std::num::NonZeroU32::new(10_000).expect("not zero")
 }
@@ -66,6 +95,7 @@ impl Default for Audit {
     fn default() -> Self {
         Self {
             folder: None,
+            reads: Reads::Buffered,
             segment_max: Size::mebibytes(64),
             segment_age_max: Duration::from_secs(86_400),
             compress: false,

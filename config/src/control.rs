@@ -53,16 +53,32 @@ pub struct Control {
     /// How large an answer may be.
     #[serde(default = "answer_max")]
     pub answer_max: Size,
-    /// Where the last good answer is kept, for a start while the source is away: what of it was
+    /// Where the last good answer is kept, for a start while the source is unreachable: what of it was
     /// understood, not what was sent. Its folder must exist; keep it as private as the config, for
-    /// whoever writes it writes workspaces. Default: nowhere, and then such a start has the files
-    /// alone until the source answers.
+    /// whoever writes it writes workspaces. Default: nowhere, and then `until_answered` says what holds
+    /// at such a start.
     #[serde(default)]
     pub keep_file: Option<Located<PathBuf>>,
+    /// What holds at a start until the source has answered, if no answer was kept (`keep_file`).
+    #[serde(default)]
+    pub until_answered: UntilAnswered,
     /// When the source has not confirmed for this long what is in force,
     /// `stagedoor_control_stale` is 1, and the log says so once.
     #[serde(default = "stale_after")]
     pub stale_after: Duration,
+}
+
+/// What holds until a control source has answered for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UntilAnswered {
+    /// The plugins that the source decides about are off: those that `plugins` names, with `shape:
+    /// stagedoor` all that routes, listeners and rules are of. Requests to them get 403
+    /// `plugin_disabled`; what is of no plugin passes.
+    #[default]
+    PluginsOff,
+    /// The files alone: a plugin that the source would switch off is on until it says so.
+    Files,
 }
 
 /// What the answers of a control source look like.

@@ -65,12 +65,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, Class};
-pub use audit::{Audit, Checkpoints};
+pub use audit::{Audit, Checkpoints, Reads};
 pub use balance::{Balance, BalanceKind, HashBy};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
-pub use control::{Answer, AnswerVersion, Control, SaidOfPlugin, SaidOfWorkspace, Shape};
+pub use control::{
+    Answer, AnswerVersion, Control, SaidOfPlugin, SaidOfWorkspace, Shape, UntilAnswered,
+};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
 pub use date::Date;
 pub use duration::Duration;

@@ -84,6 +84,18 @@ pub enum ListenerKind {
     Status,
 }
 
+impl ListenerKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reverse => "reverse",
+            Self::Forward => "forward",
+            Self::Admin => "admin",
+            Self::Status => "status",
+        }
+    }
+}
+
 /// The TLS side of a listener. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

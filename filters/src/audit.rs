@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod checkpoint;
 pub mod event;
+mod housekeeping;
 mod line;
 mod mask;
 mod time;
@@ -19,7 +20,7 @@ use ring::digest::{SHA256, digest};
 use http::HeaderMap;
 
 use crate::{
-    Denial, Exchange, Label, Now, Policy,
+    Denial, Exchange, Now, Policy,
     exchange::{Called, Said, Shared},
     graphql::{Graphql, Operation},
     hex,
@@ -27,6 +28,9 @@ use crate::{
     query::Query,
 };
 
+pub use self::housekeeping::{
+    write_end, write_gap, write_killed, write_pruned, write_recovery, write_segment,
+};
 use self::line::{Line, Whole};
 pub use self::time::{rfc3339, unix_of};
 
@@ -142,42 +146,6 @@ pub fn write_intent(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, fac
         line.text("idempotency_key_sha256", &fingerprint(key));
     }
     line.text("config", &policy.digest);
-    line.close();
-}
-
-/// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the
-/// digest that its chain goes on from.
-pub fn write_segment(out: &mut Vec<u8>, at: Now, run: &str, previous: &chain::Link) {
-    let mut line = Line(out);
-    line.open();
-    line.text("kind", "segment");
-    line.number("version", 1);
-    line.time("time", at.unix);
-    line.text("run", run);
-    line.text("previous", &previous.to_string());
-    line.close();
-}
-
-/// Appends what a process found of one that ended without a word: actions that were begun and of
-/// which nobody knows what came of them, and how many bytes of a line that was not written whole.
-pub fn write_recovery(out: &mut Vec<u8>, at: Now, unknown: &[String], torn_bytes: u64) {
-    let mut line = Line(out);
-    line.open();
-    line.text("kind", "recovery");
-    line.time("time", at.unix);
-    let ids: Vec<Label> = unknown.iter().map(|id| Label::lossy(id)).collect();
-    line.list("unknown", &ids);
-    line.number("torn_bytes", torn_bytes);
-    line.close();
-}
-
-/// Appends that records were lost to `out`, as one line.
-pub fn write_gap(out: &mut Vec<u8>, at: Now, lost: u64) {
-    let mut line = Line(out);
-    line.open();
-    line.text("kind", "gap");
-    line.time("time", at.unix);
-    line.number("lost", lost);
     line.close();
 }
 

@@ -91,6 +91,8 @@ impl Audit {
     /// Begins to write. `takes_over` says that the process before is still writing, so that nothing
     /// of it is unknown.
     ///
+    /// On a full disk it begins, and actions are refused until there is room.
+    ///
     /// # Errors
     /// If the folder cannot be written to, or another process writes to it.
     pub fn start(
@@ -105,22 +107,29 @@ impl Audit {
             Some(path) => {
                 let found = Found::look(path)?;
                 let chain = Chain::new(signing, found.link);
-                let mut folder = Folder::new(written, path, run, chain, takes_over)?;
-                if !takes_over && (found.torn_bytes > 0 || !found.unknown.is_empty()) {
-                    recover(&mut folder, &found)?;
-                }
-                Sink::Folder(folder)
+                // Of a process that is still writing, nothing is unknown.
+                let lines = if takes_over { Vec::new() } else { found.lines(clock::now()) };
+                Sink::Folder(Folder::new(written, path, run, chain, takes_over, lines))
             }
         };
-        // From now on it can be told when the next is due.
-        sink.checkpoint()?;
+        // With a checkpoint from the beginning it can be told when the next is due.
+        let begun = sink.reserve().and_then(|_| sink.checkpoint());
+        let full = begun.as_ref().is_err_and(is_full);
+        if full {
+            tracing::error!(
+                "the disk of the audit records is full: actions are refused until there is room"
+            );
+            state.recording.set(false);
+        } else {
+            begun?;
+        }
         let shared = Arc::new(Shared {
             buffer: Mutex::default(),
             filled: Condvar::new(),
             stopping: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            failing: AtomicBool::new(false),
+            failing: AtomicBool::new(full),
             buffer_max: usize::try_from(written.buffer_max.bytes()).unwrap_or(usize::MAX),
             state,
             head: Mutex::new(sink.head()),
@@ -282,11 +291,7 @@ impl Shared {
     }
 }
 
-/// Says what was found of a process that ended without a word.
-fn recover(folder: &mut Folder, found: &Found) -> io::Result<()> {
-    let mut line = Vec::new();
-    audit::write_recovery(&mut line, clock::now(), &found.unknown, found.torn_bytes);
-    folder.write(&line)?;
-    tracing::warn!(unknown = found.unknown.len(), "the process before ended without a word");
-    Ok(())
+/// Whether there is no room: that may change, and reads can be served meanwhile.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

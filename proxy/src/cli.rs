@@ -1,6 +1,8 @@
 //! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out,
 //! a replay what it must not, or a drill a promise that was broken.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod audit;
 mod check;
 mod demo;
@@ -10,10 +12,11 @@ mod explain;
 mod issuer;
 mod lines;
 mod replay;
+mod say;
 mod schema;
 mod suggest;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -72,7 +75,7 @@ pub fn main() -> ExitCode {
             match crate::serve::run(&config, upgrade) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("{error:#}");
+                    crate::cli::say::err(format_args!("{error:#}"));
                     ExitCode::from(1)
                 }
             }
@@ -109,23 +112,30 @@ const LIBRARIES: [&str; 10] = [
     "rustls=warn",
 ];
 
-/// One line of JSON for each event. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would, of what is
-/// ours.
+/// Text for people on a terminal, and one line of JSON for each event elsewhere; `STAGEDOOR_LOG_FORMAT`
+/// (`text`, `json`) says which. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would, of what is ours.
 fn log_to_stderr() {
     let filter =
         EnvFilter::try_from_env("STAGEDOOR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = LIBRARIES.iter().fold(filter, |filter, directive| {
         filter.add_directive(directive.parse().expect("it is a directive"))
     });
-    // If somebody has set a log up already, theirs stays.
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
+    let format = std::env::var("STAGEDOOR_LOG_FORMAT").unwrap_or_default();
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         // If nobody reads stderr any more, to say so there would panic.
         .log_internal_errors(false)
-        .with_env_filter(filter)
-        .try_init();
+        .with_env_filter(filter);
+    // If somebody has set a log up already, theirs stays.
+    let _ = match &*format {
+        "text" => lines.with_ansi(is_terminal).with_target(false).try_init(),
+        "" if is_terminal => lines.with_target(false).try_init(),
+        _ => lines.json().flatten_event(true).try_init(),
+    };
+    if !["", "text", "json"].contains(&&*format) {
+        tracing::warn!("STAGEDOOR_LOG_FORMAT is `text` or `json`; the log is JSON");
+    }
 }
 
 #[cfg(test)]

@@ -69,8 +69,8 @@ impl Control {
         Self { metrics, known: Mutex::new(known), changed: tokio::sync::Notify::new() }
     }
 
-    /// What is in force at the start: what the source answers now, or what was kept, or the files
-    /// alone. Says what was wrong.
+    /// What is in force at the start: what the source answers now, or what was kept, or what holds
+    /// without an answer. Says what was wrong.
     pub fn begin(&self, files: &Loaded) -> (Loaded, Vec<String>) {
         let mut messages = Vec::new();
         let Some(control) = files.config.control.as_ref() else {
@@ -109,16 +109,16 @@ impl Control {
             }
             Err(Failure { messages: told, .. }) => messages.extend(told),
         }
-        (begun.unwrap_or_else(|| files.clone()), messages)
+        (begun.unwrap_or_else(|| files.unanswered()), messages)
     }
 
-    /// The files with the last good answer of their source; alone if it has not given one.
+    /// The files with the last good answer of their source, or as they hold without one.
     ///
     /// # Errors
     /// Everything that is wrong with both together.
     pub fn last(&self, files: &Loaded) -> Result<Loaded, Vec<String>> {
         let held = self.known.lock().held_of(files).cloned();
-        held.map_or_else(|| Ok(files.clone()), |held| Ok(self.said(files, held)?.loaded))
+        held.map_or_else(|| Ok(files.unanswered()), |held| Ok(self.said(files, held)?.loaded))
     }
 
     /// Whether it is known what the source of these files says.

@@ -115,6 +115,7 @@ pub struct Asked {
 #[derive(Default)]
 pub struct Drain {
     draining: AtomicBool,
+    handing_over: AtomicBool,
     closing: AtomicBool,
     exchanges: AtomicUsize,
     /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
@@ -126,6 +127,16 @@ impl Drain {
     /// From now on every answer on a connection is its last.
     pub fn begin(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The same while another process takes the listeners over: this one stays ready meanwhile.
+    pub fn hand_over(&self) {
+        self.handing_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an answer is the last on its connection.
+    pub fn is_leaving(&self) -> bool {
+        self.is_draining() || self.handing_over.load(Ordering::Relaxed)
     }
 
     /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
@@ -319,7 +330,7 @@ impl<A> Front<A> {
 
     /// Whether an answer is the last on its connection, whatever comes.
     fn is_last(&self, shutdown: &ShutdownWatch) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.is_draining() || *shutdown.borrow())
+        self.drain.as_ref().is_some_and(|drain| drain.is_leaving() || *shutdown.borrow())
     }
 
     async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {

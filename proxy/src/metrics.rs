@@ -35,6 +35,7 @@ pub struct Metrics {
     health_check_failures: IntCounterVec,
     switches: IntGaugeVec,
     in_flight: IntGauge,
+    audit_writable: IntGauge,
     audit_lost: IntCounter,
     audit_bytes: IntCounter,
     shipped: IntCounterVec,
@@ -209,6 +210,10 @@ impl Metrics {
                 &["scope", "position"],
             ),
             in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
+            audit_writable: keep.gauge(
+                "stagedoor_audit_writable",
+                "Whether audit records can be written; while they cannot, actions are refused",
+            ),
             audit_lost: keep.counter(
                 "stagedoor_audit_records_lost_total",
                 "Audit records that could not be kept",

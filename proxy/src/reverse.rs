@@ -90,6 +90,8 @@ pub struct Ctx {
     redacting: Option<BytesMut>,
     /// Whether it may be on disk that the upstream was going to be asked.
     intended: bool,
+    /// Told once that is on disk, as long as nobody has waited for it.
+    durable: Option<tokio::sync::oneshot::Receiver<bool>>,
     /// Others wait for the answer, which is yet to come.
     lead: Option<Lead>,
     /// Others wait for the answer, which is coming.
@@ -187,6 +189,7 @@ impl ProxyHttp for Reverse {
             body: None,
             redacting: None,
             intended: false,
+            durable: None,
             lead: None,
             captured: None,
             keeping: None,
@@ -221,11 +224,19 @@ impl ProxyHttp for Reverse {
                 Ok(false)
             }
             Ok(Admission::SignedIn(signed_in)) => {
+                if let Err(denial) = self.before_answer(session, ctx).await {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
                 ctx.status = 200;
                 answer::write_json(session, signed_in.body.expose(), &ctx.request_id).await?;
                 Ok(true)
             }
             Ok(Admission::Shared(shared)) => {
+                if let Err(denial) = self.before_answer(session, ctx).await {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
                 ctx.status = shared.status.as_u16();
                 answer::write_shared(session, &ctx.exchange, &shared, &ctx.request_id).await?;
                 Ok(true)
@@ -387,6 +398,9 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Err(denial) = self.before_answer(session, ctx).await {
+            return Err(ctx.deny(denial));
+        }
         self.edit_answered(session, response, ctx)
     }
 

@@ -1,6 +1,10 @@
 //! The wiring, all of it: listeners, services, background tasks.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
@@ -54,11 +58,44 @@ use crate::{
 pub fn run(path: &Path, upgrade: bool) -> Result<()> {
     let stage = prepare(path, upgrade)?;
     let (server, stage) = server(stage, upgrade)?;
-    server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
-    stage.audit.stop();
+    started(&stage);
+    run_until_drained(server, &stage);
     // Last: so that all of it can be shipped.
     stage.shipping.stop();
     Ok(())
+}
+
+/// Runs a server until nothing is under way any more, or until it was told not to wait. All records
+/// are written then.
+pub fn run_until_drained(server: Server, stage: &Arc<Stage>) {
+    let (drained, may_end) = mpsc::channel();
+    let stop = Stop { stage: Arc::clone(stage), drained: drained.clone() };
+    std::thread::spawn(move || {
+        server.run(RunArgs { shutdown_signal: Box::new(stop) });
+        let _ = drained.send(());
+    });
+    let _ = may_end.recv();
+    stage.audit.stop();
+}
+
+/// Says what is served.
+fn started(stage: &Stage) {
+    let listeners: Vec<String> = stage
+        .started
+        .listeners
+        .iter()
+        .map(|(name, listener)| {
+            let tls = if listener.tls.is_some() { "+tls" } else { "" };
+            format!("{name}={}{tls}@{}", listener.kind.name(), listener.address)
+        })
+        .collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %stage.path.display(),
+        policy = %stage.live.load().policy.digest,
+        listeners = listeners.join(" "),
+        "serving"
+    );
 }
 
 /// Everything but the listeners. With `upgrade` the process before is still there.
@@ -176,8 +213,8 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
             .upgrade_socket
             .as_ref()
             .map_or_else(|| "/nonexistent/stagedoor".to_owned(), |p| p.display().to_string()),
-        // We have drained by then; this lets GOAWAY frames go out.
-        grace_period_seconds: Some(1),
+        // Longer than any drain: `Stop` says when the process ends.
+        grace_period_seconds: Some(86_400),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: 3,
         upstream_keepalive_pool_size: 1024,

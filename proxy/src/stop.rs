@@ -1,20 +1,31 @@
 //! How the process ends: readiness fails first, then connections drain, within a bound.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep},
+    time::sleep,
 };
 
 use crate::{live::Stage, reload::Source};
 
 /// Waits for a signal, and drains before it passes one on to Pingora.
-pub struct Stop(pub Arc<Stage>);
+pub struct Stop {
+    /// What is to be drained.
+    pub stage: Arc<Stage>,
+    /// Is told when the process may end.
+    pub drained: mpsc::Sender<()>,
+}
 
 const LOOK: Duration = Duration::from_millis(20);
+/// How long Pingora lets both processes accept before the old one stops.
+const OVERLAP: Duration = Duration::from_secs(5);
 /// How long a client may take to read that it must leave. What it asked before is on its way.
 const HEARD: Duration = Duration::from_secs(1);
 
@@ -28,22 +39,25 @@ impl ShutdownSignalWatch for Stop {
             tokio::select! {
                 _ = term.recv() => {
                     self.drain().await;
+                    // So that GOAWAY frames go out, and the store hears of it.
+                    self.end_when(|told| told.elapsed() >= HEARD);
                     return ShutdownSignal::GracefulTerminate;
                 }
                 _ = int.recv() => {
-                    tracing::info!("stopping at once");
+                    tracing::info!("stopping immediately");
                     return ShutdownSignal::FastShutdown;
                 }
                 _ = quit.recv() => {
                     if self.takes_over() {
                         tracing::info!("handing the listeners to the new process");
+                        self.hand_over();
                         return ShutdownSignal::GracefulUpgrade;
                     }
                 }
                 _ = hup.recv() => {
                     tracing::info!("reloading, as SIGHUP asks");
                     // It may wait for others; the next signal must not.
-                    let stage = Arc::clone(&self.0);
+                    let stage = Arc::clone(&self.stage);
                     tokio::spawn(async move { stage.reload(Source::Signal).await });
                 }
             }
@@ -53,11 +67,11 @@ impl ShutdownSignalWatch for Stop {
 
 impl Stop {
     async fn drain(&self) {
-        let process = self.0.live.load().loaded.config.process.clone();
+        let process = self.stage.live.load().loaded.config.process.clone();
         tracing::info!(delay = %process.drain_delay, timeout = %process.drain_timeout, "stopping");
-        self.0.drain.begin();
+        self.stage.drain.begin();
         sleep(*process.drain_delay).await;
-        let drain = &self.0.drain;
+        let drain = &self.stage.drain;
         drain.close_idle();
         let told = Instant::now();
         while told.elapsed() < *process.drain_timeout
@@ -71,9 +85,34 @@ impl Stop {
         }
     }
 
+    /// Lets clients go over to the new process: every answer from now on is the last on its
+    /// connection, and what is under way when the listeners are gone has its time to end.
+    fn hand_over(&self) {
+        self.stage.drain.hand_over();
+        let stage = Arc::clone(&self.stage);
+        self.end_when(move |told| {
+            let limit = *stage.live.load().loaded.config.process.drain_timeout;
+            let waited = told.elapsed().saturating_sub(OVERLAP + HEARD);
+            let busy = stage.drain.under_way() > 0;
+            told.elapsed() > OVERLAP + HEARD && (!busy || waited >= limit)
+        });
+    }
+
+    /// Ends the process as soon as it may. Pingora would wait a fixed time instead, whatever is under
+    /// way.
+    fn end_when(&self, may: impl Fn(Instant) -> bool + Send + 'static) {
+        let (drained, told) = (self.drained.clone(), Instant::now());
+        thread::spawn(move || {
+            while !may(told) {
+                thread::sleep(LOOK);
+            }
+            let _ = drained.send(());
+        });
+    }
+
     /// Whether somebody listens to take the sockets over. Without, stopping would be an outage.
     fn takes_over(&self) -> bool {
-        let process = &self.0.live.load().loaded.config.process;
+        let process = &self.stage.live.load().loaded.config.process;
         let Some(socket) = &process.upgrade_socket else {
             tracing::error!("SIGQUIT hands over to a new process: set `process.upgrade_socket`");
             return false;

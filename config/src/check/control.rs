@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Findings;
-use crate::{Config, Shape};
+use crate::{Config, Shape, UntilAnswered};
 
 const EVERY_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -38,6 +38,18 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     if control.answer_max.bytes() == 0 || control.answer_max.bytes() > ANSWER_BYTES_MAX {
         found.problem(place, "`answer_max` is up to `16MiB`");
+    }
+    if control.keep_file.is_none() {
+        let then = match control.until_answered {
+            UntilAnswered::PluginsOff => "plugins are off",
+            UntilAnswered::Files => "plugins that it would switch off are on",
+        };
+        found.warning(
+            place,
+            format!(
+                "without `keep_file`, {then} after a start while the source is unreachable; write `keep_file: /var/lib/stagedoor/control.json`"
+            ),
+        );
     }
     match control.shape {
         Shape::Orbit if control.plugins.is_empty() => found.problem(
@@ -75,9 +87,11 @@ mod tests {
             };
             assert!(told_of.contains(told) && told_of.is_empty() == told.is_empty(), "{told_of}");
         };
-        check("url: 'https://orbit.example/c'", "");
-        check("url: 'http://127.0.0.1:7/c'", "");
-        check("url: 'http://localhost/c'", "");
+        check("url: 'https://orbit.example/c', keep_file: /c", "");
+        check("url: 'http://127.0.0.1:7/c', keep_file: /c", "");
+        check("url: 'http://localhost/c', keep_file: /c", "");
+        check("url: 'https://orbit.example/c'", "plugins are off after a start");
+        check("url: 'https://orbit.example/c', until_answered: files", "are on after a start");
         check("url: 'http://orbit/c'", "write `https://`");
         check("url: 'https://u:p@orbit/c'", "<hidden>");
         check("", "`url` is missing");

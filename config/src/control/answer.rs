@@ -57,6 +57,11 @@ pub struct SaidOfPlugin {
 }
 
 impl Answer {
+    /// One that lists nothing.
+    pub(super) fn of_nobody() -> Self {
+        Self { version: AnswerVersion::V1, workspaces: BTreeMap::new(), plugins: BTreeMap::new() }
+    }
+
     /// Reads what a source sent.
     ///
     /// # Errors

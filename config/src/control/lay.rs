@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{Answer, Control, SaidOfWorkspace, Shape, answer};
 use crate::{
-    Config, Limit, Loaded, Located, Name, Percent, Place, Problems, Workspace, check, cuts::Cuts,
-    tree::Node,
+    Config, Limit, Loaded, Located, Name, Percent, Place, Problems, UntilAnswered, Workspace,
+    check, cuts::Cuts, tree::Node,
 };
 
 impl Loaded {
@@ -30,6 +30,34 @@ impl Loaded {
         let mut files = self.files.clone();
         files.push((PathBuf::from(control.url.to_string()), answer.text()));
         Ok(Self { config, warnings, files, tree: self.tree.clone() })
+    }
+}
+
+impl Loaded {
+    /// The same config as long as its control source has not answered. It is never wider than with
+    /// an answer, unless the files ask for that.
+    #[must_use]
+    pub fn unanswered(&self) -> Self {
+        let Some(control) = self.config.control.as_ref() else { return self.clone() };
+        if control.until_answered == UntilAnswered::Files {
+            return self.clone();
+        }
+        let plugins: Vec<Name> = match control.shape {
+            Shape::Orbit => control.plugins.iter().map(|plugin| plugin.value.clone()).collect(),
+            Shape::Stagedoor => self.config.known_plugins().into_iter().collect(),
+        };
+        let mut without = self.clone();
+        let nothing = Answer::of_nobody();
+        let mut over = Over {
+            config: &mut without.config,
+            tree: &self.tree,
+            place: answer::place(control),
+            warnings: &mut without.warnings,
+        };
+        plugins.iter().for_each(|plugin| over.only_where_said(plugin, &nothing));
+        // So that records show by their digest which of the two held.
+        without.files.push((PathBuf::from(control.url.to_string()), b"unanswered".to_vec()));
+        without
     }
 }
 
@@ -157,7 +185,9 @@ mod tests {
         - {name: j, methods: [GET], path: /j, upstream: up, class: read, plugin: jira}\n";
 
     fn laid(control: &str, files: &str, said: &str) -> Loaded {
-        let text = format!("{HEAD}control: {{url: 'https://orbit.example/c'{control}}}\n{files}\n");
+        let text = format!(
+            "{HEAD}control: {{url: 'https://orbit.example/c', keep_file: /c{control}}}\n{files}\n"
+        );
         let loaded = crate::parse("t", &text).unwrap_or_else(|problems| panic!("{problems}"));
         let said = if control.is_empty() {
             format!("{{\"version\": \"stagedoor/control-v1\", {said}}}")
@@ -170,6 +200,25 @@ mod tests {
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn until_the_source_answers_what_it_decides_about_is_off() {
+        let on = |control: &str| {
+            let text = format!(
+                "{HEAD}control: {{url: 'https://orbit.example/c', {control}}}\n\
+                 workspaces: {{named: {{pay: {{plugins: {{jira: true}}}}}}}}\n"
+            );
+            let files = crate::parse("t", &text).unwrap_or_else(|problems| panic!("{problems}"));
+            let config = files.unanswered().config;
+            let percent =
+                |plugin: &str| config.plugins.get(plugin).map_or(100, |p| p.enabled_percent.0);
+            let own = config.workspaces.named["pay"].plugins.get("jira").copied();
+            (percent("argocd"), percent("jira"), own)
+        };
+        assert_eq!(on("shape: orbit, plugins: [jira]"), (100, 0, Some(false)));
+        assert_eq!(on("every: 60s"), (0, 0, Some(false)));
+        assert_eq!(on("until_answered: files"), (100, 100, Some(true)));
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct Verifier {
     keys: Vec<PublicKey>,
     /// What the last checkpoint of all said of the next.
     due: u64,
+    /// The name of the segment that was the oldest after the last pruning on record.
+    oldest_left: Option<String>,
+    /// Whether the last line is that of a process that ended in order.
+    ended: bool,
     /// What was found so far.
     pub counted: Counted,
 }
@@ -48,6 +52,8 @@ pub struct Counted {
     pub intents: u64,
     /// Records that were lost, as the log itself says.
     pub lost: u64,
+    /// Processes that were killed, as the log itself says: what they had not written yet is lost.
+    pub killed: u64,
     /// Checkpoints with a signature by one of the keys.
     pub checkpoints: u64,
 }
@@ -85,6 +91,10 @@ struct Read {
     previous: String,
     #[serde(default)]
     lost: u64,
+    #[serde(default)]
+    cause: String,
+    #[serde(default)]
+    oldest: String,
 }
 
 impl Beginning {
@@ -97,6 +107,11 @@ impl Beginning {
         let previous = Link::from_hex(read.previous.as_bytes());
         let previous = previous.filter(|_| read.kind == "segment").ok_or(Fault::NoBeginning)?;
         Ok(Self { run: read.run, previous })
+    }
+
+    /// Whether it is that of the very first segment: nothing came before it.
+    pub fn is_the_first(&self) -> bool {
+        self.previous == Link::START
     }
 }
 
@@ -114,6 +129,8 @@ impl Verifier {
             at: At { link: oldest, unsigned: 0, due: u64::MAX },
             keys,
             due: u64::MAX,
+            oldest_left: None,
+            ended: false,
             counted: Counted::default(),
         }
     }
@@ -153,12 +170,28 @@ impl Verifier {
         if !self.wanted.is_empty() {
             self.wanted.remove(&self.at.link);
         }
-        if line.starts_with(b"{\"kind\":\"intent\"") {
+        self.ended = false;
+        let begins = |kind: &str| {
+            line.strip_prefix(b"{\"kind\":\"").is_some_and(|rest| rest.starts_with(kind.as_bytes()))
+        };
+        if begins("intent\"") {
             self.counted.intents += 1;
-        } else if line.starts_with(b"{\"kind\":\"gap\"") {
-            self.counted.lost += serde_json::from_slice::<Read>(line).map_or(0, |read| read.lost);
+        } else if begins("gap\"") || begins("pruned\"") || begins("end\"") {
+            self.about_the_log(line);
         }
         Ok(())
+    }
+
+    fn about_the_log(&mut self, line: &[u8]) {
+        let Ok(read) = serde_json::from_slice::<Read>(line) else { return };
+        match &*read.kind {
+            "gap" => {
+                self.counted.lost += read.lost;
+                self.counted.killed += u64::from(read.cause == "killed");
+            }
+            "pruned" => self.oldest_left = Some(read.oldest),
+            _ => self.ended = true,
+        }
     }
 
     fn signature(&mut self, line: &[u8], sealed: &Sealed<'_>) -> Result<(), Fault> {
@@ -177,6 +210,16 @@ impl Verifier {
         self.at = At { unsigned: 0, due: checkpoint.due, ..self.at };
         self.counted.checkpoints += 1;
         Ok(())
+    }
+
+    /// Whether a pruning on record left this segment as the oldest.
+    pub fn was_pruned_to(&self, segment: &str) -> bool {
+        self.oldest_left.as_deref() == Some(segment)
+    }
+
+    /// Whether the last line says that its process wrote all that it had.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Whether the last line has this digest.

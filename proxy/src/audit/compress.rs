@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::mpsc,
 };
@@ -48,13 +49,17 @@ fn pack(path: &Path) -> io::Result<()> {
     let packed = path.with_extension("jsonl.zst");
     let part = path.with_extension("jsonl.zst.part");
     let mut plain = File::open(path)?;
-    let mut encoder = zstd::Encoder::new(File::create(&part)?, LEVEL)?;
+    let mut encoder = zstd::Encoder::new(create(&part)?, LEVEL)?;
     encoder.include_checksum(true)?;
     io::copy(&mut plain, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     fs::rename(&part, &packed)?;
     segment::sync_folder(path)?;
     fs::remove_file(path)
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(true).write(true).mode(segment::MODE).open(path)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     compress::Compress,
     lock::Lock,
     read::{is_compressed, segments, stem},
-    segment::{RESERVE, Segment},
+    segment::Segment,
     ship,
 };
 use crate::clock;
@@ -30,6 +30,9 @@ pub(super) struct Folder {
     compresses: bool,
     compress: Option<Compress>,
     open: Option<Segment>,
+    /// What was found of the processes before, until it is on record: the first lines that are
+    /// written, whenever there is room for them.
+    found: Vec<u8>,
     /// Who writes: segments of one process follow each other.
     run: String,
     pub(super) chain: Chain,
@@ -42,23 +45,21 @@ struct Kept {
 }
 
 impl Folder {
-    /// Takes a folder, and goes on from the last line in it. `takes_over` says that the process
-    /// before is still writing.
-    ///
-    /// # Errors
-    /// If it cannot be written to, or another process writes to it.
+    /// For a folder, to go on from the last line in it. `takes_over` says that the process before is
+    /// still writing, `found` is to be the first that is written. Nothing is yet.
     pub(super) fn new(
         written: &config::Audit,
         path: &Path,
         run: String,
         chain: Chain,
         takes_over: bool,
-    ) -> io::Result<Self> {
-        let mut folder = Self {
+        found: Vec<u8>,
+    ) -> Self {
+        Self {
             path: path.to_owned(),
             lock: None,
             takes_over,
-            length_max: written.segment_max.bytes().max(RESERVE),
+            length_max: written.segment_max.bytes(),
             age_max: *written.segment_age_max,
             kept: Kept {
                 count: match written.segments_kept {
@@ -70,12 +71,10 @@ impl Folder {
             compresses: written.compress,
             compress: None,
             open: None,
+            found,
             run,
             chain,
-        };
-        folder.lock()?;
-        folder.reserve()?;
-        Ok(folder)
+        }
     }
 
     /// Seals lines and appends them, all or none.
@@ -96,8 +95,12 @@ impl Folder {
         segment.sync()
     }
 
+    /// Makes what was written durable. What is in a file that was removed is not.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.open.as_ref().map_or(Ok(()), Segment::sync)
+        match &self.open {
+            Some(segment) if segment.is_there() => segment.sync(),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the segment was removed")),
+        }
     }
 
     /// Makes sure that there is a segment, and room in it. `false` if that cannot be told without
@@ -112,11 +115,22 @@ impl Folder {
         self.open.as_mut().expect("just begun").reserve()
     }
 
+    /// Says that nothing more comes, and ends the open segment.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        if self.open.is_some() {
+            let mut end = Vec::new();
+            audit::write_end(&mut end, clock::now());
+            self.write(&end)?;
+        }
+        self.close()
+    }
+
     /// Ends the open segment. Nothing more comes, or it goes to another.
-    pub(super) fn close(&mut self) -> io::Result<()> {
+    fn close(&mut self) -> io::Result<()> {
         self.checkpoint()?;
-        self.sync()?;
-        let Some(closed) = self.open.take() else { return Ok(()) };
+        let Some(mut closed) = self.open.take() else { return Ok(()) };
+        closed.sync()?;
+        closed.trim()?;
         if let Some(compress) = &self.compress {
             compress.add(closed.path);
         }
@@ -139,10 +153,26 @@ impl Folder {
         }
         let mut first = Vec::new();
         audit::write_segment(&mut first, clock::now(), &self.run, &self.chain.place.link);
+        first.extend_from_slice(&self.found);
         let (sealed, place) = self.chain.seal(&first);
         self.open = Some(Segment::create(&self.path, &sealed)?);
         self.chain.place = place;
-        self.kept.prune(&self.path);
+        self.found.clear();
+        self.prune()
+    }
+
+    /// Removes what is too old, or too many, and says so first: what is missing without such a word
+    /// was removed by somebody else.
+    fn prune(&mut self) -> io::Result<()> {
+        let surplus = self.kept.surplus(&self.path);
+        let Some(oldest) = surplus.oldest_left else { return Ok(()) };
+        let mut pruned = Vec::new();
+        let names = surplus.removed.iter().filter_map(|path| stem(path)).map(str::to_owned);
+        audit::write_pruned(&mut pruned, clock::now(), &names.collect::<Vec<_>>(), &oldest);
+        let (sealed, place) = self.chain.seal(&pruned);
+        self.open.as_mut().expect("just begun").append(&sealed)?;
+        self.chain.place = place;
+        surplus.removed.iter().for_each(|path| remove(path));
         Ok(())
     }
 
@@ -173,28 +203,41 @@ impl Folder {
     }
 }
 
+/// Segments that are to go.
+#[derive(Default)]
+struct Surplus {
+    removed: Vec<PathBuf>,
+    /// The name of the one that is the oldest then; `None` if none is to go.
+    oldest_left: Option<String>,
+}
+
 impl Kept {
-    /// Removes what is too old, or too many. The newest always stays, and what a sink has not got
-    /// stays until there are twice as many, or they are twice as old.
-    fn prune(&self, folder: &Path) {
-        let Ok(segments) = segments(folder) else { return };
+    /// What is too old, or too many. The newest always stays, and what a sink has not got stays
+    /// until there are twice as many, or they are twice as old.
+    fn surplus(&self, folder: &Path) -> Surplus {
+        let Ok(segments) = segments(folder) else { return Surplus::default() };
         let needed = ship::oldest_needed(folder);
         let is_needed =
             |path: &Path| needed.as_deref().is_some_and(|oldest| stem(path) >= Some(oldest));
-        let closed = &segments[..segments.len().saturating_sub(1)];
-        for (index, path) in closed.iter().enumerate() {
+        let newest = segments.len().saturating_sub(1);
+        let goes = |(index, path): (usize, &PathBuf)| {
             let times = if is_needed(path) { 2 } else { 1 };
             let surplus = segments.len().saturating_sub(self.count.saturating_mul(times));
-            if index >= surplus && !self.is_too_old(path, times) {
-                continue;
-            }
-            if times > 1 {
+            let goes = index < newest && (index < surplus || self.is_too_old(path, times));
+            if goes && times > 1 {
                 tracing::error!(path = %path.display(), "an audit segment is removed that was not shipped");
             }
-            if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove an old audit segment");
+            goes
+        };
+        let (mut removed, mut left) = (Vec::new(), None);
+        for (index, path) in segments.iter().enumerate() {
+            if goes((index, path)) {
+                removed.push(path.clone());
+            } else if left.is_none() {
+                left = stem(path).map(str::to_owned);
             }
         }
+        Surplus { oldest_left: left.filter(|_| !removed.is_empty()), removed }
     }
 
     /// A segment is as old as its last line.
@@ -206,6 +249,12 @@ impl Kept {
     }
 }
 
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove an old audit segment");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use filters::audit::chain::Link;
@@ -214,7 +263,17 @@ mod tests {
 
     fn folder(path: &Path) -> io::Result<Folder> {
         let chain = Chain::new(None, Link::START);
-        Folder::new(&config::Audit::default(), path, "run".to_owned(), chain, false)
+        let written = config::Audit::default();
+        let mut folder = Folder::new(
+            &written,
+            path,
+            "run".to_owned(),
+            chain,
+            false,
+            b"{\"found\":1}\n".to_vec(),
+        );
+        folder.reserve()?;
+        Ok(folder)
     }
 
     #[test]
@@ -228,6 +287,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let mut folder = folder(&path).unwrap();
         folder.write(b"{\"n\":1}\n").unwrap();
+        assert!(kept().contains("\n{\"found\":1,\"chain\":"), "what was found comes first");
         assert!(kept().contains("\n{\"n\":1,\"chain\":"));
         let last = folder.chain.place.link;
 
@@ -265,7 +325,11 @@ mod tests {
                 let cursor = format!(r#"{{"segment":"audit-{needed}","byte":0,"chain":null}}"#);
                 fs::write(path.path().join("ship-siem.cursor"), cursor).unwrap();
             }
-            kept.prune(path.path());
+            let surplus = kept.surplus(path.path());
+            let named = surplus.oldest_left.clone();
+            surplus.removed.iter().for_each(|path| remove(path));
+            let left = segments(path.path()).unwrap();
+            assert!(named.is_none_or(|named| stem(&left[0]) == Some(&named)));
             (1..=4).filter(|n| at(*n).exists()).collect::<Vec<_>>()
         };
         let left = |kept: Kept| left_of(kept, None);

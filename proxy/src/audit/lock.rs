@@ -3,6 +3,7 @@
 use std::{
     fs::{File, read_to_string},
     io::{self, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -23,16 +24,17 @@ impl Lock {
     /// If there can be none.
     pub(super) fn take(folder: &Path) -> io::Result<Option<Self>> {
         let path = folder.join(NAME);
-        let mut file =
-            File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).mode(super::segment::MODE);
+        let mut file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+        // Only so that a refusal can name it: on a full disk the lock holds without.
+        let _ = file.set_len(0).and_then(|()| file.rewind());
+        let _ = writeln!(file, "{}", std::process::id());
         Ok(Some(Self(file)))
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,20 +27,27 @@ pub(super) struct Segment {
 
 /// Room that is reserved on the disk ahead of what is written, so that a full disk is known before
 /// an action needs it.
-pub(super) const RESERVE: u64 = 1 << 20;
+const RESERVE: u64 = 1 << 20;
+/// The owner writes, and a group that ships records may read them.
+pub(super) const MODE: u32 = 0o640;
 
 impl Segment {
-    /// Begins one with its first line.
+    /// Begins one with its first lines, if there is room for more.
     ///
     /// # Errors
-    /// If it cannot be written. Then nothing is there.
+    /// If it cannot be written. Then nothing is there: a program that is started over and over on a
+    /// full disk must not leave a file each time.
     pub(super) fn create(folder: &Path, first: &[u8]) -> io::Result<Self> {
         let path = folder.join(format!("{}.jsonl", name(folder)?));
-        let file = File::options().create_new(true).append(true).open(&path)?;
+        let file = File::options().create_new(true).append(true).mode(MODE).open(&path)?;
         let began = clock::elapsed();
         let mut segment = Self { path, file, length: 0, header: 0, reserved: 0, began };
         // A file is durable only if its name is.
-        let written = segment.append(first).and_then(|()| sync_folder(&segment.path));
+        let written = segment
+            .reserve()
+            .and_then(|_| segment.append(first))
+            .and_then(|()| segment.sync())
+            .and_then(|()| sync_folder(&segment.path));
         if let Err(error) = written {
             // A segment without its first line would be nobody's.
             let _ = fs::remove_file(&segment.path);
@@ -89,6 +97,15 @@ impl Segment {
             }
         }
         Ok(self.reserved < u64::MAX)
+    }
+
+    /// Gives back the room that was reserved and not used.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub(super) fn trim(&mut self) -> io::Result<()> {
+        self.reserved = self.length;
+        self.file.set_len(self.length)
     }
 
     /// Whether it is to be closed. One without records stays.

@@ -61,7 +61,7 @@ impl Sink {
     /// Nothing more comes.
     pub(super) fn close(&mut self) -> io::Result<()> {
         match self {
-            Self::Folder(folder) => folder.close(),
+            Self::Folder(folder) => folder.end(),
             Self::Stdout { .. } => self.checkpoint(),
         }
     }

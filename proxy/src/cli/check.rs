@@ -56,15 +56,21 @@ impl Check {
             };
         match self.format {
             Format::Text => {
-                problems.iter().for_each(|problem| println!("{problem}"));
+                problems.iter().for_each(|problem| crate::cli::say::out(format_args!("{problem}")));
                 warnings.iter().for_each(|warning| {
-                    println!("{}: warning: {}", warning.place, warning.message)
+                    crate::cli::say::out(format_args!(
+                        "{}: warning: {}",
+                        warning.place, warning.message
+                    ))
                 });
                 if problems.is_empty() {
-                    println!("{}: valid", self.config.display());
+                    crate::cli::say::out(format_args!("{}: valid", self.config.display()));
                 }
             }
-            Format::Json => println!("{:#}", json!({"problems": problems, "warnings": warnings})),
+            Format::Json => crate::cli::say::out(format_args!(
+                "{:#}",
+                json!({"problems": problems, "warnings": warnings})
+            )),
         }
         let fine = problems.is_empty() && (warnings.is_empty() || !self.strict);
         ExitCode::from(u8::from(!fine))

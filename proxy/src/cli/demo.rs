@@ -4,7 +4,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +14,7 @@ use http::{Method, Response, StatusCode};
 use pingora::{
     apps::http_app::ServeHttp,
     protocols::http::ServerSession,
-    server::{RunArgs, ShutdownWatch},
+    server::ShutdownWatch,
     services::{
         background::{BackgroundService, background_service},
         listening::Service,
@@ -25,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::issuer::Signer;
-use crate::{clock, serve, stop::Stop};
+use crate::{clock, serve};
 
 /// Run the proxy with a development issuer and stand-ins for DXCP and Backstage.
 #[derive(Args)]
@@ -49,7 +48,7 @@ impl Demo {
         match self.show() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{error:#}");
+                crate::cli::say::err(format_args!("{error:#}"));
                 ExitCode::from(1)
             }
         }
@@ -72,6 +71,9 @@ impl Demo {
         std::fs::write(folder.join("ca.crt"), authority.pem())?;
         let names = ["portal.localhost", "dxcp.localhost", "localhost", "127.0.0.1"];
         authority.server(&names)?.write(&folder.join("tls.crt"), &folder.join("tls.key"))?;
+        let (private, public) = certs::dev::signing_key()?;
+        std::fs::write(folder.join("audit.key"), private)?;
+        std::fs::write(folder.join("audit.pub"), public)?;
         let port = |n: u16| (self.port + n).to_string();
         let text = CONFIG
             .replace("{folder}", &folder.display().to_string())
@@ -96,8 +98,7 @@ impl Demo {
         add("dxcp", 3, App::Dxcp);
         add("portal", 4, App::Portal);
         server.add_service(background_service("hint", hint));
-        server.run(RunArgs { shutdown_signal: Box::new(Stop(Arc::clone(&stage))) });
-        stage.audit.stop();
+        serve::run_until_drained(server, &stage);
         Ok(())
     }
 
@@ -121,7 +122,7 @@ impl BackgroundService for Hint {
                 tokio::time::sleep(LOOK).await;
             }
         }
-        println!("{}", self.text);
+        crate::cli::say::out(format_args!("{}", self.text));
     }
 }
 

@@ -44,11 +44,11 @@ impl Doctor {
     pub(super) fn run(self) -> ExitCode {
         match self.examined() {
             Ok(report) => {
-                print!("{}", if self.json { report.json() } else { report.text() });
+                super::say::text(&if self.json { report.json() } else { report.text() });
                 ExitCode::from(if report.bypasses.is_empty() { 0 } else { BYPASSED })
             }
             Err(message) => {
-                eprintln!("{message}");
+                crate::cli::say::err(format_args!("{message}"));
                 ExitCode::from(2)
             }
         }

@@ -82,19 +82,19 @@ impl Drill {
         let loaded = match reload::load(&self.config) {
             Ok(loaded) => loaded,
             Err(problems) => {
-                problems.iter().for_each(|problem| println!("{problem}"));
+                problems.iter().for_each(|problem| crate::cli::say::out(format_args!("{problem}")));
                 return ExitCode::from(1);
             }
         };
         match self.drilled(loaded.config) {
             Ok(Some(report)) => {
-                print!("{}", if self.json { report.json() } else { report.text() });
+                super::say::text(&if self.json { report.json() } else { report.text() });
                 let failed = u8::from(report.has_failed());
                 ExitCode::from(if report.broken().is_empty() { failed } else { BROKEN })
             }
             Ok(None) => ExitCode::from(INTERRUPTED),
             Err(message) => {
-                eprintln!("{message}");
+                crate::cli::say::err(format_args!("{message}"));
                 ExitCode::from(2)
             }
         }
@@ -119,7 +119,7 @@ impl Drill {
         // Ends every copy that is left; only then nobody writes to the folder any more.
         runtime.shutdown_timeout(END);
         if self.keep {
-            eprintln!("the copies are in `{}`", folder.path().display());
+            crate::cli::say::err(format_args!("the copies are in `{}`", folder.path().display()));
         }
         report
     }

@@ -88,7 +88,7 @@ impl Explain {
         match self.explained() {
             Ok(code) => code,
             Err(message) => {
-                eprintln!("{message}");
+                crate::cli::say::err(format_args!("{message}"));
                 ExitCode::from(2)
             }
         }
@@ -98,11 +98,11 @@ impl Explain {
         if let Some(name) = &self.preset {
             let text = config::SHIPPED.iter().find(|(shipped, _)| shipped == name);
             let (_, text) = text.ok_or_else(|| format!("no preset `{name}`"))?;
-            print!("{text}");
+            crate::cli::say::text(&text);
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(id) = &self.audit_id {
-            print!("{}", recorded::explained(id, &self.audit, self.config.as_deref())?);
+            crate::cli::say::text(&recorded::explained(id, &self.audit, self.config.as_deref())?);
             return Ok(ExitCode::SUCCESS);
         }
         let path = self.config.as_ref().expect("clap asks for it");
@@ -159,7 +159,7 @@ impl Explain {
             // Nobody else asks for the same.
             denial = filters::reverse::depart(&state, now, &mut exchange).err();
         }
-        print!("{}", explain::steps(&exchange, denial.as_ref()));
+        crate::cli::say::text(&explain::steps(&exchange, denial.as_ref()));
         Ok(ExitCode::from(u8::from(denial.is_some())))
     }
 
@@ -234,10 +234,14 @@ impl Explain {
             );
         }
         for ip in &found {
-            println!("{:<12} {ip}, {}", "address", AddressClass::of(*ip).name());
+            crate::cli::say::out(format_args!(
+                "{:<12} {ip}, {}",
+                "address",
+                AddressClass::of(*ip).name()
+            ));
         }
         let denial = decided.err();
-        print!("{}", explain::steps(&exchange, denial.as_ref()));
+        crate::cli::say::text(&explain::steps(&exchange, denial.as_ref()));
         Ok(ExitCode::from(u8::from(denial.is_some())))
     }
 

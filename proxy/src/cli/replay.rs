@@ -61,7 +61,7 @@ impl Replay {
         match self.replayed() {
             Ok(code) => code,
             Err(message) => {
-                eprintln!("{message}");
+                crate::cli::say::err(format_args!("{message}"));
                 ExitCode::from(2)
             }
         }

@@ -22,7 +22,7 @@ impl Schema {
             (_, true) => config::answer_schema(),
             _ => config::json_schema(),
         };
-        print!("{text}");
+        super::say::text(&text);
         ExitCode::SUCCESS
     }
 }

@@ -42,11 +42,11 @@ impl Suggest {
         let What::Egress(egress) = self.what;
         match egress.proposed() {
             Ok(text) => {
-                print!("{text}");
+                super::say::text(&text);
                 ExitCode::SUCCESS
             }
             Err(message) => {
-                eprintln!("{message}");
+                crate::cli::say::err(format_args!("{message}"));
                 ExitCode::from(2)
             }
         }

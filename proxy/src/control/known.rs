@@ -66,9 +66,16 @@ impl Known {
     pub(super) fn then(&self, files: &Loaded) -> &'static str {
         match self.held_of(files) {
             Some(_) => "its last good answer stays in force",
+            None if files.config.control.as_ref().is_some_and(keeps_plugins_off) => {
+                "the plugins that it decides about are off until it answers"
+            }
             None => "the files alone are in force until it answers",
         }
     }
+}
+
+fn keeps_plugins_off(control: &config::Located<config::Control>) -> bool {
+    control.until_answered == config::UntilAnswered::PluginsOff
 }
 
 impl Confirmed {

@@ -217,7 +217,7 @@ impl ProxyHttp for Plain {
         }
         ctx.status = response.status.as_u16();
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
-        if self.forward.stage.drain.is_draining() {
+        if self.forward.stage.drain.is_leaving() {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())

@@ -18,6 +18,7 @@ impl Metrics {
     pub fn text(&self, stage: &Stage) -> Vec<u8> {
         let _only = self.showing.lock();
         self.in_flight.set(i64::try_from(stage.drain.under_way()).unwrap_or(i64::MAX));
+        self.audit_writable.set(stage.state.recording.works().into());
         self.audit_lost.inc_by(stage.audit.lost() - self.audit_lost.get());
         self.audit_bytes.inc_by(stage.audit.written() - self.audit_bytes.get());
         self.show_shipping(stage.shipping.told());

@@ -126,7 +126,7 @@ impl Reverse {
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             answer::limits(headers, ctx.exchange.standing.as_ref(), None);
         });
-        if self.stage.drain.is_draining() && !ctx.upgrade {
+        if self.stage.drain.is_leaving() && !ctx.upgrade {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())

@@ -70,6 +70,9 @@ impl Reverse {
         ctx: &mut Ctx,
         kept: &Answer,
     ) -> Result<()> {
+        if let Err(denial) = self.before_answer(session, ctx).await {
+            return self.refuse(session, ctx, denial).await;
+        }
         ctx.exchange.shared = Some(Shared::Fallback);
         ctx.status = kept.status.as_u16();
         answer::write_shared(session, &ctx.exchange, kept, &ctx.request_id).await

@@ -61,19 +61,49 @@ impl Reverse {
         }
     }
 
-    /// Puts an action on disk before the upstream is asked for it.
+    /// Puts an action on disk before the upstream is asked for it. A read is put on its way there, if
+    /// it has to be there before its answer.
     pub(super) async fn intend(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
         let of_route = ctx.exchange.route.as_ref().map(|route| route.class);
-        if ctx.exchange.class.or(of_route) == Some(config::Class::Read) {
+        if ctx.exchange.class.or(of_route) != Some(config::Class::Read) {
+            self.begin_record(session, ctx)?;
+            return self.on_disk(ctx).await;
+        }
+        if self.stage.started.audit.reads == config::Reads::BeforeAnswer {
+            self.begin_record(session, ctx)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a read is on disk, if it has to be there before its answer.
+    pub(super) async fn before_answer(
+        &self,
+        session: &Session,
+        ctx: &mut Ctx,
+    ) -> Result<(), Denial> {
+        if self.stage.started.audit.reads == config::Reads::Buffered {
             return Ok(());
         }
+        if !ctx.intended {
+            self.begin_record(session, ctx)?;
+        }
+        self.on_disk(ctx).await
+    }
+
+    /// Puts it on its way to the disk that an exchange has begun.
+    fn begin_record(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
         let facts = self.facts(session, ctx);
         let durable = self.stage.audit.intent(|out| {
             filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &facts);
         });
-        let durable = durable.ok_or(Denial::AuditUnavailable)?;
+        ctx.durable = Some(durable.ok_or(Denial::AuditUnavailable)?);
         // It may be on disk from now on, also if we do not wait for it any longer.
         ctx.intended = true;
+        Ok(())
+    }
+
+    async fn on_disk(&self, ctx: &mut Ctx) -> Result<(), Denial> {
+        let Some(durable) = ctx.durable.take() else { return Ok(()) };
         match timeout(ctx.left(), durable).await {
             Ok(Ok(true)) => Ok(()),
             _ => Err(Denial::AuditUnavailable),

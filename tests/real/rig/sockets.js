@@ -17,6 +17,10 @@ const holds = (pid, socket) => {
   } catch { return false; }
 };
 
+/** Whether a process has the socket that listens on a port. */
+exports.listens = (pid, port) => fs.readFileSync('/proc/net/tcp', 'utf8').split('\n').map((line) => line.trim().split(/\s+/))
+  .some((row) => row[1]?.endsWith(`:${hex(port)}`) && row[3] === '0A' && holds(pid, `socket:[${row[9]}]`));
+
 /** The process that connected from port `from` to port `to`; none if it is gone, or another user's. */
 exports.owner = (from, to) => {
   const found = inode(from, to);

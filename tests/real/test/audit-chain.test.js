@@ -73,7 +73,7 @@ test('a chain that is written anew holds, and does not hold with the key', async
 
   const good = verify(own, '--key', shown);
   assert.equal(good.status, 0, good.out);
-  assert.match(good.out, /\n5 checkpoints signed; 0 lines after the last\n/);
+  assert.match(good.out, /\n6 checkpoints signed; 0 lines after the last\n/);
   // No more than four lines are without one, and openssl finds the signatures good.
   let since = 0; let previous = Buffer.alloc(32);
   for (const line of lines) {

@@ -336,7 +336,7 @@ test('a token is sent, read anew each time, and never shown', async (t) => {
   assert.ok(![...pages, proxy.output(), JSON.stringify(proxy.written())].some((text) => text.includes('t0ken')));
 });
 
-test('a start without the source has what was kept, and without that the files alone', async (t) => {
+test('a start without the source has what was kept, and without that no plugin, unless the files are to hold', async (t) => {
   const kept = temporary('kept.json');
   const source = await control(said({ plugins: { argocd: { enabled_percent: 0 } } }));
   t.after(() => source.stop());
@@ -360,7 +360,7 @@ test('a start without the source has what was kept, and without that the files a
     fs.writeFileSync(kept, text);
     const proxy = await door(source, more);
     try {
-      assert.equal(await ask(proxy, '/argo'), 200, told);
+      assert.equal(await ask(proxy, '/argo'), OFF, told);
       const { last_reload: begun, control: facts } = await state(proxy);
       assert.ok(begun.messages.some((message) => message.includes(told)), begun.messages.join('\n'));
       assert.deepEqual([facts.answered, facts.confirmed], [false, null]);
@@ -374,10 +374,14 @@ test('a start without the source has what was kept, and without that the files a
   await damaged(whole.replace('"enabled_percent":0', '"enabled_percent":9'), 'it is damaged');
   await damaged(whole.replaceAll('/api/plugins/config', '/elsewhere'), 'another source');
   fs.rmSync(kept);
+  const open = await door(source, `${more}, until_answered: files`);
+  assert.equal(await ask(open, '/argo'), 200);
+  await open.stop();
   const alone = await door(source, more.replace('every: 10m', 'every: 1s'));
-  assert.equal(await ask(alone, '/argo'), 200);
+  assert.equal(await ask(alone, '/jira'), OFF);
   await source.back();
-  await until('the source to be heard', async () => await ask(alone, '/argo') === OFF);
+  await until('the source to be heard', async () => await ask(alone, '/jira') === 200);
+  assert.equal(await ask(alone, '/argo'), OFF);
   await until('it to be kept', async () => fs.existsSync(kept));
   await alone.stop();
 });
@@ -419,7 +423,7 @@ test('a source can come, move and go with the files', async (t) => {
   assert.deepEqual(await both(), [200, OFF]);
   await one.away();
   await write(one);
-  assert.deepEqual(await both(), [200, 200], 'what another source said is not in force');
+  assert.deepEqual(await both(), [OFF, OFF], 'what another source said is not in force, and nobody knows what this one will');
   await one.back();
   await write(one);
   assert.deepEqual(await both(), [OFF, 200]);
@@ -467,11 +471,11 @@ test('over TLS the source is whom the CA vouches for', async (t) => {
   const source = { url: `https://localhost:${server.address().port}/c` };
   const proxy = await door(source, `every: 10m, stale_after: 20m, ca: ${folder}/other/ca.crt`);
   t.after(async () => { await proxy.stop(); server.closeAllConnections(); server.close(); });
-  assert.equal(await ask(proxy, '/argo'), 200);
+  assert.equal(await ask(proxy, '/jira'), OFF, 'it was believed');
   assert.match((await state(proxy)).control.failing, /certificate/);
   proxy.write(config(source, `every: 10m, stale_after: 20m, ca: ${folder}/own/ca.crt`)(proxy.ports, proxy.folder));
   await proxy.reload();
-  assert.equal(await ask(proxy, '/argo'), OFF);
+  assert.deepEqual([await ask(proxy, '/argo'), await ask(proxy, '/jira')], [OFF, 200]);
 });
 
 test('an answer can be tried before it is given', async (t) => {

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -18,7 +19,7 @@ pub(super) fn set_aside(file: &Path, line: &[u8], cause: &str) -> io::Result<boo
         cause: &'a str,
         record: &'a RawValue,
     }
-    let mut to = File::options().create(true).append(true).open(file)?;
+    let mut to = File::options().create(true).append(true).mode(0o640).open(file)?;
     if to.metadata()?.len() + line.len() as u64 > BYTES_MAX {
         return Ok(false);
     }

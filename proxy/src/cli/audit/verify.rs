@@ -14,7 +14,10 @@ use filters::audit::{
 };
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
-use crate::audit::read::{Line, Lines, segments};
+use crate::{
+    audit::read::{Line, Lines, segments, stem},
+    cli::say::out,
+};
 
 /// Tell whether records were changed, removed or put between.
 #[derive(Args)]
@@ -30,6 +33,10 @@ pub(super) struct Verify {
     /// were changed.
     #[arg(long)]
     key: Vec<PathBuf>,
+    /// Accept that the oldest segments are missing though no pruning is on record that removed them:
+    /// for a part of a log that was copied, and for logs from before prunings were recorded.
+    #[arg(long)]
+    partial: bool,
 }
 
 /// Where something is wrong.
@@ -46,7 +53,7 @@ impl Verify {
         match self.verified() {
             Ok(code) => code,
             Err(misuse) => {
-                eprintln!("{misuse}");
+                crate::cli::say::err(format_args!("{misuse}"));
                 ExitCode::from(2)
             }
         }
@@ -65,13 +72,110 @@ impl Verify {
         if paths.is_empty() {
             return Err(format!("`{folder}` has no segments (`audit-*.jsonl`)"));
         }
-        Ok(match walk(&paths, keys, anchor.flatten()) {
+        Ok(match self.walk(&paths, keys, anchor.flatten()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Wrong { path, line, byte, fault }) => {
-                println!("{}:{line} (byte {byte}): {fault}", path.display());
+                crate::cli::say::out(format_args!(
+                    "{}:{line} (byte {byte}): {fault}",
+                    path.display()
+                ));
                 ExitCode::from(1)
             }
         })
+    }
+
+    /// Goes through all segments, oldest first.
+    fn walk(
+        &self,
+        paths: &[PathBuf],
+        keys: Vec<PublicKey>,
+        anchor: Option<Link>,
+    ) -> Result<(), Wrong> {
+        let signed = !keys.is_empty();
+        let begun: Vec<(&PathBuf, Beginning)> = paths
+            .iter()
+            .filter_map(|path| Some((path, beginning(path).transpose()?)))
+            .map(|(path, read)| read.map(|read| (path, read)))
+            .collect::<Result<_, _>>()?;
+        // A process that is killed at once leaves a first line that is not whole.
+        let mut torn = (paths.len() - begun.len()) as u64;
+        let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning), keys);
+        let mut anchored = anchor.is_none();
+        for (path, beginning) in &begun {
+            verifier.begin(beginning).map_err(|fault| Wrong::first(path, &fault))?;
+            torn += u64::from(lines(path, &mut verifier, |verifier| {
+                anchored = anchored || anchor.is_some_and(|anchor| verifier.is_at(&anchor));
+            })?);
+        }
+        if let Some((path, _)) = begun.iter().find(|(_, b)| verifier.is_missing_before(b)) {
+            return Err(Wrong::first(path, &Fault::Missing));
+        }
+        if let Some((path, beginning)) = begun.first()
+            && !self.partial
+            && !beginning.is_the_first()
+            && !stem(path).is_some_and(|segment| verifier.was_pruned_to(segment))
+        {
+            return Err(Wrong::first(path, &BEGINNING_MISSING));
+        }
+        let newest = paths.last().expect("there is one");
+        if !anchored {
+            let fault = "no line has the digest of the anchor: the end was cut off";
+            return Err(Wrong::first(newest, &fault));
+        }
+        if signed && verifier.counted.checkpoints == 0 {
+            return Err(Wrong::first(newest, &"no checkpoint is signed with the key"));
+        }
+        report(&verifier, signed, anchor.is_some(), torn);
+        Ok(())
+    }
+}
+
+const BEGINNING_MISSING: &str = "segments before this one are missing, and no pruning is on record that removed them; \
+     write `--partial` if you copied only a part";
+
+/// Says what holds, and what nobody can know from the folder alone.
+fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
+    let (c, counted) = (verifier.counted, super::super::counted);
+    out(format_args!(
+        "{} and {} hold; {} and {} among them",
+        counted(c.segments, "segment"),
+        counted(c.lines, "line"),
+        counted(c.intents, "intent"),
+        counted(c.lost, "lost record"),
+    ));
+    if signed {
+        out(format_args!(
+            "{} signed; {} after the last",
+            counted(c.checkpoints, "checkpoint"),
+            counted(verifier.unsigned(), "line")
+        ));
+    }
+    if torn > 0 {
+        let torn = counted(torn, "last line");
+        out(format_args!("{torn} not written whole, as when a process is killed"));
+    }
+    if c.killed > 0 {
+        let killed = match c.killed {
+            1 => "1 process was killed".to_owned(),
+            many => format!("{many} processes were killed"),
+        };
+        out(format_args!("{killed}: records that were not written yet are lost"));
+    }
+    out(format_args!("last {}", verifier.last()));
+    if !verifier.has_ended() {
+        out(format_args!(
+            "the last process still runs, was killed, or its last lines were removed"
+        ));
+    }
+    if !anchored {
+        out(format_args!(
+            "not known: whether lines were cut off the end; keep `last` in another place and verify with `--anchor`"
+        ));
+    }
+    if !signed {
+        out(format_args!(
+            "not known: whether all of it was written anew; sign it (`audit.checkpoints`) and verify with `--key`"
+        ));
     }
 }
 
@@ -82,58 +186,6 @@ fn public_key(file: &Path) -> Result<PublicKey, String> {
         let file = file.display();
         format!("`{file}` is no Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it")
     })
-}
-
-/// Goes through all segments, oldest first.
-fn walk(paths: &[PathBuf], keys: Vec<PublicKey>, anchor: Option<Link>) -> Result<(), Wrong> {
-    let signed = !keys.is_empty();
-    let begun: Vec<(&PathBuf, Beginning)> = paths
-        .iter()
-        .filter_map(|path| Some((path, beginning(path).transpose()?)))
-        .map(|(path, read)| read.map(|read| (path, read)))
-        .collect::<Result<_, _>>()?;
-    // A process that is killed at once leaves a first line that is not whole.
-    let mut torn = (paths.len() - begun.len()) as u64;
-    let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning), keys);
-    let mut anchored = anchor.is_none();
-    for (path, beginning) in &begun {
-        verifier.begin(beginning).map_err(|fault| Wrong::first(path, &fault))?;
-        torn += u64::from(lines(path, &mut verifier, |verifier| {
-            anchored = anchored || anchor.is_some_and(|anchor| verifier.is_at(&anchor));
-        })?);
-    }
-    if let Some((path, _)) = begun.iter().find(|(_, b)| verifier.is_missing_before(b)) {
-        return Err(Wrong::first(path, &Fault::Missing));
-    }
-    if !anchored {
-        let newest = paths.last().expect("there is one");
-        let fault = "no line has the digest of the anchor: the end was cut off";
-        return Err(Wrong::first(newest, &fault));
-    }
-    if signed && verifier.counted.checkpoints == 0 {
-        let newest = paths.last().expect("there is one");
-        return Err(Wrong::first(newest, &"no checkpoint is signed with the key"));
-    }
-    let (c, counted) = (verifier.counted, super::super::counted);
-    println!(
-        "{} and {} hold; {} and {} among them",
-        counted(c.segments, "segment"),
-        counted(c.lines, "line"),
-        counted(c.intents, "intent"),
-        counted(c.lost, "lost record"),
-    );
-    if signed {
-        println!(
-            "{} signed; {} after the last",
-            counted(c.checkpoints, "checkpoint"),
-            counted(verifier.unsigned(), "line")
-        );
-    }
-    if torn > 0 {
-        println!("{} not written whole, as when a process is killed", counted(torn, "last line"));
-    }
-    println!("last {}", verifier.last());
-    Ok(())
 }
 
 /// The first line of a segment; `None` if it was not written whole.

@@ -209,13 +209,15 @@ impl Left {
     pub(super) fn tell(&self) {
         if self.unwritable > 0 {
             let records = counted(self.unwritable, "record");
-            eprintln!("left out, as their host, plugin, workspace or time is none: {records}");
+            crate::cli::say::err(format_args!(
+                "left out, as their host, plugin, workspace or time is none: {records}"
+            ));
         }
         if self.beyond > 0 {
             let calls = counted(self.beyond, "call");
-            eprintln!(
+            crate::cli::say::err(format_args!(
                 "left out, as there is room for {HOSTS_MAX} hosts: {calls}; give fewer files at once"
-            );
+            ));
         }
     }
 }

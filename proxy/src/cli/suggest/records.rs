@@ -63,10 +63,12 @@ impl Reading {
     /// Says on standard error what was read, and what could not be.
     pub(super) fn tell(&self) {
         let (records, files) = (counted(self.records, "record"), counted(self.files, "file"));
-        eprintln!("{records} in {files}");
+        crate::cli::say::err(format_args!("{records} in {files}"));
         if self.unreadable > 0 {
             let lines = counted(self.unreadable, "line");
-            eprintln!("left out as no records (torn, or not JSON): {lines}");
+            crate::cli::say::err(format_args!(
+                "left out as no records (torn, or not JSON): {lines}"
+            ));
         }
     }
 }

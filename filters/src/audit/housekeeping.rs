@@ -1,0 +1,64 @@
+//! The lines that a writer puts among the records, about the log itself.
+
+use super::{Line, chain};
+use crate::{Label, Now};
+
+/// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the
+/// digest that its chain goes on from.
+pub fn write_segment(out: &mut Vec<u8>, at: Now, run: &str, previous: &chain::Link) {
+    housekeeping(out, "segment", at, |line| {
+        line.text("run", run);
+        line.text("previous", &previous.to_string());
+    });
+}
+
+/// Appends what a process found of one that was killed: actions that were begun and have no
+/// outcome, and how many bytes of a line that was not written whole.
+pub fn write_recovery(out: &mut Vec<u8>, at: Now, unknown: &[String], torn_bytes: u64) {
+    housekeeping(out, "recovery", at, |line| {
+        let ids: Vec<Label> = unknown.iter().map(|id| Label::lossy(id)).collect();
+        line.list("unknown", &ids);
+        line.number("torn_bytes", torn_bytes);
+    });
+}
+
+/// Appends that records were lost to `out`, as one line.
+pub fn write_gap(out: &mut Vec<u8>, at: Now, lost: u64) {
+    housekeeping(out, "gap", at, |line| line.number("lost", lost));
+}
+
+/// Appends that a process was killed, so that records which it had not written yet are lost. Nobody
+/// knows how many there were.
+pub fn write_killed(out: &mut Vec<u8>, at: Now, run: &str) {
+    housekeeping(out, "gap", at, |line| {
+        line.text("run", run);
+        line.text("cause", "killed");
+    });
+}
+
+/// Appends that segments are removed because there are too many of them, or they are too old.
+/// `oldest` is the one that is the oldest from now on.
+pub fn write_pruned(out: &mut Vec<u8>, at: Now, removed: &[String], oldest: &str) {
+    housekeeping(out, "pruned", at, |line| {
+        let removed: Vec<Label> = removed.iter().map(|name| Label::lossy(name)).collect();
+        line.list("removed", &removed);
+        line.text("oldest", oldest);
+    });
+}
+
+/// Appends the last line of a process: it wrote all that it had.
+pub fn write_end(out: &mut Vec<u8>, at: Now) {
+    housekeeping(out, "end", at, |_| {});
+}
+
+fn housekeeping(out: &mut Vec<u8>, kind: &str, at: Now, rest: impl FnOnce(&mut Line<'_>)) {
+    let mut line = Line(out);
+    line.open();
+    line.text("kind", kind);
+    if kind == "segment" {
+        line.number("version", 1);
+    }
+    line.time("time", at.unix);
+    rest(&mut line);
+    line.close();
+}
