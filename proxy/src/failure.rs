@@ -15,6 +15,8 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
             E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
                 Some(Denial::BodyMalformed)
             }
+            // So did h2, of trailers or of a length.
+            _ if is_fault(error) => Some(Denial::BodyMalformed),
             // An error of HTTP/2 is also how a client says that it wants no answer any more.
             _ => None,
         };
@@ -50,4 +52,10 @@ fn broke_off(error: &Error) -> bool {
     cause.is_some_and(|cause| {
         cause.is_io() || (cause.is_remote() && (cause.is_reset() || cause.is_go_away()))
     })
+}
+
+/// Whether a stream of HTTP/2 was ended by what came on it, and not by its client.
+fn is_fault(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| cause.is_reset() && cause.is_library())
 }

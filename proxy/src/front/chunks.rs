@@ -120,7 +120,7 @@ mod tests {
         b"00A\r\n0123456789\r\n000\r\n\r\n",
         b"1;name=value;other=\"a b\"\r\nx\r\n0;last\r\n\r\n",
         b"2\r\n\r\n\r\n0\r\n\r\n",
-        b"0\r\nTrailer: 1\r\nOther: 2\r\n\r\n",
+        b"0\r\nX-Sum: 1\r\nOther: 2\r\n\r\n",
     ];
 
     #[test]

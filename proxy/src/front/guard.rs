@@ -1,4 +1,5 @@
-//! A stream whose first bytes must come in time. Pingora waits for an HTTP/2 preface for ever.
+//! A connection of HTTP/2 whose first bytes must come in time: Pingora waits for a preface for ever. And
+//! whose frames are looked at.
 
 use std::{
     io,
@@ -7,17 +8,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use pingora::protocols::Stream;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::{Sleep, sleep},
 };
 
-use super::through::Reading;
+use super::{frames::Frames, through::Reading};
 
 /// Passes everything through, but fails if the preface takes too long.
 #[derive(Debug)]
@@ -26,12 +28,49 @@ pub(super) struct Guard {
     /// How much of the preface is still to come.
     missing: usize,
     late: Arc<AtomicBool>,
+    frames: Frames,
+    /// What is read next, in the place of what came.
+    instead: Bytes,
 }
 
 impl Guard {
     /// `late` becomes true if the preface does not come in time.
     pub(super) fn new(patience: Duration, late: Arc<AtomicBool>) -> Self {
-        Self { waiting: Some(Box::pin(sleep(patience))), missing: PREFACE, late }
+        Self {
+            waiting: Some(Box::pin(sleep(patience))),
+            missing: PREFACE,
+            late,
+            frames: Frames::new(),
+            instead: Bytes::new(),
+        }
+    }
+
+    /// Reads what came, or what is to be read in its place.
+    fn poll_frames(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.instead.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut *inner).poll_read(cx, buf))?;
+            let came = &buf.filled()[before..];
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.frames.look(came) {
+                Ok(None) => return Poll::Ready(Ok(())),
+                Ok(Some(instead)) => self.instead = instead.into(),
+                Err(why) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
+            }
+            buf.set_filled(before);
+        }
+        let here = self.instead.len().min(buf.remaining());
+        buf.put_slice(&self.instead.split_to(here));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -46,7 +85,7 @@ impl Reading for Guard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(inner).poll_read(cx, buf);
+        let polled = self.poll_frames(inner, cx, buf);
         let Some(waiting) = &mut self.waiting else { return polled };
         // Counted, not taken for granted: it may come in pieces.
         self.missing = self.missing.saturating_sub(buf.filled().len() - before);
@@ -75,17 +114,24 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    /// Sends `pieces`, each read before the next; whether the stream fails after them.
+    /// Sends `pieces`, one after the other; whether the stream fails after them.
     async fn fails_after(pieces: &[&[u8]]) -> bool {
         let (mut client, server) = duplex(1024);
         let late = Arc::new(AtomicBool::new(false));
         let reading = Guard::new(SHORT, Arc::clone(&late));
         let mut guarded = Through { inner: Box::new(server), reading };
-        for piece in pieces {
-            client.write_all(piece).await.unwrap();
-            guarded.read_exact(&mut vec![0; piece.len()]).await.unwrap();
-        }
-        let failed = timeout(SHORT * 5, guarded.read_u8()).await;
+        let send = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut read = Vec::new();
+        let failed = tokio::select! {
+            () = send => unreachable!("it goes on for ever"),
+            failed = timeout(SHORT * 5, guarded.read_to_end(&mut read)) => failed,
+        };
         assert_eq!(failed.is_ok(), late.load(Ordering::Relaxed));
         matches!(failed, Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut)
     }

@@ -1,0 +1,337 @@
+//! The frames of a connection of HTTP/2, looked at before anybody reads them, for the one fault that h2
+//! does not see: trailers with pseudo-headers (RFC 9113 8.1), which it would leave out in silence.
+
+use super::hpack::Table;
+
+/// A place in what a client sends.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes of this frame that are still to come. The preface counts as one.
+    left: usize,
+    /// Of a header block that begins a stream: this frame's part of it, with its flags.
+    part: Option<(Vec<u8>, u8)>,
+    /// The parts before it.
+    block: Vec<u8>,
+    /// What is kept back: it begins with a frame.
+    held: Vec<u8>,
+    last_stream: u32,
+    table: Option<Table>,
+}
+
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+/// The largest frame that h2 takes.
+const FRAME_MAX: usize = 16 << 10;
+/// Of trailers with all that frames add to them.
+const TRAILERS_MAX: usize = FRAME_MAX - MALFORMED.len();
+/// More is refused by h2; there is nothing to look for any more.
+const BLOCK_MAX: usize = 256 << 10;
+/// `connection: x`, a literal that no table remembers: it makes any header block malformed (8.2.2).
+const MALFORMED: &[u8] = b"\x00\x0aconnection\x01x";
+
+impl Frames {
+    pub(super) fn new() -> Self {
+        Self {
+            left: PREFACE,
+            part: None,
+            block: Vec::new(),
+            held: Vec::new(),
+            last_stream: 0,
+            table: Some(Table::default()),
+        }
+    }
+
+    /// Looks at what came: what is to be read in its place, if not all of it as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn look(&mut self, came: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+        if self.held.is_empty() {
+            return self.walk(came);
+        }
+        let mut all = std::mem::take(&mut self.held);
+        all.extend_from_slice(came);
+        Ok(Some(self.walk(&all)?.unwrap_or(all)))
+    }
+
+    /// The same of `bytes`, before which nothing is held. What is not whole yet is kept in `held`.
+    fn walk(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+        // What is read in the place of all before `from`.
+        let mut instead = Vec::new();
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            if self.left > 0 {
+                let here = self.left.min(rest.len());
+                if let Some((part, _)) = &mut self.part {
+                    part.extend_from_slice(&rest[..here]);
+                }
+                self.left -= here;
+                at += here;
+                self.part_ended();
+                continue;
+            }
+            let Some(head) = Head::of(rest) else {
+                self.held = rest.to_vec();
+                break;
+            };
+            if head.kind == HEADERS && head.stream <= self.last_stream && self.table.is_some() {
+                let length = whole(rest);
+                if length.unwrap_or(rest.len()) > TRAILERS_MAX {
+                    return Err("the trailers are too long");
+                }
+                let Some(length) = length else {
+                    self.held = rest.to_vec();
+                    break;
+                };
+                let block = joined(&rest[..length]);
+                if self.has_pseudo(&block) {
+                    instead.extend_from_slice(&bytes[from..at]);
+                    spoil(&head, &block, &mut instead);
+                    from = at + length;
+                }
+                at += length;
+                continue;
+            }
+            self.left = head.length;
+            if self.table.is_some() && matches!(head.kind, HEADERS | CONTINUATION) {
+                self.last_stream = self.last_stream.max(head.stream);
+                self.part =
+                    Some((Vec::with_capacity(head.length.min(FRAME_MAX)), head.flags_of_part()));
+            }
+            at += HEAD;
+            self.part_ended();
+        }
+        if from == 0 && self.held.is_empty() {
+            return Ok(None);
+        }
+        instead.extend_from_slice(&bytes[from..at]);
+        Ok(Some(instead))
+    }
+
+    /// Reads a header block that begins a stream, when it is whole.
+    fn part_ended(&mut self) {
+        if self.left > 0 {
+            return;
+        }
+        let Some((part, flags)) = self.part.take() else { return };
+        let fragment = fragment(&part, flags).unwrap_or_default();
+        let is_whole = flags & END_HEADERS != 0;
+        // Nearly always all of it is in one frame.
+        let understood = match (is_whole, self.block.is_empty()) {
+            (true, true) => self.understand(fragment),
+            _ => {
+                self.block.extend_from_slice(fragment);
+                let block = std::mem::take(&mut self.block);
+                match is_whole {
+                    true => self.understand(&block),
+                    false => {
+                        self.block = block;
+                        self.block.len() <= BLOCK_MAX
+                    }
+                }
+            }
+        };
+        if !understood {
+            self.table = None;
+            self.block = Vec::new();
+        }
+    }
+
+    fn understand(&mut self, block: &[u8]) -> bool {
+        self.table.as_mut().is_some_and(|table| table.read(block).is_some())
+    }
+
+    /// Whether trailers have a pseudo-header.
+    fn has_pseudo(&mut self, block: &[u8]) -> bool {
+        let found = self.table.as_mut().and_then(|table| table.read(block));
+        if found.is_none() {
+            self.table = None;
+        }
+        found == Some(true)
+    }
+}
+
+/// The head of a frame.
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Head {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let [l1, l2, l3, kind, flags, s1, s2, s3, s4] = *bytes.first_chunk::<HEAD>()?;
+        Some(Self {
+            length: u32::from_be_bytes([0, l1, l2, l3]) as usize,
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s1 & 0x7f, s2, s3, s4]),
+        })
+    }
+
+    /// A CONTINUATION has only one flag.
+    fn flags_of_part(&self) -> u8 {
+        if self.kind == HEADERS { self.flags } else { self.flags & END_HEADERS }
+    }
+}
+
+/// Where the header block ends that begins with the first frame, if all of it is there.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let head = Head::of(bytes.get(at..)?)?;
+        // What else may come in between is a fault that h2 sees.
+        let is_other = at > 0 && head.kind != CONTINUATION;
+        at += HEAD + head.length;
+        if at > bytes.len() {
+            return None;
+        }
+        if head.flags & END_HEADERS != 0 || is_other {
+            return Some(at);
+        }
+    }
+}
+
+/// A frame's part of a header block, without what pads it and says how urgent it is.
+fn fragment(payload: &[u8], flags: u8) -> Option<&[u8]> {
+    let (mut payload, mut padding) = (payload, 0);
+    if flags & PADDED != 0 {
+        let (length, rest) = payload.split_first()?;
+        (payload, padding) = (rest, usize::from(*length));
+    }
+    if flags & PRIORITY != 0 {
+        payload = payload.get(5..)?;
+    }
+    payload.get(..payload.len().checked_sub(padding)?)
+}
+
+/// The header block of whole frames.
+fn joined(frames: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(frames.len() + MALFORMED.len());
+    let mut rest = frames;
+    while let Some(head) = Head::of(rest) {
+        let (frame, after) = rest.split_at(HEAD + head.length);
+        block.extend_from_slice(fragment(&frame[HEAD..], head.flags_of_part()).unwrap_or_default());
+        rest = after;
+    }
+    block
+}
+
+/// Writes trailers that h2 finds malformed, in one frame: what tables remember of them stays.
+fn spoil(head: &Head, block: &[u8], read: &mut Vec<u8>) {
+    let length = u32::try_from(block.len() + MALFORMED.len()).expect("trailers are short");
+    read.extend_from_slice(&length.to_be_bytes()[1..]);
+    read.extend_from_slice(&[HEADERS, head.flags & END_STREAM | END_HEADERS]);
+    read.extend_from_slice(&head.stream.to_be_bytes());
+    read.extend_from_slice(block);
+    read.extend_from_slice(MALFORMED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    const END: u8 = END_HEADERS | 1;
+    const REQUEST: &[u8] = b"\x83\x87\x44\x02/x\x41\x01a";
+
+    /// Of a connection that begins with a POST.
+    fn begun() -> Vec<u8> {
+        let preface = vec![b'x'; PREFACE];
+        [preface, frame(4, 0, 0, b""), frame(1, END_HEADERS, 1, REQUEST), frame(0, 0, 1, b"abc")]
+            .concat()
+    }
+
+    /// What is read of it, whatever it is cut into.
+    fn read(bytes: &[u8]) -> Vec<u8> {
+        let in_pieces = |size: usize| {
+            let mut frames = Frames::new();
+            let mut read = Vec::new();
+            for piece in bytes.chunks(size) {
+                match frames.look(piece).unwrap() {
+                    Some(other) => read.extend(other),
+                    None => read.extend_from_slice(piece),
+                }
+            }
+            assert!(frames.table.is_some());
+            read
+        };
+        let whole = in_pieces(bytes.len());
+        for size in [1, 2, 7, 10, 31] {
+            assert_eq!(in_pieces(size), whole, "in pieces of {size}");
+        }
+        whole
+    }
+
+    #[test]
+    fn what_is_no_fault_is_read_as_it_came() {
+        let trailers: [Vec<u8>; 5] = [
+            frame(1, END, 1, b"\x00\x01a\x01b"),
+            frame(1, END, 1, b"\x40\x01a\x01b\xbe"),
+            frame(1, END | PADDED, 1, b"\x02\x00\x01a\x01b\x82\x82"),
+            [frame(1, 1, 1, b"\x00\x01"), frame(9, END_HEADERS, 1, b"a\x01b")].concat(),
+            frame(1, END, 3, REQUEST),
+        ];
+        for trailers in trailers {
+            let all = [begun(), trailers, frame(6, 0, 0, b"12345678")].concat();
+            assert_eq!(read(&all), all);
+        }
+    }
+
+    #[test]
+    fn trailers_with_a_pseudo_header_are_malformed_to_whoever_reads_them() {
+        let blocks: [&[u8]; 5] = [
+            b"\x82",
+            b"\x00\x05:path\x01/",
+            b"\x00\x01a\x01b\x44\x02/y",
+            // The path of the request, of which only the table knows.
+            b"\xbf",
+            b"\x0f\x30\x01/",
+        ];
+        for block in blocks {
+            let after = frame(1, END, 3, b"\x82\x87\xbf\xbe");
+            let all = [begun(), frame(1, END, 1, block), after.clone()].concat();
+            let spoilt = frame(1, END, 1, &[block, MALFORMED].concat());
+            let spoilt = [begun(), spoilt, after];
+            assert_eq!(read(&all), spoilt.concat(), "{}", block.escape_ascii());
+        }
+        let padded = frame(1, END | PADDED | PRIORITY, 1, b"\x01\0\0\0\0\0\x82\0");
+        let parts = [frame(1, 1, 1, b""), frame(9, END_HEADERS, 1, b"\x82")].concat();
+        for trailers in [padded, parts] {
+            let spoilt = [begun(), frame(1, END, 1, &[b"\x82", MALFORMED].concat())];
+            assert_eq!(read(&[begun(), trailers].concat()), spoilt.concat());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_to_h2() {
+        let mut frames = Frames::new();
+        let bytes = [begun(), frame(1, END, 3, b"\xff\xff\xff\xff\xff"), frame(1, END, 1, b"\x82")];
+        assert_eq!(frames.look(&bytes.concat()), Ok(None));
+        assert!(frames.table.is_none());
+    }
+
+    #[test]
+    fn trailers_that_do_not_end_are_not_kept_for_ever() {
+        let mut frames = Frames::new();
+        assert_eq!(frames.look(&begun()), Ok(None));
+        let mut error = None;
+        for n in 0..40 {
+            let kind = if n == 0 { HEADERS } else { CONTINUATION };
+            error = error.or(frames.look(&frame(kind, 0, 1, &[b'x'; 1000])).err());
+        }
+        assert_eq!(error, Some("the trailers are too long"));
+    }
+}
