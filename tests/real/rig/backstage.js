@@ -37,9 +37,9 @@ exports.threeRoutes = (target) => {
  * Starts Backstage on `port`. `baseUrl` is what its users see: the proxy's address. `endpoints` are those
  * of its proxy plugin. With `oidc`, from rig/oidc, people sign in there: it must allow the address
  * `callback(baseUrl)`. `plugins` are names of further plugins, `config` is YAML for them, `env` what its
- * environment has besides ours.
+ * environment has besides ours, and `auth` what its section has. `annotations` are those of its component `pay`, and `frontend` the folder of rig/frontend, if it serves one.
  */
-exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc, plugins = [], config = '', env = {} }) => {
+exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc, plugins = [], config = '', auth = {}, annotations = {}, frontend, env = {} }) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-backstage-'));
   const providers = { guest: { userEntityRef: 'user:default/ada', dangerouslyAllowOutsideDevelopment: true } };
   if (oidc) {
@@ -52,7 +52,7 @@ exports.backstage = async ({ port, baseUrl, postgres, endpoints = {}, oidc, plug
     };
   }
   fs.writeFileSync(`${folder}/app-config.yaml`, `
-app: {title: Stage, baseUrl: "${baseUrl}"}
+app: {title: Stage, baseUrl: "${baseUrl}", packages: all, extensions: [{"page:catalog": {config: {path: /}}}]}
 organization: {name: Stage}
 backend:
   baseUrl: "${baseUrl}"
@@ -60,10 +60,7 @@ backend:
   trustProxy: loopback
   database: {client: pg, connection: {host: 127.0.0.1, port: ${postgres.port}, user: postgres}}
   cors: {origin: "${baseUrl}"}
-auth:
-  environment: development
-  session: {secret: stage}
-  providers: ${JSON.stringify(providers)}
+auth: ${JSON.stringify({ environment: 'development', session: { secret: 'stage' }, providers, ...auth })}
 catalog:
   rules: [{allow: [Component, User, Group]}]
   locations: [{type: file, target: ${folder}/catalog.yaml}]
@@ -71,11 +68,11 @@ permission: {enabled: true}
 proxy: {endpoints: ${typeof endpoints === 'string' ? endpoints : JSON.stringify(endpoints)}}
 ${config}`);
   fs.writeFileSync(`${folder}/catalog.yaml`, `
-apiVersion: backstage.io/v1alpha1
+${['ada', 'bob', 'eve'].map((name) => `apiVersion: backstage.io/v1alpha1
 kind: User
-metadata: {name: ada}
-spec: {profile: {email: ada@example.com}, memberOf: [payments-dev]}
----
+metadata: {name: ${name}}
+spec: {profile: {email: ${name}@example.com}, memberOf: [payments-dev]}
+---`).join('\n')}
 apiVersion: backstage.io/v1alpha1
 kind: Group
 metadata: {name: payments-dev}
@@ -83,7 +80,7 @@ spec: {type: team, children: []}
 ---
 apiVersion: backstage.io/v1alpha1
 kind: Component
-metadata: {name: pay, annotations: {dxcp.io/service: pay}}
+metadata: {name: pay, annotations: ${JSON.stringify({ 'dxcp.io/service': 'pay', ...annotations })}}
 spec: {type: service, lifecycle: production, owner: payments-dev}
 `);
   fs.writeFileSync(`${folder}/package.json`, '{"name":"stage","private":true,"version":"0.0.0"}');
@@ -92,7 +89,7 @@ spec: {type: service, lifecycle: production, owner: payments-dev}
 const load = require('node:module').createRequire(${JSON.stringify(`${modules}/package.json`)});
 const { createBackend } = load('@backstage/backend-defaults');
 const backend = createBackend();
-for (const name of ${JSON.stringify([...PLUGINS, ...plugins])}) {
+for (const name of ${JSON.stringify([...PLUGINS, ...plugins, ...(frontend ? ['@backstage/plugin-app-backend'] : [])])}) {
   const plugin = load(name);
   backend.add(plugin.default ?? plugin);
 }
@@ -100,10 +97,12 @@ backend.add(load('./rig/stage-plugin.js'));
 backend.start();
 `);
   const url = `http://127.0.0.1:${port}`;
+  // Where app-backend finds the package `app`.
+  const paths = [env.NODE_PATH, frontend].filter(Boolean).join(path.delimiter);
   let program;
   const begin = async () => {
     program = start(process.execPath, [`${folder}/backend.js`, '--config', `${folder}/app-config.yaml`], {
-      cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn', ...env },
+      cwd: folder, env: { ...process.env, NODE_ENV: 'production', LOG_LEVEL: 'warn', ...env, ...(paths ? { NODE_PATH: paths } : {}) },
     });
     await until('Backstage', async () => {
       if (!program.isRunning()) throw Object.assign(new Error('it has ended'), { fatal: true });
@@ -113,7 +112,7 @@ backend.start();
   await begin();
   return {
     url, folder, begin,
-    pid: program.pid,
+    get pid() { return program.pid; },
     output: () => program.output(),
     /** Ends it, so that it can begin again. */
     end: (signal) => program.stop(signal),

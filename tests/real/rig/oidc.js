@@ -33,7 +33,8 @@ const machine = (id, method, ...more) => ({
  * tokens live `lifetime` seconds.
  * `exchange` says for which `audiences` the clients `portal` and `portal-post` may exchange its tokens
  * (RFC 8693), how long what they get lives, and whose are `refused`; it may be changed while it runs.
- * `callbacks` are where the client `people` may send those who sign in: they are signed in as `user` at once.
+ * `callbacks` are where the client `people` may send those who sign in: they are signed in at once, as `user` or as who
+ * their cookie `person` says.
  */
 exports.oidc = async ({
   claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false, lifetime,
@@ -116,6 +117,8 @@ exports.oidc = async ({
         accountId: id,
         claims: () => ({ sub: id, name: id, preferred_username: id, email: `${id}@example.com`, email_verified: true }),
       }),
+      // To everybody, as most providers do for a server's client: a page that is loaded again signs its person in by it.
+      issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token'),
       loadExistingGrant: async (context) => {
         const grant = new context.oidc.provider.Grant({ clientId: context.oidc.client.clientId, accountId: context.oidc.session.accountId });
         grant.addOIDCScope('openid profile email offline_access');
@@ -151,7 +154,8 @@ exports.oidc = async ({
   const server = http.createServer(async (request, response) => {
     if (request.method === 'POST' && request.url.startsWith('/__rig/')) return rig(request, response);
     if (request.url.startsWith('/interaction/')) {
-      return provider.interactionFinished(request, response, { login: { accountId: user } });
+      const [, person = user] = /(?:^|; )person=(\w+)/.exec(request.headers.cookie ?? '') ?? [];
+      return provider.interactionFinished(request, response, { login: { accountId: person } });
     }
     if (request.url === '/token') tokens.push(request.headers);
     const isKeys = request.url.startsWith('/jwks') || request.url.startsWith('/.well-known');

@@ -2,6 +2,7 @@
 // A Backstage plugin, `stage`, that shows what arrives at a plugin and what Backstage's own services make.
 
 const { coreServices, createBackendPlugin } = require('@backstage/backend-plugin-api');
+const { WebSocketServer } = require('ws');
 
 const answer = (response, value) => response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
 
@@ -12,6 +13,12 @@ module.exports = createBackendPlugin({
       deps: { auth: coreServices.auth, httpAuth: coreServices.httpAuth, router: coreServices.httpRouter },
       async init({ auth, httpAuth, router }) {
         router.addAuthPolicy({ path: '/asset', allow: 'user-cookie' });
+        // From 1.57 on: tells whoever opens it whom Backstage takes them for.
+        const sockets = new WebSocketServer({ noServer: true, handleProtocols: (protocols) => [...protocols][0] });
+        router.addWebSocketHandler?.({
+          path: '/socket',
+          handler: ({ request, socket, head, credentials }) => sockets.handleUpgrade(request, socket, head, (open) => open.send(JSON.stringify(credentials.principal))),
+        });
         router.use(async (request, response, next) => {
           try {
             const { pathname, searchParams } = new URL(request.url, 'http://stage');
