@@ -71,6 +71,17 @@ fn presets(config: &Config, found: &mut Findings) {
         if uses[..index].iter().any(|(other, _)| other.prefix_of_names() == name) {
             found.problem(&used.place, format!("`{name}` is used twice; give one another `name`"));
         }
+        let above =
+            config.upstreams.get(&used.upstream.value).is_some_and(|u| u.url.path.is_empty());
+        if let (Some(prefix), None) = (&used.prefix, &used.strip_prefix)
+            && *used.preset == "backstage"
+            && above
+        {
+            found.warning(
+                &prefix.place,
+                format!("Backstage serves `/` and `/api`, whatever its `baseUrl` says, and would be asked for `{0}/api`; write `strip_prefix: {0}` instead", **prefix),
+            );
+        }
         if preset.at_root && used.prefix.is_some() {
             found.problem(
                 &used.place,

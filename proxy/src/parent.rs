@@ -112,7 +112,10 @@ impl Parents {
             return Ok(Self { private, ..found });
         };
         let authorization = match (&written.username, &written.password_file) {
-            (Some(name), Some(file)) => Some(basic(name, password(file)?.expose())),
+            (Some(name), Some(file)) => {
+                let password = password(file).map_err(|error| error.to_string())?;
+                Some(basic(name, password.expose()))
+            }
             _ => None,
         };
         if let Some(ca) = &written.ca {
@@ -363,10 +366,9 @@ fn basic(name: &str, password: &str) -> Secret {
 }
 
 /// A password of somebody else's making: any text.
-fn password(file: &std::path::Path) -> Result<Secret, String> {
-    let wrong = |cause: &str| format!("`{}`: {cause}", file.display());
-    let bytes = certs::bytes(file).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes.to_vec()).map_err(|_| wrong("it is not UTF-8"))?;
+pub(crate) fn password(file: &std::path::Path) -> Result<Secret, LoadError> {
+    let wrong = |cause: &str| LoadError { file: file.to_owned(), cause: cause.to_owned() };
+    let text = String::from_utf8(certs::bytes(file)?).map_err(|_| wrong("it is not UTF-8"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() || text.len() > 4096 || text.contains(char::is_control) {

@@ -1,6 +1,7 @@
 //! What an operator is told about a broken config: every mistake, at its place, with the correction.
 
 mod credentials;
+mod networks;
 mod outward;
 
 use std::{fs, path::Path};

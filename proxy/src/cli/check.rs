@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     audit::{chain::Signing, ship::Secrets},
-    control, credentials, jwks, reload, serve, store, tls, upstreams,
+    control, credentials, jwks, parent, reload, serve, store, tls, upstreams,
 };
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
@@ -130,6 +130,12 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
     }
     let passwords = config.egress.callers.values().map(|caller| &caller.password_file);
     found.extend(passwords.filter_map(|f| Some((&f.place, reload::password(f).err()?))));
+    if let Some(parent) = &config.egress.parent {
+        let file = parent.password_file.iter();
+        found.extend(file.filter_map(|f| Some((&f.place, parent::password(f).err()?))));
+        let ca = parent.ca.iter();
+        found.extend(ca.filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+    }
     let key = config.headers.assertion_key.iter();
     found.extend(key.filter_map(|f| Some((&f.place, serve::assertions(&config.headers).err()?))));
     let signed = config.audit.checkpoints.iter();
