@@ -68,6 +68,7 @@ fn sign_in(
             denial: Denial::CallerMissing,
             lack: Some(Lack::Body),
             suspect: false,
+            known: None,
         });
     };
     let operation = Operation::of(head, body).map_err(Refusal::plain)?;

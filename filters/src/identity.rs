@@ -35,7 +35,7 @@ use token::Jws;
 use tokens::Entry;
 
 /// Who is calling, as the IdP (or our CA) vouches.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Caller {
     /// Who, for example `user:default/ada`.
     pub subject: Label,
@@ -118,6 +118,8 @@ pub struct Refusal {
     /// Whether it looks like someone trying tokens: garbage, or a signature that is no one's. A
     /// token that was good yesterday does not.
     pub suspect: bool,
+    /// Who it is, if the token verified and only what it does not say itself is lacking.
+    pub known: Option<Arc<Caller>>,
 }
 
 impl Caller {
@@ -192,17 +194,22 @@ impl From<TokenFault> for Refusal {
             fault,
             T::AudienceWrong | T::PartyWrong | T::Expired | T::NotYetValid | T::ClaimMissing { .. }
         );
-        Self { denial: Denial::Token(fault), lack: None, suspect: !honest }
+        Self { denial: Denial::Token(fault), lack: None, suspect: !honest, known: None }
     }
 }
 
 impl Refusal {
     pub(crate) fn plain(denial: Denial) -> Self {
-        Self { denial, lack: None, suspect: false }
+        Self { denial, lack: None, suspect: false, known: None }
+    }
+
+    /// The same of somebody who is known, but for what is lacking.
+    fn about(self, caller: Caller) -> Self {
+        Self { known: Some(Arc::new(caller)), ..self }
     }
 
     pub(crate) fn suspect(denial: Denial) -> Self {
-        Self { denial, lack: None, suspect: true }
+        Self { denial, lack: None, suspect: true, known: None }
     }
 }
 
@@ -353,11 +360,11 @@ impl Issuer {
         let held = keys.of(source).filter(|held| held.age(now) <= *self.written.keys.age_max);
         let Some(held) = held else {
             let denial = Denial::KeysUnavailable { issuer: self.name.clone() };
-            return Err(Refusal { denial, lack: lack(), suspect: false });
+            return Err(Refusal { denial, lack: lack(), suspect: false, known: None });
         };
         let Some(key) = held.set.choose(jws.algorithm, jws.key_id.as_deref()) else {
             let denial = Denial::Token(TokenFault::KeyUnknown { issuer: self.name.clone() });
-            return Err(Refusal { denial, lack: lack(), suspect: true });
+            return Err(Refusal { denial, lack: lack(), suspect: true, known: None });
         };
         if !crypto::verify(jws.algorithm, key, jws.message, jws.signature) {
             return Err(TokenFault::SignatureWrong.into());

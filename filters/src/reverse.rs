@@ -3,15 +3,18 @@
 //! The order is fixed on purpose. Each step takes what an earlier step proved, so nobody can be
 //! charged before they are known. A new filter is one more line here.
 
+use std::{net::IpAddr, sync::Arc};
+
 use crate::{
-    Admitted, Denial, Exchange, Head, Label, Now, Policy, State, access, api_key,
+    Admitted, Denial, Exchange, Head, Label, Now, Policy, State, access,
+    api_key::{self, SignedIn},
     breaker::Outcome,
     breaker::Transition,
     client, coalesce,
     denial::Lack,
     graphql::Operation,
     headers::Edits,
-    identity::Asked,
+    identity::{Asked, Caller, Refusal},
     normal_form::NormalPath,
     routes::{self, Route},
     switches::About,
@@ -71,34 +74,21 @@ pub fn judge(
         head.headers,
         &listener.trusted_proxies,
     ));
-    let host = routes::host(head)?;
-    let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
-    let path = exchange.path.insert(NormalPath::of(head.path())?);
-    let route =
-        exchange.route.insert(policy.routes.find(head.listener, host, head.method, path)?);
-    access::passable(route, head)?;
-    ambiguous(route, path)?;
-    let query = route.query.judge(head.query())?;
+    let query = passable(policy, head, exchange).inspect_err(|_| {
+        recognize(policy, state, head, client, now, exchange);
+    })?;
+    let route = exchange.route.as_ref().expect("a passable request has a route");
+    let path = exchange.path.as_ref().expect("a passable request has a path");
 
     if route.options.public {
         state.switches.pass(&About::request(route, None, None, None), now)?;
         let standing = policy.rate_limits.take_stranger(&state.limiters, client, now)?;
         exchange.standing = Some(standing);
     } else {
-        let asked = Asked {
-            headers: head.headers,
-            cookie_allowed: route.options.cookie,
-            upgrade: head.is_upgrade(),
-            certificate: head.certificate,
-        };
-        let signs_in = route.credential.as_ref().is_some_and(|credential| credential.signs_in);
+        let asked = asked(head, Some(route));
         let known = match exchange.supposed.take() {
             Some(supposed) => Ok((supposed, None)),
-            None if signs_in => api_key::authenticate(policy, state, head, &asked, route, now),
-            None => policy
-                .identity
-                .authenticate(&asked, &state.keys, &state.tokens, now)
-                .map(|caller| (caller, None)),
+            None => authenticate(policy, state, head, &asked, Some(route), now),
         };
         let (known, signed_in) = known.map_err(|refusal| {
             exchange.lack = refusal.lack;
@@ -152,6 +142,75 @@ pub fn judge(
     }
     state.recording.ready(exchange.class.unwrap_or(route.class))?;
     Ok(query)
+}
+
+/// What can be said of a request before anyone is asked who they are.
+fn passable(
+    policy: &Policy,
+    head: &Head<'_>,
+    exchange: &mut Exchange,
+) -> Result<Option<String>, Denial> {
+    let host = routes::host(head)?;
+    let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
+    let path = exchange.path.insert(NormalPath::of(head.path())?);
+    let route =
+        exchange.route.insert(policy.routes.find(head.listener, host, head.method, path)?);
+    access::passable(route, head)?;
+    ambiguous(route, path)?;
+    route.query.judge(head.query())
+}
+
+/// Notes who asks for what nobody gets, for the record: the answer stays the same, and nothing is
+/// fetched for it. Tokens that do not verify cost what they cost anywhere.
+fn recognize(
+    policy: &Policy,
+    state: &State,
+    head: &Head<'_>,
+    client: IpAddr,
+    now: Now,
+    exchange: &mut Exchange,
+) {
+    let route = exchange.route.as_deref();
+    let known = match exchange.supposed.take() {
+        Some(supposed) => Ok((supposed, None)),
+        None => authenticate(policy, state, head, &asked(head, route), route, now),
+    };
+    exchange.caller = match known {
+        Ok((caller, _)) => Some(caller),
+        Err(refusal) => {
+            if refusal.suspect {
+                let _ = policy.rate_limits.take_stranger(&state.limiters, client, now);
+            }
+            refusal.known
+        }
+    };
+}
+
+fn asked<'a>(head: &Head<'a>, route: Option<&Route>) -> Asked<'a> {
+    Asked {
+        headers: head.headers,
+        cookie_allowed: route.is_some_and(|route| route.options.cookie),
+        upgrade: head.is_upgrade(),
+        certificate: head.certificate,
+    }
+}
+
+fn authenticate(
+    policy: &Policy,
+    state: &State,
+    head: &Head<'_>,
+    asked: &Asked<'_>,
+    route: Option<&Route>,
+    now: Now,
+) -> Result<(Arc<Caller>, Option<SignedIn>), Refusal> {
+    let signs_in = |route: &&Route| route.credential.as_ref().is_some_and(|shown| shown.signs_in);
+    match route.filter(signs_in) {
+        Some(route) => api_key::authenticate(policy, state, head, asked, route, now),
+        None => policy
+            .identity
+            .authenticate(asked, &state.keys, &state.tokens, now)
+            .map(|caller| (caller, None)),
+    }
 }
 
 /// The last checks of an admitted request, for those that go to the upstream. The others are given

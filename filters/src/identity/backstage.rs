@@ -87,25 +87,28 @@ impl Issuer {
             claims::audience(&token.claims, |aud| aud == "backstage")?;
         }
         let subject = claims::subject(&token.claims, &self.written.claims.subject)?;
-        let groups = match token.claims.get("ent") {
-            Some(_) => {
-                let at = config::Claim(vec!["ent".to_owned()]);
-                claims::list(&token.claims, &at)?
-            }
-            None => self.groups(&subject, &token.jws, tokens, now)?,
-        };
-        let caller = Caller {
+        let mut caller = Caller {
             subject,
             kind: CallerKind::User,
             proof,
             issuer: self.name.clone(),
             on_behalf_of: None,
             roles: Vec::new(),
-            groups,
+            groups: Vec::new(),
             workspaces: Vec::new(),
             plugin: None,
             expires,
             id: tokens.next_id(),
+        };
+        caller.groups = match token.claims.get("ent") {
+            Some(_) => {
+                let at = config::Claim(vec!["ent".to_owned()]);
+                claims::list(&token.claims, &at)?
+            }
+            None => match self.groups(&caller.subject, &token.jws, tokens, now) {
+                Ok(groups) => groups,
+                Err(refusal) => return Err(refusal.about(caller)),
+            },
         };
         Ok((caller, vec![key]))
     }
@@ -129,7 +132,7 @@ impl Issuer {
         let mut signed_by = vec![self.verified(&token.jws, &source, keys, now)?];
         claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
         let (on_behalf_of, groups) = match token.claims.get("obo") {
-            None => (None, Vec::new()),
+            None => (None, Ok(Vec::new())),
             Some(obo) => {
                 let text = obo.as_str();
                 let text = text.ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
@@ -137,23 +140,27 @@ impl Issuer {
                 let (user, key, until) = self.obo(&obo, keys, now)?;
                 signed_by.push(key);
                 expires = expires.min(until);
-                let groups = self.groups(&user, &obo.jws, tokens, now)?;
+                let groups = self.groups(&user, &obo.jws, tokens, now);
                 (Some(user), groups)
             }
         };
-        let caller = Caller {
+        let mut caller = Caller {
             subject: Label::lossy(&format!("plugin:{id}")),
             kind: CallerKind::Service,
             proof,
             issuer: self.name.clone(),
             on_behalf_of,
             roles: Vec::new(),
-            groups,
+            groups: Vec::new(),
             workspaces: Vec::new(),
             plugin: Some(id),
             expires,
             id: tokens.next_id(),
         };
+        match groups {
+            Ok(groups) => caller.groups = groups,
+            Err(refusal) => return Err(refusal.about(caller)),
+        }
         Ok((caller, signed_by))
     }
 
@@ -190,6 +197,7 @@ impl Issuer {
                 token: Secret::new(jws.text()),
             }),
             suspect: false,
+            known: None,
         })
     }
 }
