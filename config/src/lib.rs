@@ -12,6 +12,7 @@ mod check;
 mod coalesce;
 mod compose;
 mod control;
+mod cors;
 mod credentials;
 mod cuts;
 mod date;
@@ -73,6 +74,7 @@ pub use coalesce::{Among, Coalesce};
 pub use control::{
     Answer, AnswerVersion, Control, SaidOfPlugin, SaidOfWorkspace, Shape, UntilAnswered,
 };
+pub use cors::{Cors, Origin};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
 pub use date::Date;
 pub use duration::Duration;

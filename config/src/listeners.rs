@@ -6,10 +6,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Located, Name, Size};
+use crate::{Cors, Duration, Located, Name, Size};
 
 /// An address Stagedoor listens on. A reload changes its certificates and CA, `trusted_proxies`,
-/// `workspace` and `limits.body_max`; whatever else changes takes effect at the next start, and the
+/// `workspace`, `cors` and `limits.body_max`; whatever else changes takes effect at the next start, and the
 /// reload says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +44,10 @@ pub struct Listener {
     /// and addresses of private networks; loopback, link-local and metadata addresses stay refused.
     #[serde(default)]
     pub report_only: bool,
+    /// For `kind: reverse`: pages on other origins that may read its denials. Without it their browsers
+    /// hide them: the page learns of an error of the network, and nothing more.
+    #[serde(default)]
+    pub cors: Option<Located<Cors>>,
     /// Sizes, counts and times that one client may use up. Listeners of kind `admin` and `status` have
     /// them too, but `body_max`: a switch has at most 16 KiB, and nothing else there takes a body. With
     /// no place left, probes are refused as well: keep strangers off by a network policy.

@@ -96,7 +96,7 @@ pub struct RouteOptions {
     pub timeouts: Timeouts,
     /// Bytes of a request body, instead of the listener's `body_max`.
     pub body_max: Option<Size>,
-    /// How a denial is written.
+    /// How a denial is written to whoever reads JSON.
     pub errors: Option<ErrorFormat>,
     /// How much a denial tells.
     pub detail: Option<Detail>,
@@ -132,7 +132,8 @@ pub struct QueryRules {
     pub allow: IndexMap<String, Vec<String>>,
 }
 
-/// How a denial is written.
+/// How a denial is written to whoever reads JSON. Others are known by how they ask: a browser that goes
+/// to a page gets one, and clients of gRPC, gRPC-Web and Connect get their own errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorFormat {
@@ -143,6 +144,8 @@ pub enum ErrorFormat {
     Backstage,
     /// `{"error":"<text>"}`, as Spacelift's and Argo CD's frontends read it.
     String,
+    /// A `Status` of Kubernetes' API, which kubectl and its kin print.
+    Kubernetes,
 }
 
 /// How much a denial tells the client.

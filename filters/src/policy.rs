@@ -61,6 +61,8 @@ pub struct Listener {
     pub name: Label,
     /// The proxies in front of it.
     pub trusted_proxies: Vec<IpNet>,
+    /// The pages elsewhere that may read its answers.
+    pub cors: Option<Arc<config::Cors>>,
     /// Bytes of a request body, where a route says nothing.
     pub body_max: u64,
     /// Whoever reaches it and proves nothing else, on a forward listener that says so.
@@ -100,6 +102,7 @@ fn listener(name: &config::Name, written: &config::Listener) -> Listener {
     Listener {
         name: name.into(),
         trusted_proxies: written.trusted_proxies.clone(),
+        cors: written.cors.as_ref().map(|cors| Arc::new(cors.value.clone())),
         body_max: written.limits.body_max.bytes(),
         caller: identity::of_listener(name, written)
             .filter(|_| written.kind == config::ListenerKind::Forward),

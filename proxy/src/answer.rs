@@ -1,13 +1,24 @@
-//! A denial as an answer, in the form that the route's clients read.
+//! A denial as an answer, in the form that its reader understands.
+
+pub(crate) mod cors;
+mod json;
+mod page;
+mod reader;
+mod rpc;
+mod said;
+mod written;
 
 use bytes::Bytes;
-use config::{Detail, ErrorFormat};
+use config::{Cors, ErrorFormat};
 use filters::{Denial, Exchange, exchange::Shared, rate_limit::Standing};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use pingora::{Result, http::ResponseHeader, proxy::Session};
-use serde_json::{Value, json};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use pingora::{
+    Result, http::ResponseHeader, protocols::http::ServerSession as HttpSession, proxy::Session,
+};
 
+pub(crate) use self::{reader::Reader, said::Said, written::Written};
 use crate::{
+    clock,
     flights::Answer,
     heads,
     request::{RequestId, X_REQUEST_ID},
@@ -23,11 +34,33 @@ pub(crate) async fn write(
     exchange: &Exchange,
     denial: &Denial,
     request_id: &RequestId,
+    cors: Option<&Cors>,
 ) -> Result<()> {
-    write_as(session, exchange, denial, denial.status(), denial.challenge(), request_id).await
+    let head = session.req_header();
+    let (method, asked) = (&head.method, &head.headers);
+    if let Some(headers) = cors.and_then(|cors| cors::preflight(cors, method, asked)) {
+        return permit_preflight(session, headers, request_id).await;
+    }
+    let query = head.raw_path().split(|b| *b == b'?').nth(1);
+    let options = exchange.route.as_ref().map(|route| &route.options);
+    let format = options.and_then(|options| options.errors).unwrap_or_default();
+    let reader = Reader::of(method, query, asked, format);
+    let of_http = matches!(reader, Reader::Person | Reader::Connect | Reader::Program(_));
+    let mut written = write_for(session, exchange, denial, denial.status(), reader, request_id);
+    if let Some(challenge) = denial.challenge().filter(|_| of_http) {
+        let challenge = HeaderValue::from_static(challenge);
+        written.headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(cors) = cors {
+        cors::allow(&mut written.headers, cors, &session.req_header().headers);
+    }
+    send(session, written).await
 }
 
 /// The same for a forward proxy, which asks who is calling with a status of its own.
+///
+/// # Errors
+/// If the client is gone.
 pub(crate) async fn write_proxy(
     session: &mut Session,
     exchange: &Exchange,
@@ -35,44 +68,78 @@ pub(crate) async fn write_proxy(
     status: StatusCode,
     request_id: &RequestId,
 ) -> Result<()> {
-    write_as(session, exchange, denial, status, None, request_id).await
+    let reader = Reader::Program(ErrorFormat::Problem);
+    let mut written = write_for(session, exchange, denial, status, reader, request_id);
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        let challenge = HeaderValue::from_static(PROXY_CHALLENGE);
+        written.headers.insert(header::PROXY_AUTHENTICATE, challenge);
+    }
+    send(session, written).await
 }
 
-async fn write_as(
-    session: &mut Session,
+fn write_for(
+    session: &Session,
     exchange: &Exchange,
     denial: &Denial,
     status: StatusCode,
-    challenge: Option<&'static str>,
+    reader: Reader,
+    request_id: &RequestId,
+) -> Written {
+    let head = session.req_header();
+    // The answer to a HEAD says how long that to a GET is, which would name its method.
+    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    let asked = (method, head.uri.path());
+    let now = clock::now().unix;
+    let said = Said::of(denial, status, exchange, request_id.as_str(), asked, now);
+    let mut written = Written::new(reader, &said);
+    limits(&mut written.headers, exchange.standing.as_ref(), Some(denial));
+    written
+}
+
+async fn send(session: &mut Session, written: Written) -> Result<()> {
+    let Written { status, headers, body } = written;
+    let asked = session.req_header();
+    let nothing = asked.method == Method::HEAD || body.is_empty();
+    // A client of gRPC takes a head that is the end for trailers, which say nothing of a body.
+    let framed = !body.is_empty() || asked.version != Version::HTTP_2;
+    let mut head = ResponseHeader::build(status, None)?;
+    heads::edit_response(&mut head, |parts| {
+        parts.headers = headers;
+        if framed {
+            parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+        }
+    });
+    let downstream = session.as_downstream_mut();
+    downstream.set_write_timeout(Some(std::time::Duration::from_secs(10)));
+    match downstream {
+        // Pingora's session would leave the stream open, and what follows then is no trailers alone.
+        HttpSession::H2(stream) if nothing => stream.write_response_header(Box::new(head), true),
+        _ if nothing => session.write_response_header(Box::new(head), true).await,
+        _ => {
+            session.write_response_header(Box::new(head), false).await?;
+            session.write_response_body(Some(body), true).await
+        }
+    }
+}
+
+/// Lets the page ask, so that it can read why it may not.
+async fn permit_preflight(
+    session: &mut Session,
+    headers: HeaderMap,
     request_id: &RequestId,
 ) -> Result<()> {
-    let (kind, body) = body(session, exchange, denial, status, request_id.as_str());
-    let body = Bytes::from(body.to_string());
-    let mut head = ResponseHeader::build(status, Some(12))?;
-    head.insert_header(header::CONTENT_TYPE, kind)?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    head.insert_header(X_REQUEST_ID, request_id.header())?;
-    head.insert_header("proxy-status", format!("stagedoor; error=\"{}\"", denial.code()))?;
-    if let Some(challenge) = challenge {
-        head.insert_header(header::WWW_AUTHENTICATE, challenge)?;
-    }
-    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        head.insert_header(header::PROXY_AUTHENTICATE, PROXY_CHALLENGE)?;
-    }
-    if let Some(retry_after) = denial.retry_after() {
-        head.insert_header(header::RETRY_AFTER, retry_after.as_secs_f64().ceil().max(1.0) as u64)?;
-    }
+    let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, None)?;
     heads::edit_response(&mut head, |parts| {
-        limits(&mut parts.headers, exchange.standing.as_ref(), Some(denial));
+        parts.headers = headers;
+        parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        parts.headers.insert(X_REQUEST_ID, request_id.header());
     });
-    session.as_downstream_mut().set_write_timeout(Some(std::time::Duration::from_secs(10)));
-    let nothing = http::Method::HEAD == session.req_header().method;
-    session.write_response_header(Box::new(head), nothing).await?;
-    if !nothing {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
+    session.write_response_header(Box::new(head), true).await
+}
+
+/// As `Retry-After` has it: whole seconds, at least one.
+fn seconds(wait: std::time::Duration) -> u64 {
+    ceil(wait).max(1)
 }
 
 /// Writes an answer of our own in JSON, for one caller and nobody else.
@@ -102,8 +169,10 @@ pub(crate) async fn write_shared(
     exchange: &Exchange,
     shared: &Answer,
     request_id: &RequestId,
+    cors: Option<&Cors>,
 ) -> Result<()> {
     let mut head = ResponseHeader::build(shared.status, None)?;
+    let asked = &session.req_header().headers;
     heads::edit_response(&mut head, |parts| {
         let headers = &mut parts.headers;
         headers.clone_from(&shared.headers);
@@ -125,6 +194,9 @@ pub(crate) async fn write_shared(
         }
         headers.insert(X_REQUEST_ID, request_id.header());
         limits(headers, exchange.standing.as_ref(), None);
+        if let Some(cors) = cors {
+            cors::allow_of_upstream(headers, cors, asked);
+        }
     });
     let nothing = shared.body.is_empty();
     session.write_response_header(Box::new(head), nothing).await?;
@@ -184,71 +256,4 @@ fn item(name: &str, parameters: [(&str, u64); 2]) -> HeaderValue {
 
 fn ceil(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
-fn body(
-    session: &Session,
-    exchange: &Exchange,
-    denial: &Denial,
-    status: StatusCode,
-    request_id: &str,
-) -> (&'static str, Value) {
-    let options = exchange.route.as_ref().map(|route| &route.options);
-    let format = options.and_then(|options| options.errors).unwrap_or_default();
-    let detail = options.and_then(|options| options.detail).unwrap_or_default();
-    let code = denial.code();
-    let sentence = match detail {
-        Detail::Full => denial.to_string(),
-        Detail::Code => status.canonical_reason().unwrap_or("denied").to_owned(),
-    };
-    let rule = exchange.route.as_ref().filter(|_| detail == Detail::Full);
-    let rule = rule.map(|route| json!({"route": route.name.as_str(), "place": &*route.place}));
-    match format {
-        ErrorFormat::Problem => {
-            let mut body = json!({
-                "type": "about:blank",
-                "title": sentence,
-                "status": status.as_u16(),
-                "code": code,
-                "request_id": request_id,
-            });
-            if let Some(rule) = rule {
-                body["rule"] = rule;
-            }
-            ("application/problem+json", body)
-        }
-        ErrorFormat::Backstage => {
-            let head = session.req_header();
-            let body = json!({
-                "error": {
-                    "name": error_name(status.as_u16()),
-                    "message": format!("{sentence} ({code})"),
-                    "code": code,
-                },
-                "request": {"method": head.method.as_str(), "url": head.uri.path()},
-                "response": {"statusCode": status.as_u16()},
-                "request_id": request_id,
-            });
-            ("application/json", body)
-        }
-        ErrorFormat::String => {
-            let body = json!({
-                "error": format!("{sentence} ({code})"),
-                "code": code,
-                "request_id": request_id,
-            });
-            ("application/json", body)
-        }
-    }
-}
-
-/// The names that Backstage's clients turn into exceptions.
-fn error_name(status: u16) -> &'static str {
-    match status {
-        400 | 408 | 413 | 421 | 431 => "InputError",
-        401 => "AuthenticationError",
-        403 => "NotAllowedError",
-        409 => "ConflictError",
-        _ => "ServiceUnavailableError",
-    }
 }

@@ -13,6 +13,7 @@ mod leave;
 mod linger;
 mod places;
 mod proxy_header;
+mod refusal;
 mod through;
 mod trailers;
 mod turns;
@@ -89,6 +90,11 @@ impl From<&config::Limits> for Limits {
 pub trait Refusals: Send + Sync {
     /// Puts it on record; answers with the request id.
     fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
+
+    /// The pages elsewhere that may read it.
+    fn cors(&self) -> Option<Arc<config::Cors>> {
+        None
+    }
 }
 
 /// Says of an address whether it is one of a load balancer that says whose its connections are.
@@ -336,31 +342,16 @@ impl<A> Front<A> {
     }
 
     async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
-        let (status, code, sentence) = refusal.row();
         // A client that says nothing is told nothing.
         let answered = refusal != HeadRefusal::Timeout || !head.is_empty();
         let id = self.refusals.refused(refusal, peer, head, answered);
         if !answered {
             return;
         }
-        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": sentence,
-            "status": status,
-            "code": code,
-            "request_id": id,
-        })
-        .to_string();
-        let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-        let answer = format!(
-            "HTTP/1.1 {status} {}\r\nContent-Type: application/problem+json\r\n\
-             Content-Length: {}\r\nX-Request-Id: {id}\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n{body}",
-            reason.unwrap_or_default(),
-            body.len(),
-        );
+        let cors = self.refusals.cors();
+        let answer = refusal::answer(refusal, &id, head, self.form(), cors.as_deref());
         let write = async {
-            stream.write_all(answer.as_bytes()).await?;
+            stream.write_all(&answer).await?;
             linger(stream, Duration::from_secs(1)).await;
             std::io::Result::Ok(())
         };

@@ -84,6 +84,7 @@ fn keep_listeners(last: &Config, new: &mut Config) {
         listener.workspace.clone_from(&changed.value.workspace);
         listener.plugin.clone_from(&changed.value.plugin);
         listener.report_only = changed.value.report_only;
+        listener.cors.clone_from(&changed.value.cors);
         listener.limits.body_max = changed.limits.body_max;
         if let (Some(own), Some(changed)) = (&mut listener.tls, &changed.value.tls) {
             own.value.certificates.clone_from(&changed.value.certificates);
@@ -126,6 +127,9 @@ mod tests {
         let from = format!("{edge}, trusted_proxies: [10.0.0.0/8], proxy_protocol: {{}}");
         let new = check(&from, "", &["listener `edge`"]);
         assert!(new.listeners["edge"].proxy_protocol.is_none());
+        let new = check(&format!("{edge}, cors: {{origins: ['https://a.example']}}"), "", &[]);
+        assert!(new.listeners["edge"].cors.is_some());
+
         let limits = format!("{edge}, limits: {{body_max: 1MiB, streams_max: 7}}");
         let new = check(&limits, "", &["listener `edge`"]);
         assert_eq!(new.listeners["edge"].limits.streams_max, 100);

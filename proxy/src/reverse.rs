@@ -238,7 +238,9 @@ impl ProxyHttp for Reverse {
                     return Ok(true);
                 }
                 ctx.status = shared.status.as_u16();
-                answer::write_shared(session, &ctx.exchange, &shared, &ctx.request_id).await?;
+                let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+                answer::write_shared(session, &ctx.exchange, &shared, &ctx.request_id, cors)
+                    .await?;
                 Ok(true)
             }
             Err(denial) => {
@@ -456,7 +458,7 @@ impl ProxyHttp for Reverse {
             if !begun {
                 ctx.status = status;
                 session.as_downstream_mut().set_keepalive(None);
-                let _ = answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await;
+                let _ = self.write(session, ctx, &denial).await;
             }
             ctx.denial = Some(denial);
         }
@@ -488,7 +490,12 @@ impl Reverse {
             ctx.bytes_in = body.len() as u64;
         }
         ctx.denial = Some(denial.clone());
-        answer::write(session, &ctx.exchange, &denial, &ctx.request_id).await
+        self.write(session, ctx, &denial).await
+    }
+
+    async fn write(&self, session: &mut Session, ctx: &Ctx, denial: &Denial) -> Result<()> {
+        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        answer::write(session, &ctx.exchange, denial, &ctx.request_id, cors).await
     }
 
     /// What kind of exchange it is, as far as its head says.

@@ -417,6 +417,12 @@ impl Refusals for Record {
         });
         id.as_str().to_owned()
     }
+
+    fn cors(&self) -> Option<Arc<config::Cors>> {
+        let live = self.stage.live.load();
+        let listener = live.policy.listener(&self.listener)?;
+        live.policy.listeners[listener].cors.clone()
+    }
 }
 
 /// Keys, names and files, while the process runs.

@@ -1,7 +1,7 @@
 //! Listeners: addresses, TLS, workspaces.
 
 use super::{Findings, is_unknown_workspace};
-use crate::{ClientCertificate, Config, ListenerKind, Place};
+use crate::{ClientCertificate, Config, Listener, ListenerKind, Name, Place};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     if config.listeners.is_empty() && !found.cuts.touch(&["listeners"]) {
@@ -54,6 +54,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
                 format!("no workspace `{}` in `workspaces.named`", workspace.value),
             );
         }
+        cors(name, listener, found);
         let Some(tls) = &listener.tls else { continue };
         if tls.certificates.is_empty() {
             found.problem(
@@ -64,5 +65,21 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if tls.client_certificate == ClientCertificate::Required && tls.client_ca.is_none() {
             found.problem(&tls.place, "`client_certificate: required` needs `client_ca`");
         }
+    }
+}
+
+fn cors(name: &Name, listener: &Listener, found: &mut Findings) {
+    let Some(cors) = &listener.cors else { return };
+    if listener.kind != ListenerKind::Reverse {
+        found.problem(
+            &cors.place,
+            format!("`cors` is for listeners of kind `reverse`; remove it from `{name}`"),
+        );
+    }
+    if cors.origins.is_empty() {
+        found.problem(
+            &cors.place,
+            "`origins` is empty; write for example `[https://app.example.com]`, or remove `cors`",
+        );
     }
 }

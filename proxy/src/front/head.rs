@@ -219,6 +219,9 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     if !visible {
         return Err(Malformed("the target has a character that none has"));
     }
+    if !is_uri(target) {
+        return Err(Malformed("the target has a character that must be percent-encoded"));
+    }
     let path = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
     match form {
         Form::Origin if !path && !authority::is_url(target) => {
@@ -228,6 +231,18 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
         Form::Proxy if path => Err(Malformed("this listener is a forward proxy")),
         _ => Ok(version),
     }
+}
+
+/// Whether what reads the target after us reads it at all: else it would answer by itself, and nobody
+/// would put that on record.
+fn is_uri(target: &[u8]) -> bool {
+    if none(target, |b| matches!(b, b'<' | b'>' | b'`' | b'"')) {
+        return true;
+    }
+    let query = target.iter().position(|b| *b == b'?').unwrap_or(target.len());
+    let (path, query) = target.split_at(query);
+    none(path, |b| matches!(b, b'<' | b'>' | b'`'))
+        && none(query, |b| matches!(b, b'<' | b'>' | b'"'))
 }
 
 #[derive(Default)]
@@ -470,6 +485,18 @@ mod tests {
         check("GET http://b.example HTTP/1.1~Host: a.example~~", Ok(Body::Length(0)));
         check("GET /x HTTP/1.1~Host: a~~", Err("head_malformed"));
         check("OPTIONS * HTTP/1.1~Host: a~~", Err("head_malformed"));
+    }
+
+    #[test]
+    fn a_target_is_one_to_pingora_too() {
+        for byte in (0x21..0x7f).filter(|b| *b != b'#') {
+            for target in [format!("/a{}b", byte as char), format!("/?a{}b", byte as char)] {
+                let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+                let passes = check(head.as_bytes(), 5, Form::Origin).is_ok();
+                let read = pingora::http::RequestHeader::build("GET", target.as_bytes(), None);
+                assert_eq!(passes, read.is_ok(), "{target}");
+            }
+        }
     }
 
     #[test]

@@ -125,6 +125,9 @@ impl Reverse {
             });
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             answer::limits(headers, ctx.exchange.standing.as_ref(), None);
+            if let Some(cors) = &ctx.live.policy.listeners[self.listener].cors {
+                answer::cors::allow_of_upstream(headers, cors, &session.req_header().headers);
+            }
         });
         if self.stage.drain.is_leaving() && !ctx.upgrade {
             session.as_downstream_mut().set_keepalive(None);

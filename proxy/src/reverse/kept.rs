@@ -75,7 +75,8 @@ impl Reverse {
         }
         ctx.exchange.shared = Some(Shared::Fallback);
         ctx.status = kept.status.as_u16();
-        answer::write_shared(session, &ctx.exchange, kept, &ctx.request_id).await
+        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        answer::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
     }
 
     /// Begins to keep an answer, if it may be.

@@ -28,7 +28,9 @@ impl Reverse {
             (_, outcome) => outcome,
         };
         self.report(ctx, outcome, now);
-        let status = session.as_ref().response_written().map_or(ctx.status, |r| r.status.as_u16());
+        // Some readers are answered with another status than the denial's.
+        let written = session.as_ref().response_written().filter(|_| ctx.denial.is_none());
+        let status = written.map_or(ctx.status, |head| head.status.as_u16());
         let took = now.elapsed.saturating_sub(ctx.began.elapsed);
         let method = session.req_header().method.as_str();
         let counted = Counted {
