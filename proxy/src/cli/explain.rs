@@ -98,7 +98,7 @@ impl Explain {
         if let Some(name) = &self.preset {
             let text = config::SHIPPED.iter().find(|(shipped, _)| shipped == name);
             let (_, text) = text.ok_or_else(|| format!("no preset `{name}`"))?;
-            crate::cli::say::text(&text);
+            crate::cli::say::text(text);
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(id) = &self.audit_id {
@@ -228,10 +228,10 @@ impl Explain {
                 forward::choose(policy, listener, &found, &own, clock::now(), called).map(drop)
             });
         if let Some(parent) = through {
-            println!(
+            crate::cli::say::out(format_args!(
                 "{:<12} {}, which looks the name up: its addresses are not judged here",
                 "parent", parent.url
-            );
+            ));
         }
         for ip in &found {
             crate::cli::say::out(format_args!(
