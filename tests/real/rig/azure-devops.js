@@ -1,15 +1,19 @@
 'use strict';
 // Azure DevOps, as far as Microsoft's client needs it to find out where things are, and then to read
-// projects and builds: four requests for each call.
+// projects, builds and pull requests: four requests for each call.
 
 const { api } = require('./api');
 
 const LOCATIONS = {
   location: [{ id: 'e81700f7-3be2-46de-8624-2eb35882fcaa', area: 'Location', resourceName: 'ResourceAreas', routeTemplate: '_apis/{resource}/{areaId}' }],
   core: [{ id: '603fe2ac-9723-48b9-88ad-09305aa6c6e1', area: 'core', resourceName: 'projects', routeTemplate: '_apis/{resource}/{*projectId}' }],
+  git: [
+    { id: '225f7195-f9c7-4d14-ab28-a83f7ff77e1f', area: 'git', resourceName: 'repositories', routeTemplate: '{project}/_apis/{area}/{resource}/{repositoryId}' },
+    { id: '9946fd70-0d40-406e-b686-b4744cbbcc37', area: 'git', resourceName: 'pullRequests', routeTemplate: '{project}/_apis/{area}/repositories/{repositoryId}/{resource}/{pullRequestId}' },
+  ],
   build: [{ id: '0cd358e1-9217-4d94-8269-1c1ee6f93dcf', area: 'build', resourceName: 'builds', routeTemplate: '{project}/_apis/{area}/{resource}/{buildId}' }],
 };
-const AREAS = { core: '79134c72-4a58-4b42-976c-04e7115f32bf', build: '965220d5-5bb9-42cf-8d67-9b146df2a5a4' };
+const AREAS = { git: '4e080c62-fa21-4fbc-8fef-2a10a2b38049', core: '79134c72-4a58-4b42-976c-04e7115f32bf', build: '965220d5-5bb9-42cf-8d67-9b146df2a5a4' };
 const list = (value) => ({ body: { count: value.length, value } });
 
 /** Starts it for `organization`, at the name `host`; `token` is a personal access token that it takes. */
@@ -27,6 +31,8 @@ exports.azureDevOps = async (certificate, { host, organization, token }) => {
     switch (where) {
       case '/_apis/resourceareas': return list(Object.entries(AREAS).map(([name, id]) => ({ id, name, locationUrl: `https://${host}:${server.port}${base}/` })));
       case '/_apis/projects': return list([{ id: 'p-1', name: 'shop', description: 'the shop' }]);
+      case '/shop/_apis/git/repositories/r-1': return { body: { id: 'r-1', name: 'r-1', project: { id: 'p-1', name: 'shop' } } };
+      case '/shop/_apis/git/repositories/r-1/pullrequests': return list([]);
       case '/shop/_apis/build/builds': return list([{ id: 7, buildNumber: '7', status: 'completed', result: 'succeeded', queueTime: '2026-01-01T00:00:00Z', definition: { name: 'pay' }, project: { name: 'shop' }, repository: { id: 'r-1' } }]);
       default: return { status: 404, body: { message: 'not found' } };
     }

@@ -84,7 +84,8 @@ metadata: {name: pay, annotations: ${JSON.stringify({ 'dxcp.io/service': 'pay', 
 spec: {type: service, lifecycle: production, owner: payments-dev}
 `);
   fs.writeFileSync(`${folder}/package.json`, '{"name":"stage","private":true,"version":"0.0.0"}');
-  const modules = path.join(__dirname, '..');
+  // `BACKSTAGE=previous` is the release before, in a folder of its own.
+  const modules = path.join(__dirname, '..', process.env.BACKSTAGE ?? '');
   fs.writeFileSync(`${folder}/backend.js`, `
 const load = require('node:module').createRequire(${JSON.stringify(`${modules}/package.json`)});
 const { createBackend } = load('@backstage/backend-defaults');
@@ -93,7 +94,7 @@ for (const name of ${JSON.stringify([...PLUGINS, ...plugins, ...(frontend ? ['@b
   const plugin = load(name);
   backend.add(plugin.default ?? plugin);
 }
-backend.add(load('./rig/stage-plugin.js'));
+backend.add(load(${JSON.stringify(path.join(__dirname, 'stage-plugin.js'))}));
 backend.start();
 `);
   const url = `http://127.0.0.1:${port}`;
@@ -107,7 +108,7 @@ backend.start();
     await until('Backstage', async () => {
       if (!program.isRunning()) throw Object.assign(new Error('it has ended'), { fatal: true });
       return (await fetch(`${url}/.backstage/health/v1/readiness`)).ok;
-    }, 45000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
+    }, 90000).catch(async (error) => { await program.stop('SIGKILL'); throw new Error(`${error.message}\n${program.output()}`); });
   };
   await begin();
   return {

@@ -23,7 +23,7 @@ exports.chromium = async ({ names = {}, args = [] } = {}) => {
    */
   const person = async (options = {}) => {
     const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
-    context.setDefaultTimeout(30000);
+    context.setDefaultTimeout(60000);
     const answers = [];
     const failures = [];
     context.on('response', (answer) => {
