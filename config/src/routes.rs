@@ -55,7 +55,9 @@ pub struct RouteOptions {
     pub access: Access,
     /// Also take a Backstage limited user token from the cookie `backstage-auth`.
     pub cookie: bool,
-    /// Let WebSocket upgrades through.
+    /// Let WebSocket upgrades through. Without it a request for one is refused (403
+    /// `upgrade_refused`). Offers of other protocols, as Java's client and `curl --http2` make them
+    /// (`h2c`), are ignored on every route, and the request goes on over HTTP/1.1.
     pub upgrade: bool,
     /// When a WebSocket or a stream (server-sent events, gRPC) ends at the latest: `token` when the
     /// caller's token does. Default: it may go on for as long as something is said.

@@ -22,7 +22,8 @@ pub struct Upstream {
     /// Whether it is somebody else's, for example `https://api.github.com`. Its name must then lead
     /// to public addresses (or those of `egress.private`), and it learns nothing of the portal:
     /// cookies, the caller's token, our identity headers and `X-Forwarded-*` do not reach it, nor do
-    /// its cookies reach the portal's clients.
+    /// its cookies reach the portal's clients. An answer of it that leads to an address of our own
+    /// network is refused (502 `redirect_refused`).
     #[serde(default)]
     pub external: bool,
     /// How fast it may be asked, by all callers together. Requests beyond that wait for their turn

@@ -295,7 +295,7 @@ impl Line<'_> {
     /// What of the headers and the query a decision reads.
     fn head(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
         if let Some(headers) = facts.headers {
-            if headers.contains_key(http::header::UPGRADE) {
+            if crate::exchange::offers_websocket(headers) {
                 self.literal("upgrade", "true");
             }
             let mut asked = headers.get_all(policy.workspaces.header()).iter();

@@ -88,8 +88,10 @@ pub enum Denial {
     UpstreamTls { upstream: Label },
     /// The upstream closed or reset the connection.
     UpstreamReset { upstream: Label },
-    /// The upstream's answer is not HTTP.
-    UpstreamMalformed { upstream: Label },
+    /// The upstream's answer is not HTTP, or can be read in two ways.
+    UpstreamMalformed { upstream: Label, why: &'static str },
+    /// The answer leads its reader to an address of our own network.
+    RedirectRefused { upstream: Label, class: &'static str },
     /// The upstream's answer could not be read to remove what must not leave.
     RedactionImpossible { upstream: Label },
     /// No connection in time.
@@ -251,6 +253,7 @@ impl Denial {
             Self::UpstreamTls { .. } => (S::BAD_GATEWAY, "upstream_tls"),
             Self::UpstreamReset { .. } => (S::BAD_GATEWAY, "upstream_reset"),
             Self::UpstreamMalformed { .. } => (S::BAD_GATEWAY, "upstream_malformed"),
+            Self::RedirectRefused { .. } => (S::BAD_GATEWAY, "redirect_refused"),
             Self::RedactionImpossible { .. } => (S::BAD_GATEWAY, "redaction_impossible"),
             Self::ConnectTimeout { .. } => (S::GATEWAY_TIMEOUT, "connect_timeout"),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
@@ -429,8 +432,11 @@ impl fmt::Display for Denial {
             Self::UpstreamReset { upstream } => {
                 write!(f, "upstream `{upstream}` closed the connection")
             }
-            Self::UpstreamMalformed { upstream } => {
-                write!(f, "upstream `{upstream}` does not answer in HTTP")
+            Self::UpstreamMalformed { upstream, why } => {
+                write!(f, "the answer of upstream `{upstream}` is refused: {why}")
+            }
+            Self::RedirectRefused { upstream, class } => {
+                write!(f, "the answer of upstream `{upstream}` leads to an address that is {class}")
             }
             Self::RedactionImpossible { upstream } => {
                 write!(f, "the answer of upstream `{upstream}` cannot be read to be redacted")

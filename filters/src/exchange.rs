@@ -61,10 +61,23 @@ impl<'a> Head<'a> {
         Some(&self.target[mark + 1..])
     }
 
-    /// Whether the client asks to go over to another protocol (RFC 9110 7.8).
+    /// Whether the client asks to go over to WebSocket. Other upgrades are offers that a server may
+    /// ignore (RFC 9110 7.8), and it does: clients make them with plain requests.
     pub fn is_upgrade(&self) -> bool {
-        self.headers.contains_key(http::header::UPGRADE)
+        offers_websocket(self.headers)
     }
+}
+
+/// Whether WebSocket is among the protocols in `Upgrade`.
+pub fn offers_websocket(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(http::header::UPGRADE).iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).any(is_websocket)
+}
+
+/// Whether a protocol is WebSocket, in whatever version it may be.
+pub fn is_websocket(protocol: &[u8]) -> bool {
+    let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
 /// What we have learned about one request. Filled in step by step; after a denial it holds all that

@@ -150,6 +150,7 @@ impl Record<'_> {
             | "upstream_malformed"
             | "upstream_timeout"
             | "redaction_impossible"
+            | "redirect_refused"
             | "connect_timeout"
             | "whole_timeout" => Was::Allowed,
             "rate_limited"
@@ -382,7 +383,7 @@ impl Replay {
         let headers = &mut self.headers;
         headers.clear();
         if record.upgrade {
-            headers.insert(header::UPGRADE, HeaderValue::from_static("recorded"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         if let Some(asked) = &record.asked_workspace {
             let name = self.policy.workspaces.header();

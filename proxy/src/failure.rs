@@ -36,13 +36,26 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
         E::ReadTimedout | E::WriteTimedout => Denial::UpstreamTimeout { upstream },
         E::ReadError | E::WriteError | E::ConnectionClosed => Denial::UpstreamReset { upstream },
         E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade => {
-            Denial::UpstreamMalformed { upstream }
+            Denial::UpstreamMalformed { upstream, why: malformed(error) }
         }
         _ => {
             tracing::error!(%error, "unexpected");
             Denial::Internal
         }
     })
+}
+
+/// What is wrong with an answer that Pingora or `h2` could not read.
+fn malformed(error: &Error) -> &'static str {
+    let context = error.context.as_ref().map_or("", |context| context.as_str());
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    if context.starts_with("invalid Content-Length") {
+        "its Content-Lengths differ, or are no numbers"
+    } else if cause.is_some_and(|cause| cause.reason() == Some(h2::Reason::PROTOCOL_ERROR)) {
+        "its HTTP/2 is broken, or has what only HTTP/1 knows"
+    } else {
+        "it is not HTTP"
+    }
 }
 
 /// Whether the upstream ended a connection of HTTP/2, or its stream. It depends on the moment whether

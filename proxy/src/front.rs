@@ -11,6 +11,7 @@ mod head;
 mod hpack;
 mod leave;
 mod linger;
+mod old;
 mod places;
 mod proxy_header;
 mod refusal;

@@ -4,6 +4,7 @@
 mod admit;
 mod again;
 mod answered;
+mod came;
 mod cut;
 mod kept;
 mod record;
@@ -15,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits, health::Fault};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -35,7 +36,7 @@ use crate::{
     request::{RequestId, caused_by},
     store::Claim,
     unattended,
-    upgrade::Answered,
+    upgrade::{self, Answered},
     upstreams::{Asked, Attempt, Unreachable},
 };
 use admit::Admission;
@@ -77,6 +78,8 @@ pub struct Ctx {
     upstream_address: Option<SocketAddr>,
     outcome: Option<Outcome>,
     status: u16,
+    /// How many interim answers (1xx) came.
+    interim: u32,
     stream: bool,
     upgrade: bool,
     /// Whether an upgrade was answered.
@@ -180,6 +183,7 @@ impl ProxyHttp for Reverse {
             upstream_address: None,
             outcome: None,
             status: 0,
+            interim: 0,
             stream: false,
             upgrade: false,
             answered: Answered::default(),
@@ -208,6 +212,16 @@ impl ProxyHttp for Reverse {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
+        // What is left of a body that nobody waits for is not the next request.
+        downstream.set_close_on_response_before_downstream_finish(true);
+        if !downstream.is_body_empty() {
+            unattended::keep(downstream);
+        }
+        if downstream.req_header().version == Version::HTTP_10 {
+            // It knows none of them (RFC 9110 15.2).
+            downstream.set_ignore_info_resp(true);
+        }
+        upgrade::note_offer(downstream.req_header_mut());
         ctx.request_id = RequestId::of(session.req_header());
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {
@@ -388,6 +402,7 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        self.settle(session, response, ctx)?;
         if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
             return Err(Error::new(ASIDE));
         }
@@ -425,6 +440,17 @@ impl ProxyHttp for Reverse {
         Ok(None)
     }
 
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let headers = &ctx.live.policy.headers;
+        filters::answer::settle_trailers(trailers, |name| headers.is_ours(name));
+        Ok(None)
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -438,7 +464,10 @@ impl ProxyHttp for Reverse {
                 self.denial_of(error, ctx, body_done)
             }
         };
-        let begun = session.as_ref().response_written().is_some();
+        // An interim answer is not the beginning of one.
+        let written = session.as_ref().response_written();
+        let begun =
+            written.is_some_and(|head| !head.status.is_informational() || head.status == 101);
         let kept = ctx.fallback.take();
         let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
         if let Some(kept) = kept.filter(|_| !begun) {
@@ -451,7 +480,7 @@ impl ProxyHttp for Reverse {
         }
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
         if let Some(denial) = denial {
-            tracing::debug!(%error, code = denial.code(), "exchange failed");
+            tracing::debug!(%error, %denial, code = denial.code(), "exchange failed");
             if denial.is_upstream_failure() {
                 self.report(ctx, Some(Outcome::Failure), clock::now());
             }
@@ -504,10 +533,8 @@ impl Reverse {
         let begins = |name: HeaderName, text: &str| {
             request.headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text.as_bytes()))
         };
-        // Pingora takes any `Upgrade` for one, but hands on only WebSocket.
-        let websocket = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"websocket");
-        ctx.upgrade = session.as_ref().is_upgrade_req()
-            && request.headers.get(header::UPGRADE).is_some_and(websocket);
+        // Other offers were ignored.
+        ctx.upgrade = session.as_ref().is_upgrade_req();
         ctx.grpc = begins(header::CONTENT_TYPE, "application/grpc")
             && !begins(header::CONTENT_TYPE, "application/grpc-web");
         ctx.stream = ctx.grpc || begins(header::ACCEPT, "text/event-stream");

@@ -18,10 +18,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use filters::routes::Timeouts;
+use filters::{exchange::offers_websocket, routes::Timeouts};
+use http::{HeaderValue, Version, header};
 use pingora::{
     Error, ErrorType, Result,
     connectors::l4::Connect,
+    http::RequestHeader,
     protocols::l4::{
         socket::SocketAddr,
         stream::Stream,
@@ -40,6 +42,8 @@ use crate::{
     parent::{Connection, Tunnelling},
 };
 
+use crate::heads;
+
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +59,23 @@ impl Answered {
     pub fn is_noted(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Leaves of what a client offers to go over to only WebSocket, if that is among it. Other upgrades are
+/// offers that a server may ignore (RFC 9110 7.8): `h2c` of Java's client and curl, `TLS/1.2` of
+/// Apache's. Pingora takes any for one.
+pub fn note_offer(request: &mut RequestHeader) {
+    if !request.headers.contains_key(header::UPGRADE) {
+        return;
+    }
+    let websocket = request.version == Version::HTTP_11 && offers_websocket(&request.headers);
+    heads::edit_request(request, |parts| {
+        parts.headers.remove(header::UPGRADE);
+        parts.headers.remove("http2-settings");
+        if websocket {
+            parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+    });
 }
 
 /// Makes `peer` connect in the way that upgrades need.

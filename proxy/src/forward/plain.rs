@@ -10,10 +10,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Label, Now, client_hello::Peek, forward, identity::ClientCertificate,
-    target::Target,
+    Denial, Exchange, Label, Now, answer,
+    client_hello::Peek,
+    forward,
+    headers::Sender,
+    identity::ClientCertificate,
+    redirect,
+    target::{Host, Target},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -23,13 +28,14 @@ use pingora::{
 
 use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
 use crate::{
-    answer, clock, failure,
+    answer as denied, clock, failure,
     front::UnderWay,
     heads,
     lasting::Place,
     live::Live,
     parent::{Fault, Parent},
     request::{RequestId, X_REQUEST_ID, facts_of, peer, trace_id},
+    upgrade,
 };
 
 /// The plain requests of one forward listener.
@@ -58,6 +64,8 @@ pub struct Ctx {
     address: Option<SocketAddr>,
     bytes_in: u64,
     bytes_out: u64,
+    /// How many interim answers (1xx) came.
+    interim: u32,
     status: u16,
     lasting: Option<Lasting>,
     _under_way: UnderWay,
@@ -72,17 +80,6 @@ struct Lasting {
     tls: bool,
     certificate: Option<ClientCertificate>,
 }
-
-/// What a proxy is told and nobody behind it (RFC 9110 7.6.1, 11.7).
-const FOR_US: [HeaderName; 3] = [
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-];
-
-/// What a proxy behind us tells us and nobody before us (RFC 9110 11.7).
-const OF_PARENT: [HeaderName; 2] =
-    [header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
 
 #[async_trait]
 impl ProxyHttp for Plain {
@@ -103,6 +100,7 @@ impl ProxyHttp for Plain {
             address: None,
             bytes_in: 0,
             bytes_out: 0,
+            interim: 0,
             status: 0,
             lasting: None,
             _under_way: stage.drain.exchange(),
@@ -115,6 +113,9 @@ impl ProxyHttp for Plain {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
+        downstream.set_close_on_response_before_downstream_finish(true);
+        downstream.set_ignore_info_resp(downstream.req_header().version == Version::HTTP_10);
+        upgrade::note_offer(downstream.req_header_mut());
         ctx.id = RequestId::of(session.req_header());
         let decided = self.decide(session, ctx).await;
         let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
@@ -123,7 +124,7 @@ impl ProxyHttp for Plain {
         if !session.as_downstream_mut().is_body_empty() {
             session.as_downstream_mut().set_keepalive(None);
         }
-        answer::write_proxy(session, &ctx.exchange, &denial, proxy_status(&denial), &ctx.id)
+        denied::write_proxy(session, &ctx.exchange, &denial, proxy_status(&denial), &ctx.id)
             .await?;
         ctx.denial = Some(denial);
         Ok(true)
@@ -161,12 +162,19 @@ impl ProxyHttp for Plain {
         let uri = uri.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
         let login = ctx.parent.as_ref().and_then(|parent| parent.authorization());
         heads::edit_request(request, |parts| {
-            for name in &FOR_US {
-                parts.headers.remove(name);
+            let headers = &mut parts.headers;
+            for name in ctx.live.policy.headers.strip(headers, Sender::Stranger) {
+                headers.remove(&name);
             }
-            parts.headers.insert(header::HOST, host);
+            // Whatever they are called here: they say who calls, to nobody outside.
+            let ours: Vec<HeaderName> =
+                headers.keys().filter(|name| is_orbit(name)).cloned().collect();
+            for name in ours {
+                headers.remove(&name);
+            }
+            headers.insert(header::HOST, host);
             if let Some(login) = login {
-                parts.headers.insert(header::PROXY_AUTHORIZATION, login);
+                headers.insert(header::PROXY_AUTHORIZATION, login);
             }
         });
         if ctx.parent.is_some() {
@@ -198,6 +206,32 @@ impl ProxyHttp for Plain {
         Ok(())
     }
 
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let asked = answer::Asked {
+            websocket: session.as_ref().is_upgrade_req(),
+            trailers: false,
+            interim: ctx.interim,
+        };
+        if response.status.is_informational() {
+            ctx.interim += 1;
+        }
+        let settled = heads::edit_response(response, |parts| {
+            let upstream = ctx.called();
+            answer::settle(parts, asked)
+                .map_err(|why| Denial::UpstreamMalformed { upstream, why })?;
+            self.keep_outside(&mut parts.headers, ctx)
+        });
+        settled.map_err(|denial| {
+            ctx.denial = Some(denial);
+            Error::new(ErrorType::Custom("denied"))
+        })
+    }
+
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -211,9 +245,10 @@ impl ProxyHttp for Plain {
                     Some(Denial::ParentRefused { parent: parent.name.clone(), status: 407 });
                 return Err(Error::new(ErrorType::Custom("denied")));
             }
-            for name in &OF_PARENT {
-                response.remove_header(name);
-            }
+        }
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            return Ok(());
         }
         ctx.status = response.status.as_u16();
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
@@ -266,9 +301,7 @@ impl ProxyHttp for Plain {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let called = ctx.exchange.called.as_ref().map(|called| called.target.to_string());
-        let upstream = Label::lossy(&called.unwrap_or_default());
-        let denial = ctx.denial.take().or_else(|| failure::denial_of(error, upstream));
+        let denial = ctx.denial.take().or_else(|| failure::denial_of(error, ctx.called()));
         let denial = match &ctx.parent {
             Some(parent) => denial.map(|denial| parent.instead_of(denial)),
             None => denial,
@@ -277,10 +310,11 @@ impl ProxyHttp for Plain {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         let status = denial.status();
-        if session.as_ref().response_written().is_none() {
+        let written = session.as_ref().response_written();
+        if written.is_none_or(|head| head.status.is_informational() && head.status != 101) {
             session.as_downstream_mut().set_keepalive(None);
             let written =
-                answer::write_proxy(session, &ctx.exchange, &denial, status, &ctx.id).await;
+                denied::write_proxy(session, &ctx.exchange, &denial, status, &ctx.id).await;
             let _ = written;
         }
         ctx.denial = Some(denial);
@@ -322,6 +356,12 @@ impl ProxyHttp for Plain {
 }
 
 impl Ctx {
+    /// What was called, as denials name it.
+    fn called(&self) -> Label {
+        let called = self.exchange.called.as_ref().map(|called| called.target.to_string());
+        Label::lossy(&called.unwrap_or_default())
+    }
+
     fn path(&self) -> &[u8] {
         let path = self.target.as_ref().map_or(&b""[..], |(_, path)| path);
         path.split(|b| *b == b'?').next().unwrap_or_default()
@@ -357,6 +397,32 @@ impl Drop for Ctx {
 }
 
 impl Plain {
+    /// Keeps who is called from sending the caller into our own network.
+    fn keep_outside(&self, headers: &mut HeaderMap, ctx: &Ctx) -> std::result::Result<(), Denial> {
+        let guard = &ctx.live.policy.guard;
+        let (own, now) = (self.forward.stage.dial.own_addresses(), clock::now());
+        let judge = |ip, port| {
+            let target = Target { host: Host::Address(ip), port };
+            guard.judge(&target, ip, &own, now).err()
+        };
+        // It may lead to itself: the caller is there already.
+        let itself = ctx.target.as_ref().map(|(target, _)| host_of(target));
+        let is_known = |text: &str| {
+            let authority = text.split_once("://").map(|(_, rest)| rest);
+            let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+            authority.is_some() && authority == itself.as_deref()
+        };
+        if headers.contains_key(header::LINK) {
+            redirect::unlink(headers, is_known, judge);
+        }
+        match redirect::inside(headers, is_known, judge) {
+            Some(class) => {
+                Err(Denial::RedirectRefused { upstream: ctx.called(), class: class.name() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// From now on it can be cut. What was switched off meanwhile has not done so.
     fn may_last(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
         let stage = &self.forward.stage;
@@ -402,6 +468,15 @@ impl Plain {
         }
         Ok(())
     }
+}
+
+/// Whether a header is one of those that say who calls and for whom, in whatever spelling.
+fn is_orbit(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() > 8
+        && name[..8].iter().zip(b"x-orbit-").all(|(found, wanted)| {
+            found == wanted || (*wanted == b'-' && !found.is_ascii_alphanumeric())
+        })
 }
 
 fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {

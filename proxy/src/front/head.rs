@@ -4,6 +4,7 @@
 //! the request that we decided about.
 
 use bytes::BytesMut;
+use filters::exchange::is_websocket;
 
 use super::authority;
 
@@ -293,7 +294,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
         }
         // Pingora forwards no other upgrade.
         7 if name.eq_ignore_ascii_case(b"upgrade") => {
-            seen.websocket |= value.eq_ignore_ascii_case(b"websocket");
+            seen.websocket |= value.split(|b| *b == b',').any(is_websocket);
         }
         _ => {}
     }
@@ -463,6 +464,7 @@ mod tests {
         check("Upgrade: websocket~Transfer-Encoding: chunked~", Err("framing_ambiguous"));
         // Java's client asks for this on every plain request.
         check("Upgrade: h2c~Content-Length: 1~", Ok(Body::Length(1)));
+        check("Upgrade: h2c, WebSocket~", Ok(Body::Upgrade));
         assert_eq!(body("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n"), Ok(Body::Length(0)));
     }
 

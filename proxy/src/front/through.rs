@@ -14,6 +14,7 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::old::Old;
 use crate::unattended;
 
 /// How a connection is read.
@@ -25,6 +26,11 @@ pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
+
+    /// How its answers are written, if not as they come.
+    fn old(&mut self) -> Option<&mut Old> {
+        None
+    }
 
     /// Takes the connection, if it is given up before its client has said all it began to say.
     fn give_up(&mut self, _inner: &mut Stream) {}
@@ -73,11 +79,25 @@ impl<R: Reading> AsyncWrite for Through<R> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        taken(Pin::new(&mut self.get_mut().inner).poll_write(cx, buf), buf.len())
+        let Self { inner, reading } = self.get_mut();
+        let written = match reading.old() {
+            Some(old) => old.poll_write(inner, cx, buf),
+            None => Pin::new(inner).poll_write(cx, buf),
+        };
+        taken(written, buf.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        taken(Pin::new(&mut self.get_mut().inner).poll_flush(cx), ())
+        let Self { inner, reading } = self.get_mut();
+        let sent = match reading.old() {
+            Some(old) => old.poll_send(inner, cx),
+            None => Poll::Ready(Ok(())),
+        };
+        let flushed = match sent {
+            Poll::Ready(Ok(())) => Pin::new(inner).poll_flush(cx),
+            unsent => unsent,
+        };
+        taken(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -89,8 +109,13 @@ impl<R: Reading> AsyncWrite for Through<R> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let Self { inner, reading } = self.get_mut();
+        if let Some(old) = reading.old() {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return taken(old.poll_write(inner, cx, first), first.len());
+        }
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        taken(Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs), all)
+        taken(Pin::new(inner).poll_write_vectored(cx, bufs), all)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -18,6 +18,7 @@ use super::{
     chunks::Chunks,
     head::{Body, HeadRefusal},
     linger::Unread,
+    old::Old,
     through::{Reading, Through, taken_away},
 };
 use crate::unattended;
@@ -28,6 +29,8 @@ pub(super) struct Turns {
     /// What came and belongs to no request that had its turn.
     pub(super) ahead: BytesMut,
     rest: Rest,
+    /// How a client of HTTP/1.0 is answered.
+    old: Option<Box<Old>>,
     unread: Unread,
 }
 
@@ -46,11 +49,13 @@ const AHEAD_MAX: usize = 16 << 10;
 impl Turns {
     /// A connection that is given up within a request is put into `unread`.
     pub(super) fn new(unread: Unread) -> Self {
-        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), unread }
+        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), old: None, unread }
     }
 
+    /// Whether another request may come after this one.
     fn is_at_end(&self) -> bool {
-        matches!(self.rest, Rest::Everything) || self.rest.is_over()
+        (matches!(self.rest, Rest::Everything) || self.rest.is_over())
+            && !self.old.as_ref().is_some_and(|old| old.ends_connection())
     }
 
     fn poll_ahead(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -94,8 +99,8 @@ impl Through<Turns> {
         head.len()
     }
 
-    /// Whether the request that had its turn was read to its end. If not, what comes next is not
-    /// the next request.
+    /// Whether the request that had its turn was read to its end, and its answer has one of its own. If
+    /// not, what comes next is not the next request.
     pub(super) fn is_at_end(&self) -> bool {
         self.reading.is_at_end()
     }
@@ -114,6 +119,8 @@ impl Through<Turns> {
             Body::Chunked => Rest::Chunked(Chunks::default()),
             Body::Upgrade | Body::Tunnel => Rest::Everything,
         };
+        let line = turns.ahead[..end].split(|b| *b == b'\r').next().unwrap_or_default();
+        turns.old = line.ends_with(b" HTTP/1.0").then(Box::default);
         let came = turns.rest.take(&turns.ahead[end..]).map_err(HeadRefusal::BodyMalformed)?;
         let all = end + came;
         if all == turns.ahead.len() {
@@ -125,6 +132,10 @@ impl Through<Turns> {
 }
 
 impl Reading for Turns {
+    fn old(&mut self) -> Option<&mut Old> {
+        self.old.as_deref_mut()
+    }
+
     fn give_up(&mut self, inner: &mut Stream) {
         if !self.is_at_end() {
             self.unread.put(std::mem::replace(inner, taken_away()));

@@ -7,6 +7,7 @@ use filters::{
     Denial,
     base::Here,
     breaker::{self, Outcome},
+    headers::Edits,
     pace::Told,
     routes::Route,
 };
@@ -20,8 +21,6 @@ use crate::{
     heads,
     request::{X_FORWARDED_PROTO, X_REQUEST_ID, head, is_json},
 };
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 impl Reverse {
     pub(super) fn edit_answered(
@@ -78,17 +77,26 @@ impl Reverse {
             let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
             ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
         }
+        let here = self.here(session, response, ctx);
+        if route.external {
+            let kept = heads::edit_response(response, |parts| {
+                let headers = &mut parts.headers;
+                if let Some(here) = &here {
+                    let target = target(session, &ctx.edits);
+                    relocate(headers, &route, &target, here.borrowed());
+                }
+                self.keep_outside(session, headers, ctx)
+            });
+            kept.map_err(|denial| ctx.deny(denial))?;
+        }
+        let target = target(session, &ctx.edits);
+        let here = here.filter(|_| !route.external);
         // Judged by what the upstream says, of which not all is passed on.
         let shared = ctx.lead.take().zip(route.coalesce);
         // Nobody waits for a stream to end.
         let shared = shared.filter(|_| !ctx.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let kept = self.begin_to_keep(session, response, ctx);
-        let here = self.here(session, response, ctx);
-        let target = match &ctx.edits.target {
-            Some(target) => Cow::Borrowed(&**target),
-            None => String::from_utf8_lossy(session.req_header().raw_path()),
-        };
         heads::edit_response(response, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(8);
@@ -103,8 +111,6 @@ impl Reverse {
             if let Some(here) = &here {
                 relocate(headers, &route, &target, here.borrowed());
             }
-            // Pingora speaks of its own connection; the upstream's is none of the client's.
-            headers.remove(KEEP_ALIVE);
             if route.delivery {
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 headers.remove(header::ETAG);
@@ -164,6 +170,14 @@ struct HereOwned {
 impl HereOwned {
     fn borrowed(&self) -> Here<'_> {
         Here { scheme: self.scheme, host: &self.host, preserved: self.preserved }
+    }
+}
+
+/// What the upstream was asked for.
+fn target<'a>(session: &'a Session, edits: &'a Edits) -> Cow<'a, str> {
+    match &edits.target {
+        Some(target) => Cow::Borrowed(&**target),
+        None => String::from_utf8_lossy(session.req_header().raw_path()),
     }
 }
 

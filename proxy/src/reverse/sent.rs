@@ -1,7 +1,7 @@
 //! A request's head, as the upstream gets it.
 
 use filters::headers::{Sender, forwarded_for, hide_portal};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Error, Result, http::RequestHeader, proxy::Session};
 
 use super::{Ctx, DENIED, Reverse};
@@ -17,10 +17,11 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 impl Reverse {
     pub(super) fn edit_sent(
         &self,
-        session: &Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &Ctx,
     ) -> Result<()> {
+        let large = has_large_body(session);
         let policy = &ctx.live.policy;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
@@ -35,6 +36,12 @@ impl Reverse {
         let edited: Result<()> = heads::edit_request(request, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(12);
+            join_cookies(headers);
+            if large && parts.version != Version::HTTP_2 {
+                // Who answers before it has read all of a body may leave the rest, with or without a
+                // word: nothing else is asked on that connection.
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let sender = if believed { Sender::TrustedProxy } else { Sender::Stranger };
             for name in policy.headers.strip(headers, sender) {
                 headers.remove(&name);
@@ -97,4 +104,30 @@ impl Reverse {
         let url = [url.as_bytes(), request.raw_path()].concat();
         request.set_raw_path(&url)
     }
+}
+
+/// Bodies up to this size go out in one piece, and are there before they are answered.
+const SMALL: u64 = 64 << 10;
+
+/// Whether a request has a body that is long, or of unknown length.
+fn has_large_body(session: &mut Session) -> bool {
+    if session.as_downstream_mut().is_body_empty() {
+        return false;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length| length > SMALL)
+}
+
+/// Cookies in pieces are one line to whoever reads HTTP/1.1 (RFC 9113 8.2.3), and may be to others.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    if pieces.next().is_none() || pieces.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all = all.join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&all).expect("it was in headers");
+    headers.insert(header::COOKIE, joined);
 }

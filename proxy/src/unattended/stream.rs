@@ -22,27 +22,56 @@ use pingora::{
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
-/// The stream. `None` only while it is put in its place.
-struct Kept(Option<Http2>);
+/// The stream, and whether its answer is complete. `None` only while it is put in its place.
+struct Kept {
+    stream: Option<Http2>,
+    answered: bool,
+}
+
+/// How long, and for how much, a client is listened to that is answered and goes on sending. Told at once
+/// that its stream is over, some forget the answer (curl 7).
+const LISTEN: Duration = Duration::from_secs(2);
+const LISTEN_BYTES_MAX: usize = 16 << 20;
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        if !self.answered || stream.is_body_done() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let listen = async {
+                let mut left = LISTEN_BYTES_MAX;
+                while let Ok(Some(part)) = stream.read_body_bytes().await {
+                    let Some(less) = left.checked_sub(part.len()) else { return };
+                    left = less;
+                }
+            };
+            let _ = tokio::time::timeout(LISTEN, listen).await;
+        });
+    }
+}
 
 /// Keeps a stream of HTTP/2 from ending the exchange.
 pub(super) fn keep(session: &mut ServerSession) {
     if !matches!(session, ServerSession::H2(_)) {
         return;
     }
-    match std::mem::replace(session, ServerSession::Custom(Box::new(Kept(None)))) {
-        ServerSession::H2(stream) => *session = ServerSession::Custom(Box::new(Kept(Some(stream)))),
+    let kept = |stream| ServerSession::Custom(Box::new(Kept { stream, answered: false }));
+    match std::mem::replace(session, kept(None)) {
+        ServerSession::H2(stream) => *session = kept(Some(stream)),
         _ => unreachable!("it was looked at"),
     }
 }
 
 impl Kept {
     fn get(&self) -> &Http2 {
-        self.0.as_ref().expect("it is in its place")
+        self.stream.as_ref().expect("it is in its place")
     }
 
     fn get_mut(&mut self) -> &mut Http2 {
-        self.0.as_mut().expect("it is in its place")
+        self.stream.as_mut().expect("it is in its place")
     }
 }
 
@@ -83,11 +112,13 @@ impl Session for Kept {
         let end = tasks.iter().any(HttpTask::is_end);
         let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
         let written = self.get_mut().response_duplex_vec(tasks).await;
+        self.answered |= matches!(written, Ok(true));
         // That the upstream failed is no fault of the client.
         if failed { written } else { taken(written, end) }
     }
 
     async fn finish(&mut self) -> Result<()> {
+        self.answered |= self.get().response_written().is_some();
         taken(self.get_mut().finish(), ())
     }
 

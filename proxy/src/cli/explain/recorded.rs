@@ -282,6 +282,7 @@ fn checks(record: &Record<'_>) -> String {
                 "caller_token_missing",
                 "token_exchange_refused",
                 "redaction_impossible",
+                "redirect_refused",
                 "body_",
             ],
         ),

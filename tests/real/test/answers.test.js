@@ -1,0 +1,414 @@
+'use strict';
+// What becomes of an answer: its framing, what of it was meant for us alone, when it comes before the
+// request has ended, and how clients of every age read it. Over HTTP/1.0, HTTP/1.1 and HTTP/2, from servers
+// that write byte by byte what no good one would.
+
+const assert = require('node:assert/strict');
+const { execFile } = require('node:child_process');
+const fs = require('node:fs');
+const http2 = require('node:http2');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const tls = require('node:tls');
+const { after, before, test } = require('node:test');
+const { authority } = require('../rig/certificates');
+const { freePort } = require('../rig/ports');
+const { stagedoor } = require('../rig/stagedoor');
+
+const FIVE = Buffer.alloc(5 << 20, 'x');
+let ca; let folder; let bytes; let secure; let modern; let door; let proxy;
+
+/** Servers that write `answers[PATH](socket, head)` as soon as a head is there, on TCP or TLS. */
+const answers = {};
+const heads = [];
+const connections = [];
+const serve = (server) => {
+  const handle = (socket) => {
+    const connection = { socket, closed: false };
+    connections.push(connection);
+    socket.on('close', () => { connection.closed = true; });
+    socket.on('error', () => {});
+    let got = '';
+    socket.on('data', (data) => {
+      got += data.toString('latin1');
+      const end = got.indexOf('\r\n\r\n');
+      if (end < 0) return;
+      const head = got.slice(0, end);
+      got = '';
+      const answer = answers[head.split(' ')[1]];
+      // The rest of a body that is none of its business.
+      if (!answer) return;
+      heads.push(head);
+      if (typeof answer === 'function') answer(socket, head); else socket.write(answer, 'latin1');
+    });
+  };
+  server.on(server instanceof tls.Server ? 'secureConnection' : 'connection', handle);
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)));
+};
+
+before(async () => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-answers-'));
+  ca = authority(folder);
+  ca.issue('portal', { names: ['portal.example', 'localhost'] });
+  const pair = { cert: fs.readFileSync(`${folder}/portal.crt`), key: fs.readFileSync(`${folder}/portal.key`) };
+  bytes = await serve(net.createServer());
+  secure = await serve(tls.createServer(pair));
+  modern = http2.createServer();
+  modern.on('stream', (stream, headers) => { stream.on('error', () => {}); modern.answer(stream, headers); });
+  await new Promise((resolve) => modern.listen(0, '127.0.0.1', resolve));
+  proxy = await freePort();
+  const calm = 'breaker: {requests_min: 1000000}';
+  door = await stagedoor((ports) => `
+listeners:
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
+  tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${folder}/portal.crt, key: ${folder}/portal.key}]}}
+  out: {kind: forward, address: 127.0.0.1:${proxy}, workspace: payments}
+workspaces: {named: {payments: {}}}
+rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
+egress:
+  rules: [{name: bytes, to: ["127.0.0.1:${bytes.address().port}"]}]
+  private: [{host: "127.0.0.1:${bytes.address().port}", addresses: [127.0.0.1/32]}]
+upstreams:
+  bytes: {url: "http://127.0.0.1:${bytes.address().port}", ${calm}}
+  secure: {url: "https://localhost:${secure.address().port}", tls: {ca: ${ca.ca}}, ${calm}}
+  modern: {url: "http://127.0.0.1:${modern.address().port}", http: h2, ${calm}}
+  theirs: {url: "http://127.0.0.1:${bytes.address().port}", external: true, ${calm}}
+routes:
+- {name: modern, methods: [ANY], path: /modern/**, upstream: modern, class: read, options: {public: true, detail: full}}
+- {name: secure, methods: [ANY], path: /tls/**, upstream: secure, class: read, options: {public: true, detail: full}}
+- {name: theirs, methods: [ANY], path: /theirs/**, upstream: theirs, class: read, options: {public: true, detail: full}}
+- {name: socket, methods: [GET], path: /socket/**, upstream: bytes, class: read, options: {public: true, upgrade: true, detail: full}}
+- {name: bytes, methods: [ANY], path: /**, upstream: bytes, class: read, options: {public: true, detail: full}}`);
+});
+after(async () => {
+  await door?.stop();
+  connections.forEach(({ socket }) => socket.destroy());
+  bytes?.close(); secure?.close(); modern?.close();
+  fs.rmSync(folder, { recursive: true, force: true });
+});
+
+const curl = (...args) => new Promise((resolve, reject) => {
+  const known = ['-s', '--max-time', '20', '--cacert', ca.ca, '--resolve', `portal.example:${door.ports.tls}:127.0.0.1`, '-w', '\n%{http_code} %{http_version}'];
+  const child = execFile('curl', [...known, ...args], { maxBuffer: 64 << 20 }, (error, out) => {
+    const lines = out.split('\n');
+    if (error && !/^[1-9]/.test(lines.at(-1))) return reject(error);
+    return resolve({ said: lines.pop(), body: lines.join('\n'), broken: Boolean(error) });
+  });
+  child.stdin.end();
+});
+const plain = (where) => `${door.url}${where}`;
+const over2 = (where) => ['--http2', `https://portal.example:${door.ports.tls}${where}`];
+
+/** All that comes back until the other side closes. */
+const talk = (text, { port = door.ports.edge, until = () => false } = {}) => new Promise((resolve) => {
+  const socket = net.connect(port, '127.0.0.1');
+  let got = '';
+  let reset = false;
+  const timer = setTimeout(() => socket.destroy(), 8000);
+  socket.on('data', (data) => { got += data.toString('latin1'); if (until(got)) socket.destroy(); });
+  socket.on('error', (error) => { reset = error.code === 'ECONNRESET'; });
+  socket.on('close', () => { clearTimeout(timer); resolve({ got, reset, body: got.slice(got.indexOf('\r\n\r\n') + 4) }); });
+  socket.write(text, 'latin1');
+});
+
+/** One request of HTTP/2; what came of it, interim answers included. */
+const ask2 = (where, { method = 'GET', headers = {}, body } = {}) => new Promise((resolve, reject) => {
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'portal.example' });
+  session.on('error', reject);
+  const stream = session.request({ ':method': method, ':path': where, ':authority': 'portal.example', ...headers }, { endStream: body === undefined });
+  const came = { interim: [], body: '' };
+  stream.on('headers', (head) => came.interim.push(head));
+  stream.on('response', (head) => { came.head = head; came.status = head[':status']; });
+  stream.on('trailers', (trailers) => { came.trailers = trailers; });
+  stream.on('data', (data) => { came.body += data; });
+  stream.on('error', () => {});
+  stream.on('close', () => { came.broken = stream.rstCode !== 0; session.destroy(); resolve(came); });
+  if (body !== undefined) stream.end(body);
+});
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+
+test('an offer to go over to another protocol is ignored, unless it is WebSocket', async () => {
+  answers['/offer'] = OK;
+  const asks = [
+    ['--http2'],
+    ['-H', 'Connection: Upgrade', '-H', 'Upgrade: TLS/1.2'],
+    ['-H', 'Connection: Upgrade, HTTP2-Settings', '-H', 'Upgrade: h2c', '-H', 'HTTP2-Settings: AAMAAABkAAQAAP__', '-X', 'POST', '-d', 'a=b'],
+    ['-H', 'Upgrade: foo/1, bar'],
+  ];
+  for (const ask of asks) {
+    heads.length = 0;
+    assert.deepEqual(await curl(...ask, plain('/offer')), { said: '200 1.1', body: 'ok', broken: false });
+    assert.doesNotMatch(heads[0], /\r\n(upgrade|http2-settings|connection):/i);
+  }
+  for (const name of ['websocket', 'WebSocket', 'h2c, WEBSOCKET', 'websocket/13']) {
+    const refused = await curl('-H', 'Connection: Upgrade', '-H', `Upgrade: ${name}`, plain('/offer'));
+    assert.equal(refused.said, '403 1.1', name);
+    assert.match(refused.body, /upgrade_refused/);
+  }
+});
+
+test('one of several offers may be WebSocket, where it is let through', async () => {
+  answers['/socket/x'] = (socket) => socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello');
+  const { got } = await talk('GET /socket/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n', { until: (text) => text.endsWith('hello') });
+  assert.match(got, /^HTTP\/1.1 101 .*\r\n\r\nhello$/s);
+  assert.match(heads.at(-1), /\r\nupgrade: websocket(\r\n|$)/i);
+});
+
+test('nobody is taken to another protocol than was asked for', async () => {
+  const gone = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nsecret';
+  answers['/gone'] = gone;
+  answers['/socket/gone'] = gone;
+  answers['/tls/gone'] = gone;
+  const offers = ['', 'Connection: Upgrade\r\nUpgrade: h2c\r\n'];
+  for (const [where, offer] of [['/gone', offers[0]], ['/gone', offers[1]], ['/tls/gone', offers[0]], ['/socket/gone', 'Connection: Upgrade\r\nUpgrade: websocket\r\n']]) {
+    const { got } = await talk(`GET ${where} HTTP/1.1\r\nHost: a\r\n${offer}\r\n`, { until: (text) => text.includes('}') });
+    assert.match(got, /^HTTP\/1.1 502 /, where);
+    assert.match(got, /upstream_malformed.*101|101.*upstream_malformed/s);
+    assert.doesNotMatch(got, /secret/);
+  }
+  assert.equal((await ask2('/gone')).status, 502);
+  const { socket } = connections.at(-1);
+  if (!socket.destroyed) await new Promise((resolve) => socket.once('close', resolve));
+});
+
+test('framing that can be read in two ways is made right, or refused and said why', async () => {
+  const head = (status, ...lines) => ['HTTP/1.1', status, ''].join(' ').trim() + ['', ...lines, '', ''].join('\r\n');
+  const body = '2\r\nok\r\n0\r\n\r\n';
+  const closes = (text) => (socket) => socket.end(text, 'latin1');
+  const table = [
+    // [what is written, status, body or why]
+    [`${head('204 No Content', 'Content-Length: 5')}`, 204, ''],
+    [closes(`${head('204 No Content', 'Content-Length: 5')}hello`), 204, ''],
+    [`${head('204 No Content', 'Transfer-Encoding: chunked')}`, 204, ''],
+    [`${head('304 Not Modified', 'Content-Length: 5')}`, 304, ''],
+    [closes(`${head('304 Not Modified', 'Content-Length: 5')}hello`), 304, ''],
+    [`${head('200 OK', 'Content-Length: 2', 'Content-Length: 2')}ok`, 200, 'ok'],
+    [`${head('200 OK', 'Content-Length: 2, 2')}ok`, 200, 'ok'],
+    [`${head('200 OK', 'Content-Length: 2', 'Content-Length: 3')}ok`, 502, /Content-Length/],
+    [`${head('200 OK', 'Content-Length: +2')}ok`, 502, /Content-Length/],
+    [`${head('200 OK', 'Content-Length: 2 2')}ok`, 502, /Content-Length/],
+    [`${head('200 OK', 'Content-Length: 5', 'Transfer-Encoding: chunked')}${body}`, 200, 'ok'],
+    [closes(`${head('200 OK', 'Transfer-Encoding: identity', 'Connection: close')}ok`), 200, 'ok'],
+    [closes('HTTP/1.0 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok'), 200, 'ok'],
+    [`${head('200 OK', 'Transfer-Encoding: identity', 'Content-Length: 2')}ok`, 502, /identity/],
+    [closes(`${head('200 OK', 'Transfer-Encoding: identity', 'Content-Length: 2', 'Connection: close')}ok`), 200, 'ok'],
+    [`${head('200 OK', 'Transfer-Encoding: cow')}ok`, 502, /Transfer-Encoding/],
+    [`${head('200 OK', 'Transfer-Encoding: gzip, chunked')}${body}`, 502, /Transfer-Encoding/],
+    [`${head('200 OK', 'Transfer-Encoding: chunked', 'Transfer-Encoding: chunked')}${body}`, 502, /Transfer-Encoding/],
+    [`${head('200 OK', 'Transfer-Encoding: chunked, identity')}${body}`, 502, /Transfer-Encoding/],
+    [closes(`HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${body}`), 200, 'ok'],
+    [closes('HTTP/1.0 200 OK\r\n\r\nok'), 200, 'ok'],
+    [`${head('200 OK', 'Content-Length : 2')}ok`, 200, 'ok'],
+    // Put into one line on the way.
+    [`${head('200 OK', 'Content-Length: 2', 'X-Folded: a', ' b')}ok`, 200, 'ok'],
+    [`${head('200 OK', 'X-Folded:', '\tb', 'Content-Length: 2')}ok`, 200, 'ok'],
+    ['HTTP/1.1 20 OK\r\n\r\n', 502, /not HTTP/],
+    ['HTTP/3.1 200 OK\r\n\r\n', 502, /not HTTP/],
+    ['HTTP/1.1 2000 OK\r\n\r\n', 502, /not HTTP/],
+    ['ICY 200 OK\r\n\r\n', 502, /not HTTP/],
+    [head('200 OK', 'X Y: a', 'Content-Length: 2'), 502, /not HTTP/],
+    [head('200 OK', 'no colon', 'Content-Length: 2'), 502, /not HTTP/],
+    [head('200 OK', 'X: a\x00b', 'Content-Length: 2'), 502, /not HTTP/],
+  ];
+  for (const [index, [written, status, expected]] of table.entries()) {
+    const shown = `${index} ${typeof written === 'string' ? JSON.stringify(written) : written}`;
+    for (const where of [`/odd/${index}`, `/tls/odd/${index}`]) {
+      answers[where] = written;
+      const came = [await curl('--http1.1', plain(where)), await curl(...over2(where))];
+      for (const { said, body: got, broken } of came) {
+        assert.equal(said.split(' ')[0], String(status), shown);
+        assert.ok(!broken, shown);
+        if (typeof expected === 'string') assert.equal(got, expected, shown); else assert.match(got, expected, shown);
+        if (status === 502) assert.match(got, /upstream_malformed/, shown);
+      }
+    }
+    const { got } = await talk(`GET /odd/${index} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`);
+    assert.ok((got.split('\r\n\r\n')[0].match(/\r\n(content-length|transfer-encoding):/gi) ?? []).length <= 1, `${shown}\n${got}`);
+    if (status === 204) assert.doesNotMatch(got, /\r\n(content-length|transfer-encoding):/i, shown);
+    assert.doesNotMatch(got.split('\r\n\r\n')[0], /[^\r]\n|\r[^\n]/);
+  }
+  const record = await door.record((line) => line.code === 'upstream_malformed' && line.status === 502);
+  assert.equal(record.upstream, 'bytes');
+});
+
+test('a body that breaks off is seen to be broken', async () => {
+  const cut = (text) => (socket) => socket.write(text, () => socket.destroy());
+  answers['/cut/length'] = cut('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart');
+  answers['/cut/chunk'] = cut('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\npart');
+  answers['/cut/last'] = cut('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n');
+  for (const where of ['/cut/length', '/cut/chunk', '/cut/last']) {
+    assert.ok((await curl(plain(where))).broken, where);
+    assert.ok((await ask2(where)).broken, where);
+  }
+});
+
+test('what was meant for us goes, with what Connection names', async () => {
+  const lines = 'Connection: close, X-Mine\r\nConnection: X-Too\r\nX-Mine: a\r\nX-Too: b\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authenticate: Basic\r\nTE: trailers\r\nTrailer: X-Sum\r\nUpgrade: h2c\r\nX-Stays: c\r\n';
+  answers['/hops'] = `HTTP/1.1 103 Early Hints\r\n${lines}\r\nHTTP/1.1 200 OK\r\n${lines}Content-Length: 2\r\n\r\nok`;
+  const { got } = await talk('GET /hops HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+  assert.equal((got.match(/x-stays: c/gi) ?? []).length, 2);
+  assert.doesNotMatch(got, /x-mine|x-too|keep-alive|proxy-|\r\nte:|trailer|upgrade/i);
+  const { head } = await ask2('/hops');
+  assert.equal(head['x-stays'], 'c');
+  assert.deepEqual(['x-mine', 'x-too', 'keep-alive', 'proxy-authenticate', 'te', 'trailer', 'upgrade'].filter((name) => name in head), []);
+});
+
+test('a client of HTTP/1.0 gets no chunks and no interim answer', async () => {
+  const chunked = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n';
+  answers['/old'] = `HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${chunked}`;
+  answers['/length'] = OK;
+  answers['/none'] = 'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n';
+  const asked = await talk('GET /old HTTP/1.0\r\nHost: a\r\n\r\n');
+  assert.match(asked.got, /^HTTP\/1.1 200 OK\r\n/);
+  assert.equal(asked.body, 'hello world');
+  assert.doesNotMatch(asked.got, /transfer-encoding|103/i);
+  const kept = await talk('GET /old HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n');
+  assert.equal(kept.body, 'hello world');
+  assert.match(kept.got, /connection: close/i);
+  // With a length its connection stays, if it wants that.
+  const two = await talk('GET /length HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\nGET /length HTTP/1.0\r\nHost: a\r\n\r\n');
+  assert.equal((two.got.match(/200 OK/g) ?? []).length, 2);
+  assert.match(two.got, /connection: keep-alive/i);
+  const head = await talk('HEAD /old HTTP/1.0\r\nHost: a\r\n\r\n');
+  assert.doesNotMatch(head.got, /transfer-encoding|hello/i);
+  const none = await talk('GET /none HTTP/1.0\r\nHost: a\r\n\r\n');
+  assert.match(none.got, /^HTTP\/1.1 304 .*\r\n\r\n$/s);
+  // Also what an upstream says in HTTP/2, and what we say.
+  modern.answer = (stream) => { stream.respond({ ':status': 200 }); stream.write('hello'); stream.end(' world'); };
+  const from2 = await talk('GET /modern/old HTTP/1.0\r\nHost: a\r\n\r\n');
+  assert.equal(from2.body, 'hello world');
+  assert.doesNotMatch(from2.got, /transfer-encoding/i);
+  assert.deepEqual(await curl('--http1.0', plain('/old')), { said: '200 1.1', body: 'hello world', broken: false });
+});
+
+test('interim answers pass, and have an end', async () => {
+  const hint = (n) => `HTTP/1.1 103 Early Hints\r\nLink: </${n}>\r\nContent-Length: 3\r\n\r\n`;
+  answers['/hints'] = hint(1) + hint(2) + OK;
+  answers['/flood'] = (socket) => { const flood = setInterval(() => socket.write(hint(0).repeat(50)), 1); socket.on('close', () => clearInterval(flood)); };
+  const { got } = await talk('GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+  assert.match(got, /^HTTP\/1.1 103 .*<\/1>.*HTTP\/1.1 103 .*<\/2>.*HTTP\/1.1 200 .*ok$/s);
+  assert.match((await curl(plain('/flood'))).body, /upstream_malformed/);
+});
+
+test('an answer that comes before the request has ended is passed on', async () => {
+  const LARGE = 'HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n';
+  const ends = {
+    later: (socket) => { socket.pause(); socket.write(LARGE); setTimeout(() => socket.destroy(), 300); },
+    now: (socket) => { socket.pause(); socket.write(LARGE, () => socket.destroy()); },
+    reset: (socket) => { socket.pause(); socket.write(LARGE, () => (socket.encrypted ? socket.destroy() : socket.resetAndDestroy())); },
+    'while it waits': (socket) => { socket.pause(); setTimeout(() => socket.write(LARGE, () => socket.destroy()), 100); },
+  };
+  fs.writeFileSync(`${folder}/five`, FIVE);
+  const post = (...how) => curl('-H', 'Expect:', '-X', 'POST', '--data-binary', `@${folder}/five`, ...how);
+  for (const [name, end] of Object.entries(ends)) {
+    for (const where of ['/early', '/tls/early']) {
+      answers[where] = end;
+      const came = [];
+      for (let i = 0; i < 3; i += 1) {
+        came.push(await post(plain(where)), await post('-H', 'Transfer-Encoding: chunked', plain(where)), await post(...over2(where)));
+      }
+      assert.deepEqual([...new Set(came.map(({ said }) => said.split(' ')[0]))], ['413'], `${name} ${where}`);
+    }
+  }
+  modern.answer = (stream) => { stream.respond({ ':status': 413 }); stream.end('big\n'); };
+  for (const how of [[plain('/modern/early')], ['-H', 'Transfer-Encoding: chunked', plain('/modern/early')], over2('/modern/early')]) {
+    assert.equal((await post(...how)).said.split(' ')[0], '413');
+  }
+});
+
+test('nobody is asked anything on a connection that was left within a body', async () => {
+  // It answers at once, reads no more, and says nothing until it closes: all of the body may be on its way by then.
+  answers['/left'] = (socket) => { socket.pause(); socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n'); setTimeout(() => socket.destroy(), 300); };
+  const body = 'x'.repeat(300000);
+  for (let i = 0; i < 20; i += 1) {
+    const { got } = await talk(`POST /left HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`, { until: (text) => text.endsWith('big\n') });
+    assert.match(got, /^HTTP\/1.1 413 /);
+  }
+});
+
+test('an answer of HTTP/2 keeps its rules, and its trailers say only what trailers may', async () => {
+  modern.answer = (stream, headers) => {
+    switch (headers[':path']) {
+      case '/modern/short':
+        stream.respond({ ':status': 200, 'content-length': '10' });
+        return stream.end('short');
+      case '/modern/none':
+        return stream.respond({ ':status': 204, 'content-length': '0' }, { endStream: true });
+      case '/modern/trailers':
+        stream.respond({ ':status': 200, trailer: 'x-sum' }, { waitForTrailers: true });
+        stream.on('wantTrailers', () => stream.sendTrailers({ 'x-sum': '1', 'set-cookie': 'a=b', 'x-orbit-user-id': 'eve', 'content-type': 'text/html' }));
+        return stream.end('body');
+      default: return stream.close();
+    }
+  };
+  const short = await ask2('/modern/short');
+  assert.ok(short.broken || short.status === 502);
+  assert.ok((await curl(plain('/modern/short'))).broken || (await curl(plain('/modern/short'))).said.startsWith('502'));
+  const none = await ask2('/modern/none');
+  assert.deepEqual([none.status, none.head['content-length']], [204, undefined]);
+  const { trailers, body } = await ask2('/modern/trailers');
+  assert.equal(body, 'body');
+  assert.deepEqual(Object.entries(trailers), [['x-sum', '1']]);
+});
+
+test('cookies in pieces are one line to the upstream', async () => {
+  answers['/cookies'] = OK;
+  heads.length = 0;
+  await curl('-H', 'cookie: theme=dark', '-H', 'cookie: session=abc', ...over2('/cookies'));
+  await ask2('/cookies', { headers: { cookie: ['a=1', 'b=2', 'c=3'] } });
+  assert.match(heads[0], /\r\ncookie: theme=dark; session=abc(\r\n|$)/i);
+  assert.match(heads[1], /\r\ncookie: a=1; b=2; c=3(\r\n|$)/i);
+  heads.forEach((head) => assert.equal(head.match(/\r\ncookie:/gi).length, 1));
+  let seen;
+  modern.answer = (stream, headers) => { seen = headers.cookie; stream.respond({ ':status': 200 }, { endStream: true }); };
+  await ask2('/modern/cookies', { headers: { cookie: ['a=1', 'b=2'] } });
+  assert.equal(seen, 'a=1; b=2');
+});
+
+const INSIDE = ['http://127.0.0.1:1/', 'http://2130706433/', 'http://0x7f.1/', 'http://0177.0.0.1/', '//10.0.0.1/x', 'http:\\\\169.254.169.254/latest/', 'http://[::1]/', 'http://[::ffff:10.0.0.1]/', 'http://localhost/'];
+const redirect = (name, to, status = '302 Found') => `HTTP/1.1 ${status}\r\n${name}: ${to}\r\nContent-Length: 0\r\n\r\n`;
+
+test('an answer of others that leads into our own network is refused', async () => {
+  for (const [index, to] of INSIDE.entries()) {
+    for (const where of [`/theirs/${index}`, `/plain/${index}`]) {
+      answers[where] = redirect('Location', to);
+      const came = where.startsWith('/plain')
+        ? await curl('-x', `http://127.0.0.1:${proxy}`, `http://127.0.0.1:${bytes.address().port}${where}`)
+        : await curl(plain(where));
+      assert.equal(came.said.split(' ')[0], '502', `${where} ${to}`);
+      assert.match(came.body, /redirect_refused/);
+    }
+  }
+  for (const [name, to] of [['Content-Location', 'http://10.0.0.1/'], ['Refresh', '0; url=http://10.0.0.1/']]) {
+    answers['/theirs/other'] = redirect(name, to, '200 OK');
+    assert.equal((await curl(plain('/theirs/other'))).said, '502 1.1');
+    assert.equal((await ask2('/theirs/other')).status, 502);
+  }
+  answers['/theirs/fine'] = redirect('Location', 'https://github.com/login');
+  assert.equal((await curl(plain('/theirs/fine'))).said, '302 1.1');
+  answers['/theirs/own'] = redirect('Location', `http://127.0.0.1:${bytes.address().port}/theirs/x`);
+  assert.match((await talk('GET /theirs/own HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n\r\n')).got, /location: http:\/\/portal\.example\/theirs\/x\r\n/i);
+  answers['/ours'] = redirect('Location', 'http://10.0.0.1/');
+  assert.equal((await curl(plain('/ours'))).said, '302 1.1');
+  const record = await door.record((line) => line.code === 'redirect_refused');
+  assert.equal(record.status, 502);
+});
+
+test('who calls is told to nobody outside', async () => {
+  answers['/who'] = OK;
+  heads.length = 0;
+  const names = ['X-Orbit-User-Id', 'X-Orbit-Workspace-Id', 'X-Orbit-Anything', 'x_orbit_user_id', 'X-Stagedoor-Assertion', 'X-Forwarded-For', 'X_Forwarded_For', 'Forwarded', 'Proxy-Connection', 'Keep-Alive'];
+  const came = await curl('-x', `http://127.0.0.1:${proxy}`, ...names.flatMap((name) => ['-H', `${name}: secret`]), '-H', 'X-Stays: a', `http://127.0.0.1:${bytes.address().port}/who`);
+  assert.equal(came.said, '200 1.1');
+  assert.doesNotMatch(heads[0], /secret|orbit|forwarded|assertion|proxy-/i);
+  assert.match(heads[0], /x-stays: a/i);
+  // What holds for answers to routes holds here.
+  answers['/odd/plain'] = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\nok';
+  answers['/plain/101'] = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n';
+  for (const where of ['/odd/plain', '/plain/101']) {
+    assert.match((await curl('--http2', '-x', `http://127.0.0.1:${proxy}`, `http://127.0.0.1:${bytes.address().port}${where}`)).body, /upstream_malformed/);
+  }
+  assert.equal((await curl('--http2', '-x', `http://127.0.0.1:${proxy}`, `http://127.0.0.1:${bytes.address().port}/who`)).said, '200 1.1');
+});
