@@ -30,6 +30,7 @@ use crate::{
     fallback::Keeping,
     flights::{Answer, Capture, Lead},
     front::UnderWay,
+    hops,
     live::{Live, Stage},
     parent,
     request::{RequestId, caused_by},
@@ -208,6 +209,7 @@ impl ProxyHttp for Reverse {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
+        hops::end(session.req_header_mut(), |name| ctx.live.policy.headers.is_reserved(name));
         ctx.request_id = RequestId::of(session.req_header());
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {

@@ -25,7 +25,7 @@ use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
 use crate::{
     answer, clock, failure,
     front::UnderWay,
-    heads,
+    heads, hops,
     lasting::Place,
     live::Live,
     parent::{Fault, Parent},
@@ -115,6 +115,7 @@ impl ProxyHttp for Plain {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
+        hops::end(session.req_header_mut(), |_| false);
         ctx.id = RequestId::of(session.req_header());
         let decided = self.decide(session, ctx).await;
         let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
