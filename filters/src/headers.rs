@@ -81,6 +81,11 @@ impl Headers {
         self.ours.cover(name)
     }
 
+    /// Whether only we or a proxy may say what a header of this name says.
+    pub fn is_reserved(&self, name: &HeaderName) -> bool {
+        self.of_strangers.cover(name)
+    }
+
     /// The headers to remove from a request before `Edits::set`, by who sends it.
     pub fn strip(&self, headers: &HeaderMap, sender: Sender) -> SmallVec<[HeaderName; 4]> {
         let names = match sender {

@@ -18,6 +18,7 @@ pub mod front;
 mod heads;
 pub mod health;
 pub mod history;
+mod hops;
 pub mod jwks;
 pub mod lasting;
 pub mod live;

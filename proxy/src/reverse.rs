@@ -31,6 +31,7 @@ use crate::{
     fallback::Keeping,
     flights::{Answer, Capture, Lead},
     front::UnderWay,
+    hops,
     live::{Live, Stage},
     parent,
     request::{RequestId, caused_by},
@@ -222,6 +223,7 @@ impl ProxyHttp for Reverse {
             downstream.set_ignore_info_resp(true);
         }
         upgrade::note_offer(downstream.req_header_mut());
+        hops::end(session.req_header_mut(), |name| ctx.live.policy.headers.is_reserved(name));
         ctx.request_id = RequestId::of(session.req_header());
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {

@@ -30,7 +30,7 @@ use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
 use crate::{
     answer as denied, clock, failure,
     front::UnderWay,
-    heads,
+    heads, hops,
     lasting::Place,
     live::Live,
     parent::{Fault, Parent},
@@ -116,6 +116,7 @@ impl ProxyHttp for Plain {
         downstream.set_close_on_response_before_downstream_finish(true);
         downstream.set_ignore_info_resp(downstream.req_header().version == Version::HTTP_10);
         upgrade::note_offer(downstream.req_header_mut());
+        hops::end(session.req_header_mut(), |_| false);
         ctx.id = RequestId::of(session.req_header());
         let decided = self.decide(session, ctx).await;
         let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {

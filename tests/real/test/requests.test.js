@@ -118,9 +118,14 @@ test('what is meant for the next hop goes no further, and nothing of ours can be
   assert.match(answer, /^HTTP\/1.1 200 /);
   assert.ok(!up.last().raw.includes('evil'), up.last().raw.join());
   for (const name of ['te', 'keep-alive', 'proxy-connection', 'trailer']) assert.ok(!names().includes(name), name);
-  // The request id is ours, and the client's address.
-  await raw(door.ports.edge, 'GET /open/x HTTP/1.1\r\nHost: a\r\nConnection: close, X-Request-Id\r\n\r\n');
-  assert.ok(up.last().headers['x-request-id']);
+  // What is ours, or a proxy's, nobody can name away; nor can he name where the request ends, and what is no name is nothing.
+  for (const named of ['X-Request-Id', 'Host', 'X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host', 'Content-Length', 'Transfer-Encoding', ':path', '"X-Forwarded-For"', Array.from({ length: 40 }, (_, n) => `a${n}`).join(',')]) {
+    assert.match(await raw(door.ports.edge, `POST /open/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close, ${named}\r\n\r\na`), /^HTTP\/1.1 200 /, named);
+    const { headers, body } = up.last();
+    assert.ok(headers['x-request-id'] && headers['x-forwarded-host'] === 'a' && headers['x-forwarded-for'] === '127.0.0.1' && body === 'a', named);
+  }
+  await raw(door.ports.behind, 'GET /open/x HTTP/1.1\r\nHost: a\r\nConnection: close, X-Client-Cert, X-Forwarded-For\r\nX-Client-Cert: mine\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n');
+  assert.deepEqual([up.last().headers['x-client-cert'], up.last().headers['x-forwarded-for']], ['mine', '192.0.2.7, 127.0.0.1']);
 });
 
 test('a URL says the host, whatever stands beside it', async () => {
