@@ -3,17 +3,22 @@
 // before is cut off on the way there and put back where answers speak of paths.
 
 const assert = require('node:assert/strict');
+const fs = require('node:fs');
 const http = require('node:http');
+const os = require('node:os');
+const path = require('node:path');
 const { after, before, test } = require('node:test');
 const { backstage, callback } = require('../rig/backstage');
 const { browser } = require('../rig/browser');
+const { chromium } = require('../rig/chromium');
+const { frontend } = require('../rig/frontend');
 const { oidc } = require('../rig/oidc');
 const { freePort, until } = require('../rig/ports');
 const { postgres } = require('../rig/postgres');
 const { stagedoor } = require('../rig/stagedoor');
 const { read } = require('../rig/token');
 
-let db; let idp; let portal; let door; let plain; let base;
+let folder; let db; let idp; let portal; let door; let plain; let base;
 const seen = [];
 /** An application that knows nothing of a path before its own. */
 const app = (request, response) => {
@@ -30,6 +35,11 @@ const app = (request, response) => {
 };
 
 before(async () => {
+  // Backstage's own bundler finds out at run time where its files are. Ours wrote down that they are at the root.
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-frontend-'));
+  fs.cpSync(frontend(), folder, { recursive: true });
+  const files = `${folder}/app/dist/static`;
+  for (const name of fs.readdirSync(files).filter((one) => one.endsWith('.js'))) fs.writeFileSync(`${files}/${name}`, fs.readFileSync(`${files}/${name}`, 'utf8').replaceAll('"/static/', '"./'));
   const [made, port] = await Promise.all([postgres(), freePort()]);
   db = made;
   plain = http.createServer(app);
@@ -60,7 +70,7 @@ routes:
 - {name: asked, methods: [GET], path: /asked/**, upstream: asked, class: read, options: {strip_prefix: /asked, public: true}}`);
   base = `${door.url}/backstage`;
   idp = await oidc({ callbacks: [callback(base)] });
-  portal = await backstage({ port, baseUrl: base, postgres: db, oidc: idp });
+  portal = await backstage({ port, baseUrl: base, postgres: db, oidc: idp, frontend: folder });
   // Groups are saved at sign-in, and before the catalog was read there are none.
   await until('the catalog', async () => {
     const { backstageIdentity: { token } } = await (await fetch(`${portal.url}/api/auth/guest/refresh`)).json();
@@ -68,7 +78,7 @@ routes:
     return claims.ent.length > 1;
   });
 });
-after(async () => { await portal?.stop(); await door?.stop(); await idp?.stop(); plain?.close(); await db?.stop(); });
+after(async () => { await portal?.stop(); await door?.stop(); await idp?.stop(); plain?.close(); await db?.stop(); fs.rmSync(folder, { recursive: true, force: true }); });
 
 const get = (path, token, headers = {}) => fetch(`${base}${path}`, { redirect: 'manual', headers: { ...(token ? { authorization: `Bearer ${token}` } : {}), ...headers } });
 
@@ -123,4 +133,20 @@ test('paths in answers are put below the part that was cut off, unless they are 
   const asked = await fetch(`${door.url}/asked/login`, { redirect: 'manual' });
   assert.equal(asked.headers.get('location'), `${door.url}/asked/home?from=login`);
   assert.equal(asked.headers.getSetCookie()[0], 'session=1; Path=/asked; HttpOnly');
+});
+
+test('its pages open in a browser, with all that they load and ask for', async () => {
+  const opened = await chromium();
+  try {
+    const person = await opened.person();
+    await person.page.goto(base);
+    await person.page.getByRole('button', { name: /enter/i }).click();
+    await person.page.getByText('pay', { exact: true }).first().waitFor();
+    assert.match(person.page.url(), new RegExp(`^${base}`));
+    const asked = person.answers.filter(({ url }) => url.startsWith(door.url));
+    assert.ok(asked.some(({ url }) => url.startsWith(`${base}/static/`)) && asked.some(({ url }) => url.startsWith(`${base}/api/catalog/`)));
+    assert.deepEqual(asked.filter(({ url }) => !url.startsWith(base)).map(({ url }) => url), [], 'nothing is asked for beside it');
+    assert.deepEqual(person.refused().filter((line) => /^(401|403|429|5)/.test(line)), []);
+    await person.leave();
+  } finally { await opened.stop(); }
 });
