@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use config::{Detail, ErrorFormat};
-use filters::{Denial, Exchange, exchange::Shared, rate_limit::Standing};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use filters::{Denial, Exchange, exchange::Shared};
+use http::{HeaderName, StatusCode, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 use serde_json::{Value, json};
 
 use crate::{
     flights::Answer,
-    heads,
+    heads, limits,
     request::{RequestId, X_REQUEST_ID},
 };
 
@@ -64,7 +64,7 @@ async fn write_as(
         head.insert_header(header::RETRY_AFTER, retry_after.as_secs_f64().ceil().max(1.0) as u64)?;
     }
     heads::edit_response(&mut head, |parts| {
-        limits(&mut parts.headers, exchange.standing.as_ref(), Some(denial));
+        limits::told(&mut parts.headers, exchange.standing.as_ref(), Some(denial));
     });
     session.as_downstream_mut().set_write_timeout(Some(std::time::Duration::from_secs(10)));
     let nothing = http::Method::HEAD == session.req_header().method;
@@ -124,7 +124,9 @@ pub(crate) async fn write_shared(
             headers.insert(header::CONTENT_LENGTH, shared.body.len().into());
         }
         headers.insert(X_REQUEST_ID, request_id.header());
-        limits(headers, exchange.standing.as_ref(), None);
+        if shared.status != StatusCode::TOO_MANY_REQUESTS {
+            limits::told(headers, exchange.standing.as_ref(), None);
+        }
     });
     let nothing = shared.body.is_empty();
     session.write_response_header(Box::new(head), nothing).await?;
@@ -138,53 +140,6 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How a caller may say who it is to a forward proxy (RFC 9110 11.7.1).
 pub(crate) const PROXY_CHALLENGE: &str = "Basic realm=\"stagedoor\"";
-
-/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), and the older
-/// `X-RateLimit-*`.
-pub(crate) fn limits(
-    headers: &mut HeaderMap,
-    standing: Option<&Standing>,
-    denial: Option<&Denial>,
-) {
-    if let Some(Denial::RateLimited { retry_after, .. }) = denial {
-        let reset = ceil(*retry_after);
-        headers.insert(RATELIMIT, item("rate", [(";r=", 0), (";t=", reset)]));
-        headers.insert(X_RATELIMIT_REMAINING, 0.into());
-        headers.insert(X_RATELIMIT_RESET, reset.into());
-    }
-    let Some(standing) = standing else { return };
-    let Standing { scope, quota, window, remaining, reset } = standing;
-    let (quota, remaining) = (u64::from(*quota), u64::from(*remaining));
-    let (window, reset) = (window.as_secs(), ceil(*reset));
-    headers.insert(RATELIMIT_POLICY, item(scope, [(";q=", quota), (";w=", window)]));
-    headers.insert(RATELIMIT, item(scope, [(";r=", remaining), (";t=", reset)]));
-    headers.insert(X_RATELIMIT_LIMIT, quota.into());
-    headers.insert(X_RATELIMIT_REMAINING, remaining.into());
-    headers.insert(X_RATELIMIT_RESET, reset.into());
-}
-
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-/// A structured field with two parameters (RFC 9651). By hand: it is written with every answer.
-fn item(name: &str, parameters: [(&str, u64); 2]) -> HeaderValue {
-    let mut text = Vec::with_capacity(48);
-    text.push(b'"');
-    text.extend_from_slice(name.as_bytes());
-    text.push(b'"');
-    for (parameter, value) in parameters {
-        text.extend_from_slice(parameter.as_bytes());
-        text.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-    }
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("a scope's name is plain")
-}
-
-fn ceil(duration: std::time::Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
 
 fn body(
     session: &Session,
