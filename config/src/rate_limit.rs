@@ -69,7 +69,7 @@ pub struct RateLimit {
     /// nothing that another lacks. A route is in one by its `bucket`; presets come with theirs.
     ///
     /// Of each workspace: `pages` (preset `backstage`: what its own pages read, that is the catalog, permissions,
-    /// search, settings, notifications, signals, events, TechDocs, the scaffolder), 3000/m with a
+    /// search, settings, notifications, signals, events, TechDocs, the scaffolder), 1800/m with a
     /// burst of 300: three people who open three pages at once ask some 150 times. And one for
     /// the reads of each plugin's preset (`argocd`, `azure-devops`, `grafana`, `harbor`, `jenkins`, `jira`,
     /// `kubernetes`, `pagerduty`, `sonarqube`, `spacelift`, `vault`, and `proxy` and `other-plugins` of preset
@@ -80,7 +80,7 @@ pub struct RateLimit {
     /// 600/m with a burst of 200; `webhooks` 1200/m with a burst of 300; `sign-in` 600/m with a
     /// burst of 200.
     ///
-    /// Write `pages: {rate: 6000/m, burst: 600}` to change one, or a name of your own for routes of
+    /// Write `pages: {rate: 6000/m, burst: 1000}` to change one, or a name of your own for routes of
     /// yours. What you do not write is never narrower than `each_workspace` (of the workspace, if it has
     /// its own) or `each_client`: raising those raises these.
     pub buckets: IndexMap<Name, Located<Limit>>,
@@ -105,7 +105,7 @@ const fn as_each(name: &'static str) -> ShippedBucket {
 
 /// The buckets that presets use. The manual of [`RateLimit::buckets`] says the same.
 pub const BUCKETS: &[ShippedBucket] = &[
-    shipped("pages", 3000, 300),
+    shipped("pages", 1800, 300),
     shipped("frontend", 6000, 1000),
     shipped("probes", 600, 200),
     shipped("webhooks", 1200, 300),
@@ -169,7 +169,7 @@ mod tests {
         let mut limits = RateLimit::default();
         let narrow = limit(r#"{"rate": "10/m", "burst": 1}"#);
         let wide = limit(r#"{"rate": "9000/m", "burst": 900}"#);
-        let pages = limit(r#"{"rate": "3000/m", "burst": 300}"#);
+        let pages = limit(r#"{"rate": "1800/m", "burst": 300}"#);
         assert_eq!(limits.bucket("pages", limits.each_workspace), pages);
         assert_eq!(limits.bucket("pages", narrow), pages);
         assert_eq!(limits.bucket("pages", wide), wide);
