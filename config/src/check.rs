@@ -8,6 +8,7 @@ mod delivery;
 mod egress;
 mod identity;
 mod listeners;
+mod rate_limit;
 mod routes;
 mod ship;
 mod spacelift;
@@ -47,6 +48,7 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     presets(config, &mut found);
     routes::references(config, read, &mut found);
     routes::check(config, &mut found);
+    rate_limit::check(config, &mut found);
     delivery::check(config, &mut found);
     egress::check(config, &mut found);
     control::check(config, &mut found);

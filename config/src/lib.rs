@@ -108,7 +108,7 @@ pub use plugins::{Percent, Plugin};
 pub use presets::{Preset, PresetRoute, PresetState, PresetUse, RouteChanges, SHIPPED};
 pub use problem::{Problem, Problems};
 pub use rate::Rate;
-pub use rate_limit::{Limit, RateLimit};
+pub use rate_limit::{BUCKETS, Limit, RateLimit, ShippedBucket};
 pub use rentable::{registered, rentable_above};
 pub use retries::Retries;
 pub use routes::{

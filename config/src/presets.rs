@@ -66,8 +66,11 @@ pub struct PresetUse {
 pub struct RouteChanges {
     /// Who may use it, instead of `reads` or `actions`.
     pub access: Option<Access>,
-    /// What each workspace may ask of it.
+    /// What each workspace may ask of it; on a public route what each client address may, instead of its
+    /// bucket.
     pub rate_limit: Option<Limit>,
+    /// The bucket that it counts in, instead of the preset's.
+    pub bucket: Option<Name>,
     /// Timeouts of its own; what is not given stays the preset's.
     pub timeouts: Timeouts,
     /// Bytes of a request body.
@@ -111,6 +114,10 @@ pub struct Preset {
     /// Members removed from JSON answers of all its routes.
     #[serde(default)]
     pub redact: Vec<String>,
+    /// The bucket of its reads by known callers, unless a route says another. Actions count against
+    /// `rate_limit.each_workspace`.
+    #[serde(default)]
+    pub bucket: Option<Name>,
     /// Its routes.
     pub routes: Vec<PresetRoute>,
 }
@@ -149,6 +156,9 @@ pub struct PresetRoute {
     /// The plugin it belongs to, instead of the preset's.
     #[serde(default)]
     pub plugin: Option<Name>,
+    /// The bucket it counts in, instead of the preset's.
+    #[serde(default)]
+    pub bucket: Option<Name>,
 }
 
 /// Whether a preset's route is open.
@@ -235,6 +245,9 @@ impl PresetUse {
         let ours = self.strip_prefix.as_deref();
         // What does not fit is said once, and not of each route.
         let ours = ours.filter(|ours| ours.is_plain() && path.segments.starts_with(&ours.segments));
+        let of_reads =
+            preset.bucket.as_ref().filter(|_| route.class == Class::Read && !route.public);
+        let bucket = changes.bucket.or_else(|| route.bucket.clone()).or_else(|| of_reads.cloned());
         let name = format!("{}.{}", self.prefix_of_names(), route.name);
         Route {
             name: Name::new(&name).unwrap_or_else(|_| route.name.clone()),
@@ -264,6 +277,7 @@ impl PresetUse {
                 fallback: changes.fallback,
                 redact: preset.redact.clone(),
                 rate_limit: changes.rate_limit,
+                bucket,
                 timeouts: changes.timeouts.or(route.timeouts),
                 body_max: changes.body_max.or(route.body_max),
                 errors: Some(route.errors.unwrap_or(preset.errors)),

@@ -92,8 +92,12 @@ pub struct RouteOptions {
     pub coalesce: Option<Coalesce>,
     /// Whether the last good answer is given while the upstream fails.
     pub fallback: Option<Fallback>,
-    /// What each workspace may ask of this route.
+    /// What each workspace may ask of this route. On a public route: what each client address may, and
+    /// then its bucket or `rate_limit.each_client` does not count.
     pub rate_limit: Option<Limit>,
+    /// The bucket that it counts in instead of `rate_limit.each_workspace`, or on a public route
+    /// instead of `rate_limit.each_client`: one of a preset, or one that `rate_limit.buckets` has.
+    pub bucket: Option<Name>,
     /// Timeouts of its own.
     pub timeouts: Timeouts,
     /// Bytes of a request body, instead of the listener's `body_max`.

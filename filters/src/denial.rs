@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Label, Secret, addresses::OFTEN_MEANT, target::TargetFault};
+use crate::{Label, Secret, addresses::OFTEN_MEANT, rate_limit::Over, target::TargetFault};
 
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub enum Denial {
     /// The caller has none of the roles, groups or names that the route asks for.
     AccessDenied { route: Label },
     /// Too many requests.
-    RateLimited { scope: &'static str, name: Label, retry_after: Duration },
+    RateLimited(Box<Over>),
     /// What replicas share cannot be counted now.
     LimitsUnavailable,
     /// An exchange with the same idempotency key is under way.
@@ -62,7 +62,7 @@ pub enum Denial {
     /// The action could not be put on record.
     AuditUnavailable,
     /// It would have to wait too long for its turn at the upstream.
-    PaceExceeded { upstream: Label, retry_after: Duration },
+    PaceExceeded { upstream: Label, limit: config::Limit, retry_after: Duration },
     /// The body is no GraphQL request that means one thing.
     GraphqlMalformed { why: &'static str },
     /// No rule allows the operation.
@@ -116,7 +116,7 @@ pub enum Denial {
     /// A client says nothing in a tunnel that must carry TLS.
     HelloTimeout,
     /// Too many tunnels at once.
-    TunnelsExhausted { name: Label },
+    TunnelsExhausted { name: Label, max: u32 },
     /// The name of a called host has no address, or none in time.
     HostUnresolved { target: Label },
     /// There is no connection to the proxy that stands between us and the internet.
@@ -231,7 +231,7 @@ impl Denial {
             Self::PluginDisabled { .. } => (S::FORBIDDEN, "plugin_disabled"),
             Self::SwitchedOff { .. } => (S::SERVICE_UNAVAILABLE, "switched_off"),
             Self::AccessDenied { .. } => (S::FORBIDDEN, "access_denied"),
-            Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::RateLimited(_) => (S::TOO_MANY_REQUESTS, "rate_limited"),
             Self::LimitsUnavailable => (S::SERVICE_UNAVAILABLE, "limits_unavailable"),
             Self::IdempotencyInFlight => (S::CONFLICT, "idempotency_in_flight"),
             Self::IdempotencyKeyInvalid => (S::BAD_REQUEST, "idempotency_key_invalid"),
@@ -277,8 +277,8 @@ impl Denial {
     /// How long the client should wait before it asks again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. }
-            | Self::BreakerOpen { retry_after, .. }
+            Self::RateLimited(over) => Some(over.standing.reset),
+            Self::BreakerOpen { retry_after, .. }
             | Self::SwitchedOff { retry_after, .. }
             | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),
             Self::IdempotencyInFlight | Self::LimitsUnavailable | Self::TunnelsExhausted { .. } => {
@@ -381,7 +381,7 @@ impl fmt::Display for Denial {
             Self::AccessDenied { route } => {
                 write!(f, "the caller has no role, group or name that route `{route}` asks for")
             }
-            Self::RateLimited { scope, name, .. } => write!(f, "{scope} `{name}` is over its rate"),
+            Self::RateLimited(over) => over.fmt(f),
             Self::LimitsUnavailable => {
                 write!(f, "the store that limits are counted in is away")
             }
@@ -472,7 +472,9 @@ impl fmt::Display for Denial {
                 write!(f, "the first message of the tunnel to `{target}`: {why}")
             }
             Self::HelloTimeout => write!(f, "the client said nothing in its tunnel"),
-            Self::TunnelsExhausted { name } => write!(f, "`{name}` has too many tunnels at once"),
+            Self::TunnelsExhausted { name, .. } => {
+                write!(f, "`{name}` has too many tunnels at once")
+            }
             Self::HostUnresolved { target } => write!(f, "`{target}` has no address"),
             Self::ParentUnreachable { parent } => {
                 write!(f, "the parent proxy `{parent}` cannot be reached")

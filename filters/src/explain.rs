@@ -138,19 +138,9 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     );
     step("plugin", called.and_then(|called| called.plugin.as_ref()).map(ToString::to_string));
     step("workspace", exchange.workspace.as_ref().map(|workspace| workspace.name.to_string()));
-    step(
-        "rate limit",
-        exchange.standing.map(|s| {
-            format!(
-                "{}: {} of {} per {} s, {} left at once",
-                s.scope,
-                1,
-                s.quota,
-                s.window.as_secs(),
-                s.remaining
-            )
-        }),
-    );
+    for limit in crate::rate_limit::told(exchange, denial) {
+        step("limit", Some(limit));
+    }
     step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
     step("would deny", called.and_then(|called| called.would_deny).map(str::to_owned));
     step(

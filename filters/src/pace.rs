@@ -22,6 +22,7 @@ struct Pace {
 /// A pace as it is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
+    limit: config::Limit,
     interval: Duration,
     burst: u32,
     wait_max: Duration,
@@ -51,7 +52,8 @@ impl From<config::Pace> for Rules {
     fn from(written: config::Pace) -> Self {
         let limit = written.limit();
         Self {
-            interval: limit.rate.per / limit.rate.count.get(),
+            limit,
+            interval: limit.rate.interval(),
             burst: limit.burst().get(),
             wait_max: *written.wait_max,
         }
@@ -78,7 +80,8 @@ impl Paces {
         let free_at = pace.whole_at.saturating_sub(rules.interval * (rules.burst - 1));
         let wait = free_at.max(pace.held_until).saturating_sub(now);
         if wait > rules.wait_max {
-            return Err(Denial::PaceExceeded { upstream: upstream.clone(), retry_after: wait });
+            let (upstream, limit) = (upstream.clone(), rules.limit);
+            return Err(Denial::PaceExceeded { upstream, limit, retry_after: wait });
         }
         pace.whole_at = pace.whole_at.max(now + wait) + rules.interval;
         Ok(wait)
@@ -146,8 +149,9 @@ mod tests {
         let rules = rules(r#"{"rate": "2/s", "burst": 2, "wait_max": "1s"}"#);
         let turn = |ms| paces.turn(&up, &rules, at(ms)).map(|wait| wait.as_millis());
         assert_eq!([turn(0), turn(0), turn(0), turn(0)].map(Result::unwrap), [0, 0, 500, 1000]);
+        let retry_after = Duration::from_millis(1500);
         let refused =
-            Denial::PaceExceeded { upstream: up.clone(), retry_after: Duration::from_millis(1500) };
+            Denial::PaceExceeded { upstream: up.clone(), limit: rules.limit, retry_after };
         assert_eq!(turn(0), Err(refused), "it would wait too long");
         assert_eq!(turn(500).unwrap(), 1000, "nor did that take a turn");
         assert_eq!(turn(9000).unwrap(), 0);

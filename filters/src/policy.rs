@@ -23,7 +23,7 @@ use crate::{
     pace,
     plugins::Plugins,
     query::Query,
-    rate_limit::RateLimits,
+    rate_limit::{OfRoute, RateLimits},
     routes::{Route, Routes},
     workspaces::Workspaces,
 };
@@ -163,6 +163,7 @@ fn routes<'a>(
                 upstream: label,
                 plugin,
                 class: route.class,
+                limits: OfRoute::new(written, route),
                 query: Query::from(&route.options.query),
                 workspace_segment: segment_of(&route.path, "workspace"),
                 pace: paces[&route.upstream.value].clone(),

@@ -1,91 +1,98 @@
 //! How much each workspace, plugin, route, caller and client may ask for (GCRA).
 
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod limiters;
+mod told;
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::StateInformationMiddleware,
-    state::{InMemoryState, NotKeyed},
-};
-use moka::sync::Cache;
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
 use ring::digest::{SHA256, digest};
 use smallvec::SmallVec;
 
 use crate::{
-    Denial, Label, Now, client,
+    Denial, Label, Now,
     denial::Lack,
     hex,
     identity::Caller,
-    leases::{Lease, Leases, Taken},
+    leases::{Lease, Taken},
     routes::Route,
     workspaces::Workspace,
 };
+pub use limiters::Limiters;
+pub use told::told;
 
-/// The limits of a policy.
+/// The limits of a policy that no route knows.
 #[derive(Debug)]
 pub struct RateLimits {
-    each_workspace: config::Limit,
-    each_workspace_calls: config::Limit,
-    each_caller: Option<config::Limit>,
     each_client: config::Limit,
-    each_plugin: HashMap<String, config::Limit>,
+    each_workspace_calls: config::Limit,
 }
 
-/// What has been asked for. Bounded: the longest unused limiter is forgotten first. Callers and
-/// workspaces are verified names; clients are strangers, so they cannot push the others out.
-pub struct Limiters {
-    verified: Cache<u64, Arc<Limiter>>,
-    strangers: Cache<u64, Arc<Limiter>>,
-    /// Where verified names count instead, if replicas share their limits.
-    leases: Option<Arc<Leases>>,
-    hasher: RandomState,
-    /// Whether anything counts.
-    counting: bool,
+/// What counts against which limits on one route.
+#[derive(Debug)]
+pub struct OfRoute {
+    each_caller: Option<config::Limit>,
+    own: Option<config::Limit>,
+    plugin: Option<config::Limit>,
+    each_workspace: config::Limit,
+    bucket: Option<Bucket>,
+    /// Of each client address, if the route is public.
+    each_client: config::Limit,
+}
+
+/// A share apart.
+#[derive(Debug)]
+struct Bucket {
+    name: Label,
+    limit: config::Limit,
+    /// Whether that is no narrower than a workspace's own limit.
+    or_own: bool,
+}
+
+/// What a limit is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// All that is in no bucket.
+    Rest,
+    /// What is in this bucket.
+    Bucket(Label),
+    /// What a plugin is asked for.
+    Plugin(Label),
+    /// What a route is asked for.
+    Route(Label),
+    /// Calls out.
+    Calls,
 }
 
 /// Where a request stands in one of its limits, for the `RateLimit` headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Which limit: `workspace`, `caller`, `plugin`, `route` or `client`.
+    /// Whose limit: `workspace`, `caller`, `client`, or `upstream`.
     pub scope: &'static str,
-    /// Requests in `window` at most.
-    pub quota: u32,
-    /// The time that `quota` is for.
-    pub window: Duration,
+    /// Of what.
+    pub of: Of,
+    /// How much that is.
+    pub limit: config::Limit,
     /// Requests that would pass right now.
     pub remaining: u32,
-    /// Until everything has been given back.
+    /// Until everything has been given back; where nothing is left, until something is.
     pub reset: Duration,
 }
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Given, StateInformationMiddleware>;
-
-const VERIFIED_MAX: u64 = 100_000;
-const STRANGERS_MAX: u64 = 50_000;
-/// A limiter that nobody used for so long is full again, whatever its rate.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// A limit that is used up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Over {
+    /// Where that leaves whom it is about.
+    pub standing: Standing,
+    /// Whom: the workspace's, caller's or client's name.
+    pub name: Label,
+}
 
 impl RateLimits {
     /// From what the operator wrote.
     pub fn new(written: &config::Config) -> Self {
-        let limits = &written.rate_limit;
-        let plugins = written.plugins.iter();
         Self {
-            each_workspace: limits.each_workspace,
+            each_client: written.rate_limit.each_client,
             each_workspace_calls: written.egress.each_workspace,
-            each_caller: limits.each_caller,
-            each_client: limits.each_client,
-            each_plugin: plugins
-                .filter_map(|(name, plugin)| Some((name.to_string(), plugin.rate_limit?)))
-                .collect(),
         }
     }
 
@@ -104,25 +111,30 @@ impl RateLimits {
         now: Now,
         lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
-        let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
-        let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        let plugin =
-            route.plugin.as_ref().and_then(|name| Some((name, self.each_plugin.get(&**name)?)));
-        let scope = if workspace.is_some() { "workspace" } else { "caller" };
-
+        let (scope, who) = whose(caller, workspace);
+        let limits = &route.limits;
         let mut count = Count::new(limiters, now);
-        if let Some(limit) = self.each_caller {
+        if let Some(limit) = limits.each_caller {
             let subject = &caller.subject;
-            count.take("caller", limit, subject, &["caller", &caller.issuer, subject])?;
+            let parts = ["caller", &caller.issuer, subject];
+            count.take("caller", subject, || Of::Rest, limit, &parts)?;
         }
-        if let Some(limit) = route.options.rate_limit {
-            count.take("route", limit, who, &["route", &route.name, scope, who])?;
+        if let Some(limit) = limits.own {
+            let of = || Of::Route(route.name.clone());
+            count.take(scope, who, of, limit, &["route", &route.name, scope, who])?;
         }
-        if let Some((name, limit)) = plugin {
-            count.take("plugin", *limit, who, &["plugin", name, scope, who])?;
+        if let Some((limit, name)) = limits.plugin.zip(route.plugin.as_ref()) {
+            let of = || Of::Plugin(name.clone());
+            count.take(scope, who, of, limit, &["plugin", name, scope, who])?;
         }
-        let limit = own.unwrap_or(self.each_workspace);
-        count.take(scope, limit, who, &["workspace", scope, who])?;
+        let limit = limits.of_workspace(workspace);
+        match &limits.bucket {
+            None => count.take(scope, who, || Of::Rest, limit, &["workspace", scope, who])?,
+            Some(Bucket { name, .. }) => {
+                let of = || Of::Bucket(name.clone());
+                count.take(scope, who, of, limit, &["bucket", name, scope, who])?;
+            }
+        }
         count.end(lack)
     }
 
@@ -138,11 +150,33 @@ impl RateLimits {
         now: Now,
         lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
-        let who = workspace.map_or(&caller.subject, |workspace| &workspace.name);
-        let scope = if workspace.is_some() { "workspace" } else { "caller" };
+        let (scope, who) = whose(caller, workspace);
         let mut count = Count::new(limiters, now);
-        count.take(scope, self.each_workspace_calls, who, &["call", scope, who])?;
+        let limit = self.each_workspace_calls;
+        count.take(scope, who, || Of::Calls, limit, &["call", scope, who])?;
         count.end(lack)
+    }
+
+    /// Counts a request of a client that has not said who it is, on a route that asks nobody.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn take_public(
+        &self,
+        limiters: &Limiters,
+        route: &Route,
+        client: IpAddr,
+        now: Now,
+    ) -> Result<Standing, Denial> {
+        let limits = &route.limits;
+        let (kind, name, of, limit): (_, _, fn(Label) -> Of, _) = match (limits.own, &limits.bucket)
+        {
+            (Some(own), _) => ("route", &route.name, Of::Route, own),
+            (None, Some(bucket)) => ("bucket", &bucket.name, Of::Bucket, limits.each_client),
+            (None, None) => return self.take_stranger(limiters, client, now),
+        };
+        let taken = limiters.take_stranger((kind, name), limit, client, now);
+        stranger(taken, || of(name.clone()), limit, client)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -156,22 +190,91 @@ impl RateLimits {
         now: Now,
     ) -> Result<Standing, Denial> {
         let limit = self.each_client;
-        if !limiters.counting {
-            return Ok(stand("client", limit, limit.burst().get()));
-        }
-        let key = limiters.key(&(client::network(client), limit.rate.count, limit.burst()));
-        let limiter = limiters
-            .strangers
-            .get(&key)
-            .unwrap_or_else(|| limiters.strangers.get_with(key, || Arc::new(new(limit, now))));
-        let standing = at(now, || limiter.check());
-        match standing {
-            Ok(state) => Ok(stand("client", limit, state.remaining_burst_capacity())),
-            Err(until) => Err(Denial::RateLimited {
-                scope: "client",
-                name: Label::lossy(&client.to_string()),
-                retry_after: until.wait_time_from(now.elapsed),
+        let taken = limiters.take_stranger(("", ""), limit, client, now);
+        stranger(taken, || Of::Rest, limit, client)
+    }
+}
+
+impl OfRoute {
+    /// From what the operator wrote.
+    pub fn new(written: &config::Config, route: &config::Route) -> Self {
+        let limits = &written.rate_limit;
+        let plugin = route.plugin.as_ref().and_then(|name| written.plugins.get(name));
+        let bucket = route.options.bucket.as_ref();
+        let of_bucket = |each| bucket.map_or(each, |name| limits.bucket(name, each));
+        Self {
+            each_caller: limits.each_caller,
+            own: route.options.rate_limit,
+            plugin: plugin.and_then(|plugin| plugin.rate_limit),
+            each_workspace: limits.each_workspace,
+            bucket: bucket.map(|name| Bucket {
+                name: name.into(),
+                limit: limits.bucket(name, limits.each_workspace),
+                or_own: !limits.buckets.contains_key(name),
             }),
+            each_client: of_bucket(limits.each_client),
+        }
+    }
+
+    /// What a workspace may ask for where this route counts.
+    fn of_workspace(&self, workspace: Option<&Workspace>) -> config::Limit {
+        let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
+        match (&self.bucket, own) {
+            (None, own) => own.unwrap_or(self.each_workspace),
+            (Some(Bucket { limit, or_own: true, .. }), Some(own)) => limit.or_wider(own),
+            (Some(Bucket { limit, .. }), _) => *limit,
+        }
+    }
+}
+
+impl Over {
+    fn boxed(standing: Standing, name: &Label, retry_after: Duration) -> Box<Self> {
+        let standing = Standing { remaining: 0, reset: retry_after, ..standing };
+        Box::new(Self { standing, name: name.clone() })
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}` is over its rate", self.standing.scope, self.name)?;
+        match &self.standing.of {
+            Of::Rest => Ok(()),
+            Of::Bucket(name) => write!(f, " for bucket `{name}`"),
+            Of::Plugin(name) => write!(f, " for plugin `{name}`"),
+            Of::Route(name) => write!(f, " for route `{name}`"),
+            Of::Calls => write!(f, " of calls"),
+        }
+    }
+}
+
+impl Standing {
+    /// Of a limit, of which so much is left.
+    pub fn new(scope: &'static str, of: Of, limit: config::Limit, remaining: u32) -> Self {
+        let missing = limit.burst().get().saturating_sub(remaining);
+        Self { scope, of, limit, remaining, reset: limit.rate.interval() * missing }
+    }
+}
+
+/// Whom a request is charged to: its workspace, or its caller if it is for none.
+fn whose<'a>(caller: &'a Caller, workspace: Option<&'a Workspace>) -> (&'static str, &'a Label) {
+    match workspace {
+        Some(workspace) => ("workspace", &workspace.name),
+        None => ("caller", &caller.subject),
+    }
+}
+
+fn stranger(
+    taken: Result<u32, Duration>,
+    of: impl FnOnce() -> Of,
+    limit: config::Limit,
+    client: IpAddr,
+) -> Result<Standing, Denial> {
+    match taken {
+        Ok(remaining) => Ok(Standing::new("client", of(), limit, remaining)),
+        Err(retry_after) => {
+            let standing = Standing::new("client", of(), limit, 0);
+            let name = Label::lossy(&client.to_string());
+            Err(Denial::RateLimited(Over::boxed(standing, &name, retry_after)))
         }
     }
 }
@@ -196,21 +299,26 @@ impl<'a> Count<'a> {
     fn take(
         &mut self,
         scope: &'static str,
-        limit: config::Limit,
         name: &Label,
+        of: impl Fn() -> Of,
+        limit: config::Limit,
         parts: &[&str],
     ) -> Result<(), Denial> {
         let (limiters, now) = (self.limiters, self.now);
-        let key = limiters.key(&(parts, limit.rate.count, limit.rate.per, limit.burst()));
+        let over = |retry_after| {
+            let standing = Standing::new(scope, of(), limit, 0);
+            Denial::RateLimited(Over::boxed(standing, name, retry_after))
+        };
+        let key = limiters.key(&parts, limit);
         let Some(leases) = &limiters.leases else {
-            self.stand(limiters.check(key, scope, limit, name, now)?);
+            let remaining = limiters.take(key, limit, now).map_err(over)?;
+            self.stand(Standing::new(scope, of(), limit, remaining));
             return Ok(());
         };
         let lease = leases.of(key, |number| Lease::new(stored_as(parts, limit), number, limit));
-        let over = |retry_after| Denial::RateLimited { scope, name: name.clone(), retry_after };
         match leases.take(&lease, now) {
             Taken::Token { remaining } => {
-                self.stand(stand(scope, limit, remaining));
+                self.stand(Standing::new(scope, of(), limit, remaining));
                 self.taken.push(lease);
                 Ok(())
             }
@@ -225,7 +333,7 @@ impl<'a> Count<'a> {
     }
 
     fn stand(&mut self, standing: Standing) {
-        if self.tightest.is_none_or(|tightest| standing.remaining <= tightest.remaining) {
+        if self.tightest.as_ref().is_none_or(|tightest| standing.remaining <= tightest.remaining) {
             self.tightest = Some(standing);
         }
     }
@@ -250,132 +358,19 @@ fn stored_as(parts: &[&str], limit: config::Limit) -> String {
     format!("{}:{}", parts[0], &hex::write(digest(&SHA256, text.as_bytes()).as_ref())[..32])
 }
 
-impl Default for Limiters {
-    fn default() -> Self {
-        let cache = |max| Cache::builder().max_capacity(max).time_to_idle(FORGOTTEN_AFTER).build();
-        Self {
-            verified: cache(VERIFIED_MAX),
-            strangers: cache(STRANGERS_MAX),
-            leases: None,
-            hasher: RandomState::new(),
-            counting: true,
-        }
-    }
-}
-
-impl Limiters {
-    /// Those that count nothing and refuse nobody, for decisions about what was.
-    pub fn suspended() -> Self {
-        Self { counting: false, ..Self::default() }
-    }
-
-    /// Those whose verified names count together with other replicas'.
-    pub fn sharing(leases: Arc<Leases>) -> Self {
-        Self { leases: Some(leases), ..Self::default() }
-    }
-
-    /// How many limiters are kept: of verified names, and of strangers.
-    pub fn len(&self) -> (u64, u64) {
-        self.verified.run_pending_tasks();
-        self.strangers.run_pending_tasks();
-        (self.verified.entry_count(), self.strangers.entry_count())
-    }
-
-    /// Whether nobody has asked for anything yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == (0, 0)
-    }
-
-    /// A key for a name. Keyed with a random seed, so nobody can make two names share one.
-    fn key(&self, name: &impl std::hash::Hash) -> u64 {
-        self.hasher.hash_one(name)
-    }
-
-    fn check(
-        &self,
-        key: u64,
-        scope: &'static str,
-        limit: config::Limit,
-        name: &Label,
-        now: Now,
-    ) -> Result<Standing, Denial> {
-        if !self.counting {
-            return Ok(stand(scope, limit, limit.burst().get()));
-        }
-        let limiter = self.verified(key, limit, now);
-        match at(now, || limiter.check()) {
-            Ok(state) => Ok(stand(scope, limit, state.remaining_burst_capacity())),
-            Err(until) => Err(Denial::RateLimited {
-                scope,
-                name: name.clone(),
-                retry_after: until.wait_time_from(now.elapsed),
-            }),
-        }
-    }
-
-    /// Its key has the limit in it: a changed limit is a new limiter, and a reload counts at once.
-    fn verified(&self, key: u64, limit: config::Limit, now: Now) -> Arc<Limiter> {
-        self.verified
-            .get(&key)
-            .unwrap_or_else(|| self.verified.get_with(key, || Arc::new(new(limit, now))))
-    }
-}
-
-fn stand(scope: &'static str, limit: config::Limit, remaining: u32) -> Standing {
-    let missing = limit.burst().get().saturating_sub(remaining);
-    Standing {
-        scope,
-        quota: limit.rate.count.get(),
-        window: limit.rate.per,
-        remaining,
-        reset: limit.rate.interval() * missing,
-    }
-}
-
-fn new(limit: config::Limit, now: Now) -> Limiter {
-    let quota = Quota::with_period(limit.rate.interval())
-        .expect("a rate is at most one per nanosecond")
-        .allow_burst(limit.burst());
-    at(now, || RateLimiter::direct_with_clock(quota, Given).with_middleware())
-}
-
-/// governor asks a clock; ours says the moment the decision is made for.
-#[derive(Clone, Copy, Debug)]
-struct Given;
-
-thread_local! {
-    static MOMENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
-fn at<T>(now: Now, run: impl FnOnce() -> T) -> T {
-    MOMENT.set(now.elapsed);
-    run()
-}
-
-impl Clock for Given {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        MOMENT.get()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Policy, leases::Leases};
 
     fn limits(rate: &str, burst: u32) -> RateLimits {
         let limit =
             config::Limit { rate: rate.parse().unwrap(), burst: std::num::NonZeroU32::new(burst) };
-        RateLimits {
-            each_workspace: limit,
-            each_workspace_calls: limit,
-            each_caller: None,
-            each_client: limit,
-            each_plugin: HashMap::new(),
-        }
+        RateLimits { each_client: limit, each_workspace_calls: limit }
     }
 
     fn after(ms: u64) -> Now {
@@ -402,18 +397,95 @@ mod tests {
         let caller = Caller::supposed(Label::lossy("listener:out"));
         let call = || limits.take_call(&limiters, &caller, None, after(0), &mut None);
         assert!(call().is_ok() && call().is_ok());
-        assert!(matches!(call(), Err(Denial::RateLimited { scope: "caller", .. })));
+        let denied = call().unwrap_err();
+        assert_eq!(denied.to_string(), "caller `listener:out` is over its rate of calls");
         assert!(limits.take_stranger(&limiters, ADA, after(0)).is_ok());
     }
 
+    const PORTAL: &str = "version: stagedoor/v1
+listeners: {edge: {kind: reverse, address: '127.0.0.1:1'}}
+workspaces: {named: {payments: {}, web: {rate_limit: {rate: 9000/m, burst: 900}}}}
+upstreams: {portal: {url: 'http://127.0.0.1:1'}}
+presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: portal}]
+";
+
+    fn portal(more: &str) -> Policy {
+        let loaded = config::parse("s.yaml", &format!("{PORTAL}{more}"));
+        Policy::new(&loaded.unwrap_or_else(|wrong| panic!("{wrong}")).config, "test")
+    }
+
+    fn route<'a>(policy: &'a Policy, name: &str) -> &'a Route {
+        let found = policy.routes.all().iter().find(|route| *route.name == *name);
+        found.unwrap_or_else(|| panic!("no route {name}"))
+    }
+
+    fn workspace(name: &str) -> Workspace {
+        Workspace { name: Label::lossy(name), declared: None }
+    }
+
+    /// How many pass at once.
+    fn at_once(policy: &Policy, limiters: &Limiters, name: &str, who: &Workspace) -> u32 {
+        let (route, caller) = (route(policy, name), Caller::supposed(Label::lossy("ada")));
+        let take = || match route.options.public {
+            true => policy.rate_limits.take_public(limiters, route, ADA, after(0)),
+            false => {
+                let who = Some(who);
+                policy.rate_limits.take(limiters, route, &caller, who, after(0), &mut None)
+            }
+        };
+        (0..20_000).take_while(|_| take().is_ok()).count() as u32
+    }
+
     #[test]
-    fn strangers_are_forgotten_before_memory_runs_out() {
-        let (limits, limiters) = (limits("1/s", 1), Limiters::default());
-        for n in 0..STRANGERS_MAX as u32 * 2 {
-            let client = IpAddr::V4(std::net::Ipv4Addr::from_bits(n));
-            let _ = limits.take_stranger(&limiters, client, after(0));
+    fn what_one_bucket_refuses_costs_no_other_anything() {
+        let policy = portal("");
+        let alone = || Limiters::sharing(Arc::new(Leases::new(config::OnStoreError::Share)));
+        for limiters in [Limiters::default(), alone()] {
+            let payments = workspace("payments");
+            for (name, burst) in [
+                ("backstage.frontend", 1000),
+                ("backstage.sign-in-start", 200),
+                ("backstage.webhooks", 300),
+                ("backstage.readiness", 200),
+                ("backstage.jwks", 200),
+                ("backstage.catalog", 300),
+                ("jenkins.projects", 10),
+                ("jenkins.rebuild", 10),
+                // These share what was used up above.
+                ("backstage.search", 0),
+                ("backstage.liveness", 0),
+                ("backstage.scaffolder-run", 0),
+            ] {
+                assert_eq!(at_once(&policy, &limiters, name, &payments), burst, "{name}");
+            }
         }
-        assert!(limiters.len().1 <= STRANGERS_MAX);
+    }
+
+    #[test]
+    fn what_is_not_written_is_no_narrower_than_what_is() {
+        let wide = "rate_limit: {each_workspace: {rate: 9000/m, burst: 500}, each_client: {rate: 9000/m, burst: 2000}}\n";
+        let narrow = "rate_limit: {each_workspace: {rate: 10/m, burst: 2}, each_client: {rate: 10/m, burst: 2}}\n";
+        let written = "rate_limit: {each_workspace: {rate: 9000/m, burst: 500}, buckets: {pages: {rate: 10/m, burst: 3}}}\n";
+        let check = |more: &str, name: &str, who: &str, burst: u32| {
+            let policy = portal(more);
+            let named = Label::lossy(who);
+            let mut who = workspace(who);
+            who.declared = policy.workspaces.declared(&named);
+            let passed = at_once(&policy, &Limiters::default(), name, &who);
+            assert_eq!(passed, burst, "{name} of {named} with {more}");
+        };
+        check(wide, "backstage.catalog", "payments", 500);
+        check(wide, "backstage.frontend", "payments", 2000);
+        check(wide, "jenkins.projects", "payments", 500);
+        check(narrow, "backstage.catalog", "payments", 300);
+        check(narrow, "backstage.webhooks", "payments", 300);
+        check(narrow, "jenkins.projects", "payments", 2);
+        check(narrow, "backstage.jwks", "payments", 2);
+        check(written, "backstage.catalog", "payments", 3);
+        // A workspace's own limit stands in for `each_workspace`.
+        check(narrow, "backstage.catalog", "web", 900);
+        check(narrow, "jenkins.projects", "web", 900);
+        check(written, "backstage.catalog", "web", 3);
     }
 
     proptest! {
@@ -429,6 +501,38 @@ mod tests {
                 passed += u64::from(limits.take_stranger(&limiters, ADA, after(elapsed)).is_ok());
             }
             prop_assert!(passed <= u64::from(burst) + elapsed / 100);
+        }
+
+        #[test]
+        fn a_request_is_decided_as_if_there_were_no_other_bucket(
+            asked in proptest::collection::vec((0usize..4, 0u64..400), 1..300),
+        ) {
+            const ROUTES: [&str; 4] = ["backstage.readiness", "backstage.oidc-discovery", "jenkins.projects", "jenkins.rebuild"];
+            static POLICY: LazyLock<Policy> = LazyLock::new(|| portal("rate_limit: {each_workspace: {rate: 60/m, burst: 3}, each_client: {rate: 60/m, burst: 3}, buckets: {probes: {rate: 120/m, burst: 2}}}\n"));
+            let policy = &*POLICY;
+            let (caller, payments) = (Caller::supposed(Label::lossy("ada")), workspace("payments"));
+            let run = |only: Option<usize>| {
+                let (limiters, mut elapsed) = (Limiters::default(), 0);
+                let mut passed = Vec::new();
+                for (which, gap) in &asked {
+                    elapsed += gap;
+                    if only.is_some_and(|only| only != *which) {
+                        continue;
+                    }
+                    let (route, limits) = (route(policy, ROUTES[*which]), &policy.rate_limits);
+                    let taken = match route.options.public {
+                        true => limits.take_public(&limiters, route, ADA, after(elapsed)),
+                        false => limits.take(&limiters, route, &caller, Some(&payments), after(elapsed), &mut None),
+                    };
+                    passed.push((*which, taken.is_ok()));
+                }
+                passed
+            };
+            let together = run(None);
+            for only in 0..ROUTES.len() {
+                let of_it: Vec<_> = together.iter().copied().filter(|(which, _)| *which == only).collect();
+                prop_assert_eq!(of_it, run(Some(only)));
+            }
         }
     }
 }

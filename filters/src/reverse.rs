@@ -82,7 +82,7 @@ pub fn judge(
 
     if route.options.public {
         state.switches.pass(&About::request(route, None, None, None), now)?;
-        let standing = policy.rate_limits.take_stranger(&state.limiters, client, now)?;
+        let standing = policy.rate_limits.take_public(&state.limiters, route, client, now)?;
         exchange.standing = Some(standing);
     } else {
         let asked = asked(head, Some(route));

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::{
     Denial, Head, Label, base::Base, breaker, coalesce, credentials::Credential, fallback,
-    graphql::Graphql, normal_form::NormalPath, pace, query::Query,
+    graphql::Graphql, normal_form::NormalPath, pace, query::Query, rate_limit::OfRoute,
 };
 
 /// A route as it is run.
@@ -28,6 +28,8 @@ pub struct Route {
     pub class: config::Class,
     /// What else holds for it.
     pub options: config::RouteOptions,
+    /// The limits that its requests count against.
+    pub limits: OfRoute,
     /// Its query rules, ready to use.
     pub query: Query,
     /// The segment that holds `{workspace}`.

@@ -25,7 +25,7 @@ impl Tunnels {
         let mut all = self.0.lock();
         let count = all.get(whose).copied().unwrap_or_default();
         if count >= max {
-            return Err(Denial::TunnelsExhausted { name: whose.clone() });
+            return Err(Denial::TunnelsExhausted { name: whose.clone(), max });
         }
         all.insert(whose.clone(), count + 1);
         Ok(Open { all: self.clone(), whose: whose.clone() })

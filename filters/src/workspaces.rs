@@ -89,6 +89,12 @@ impl Workspaces {
         }
     }
 
+    /// What is declared of a workspace.
+    #[cfg(test)]
+    pub(crate) fn declared(&self, name: &Label) -> Option<Arc<Declared>> {
+        self.named.get(name).cloned()
+    }
+
     /// The header by which a request chooses.
     pub(crate) fn header(&self) -> &http::HeaderName {
         &self.header

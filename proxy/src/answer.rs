@@ -10,7 +10,7 @@ mod written;
 
 use bytes::Bytes;
 use config::{Cors, ErrorFormat};
-use filters::{Denial, Exchange, exchange::Shared, rate_limit::Standing};
+use filters::{Denial, Exchange, exchange::Shared};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::{
     Result, http::ResponseHeader, protocols::http::ServerSession as HttpSession, proxy::Session,
@@ -20,7 +20,7 @@ pub(crate) use self::{reader::Reader, said::Said, written::Written};
 use crate::{
     clock,
     flights::Answer,
-    heads,
+    heads, limits,
     request::{RequestId, X_REQUEST_ID},
 };
 
@@ -92,7 +92,7 @@ fn write_for(
     let now = clock::now().unix;
     let said = Said::of(denial, status, exchange, request_id.as_str(), asked, now);
     let mut written = Written::new(reader, &said);
-    limits(&mut written.headers, exchange.standing.as_ref(), Some(denial));
+    limits::told(&mut written.headers, exchange.standing.as_ref(), Some(denial));
     written
 }
 
@@ -193,7 +193,9 @@ pub(crate) async fn write_shared(
             headers.insert(header::CONTENT_LENGTH, shared.body.len().into());
         }
         headers.insert(X_REQUEST_ID, request_id.header());
-        limits(headers, exchange.standing.as_ref(), None);
+        if shared.status != StatusCode::TOO_MANY_REQUESTS {
+            limits::told(headers, exchange.standing.as_ref(), None);
+        }
         if let Some(cors) = cors {
             cors::allow_of_upstream(headers, cors, asked);
         }
@@ -210,49 +212,6 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How a caller may say who it is to a forward proxy (RFC 9110 11.7.1).
 pub(crate) const PROXY_CHALLENGE: &str = "Basic realm=\"stagedoor\"";
-
-/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), and the older
-/// `X-RateLimit-*`.
-pub(crate) fn limits(
-    headers: &mut HeaderMap,
-    standing: Option<&Standing>,
-    denial: Option<&Denial>,
-) {
-    if let Some(Denial::RateLimited { retry_after, .. }) = denial {
-        let reset = ceil(*retry_after);
-        headers.insert(RATELIMIT, item("rate", [(";r=", 0), (";t=", reset)]));
-        headers.insert(X_RATELIMIT_REMAINING, 0.into());
-        headers.insert(X_RATELIMIT_RESET, reset.into());
-    }
-    let Some(standing) = standing else { return };
-    let Standing { scope, quota, window, remaining, reset } = standing;
-    let (quota, remaining) = (u64::from(*quota), u64::from(*remaining));
-    let (window, reset) = (window.as_secs(), ceil(*reset));
-    headers.insert(RATELIMIT_POLICY, item(scope, [(";q=", quota), (";w=", window)]));
-    headers.insert(RATELIMIT, item(scope, [(";r=", remaining), (";t=", reset)]));
-    headers.insert(X_RATELIMIT_LIMIT, quota.into());
-    headers.insert(X_RATELIMIT_REMAINING, remaining.into());
-    headers.insert(X_RATELIMIT_RESET, reset.into());
-}
-
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-/// A structured field with two parameters (RFC 9651). By hand: it is written with every answer.
-fn item(name: &str, parameters: [(&str, u64); 2]) -> HeaderValue {
-    let mut text = Vec::with_capacity(48);
-    text.push(b'"');
-    text.extend_from_slice(name.as_bytes());
-    text.push(b'"');
-    for (parameter, value) in parameters {
-        text.extend_from_slice(parameter.as_bytes());
-        text.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-    }
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("a scope's name is plain")
-}
 
 fn ceil(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)

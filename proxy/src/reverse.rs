@@ -27,6 +27,7 @@ use pingora::{
 use crate::{
     answer, clock,
     credentials::Shown,
+    crowd::Crowd,
     failure,
     fallback::Keeping,
     flights::{Answer, Capture, Lead},
@@ -55,6 +56,8 @@ pub struct Reverse {
     pub body_timeout: Duration,
     /// How long one write to a client may stand still.
     pub write_timeout: Duration,
+    /// Clients that are refused for their address.
+    pub crowd: Crowd,
 }
 
 /// One exchange, from Pingora's side.
@@ -519,6 +522,11 @@ impl Reverse {
         }
         if let Some(body) = &ctx.body {
             ctx.bytes_in = body.len() as u64;
+        }
+        if let Denial::RateLimited(over) = &denial {
+            let forwarded = session.req_header().headers.contains_key("x-forwarded-for");
+            let listener = &ctx.live.policy.listeners[self.listener];
+            self.crowd.note(listener, over, forwarded, clock::elapsed());
         }
         ctx.denial = Some(denial.clone());
         self.write(session, ctx, &denial).await

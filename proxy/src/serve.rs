@@ -32,6 +32,7 @@ use crate::{
     audit::{Audit, chain::Signing, ship::Shipping},
     clock,
     control::Control,
+    crowd::Crowd,
     dial::Dial,
     fallback::Fallback,
     flights::Flights,
@@ -265,6 +266,7 @@ fn reverse(
         tls: listener.tls.is_some(),
         body_timeout: *listener.limits.body_timeout,
         write_timeout: *listener.limits.write_timeout,
+        crowd: Crowd::default(),
     };
     let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
     let (h2, mut options) = http2(&listener.limits);

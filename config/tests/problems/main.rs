@@ -34,6 +34,30 @@ fn a_small_config_is_valid() {
 }
 
 #[test]
+fn a_bucket_that_is_not_there_is_told_and_so_is_one_that_nobody_is_in() {
+    let route = |bucket: &str| {
+        format!(
+            "routes:\n- {{name: r, methods: [GET], path: /r, upstream: portal, class: read, options: {{bucket: {bucket}}}}}\n"
+        )
+    };
+    check(&route("pages"), &[]);
+    check(&format!("rate_limit: {{buckets: {{mine: {{rate: 5/s}}}}}}\n{}", route("mine")), &[]);
+    check("rate_limit: {buckets: {pages: {rate: 5/s}}}\n", &[]);
+    check(
+        &route("page"),
+        &[
+            "s.yaml:7:3: no bucket `page`, which route `r` is in; write it into `rate_limit.buckets`, or: did you mean `pages`?",
+        ],
+    );
+    check(
+        "rate_limit: {buckets: {sign_in: {rate: 5/s}}}\n",
+        &[
+            "s.yaml:6:33: no route is in bucket `sign_in`; give one `bucket: sign_in`, or: did you mean `sign-in`?",
+        ],
+    );
+}
+
+#[test]
 fn a_mistake_is_told_with_its_place_and_its_correction() {
     check(
         "rate_limits: {}\n",

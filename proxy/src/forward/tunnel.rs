@@ -29,6 +29,7 @@ use crate::{
     answer::PROXY_CHALLENGE,
     clock,
     front::{Asked, Tunnel},
+    limits,
     live::Live,
     parent::Connection,
     request::{RequestId, trace_of},
@@ -249,6 +250,11 @@ async fn refuse(stream: &mut Stream, denial: &Denial, id: &RequestId) {
     }
     if let Some(after) = denial.retry_after() {
         more.push_str(&format!("Retry-After: {}\r\n", after.as_secs_f64().ceil().max(1.0)));
+    }
+    let mut told = http::HeaderMap::new();
+    limits::told(&mut told, None, Some(denial));
+    for (name, value) in &told {
+        more.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
     }
     let answer = format!(
         "HTTP/1.1 {} {code}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\

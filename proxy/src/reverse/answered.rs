@@ -16,9 +16,9 @@ use pingora::{Result, http::ResponseHeader, proxy::Session};
 
 use super::{Ctx, Reverse, redaction::REDACTED_BYTES_MAX};
 use crate::{
-    answer, clock,
+    clock,
     fallback::Keeping,
-    heads,
+    heads, limits,
     request::{X_FORWARDED_PROTO, X_REQUEST_ID, head, is_json},
 };
 
@@ -130,7 +130,10 @@ impl Reverse {
                 Keeping::new(key, rules, varied, parts.status, headers)
             });
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
-            answer::limits(headers, ctx.exchange.standing.as_ref(), None);
+            // What it says of its own limits stays as it is.
+            if status != 429 {
+                limits::told(headers, ctx.exchange.standing.as_ref(), None);
+            }
             if let Some(cors) = &ctx.live.policy.listeners[self.listener].cors {
                 answer::cors::allow_of_upstream(headers, cors, &session.req_header().headers);
             }

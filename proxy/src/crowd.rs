@@ -1,0 +1,87 @@
+//! Tells of clients that are refused for their address, which may be many behind one.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use filters::{
+    policy::Listener,
+    rate_limit::{Of, Over},
+};
+
+/// Refusals of one listener's clients. A flood is no reason to flood the log: one line tells of those
+/// of a minute.
+#[derive(Default)]
+pub struct Crowd {
+    /// Since when the last line counts, in whole seconds; zero before the first.
+    told: AtomicU64,
+    refused: AtomicU64,
+}
+
+const PAUSE: u64 = 60;
+
+impl Crowd {
+    /// Notes that a client is over a limit. `forwarded`: whether it speaks of others behind it.
+    pub(crate) fn note(&self, listener: &Listener, over: &Over, forwarded: bool, now: Duration) {
+        if over.standing.scope != "client" {
+            return;
+        }
+        let Some(refused) = self.due(now) else { return };
+        let limit = match &over.standing.of {
+            Of::Bucket(name) => format!("rate_limit.buckets.{name}"),
+            Of::Route(name) => format!("rate_limit of route {name}"),
+            _ => "rate_limit.each_client".to_owned(),
+        };
+        let (client, numbers) = (&over.name, over.standing.limit);
+        let (rate, burst) = (numbers.rate, numbers.burst());
+        let listener_name = &listener.name;
+        tracing::warn!(
+            listener = %listener_name, %client, limit, %rate, %burst, refused, forwarded,
+            "a client address is over its limit; {}",
+            hint(listener, forwarded)
+        );
+    }
+
+    /// How many there were since the last line, if it is time for another.
+    fn due(&self, now: Duration) -> Option<u64> {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let (now, told) = (now.as_secs() + 1, self.told.load(Ordering::Relaxed));
+        if told != 0 && now < told + PAUSE {
+            return None;
+        }
+        let mine = self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed);
+        mine.is_ok().then(|| self.refused.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// What may be the matter.
+fn hint(listener: &Listener, forwarded: bool) -> &'static str {
+    match (forwarded, listener.trusted_proxies.is_empty()) {
+        (true, true) => {
+            "it sends X-Forwarded-For, and the listener has no `trusted_proxies`: if it is your balancer, all its clients count as one until it is named there (docs/operating.md, \"All my clients have one address\")"
+        }
+        (true, false) => {
+            "it sends X-Forwarded-For: if it is a balancer of yours, `trusted_proxies` of the listener lacks it, and all its clients count as one (docs/operating.md, \"All my clients have one address\")"
+        }
+        (false, _) => {
+            "it may be many behind one address (docs/operating.md, \"All my clients have one address\")"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_minute_tells_of_all_that_were_refused() {
+        let crowd = Crowd::default();
+        let due = |seconds| crowd.due(Duration::from_secs(seconds));
+        assert_eq!(due(0), Some(1));
+        assert_eq!([due(1), due(30), due(59)], [None; 3]);
+        assert_eq!(due(60), Some(4));
+        assert_eq!(due(61), None);
+        assert_eq!(due(500), Some(2));
+    }
+}
