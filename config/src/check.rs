@@ -64,6 +64,8 @@ fn presets(config: &Config, found: &mut Findings) {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             let hint = crate::de::suggestion(&used.preset, &names);
             found.problem(&used.preset.place, format!("no preset `{}`; {hint}", *used.preset));
+            // Its routes, which would say the same, are not known.
+            routes::upstream_exists(config, &used.upstream, found);
         }
     }
     let uses: Vec<_> = config.presets_used().collect();
@@ -94,6 +96,20 @@ fn presets(config: &Config, found: &mut Findings) {
             found.problem(
                 &used.place,
                 format!("preset `{name}` needs a host or a listener of its own; add `hosts` or `listeners`"),
+            );
+        }
+        let (lacking_routes, lacking) = used.lacks(preset);
+        if !lacking.is_empty() {
+            let values: Vec<String> =
+                lacking.iter().map(|parameter| format!("{parameter}: [...]")).collect();
+            found.warning(
+                &used.place,
+                format!(
+                    "the plugin of preset `{name}` refuses {} without `{}`, which the preset removes; list the values that callers may ask for: `query_allow: {{{}}}`",
+                    lacking_routes.join(", "),
+                    lacking.join("`, `"),
+                    values.join(", ")
+                ),
             );
         }
         let open_actions = preset.routes.iter().filter(|route| {

@@ -12,7 +12,7 @@ use std::{
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use crate::{
-    Place, scalar,
+    Place, env, scalar,
     tree::{Key, Node, Value},
 };
 
@@ -61,7 +61,8 @@ pub(crate) enum Fault {
 pub(crate) fn document(file: &Arc<str>, text: &str) -> Result<Node, Wrong> {
     let mut options = granit_parser::options! { flow_nesting_limit: DEPTH_MAX, block_nesting_limit: 2 * DEPTH_MAX };
     options.set_emit_comments(false);
-    let parser = Parser::new_from_str_with_options(text, options);
+    let text = env::hidden(text);
+    let parser = Parser::new_from_str_with_options(&text, options);
     let mut composer = Composer { parser, file, anchored: HashMap::new(), values: 0 };
     let mut found = None;
     while let Some((event, span)) = composer.next()? {
@@ -250,7 +251,7 @@ impl<'t> Composer<'t> {
         self.count(&event, span)?;
         let (name, is_plain) = match event {
             Event::Scalar(name, style, anchor, tag) => {
-                let name = name.into_owned();
+                let name = env::shown(name).into_owned();
                 if let Some(tag) = tag.as_deref() {
                     let quoted = ScalarStyle::SingleQuoted;
                     let value = self.scalar(Cow::Borrowed(&name), quoted, Some(tag), span)?;
@@ -284,6 +285,7 @@ impl<'t> Composer<'t> {
         tag: Option<&Tag>,
         span: &Span,
     ) -> Result<Value, Wrong> {
+        let text = env::shown(text);
         let is_plain = matches!(style, ScalarStyle::Plain);
         let resolved =
             |text: &str| scalar::resolve(text).ok_or_else(|| self.wrong(span, Fault::Uncountable));

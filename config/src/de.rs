@@ -49,8 +49,13 @@ pub(crate) fn read_on<T: DeserializeOwned>(
         let place = mistake.place.as_ref().unwrap_or(&rest.place);
         match mistake.missing {
             Some(first) => {
-                for name in all_missing(&rest, &path, first, mistake.structure) {
-                    problems.add(place, format!("`{name}` is missing in {}", shown(&path)));
+                if at(&rest, &path).is_some_and(|node| matches!(node.value, Value::Null)) {
+                    let empty = shown(&path);
+                    problems.add(place, format!("{empty} has nothing below it; write `{first}: ...` there, indented further than its name"));
+                } else {
+                    for name in all_missing(&rest, &path, first, mistake.structure) {
+                        problems.add(place, format!("`{name}` is missing in {}", shown(&path)));
+                    }
                 }
             }
             None if mistake.follows_from_a_cut(&rest, &path) => {}

@@ -35,6 +35,7 @@ pub struct Egress {
     pub parent_from_environment: bool,
     /// Addresses that look public and are yours: refused like private ones.
     #[schemars(with = "Vec<String>")]
+    #[serde(deserialize_with = "crate::cidr::networks")]
     pub own_addresses: Vec<IpNet>,
     /// Ports on which a tunnel must carry TLS, for the name that was asked for.
     pub tls_ports: Vec<u16>,
@@ -120,6 +121,7 @@ pub struct PrivateAddresses {
     pub host: Located<HostPorts>,
     /// The addresses it may have, for example `[10.2.0.0/16]`.
     #[schemars(with = "Vec<String>")]
+    #[serde(deserialize_with = "crate::cidr::networks")]
     pub addresses: Vec<IpNet>,
     /// Whom to ask about it.
     #[serde(default)]

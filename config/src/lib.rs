@@ -6,9 +6,11 @@
 mod access;
 mod audit;
 mod balance;
+mod blame;
 mod breaker;
 mod changes;
 mod check;
+mod cidr;
 mod coalesce;
 mod compose;
 mod control;

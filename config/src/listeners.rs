@@ -24,7 +24,7 @@ pub struct Listener {
     pub tls: Option<Located<Tls>>,
     /// Proxies in front of this listener, by address range. Only from them `X-Forwarded-For` and
     /// `X-Forwarded-Proto` are believed; from anyone else they are replaced.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::cidr::networks")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// Load balancers in front that pass connections on as they are, and begin each with a header of the
@@ -61,6 +61,7 @@ pub struct Listener {
 pub struct ProxyProtocol {
     /// The load balancers, by address range. Default: those of `trusted_proxies`.
     #[schemars(with = "Vec<String>")]
+    #[serde(deserialize_with = "crate::cidr::networks")]
     pub from: Vec<IpNet>,
 }
 

@@ -41,6 +41,15 @@ pub fn load(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Lo
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
+    parse_with(name, text, &|_| None)
+}
+
+/// The same with these variables.
+pub(crate) fn parse_with(
+    name: &str,
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Problems> {
     struct One<'a>(&'a str);
     impl Files for One<'_> {
         fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
@@ -50,7 +59,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
             Ok(Vec::new())
         }
     }
-    load_from(Path::new(name), &One(text), &|_| None)
+    load_from(Path::new(name), &One(text), variable)
 }
 
 /// Loads a config as [`load`] does, from files that may be elsewhere.

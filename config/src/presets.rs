@@ -52,6 +52,11 @@ pub struct PresetUse {
     /// Who may use its actions.
     #[serde(default)]
     pub actions: Access,
+    /// Values that query parameters of its routes may have, by parameter, where the preset removes the
+    /// parameter: `{host: [dev.azure.com], org: [acme]}` for `azure-devops`, some of whose requests its
+    /// plugin refuses without. With another value the request gets 403 `query_refused`.
+    #[serde(default)]
+    pub query_allow: IndexMap<String, Vec<String>>,
     /// What differs for single routes, by name.
     #[serde(default)]
     pub routes: IndexMap<Name, Located<RouteChanges>>,
@@ -147,6 +152,9 @@ pub struct PresetRoute {
     pub unsafe_get: bool,
     #[serde(default)]
     pub query: QueryRules,
+    /// Those of the parameters it removes without which its plugin refuses a request.
+    #[serde(default)]
+    pub query_needed: Vec<String>,
     #[serde(default)]
     pub timeouts: Timeouts,
     #[serde(default)]
@@ -230,7 +238,10 @@ impl PresetUse {
             Class::Read | Class::Admin => &self.reads,
         };
         let mut query = route.query.clone();
-        for (parameter, values) in changes.query_allow {
+        let wanted = self.query_allow.iter().filter(|(name, _)| route.query.remove.contains(*name));
+        let wanted = wanted.map(|(name, values)| (name.clone(), values.clone()));
+        for (parameter, values) in wanted.collect::<Vec<_>>().into_iter().chain(changes.query_allow)
+        {
             query.remove.retain(|removed| *removed != parameter);
             query.allow.insert(parameter, values);
         }
@@ -286,6 +297,28 @@ impl PresetUse {
         }
     }
 
+    /// Open routes that need parameters nobody listed the values of, and those parameters.
+    pub(crate) fn lacks(&self, preset: &Preset) -> (Vec<String>, Vec<String>) {
+        let (mut routes, mut lacking) = (Vec::new(), Vec::new());
+        for route in &preset.routes {
+            let own = self.routes.get(&route.name);
+            let listed = |parameter: &String| {
+                self.query_allow.contains_key(parameter)
+                    || own.is_some_and(|own| own.query_allow.contains_key(parameter))
+            };
+            let closed = self.close.iter().any(|name| **name == route.name);
+            let needed: Vec<_> = route.query_needed.iter().filter(|p| !listed(p)).collect();
+            if closed || needed.is_empty() {
+                continue;
+            }
+            routes.push(format!("`{}`", route.name));
+            lacking.extend(
+                needed.into_iter().filter(|p| !lacking.contains(*p)).cloned().collect::<Vec<_>>(),
+            );
+        }
+        (routes, lacking)
+    }
+
     /// What one preset cannot know about its use.
     pub(crate) fn check(&self, preset: &Preset, problems: &mut Problems) {
         if let Some(ours) = &self.strip_prefix {
@@ -297,6 +330,18 @@ impl PresetUse {
                 problems.add(
                     &name.place,
                     format!("preset `{}` has no route `{}`", *self.preset, **name),
+                );
+            }
+        }
+        for parameter in self.query_allow.keys() {
+            if !preset.routes.iter().any(|route| route.query.remove.contains(parameter)) {
+                problems.add(
+                    &self.preset.place,
+                    format!(
+                        "preset `{}` removes no parameter `{}`; write it under `routes`",
+                        *self.preset,
+                        parameter.escape_debug()
+                    ),
                 );
             }
         }
@@ -376,5 +421,50 @@ impl Breaker {
     pub fn ignoring(mut self, more: &[IgnoredFailure]) -> Self {
         self.ignore.extend_from_slice(more);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn loaded(preset: &str) -> Result<crate::Loaded, String> {
+        let text = format!(
+            "version: stagedoor/v1\nlisteners: {{edge: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+             upstreams: {{portal: {{url: 'http://127.0.0.1:1'}}}}\npresets: [{{upstream: portal, {preset}}}]\n"
+        );
+        crate::parse("t", &text).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_parameter_that_a_preset_removes_may_be_listed_for_all_its_routes() {
+        let query = |preset: &str, name: &str| {
+            let loaded = loaded(preset).unwrap();
+            let routes = loaded.config.all_routes();
+            let route = routes.iter().find(|route| *route.name == *name).unwrap();
+            (route.options.query.clone(), loaded.warnings.to_string())
+        };
+        let (bare, told) = query("preset: azure-devops", "azure-devops.projects");
+        assert_eq!((bare.remove.len(), bare.allow.len()), (2, 0));
+        assert!(
+            told.contains("refuses `projects`, `all-teams`, `team-ids` without `host`, `org`")
+                && told.contains("`query_allow: {host: [...], org: [...]}`"),
+            "{told}"
+        );
+        let listed = "preset: azure-devops, query_allow: {host: [dev.azure.com], org: [acme]}";
+        let (query, told) = query(listed, "azure-devops.projects");
+        assert_eq!((query.remove.len(), &*query.allow["org"]), (0, &["acme".to_owned()][..]));
+        assert_eq!(told, "");
+        let told = loaded("preset: argocd, query_allow: {host: [a]}").unwrap_err();
+        assert!(
+            told.contains("preset `argocd` removes no parameter `host`; write it under `routes`")
+        );
+    }
+
+    #[test]
+    fn a_wrong_preset_does_not_hide_its_wrong_upstream() {
+        let text = "version: stagedoor/v1\nlisteners: {edge: {kind: reverse, address: '127.0.0.1:1'}}\n\
+             upstreams: {portal: {url: 'http://127.0.0.1:1'}}\npresets: [{preset: argocdd, upstream: portl}]\n";
+        let told = crate::parse("t", text).unwrap_err().to_string();
+        assert!(told.contains("did you mean `argocd`?"), "{told}");
+        assert!(told.contains("no upstream `portl`; did you mean `portal`?"), "{told}");
     }
 }

@@ -80,7 +80,10 @@ pub struct RouteOptions {
     /// If it is a GraphQL API: the operations that may be asked for. The route's methods are then
     /// `[POST]`. Default: bodies are not looked at.
     pub graphql: Option<Vec<GraphqlRule>>,
-    /// Members removed from JSON answers, at any depth.
+    /// Members removed from JSON answers, at any depth, whatever the answer's type says: JSON, lines and
+    /// events of JSON, and what begins like JSON in any type but pictures, sound, video and fonts. What
+    /// should be JSON and cannot be read, or is over 8 MiB (of lines and events: each), or comes
+    /// compressed, gets 502 `redaction_impossible` instead.
     pub redact: Vec<String>,
     /// The part of the path that is ours alone, for example `/ext/github`: the upstream is asked for
     /// what follows. Where its answers name its own URLs (`Location`, `Content-Location`, `Link`),

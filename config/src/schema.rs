@@ -37,7 +37,9 @@ pub fn markdown() -> String {
         "# Configuration\n\n\
          Made from the doc comments by `stagedoor schema --markdown`; do not edit.\n\n\
          Values may hold `${VAR}`, `${VAR:-default}` and `$$`. `include: [workspaces/*.yaml]` adds\n\
-         further files. Check a file with `stagedoor check -c FILE`.\n",
+         further files. Check a file with `stagedoor check -c FILE`.\n\n\
+         Relative paths of files and folders are relative to the folder in which Stagedoor is started; those of\n\
+         `include` are relative to the file that names them. `check --files` says what cannot be read.\n",
     );
     section(&mut out, "The file", &schema);
     let empty = Map::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Place, Problems,
+    blame::blame,
     compose::{self, Fault, Wrong},
     syntax,
 };
@@ -59,9 +60,16 @@ pub(crate) fn parse(file: &str, text: &str, problems: &mut Problems) -> Option<N
         }
         Err(Wrong { place, fault }) => {
             // The parser often stumbles only over what a tab led to.
-            match tab_near(text, &place).filter(|_| matches!(fault, Fault::Syntax(_))) {
-                Some(tab) => problems.add(&tab, syntax::TAB),
-                None => problems.add(&place, syntax::sentence(&fault)),
+            let Fault::Syntax(error) = &fault else {
+                problems.add(&place, syntax::sentence(&fault));
+                return None;
+            };
+            if let Some(tab) = tab_near(text, &place) {
+                problems.add(&tab, syntax::TAB);
+            } else if let Some(blame) = blame(text, &place, error.kind()) {
+                problems.add(&blame.place, blame.sentence);
+            } else {
+                problems.add(&place, syntax::sentence(&fault));
             }
             None
         }

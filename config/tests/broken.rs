@@ -54,7 +54,9 @@ fn a_text_that_is_no_yaml_is_told_in_plain_words() {
     );
     check(
         "process:\n  threads: 1\n drain_delay: 5s\n",
-        &["8:2: expected a line `key: value`; is it indented as the lines above?"],
+        &[
+            "8:2: this line is indented by 1, and no line above that it could belong to is; indent it by 0 or 2 spaces",
+        ],
     );
     check("- a\n", &["6:3: expected a line `key: value`; is it indented as the lines above?"]);
     check(

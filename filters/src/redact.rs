@@ -1,5 +1,7 @@
 //! Fields that must not leave: cut out of JSON, every other byte kept as it was.
 
+pub mod answer;
+
 use std::borrow::Cow;
 
 /// Why an answer could not be redacted.

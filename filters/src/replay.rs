@@ -170,6 +170,10 @@ impl Record<'_> {
             | "body_malformed"
             | "hello_timeout"
             | "host_unresolved"
+            | "parent_unreachable"
+            | "parent_refused"
+            | "parent_malformed"
+            | "parent_timeout"
             | "internal" => Was::State,
             _ => Was::Denied,
         }

@@ -125,12 +125,6 @@ pub(crate) fn trace_of(value: &[u8]) -> Option<&str> {
     .then_some(trace)
 }
 
-/// Whether a `Content-Type` is JSON.
-pub(crate) fn is_json(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json")
-}
-
 /// What the control plane calls what it began.
 pub(crate) fn control_id(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]

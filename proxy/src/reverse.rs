@@ -14,8 +14,11 @@ mod sent;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use filters::{Denial, Exchange, Now, breaker::Outcome, headers::Edits, health::Fault};
+use bytes::Bytes;
+use filters::{
+    Denial, Exchange, Now, breaker::Outcome, headers::Edits, health::Fault,
+    redact::answer::Redactor,
+};
 use http::{HeaderMap, HeaderName, Version, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
@@ -94,7 +97,7 @@ pub struct Ctx {
     /// The request's body, where a decision is about it.
     body: Option<Bytes>,
     /// The answer so far, where it must be read whole to be redacted.
-    redacting: Option<BytesMut>,
+    redacting: Option<Redactor>,
     /// Whether it may be on disk that the upstream was going to be asked.
     intended: bool,
     /// Told once that is on disk, as long as nobody has waited for it.

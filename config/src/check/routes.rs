@@ -3,19 +3,13 @@
 use std::{borrow::Cow, collections::HashMap, rc::Rc};
 
 use super::Findings;
-use crate::{Config, ListenerKind, Located, Method, Place, Route, Segment};
+use crate::{Config, ListenerKind, Located, Method, Name, Place, Route, Segment};
 
 /// Upstreams and listeners that routes name, also those routes of which not all could be read.
 pub(super) fn references(config: &Config, read: &Config, found: &mut Findings) {
     // A preset's routes share the references that the operator wrote: each is told once.
     for route in read.all_routes() {
-        let upstream = &route.upstream;
-        if !config.upstreams.contains_key(&upstream.value)
-            && !found.cuts.may_name(&["upstreams"], upstream)
-        {
-            let hint = crate::de::suggestion(upstream, &found.cuts.names(&["upstreams"]));
-            found.problem(&upstream.place, format!("no upstream `{}`; {hint}", upstream.value));
-        }
+        upstream_exists(config, &route.upstream, found);
         for listener in &route.listeners {
             let message = match config.listeners.get(&listener.value) {
                 None if found.cuts.may_name(&["listeners"], listener) => continue,
@@ -28,6 +22,16 @@ pub(super) fn references(config: &Config, read: &Config, found: &mut Findings) {
             found.problem(&listener.place, message);
         }
     }
+}
+
+pub(super) fn upstream_exists(config: &Config, upstream: &Located<Name>, found: &mut Findings) {
+    if config.upstreams.contains_key(&upstream.value)
+        || found.cuts.may_name(&["upstreams"], upstream)
+    {
+        return;
+    }
+    let hint = crate::de::suggestion(upstream, &found.cuts.names(&["upstreams"]));
+    found.problem(&upstream.place, format!("no upstream `{}`; {hint}", upstream.value));
 }
 
 pub(super) fn check(config: &Config, found: &mut Findings) {

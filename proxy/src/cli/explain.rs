@@ -241,6 +241,13 @@ impl Explain {
             ));
         }
         let denial = decided.err();
+        if let (Some(Denial::HostUnresolved { .. }), Some(called)) = (&denial, &exchange.called) {
+            let rule = called.rule.as_ref().map_or("?", |rule| &*rule.name);
+            crate::cli::say::out(format_args!(
+                "{:<12} allowed, by rule `{rule}`; no address was found here, so none is judged",
+                "by name"
+            ));
+        }
         crate::cli::say::text(&explain::steps(&exchange, denial.as_ref()));
         Ok(ExitCode::from(u8::from(denial.is_some())))
     }

@@ -2,24 +2,24 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
 use filters::{
     Denial,
     base::Here,
     breaker::{self, Outcome},
     headers::Edits,
     pace::Told,
+    redact::answer::{Kind, Redactor},
     routes::Route,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 
-use super::{Ctx, Reverse, redaction::REDACTED_BYTES_MAX};
+use super::{Ctx, Reverse};
 use crate::{
-    clock,
+    answer, clock,
     fallback::Keeping,
     heads, limits,
-    request::{X_FORWARDED_PROTO, X_REQUEST_ID, head, is_json},
+    request::{X_FORWARDED_PROTO, X_REQUEST_ID, head},
 };
 
 impl Reverse {
@@ -61,21 +61,20 @@ impl Reverse {
         if route.pace.is_some() {
             self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
         }
-        let is_json = content_type.is_some_and(is_json);
         if !ctx.stream && content_type.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             ctx.stream = true;
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
         }
-        let redacted = !route.options.redact.is_empty() && is_json && status != 101;
-        if redacted {
+        let redacts = status != 101 && !route.options.redact.is_empty();
+        let redacting = redacts.then(|| Kind::of(content_type)).flatten();
+        let redacted = redacting.is_some();
+        if let Some(kind) = redacting {
             if response.headers.contains_key(header::CONTENT_ENCODING) {
                 return Err(
                     ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
                 );
             }
-            let length = response.headers.get(header::CONTENT_LENGTH);
-            let length: usize = length.and_then(|l| l.to_str().ok()?.parse().ok()).unwrap_or(0);
-            ctx.redacting = Some(BytesMut::with_capacity(length.min(REDACTED_BYTES_MAX)));
+            ctx.redacting = Some(Redactor::new(kind));
         }
         let here = self.here(session, response, ctx);
         if route.external {
