@@ -22,6 +22,7 @@ pub mod jwks;
 pub mod lasting;
 pub mod live;
 pub mod metrics;
+pub mod opaque;
 pub mod parent;
 pub mod reload;
 mod request;
