@@ -3,7 +3,7 @@
 //! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
 //! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
 //! sends the last request so often and says how each ended; `switch open for 30m` sets a switch about
-//! what its lines name; `call` is a call on a forward listener,
+//! what its lines name; a request may come from `x-test-peer` to `x-test-listener`; `call` is a call on a forward listener,
 //! with what its host resolves to and what the client says first; `decision` is what must come out.
 //! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
 //! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
@@ -42,11 +42,14 @@ use ring::hmac;
 /// What every page's config begins with.
 const BASE: &str = "version: stagedoor/v1
 listeners:
-  edge: {kind: reverse, address: 127.0.0.1:8080}
+  edge: {kind: reverse, address: 127.0.0.1:8080, trusted_proxies: [10.0.0.0/8]}
   catalog: {kind: forward, address: 127.0.0.1:3128, plugin: catalog}
   asking: {kind: forward, address: 127.0.0.1:3129}
   learning: {kind: forward, address: 127.0.0.1:3130, plugin: catalog, report_only: true}
+  own: {kind: reverse, address: 127.0.0.1:8081}
 identity:
+  tokens:
+    ci: {token_file: ci, caller: 'external:ci', groups: [ci]}
   issuers:
     orbit:
       issuer: orbit
@@ -60,12 +63,41 @@ identity:
       audiences: [stagedoor]
       algorithms: [ES256]
     away: {issuer: 'https://away.example', audiences: [stagedoor], algorithms: [ES256]}
+    usual:
+      issuer: https://usual.example
+      audiences: [stagedoor]
+      algorithms: [HS256]
+      keys: {secret_file: secret}
+      claims: {default_workspace: home}
+    cognito:
+      issuer: https://cognito.example
+      audiences: [app-1]
+      audience_claim: client_id
+      required_claims: {token_use: [access]}
+      algorithms: [HS256]
+      keys: {secret_file: secret}
+    iap:
+      issuer: https://iap.example
+      audiences: [stagedoor]
+      algorithms: [HS256]
+      keys: {secret_file: secret}
+      token_from: {header: x-goog-iap-jwt-assertion}
+    github:
+      issuer: https://github.example
+      audiences: [stagedoor]
+      algorithms: [HS256]
+      keys: {secret_file: secret}
+      callers:
+      - {claims: {sub: 'repo:acme/*:ref:refs/heads/main'}, groups: [ci]}
+    design: {kind: orbit, listeners: [own], algorithms: [HS256], keys: {secret_file: secret}, claims: {roles: role}}
 upstreams:
   portal: {url: http://127.0.0.1:7007}
   dxcp: {url: http://127.0.0.1:8000, authority: delivery}
 ";
 const SECRET: &[u8] = b"a secret that only the pages know";
 const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"one","alg":"ES256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+/// An opaque token that the pages know.
+const OPAQUE: &str = "8f3ca9d1e7b24c5f9a0d";
 /// The pages' present: 2026-11-24, noon.
 const NOON: u64 = 1_795_521_600;
 
@@ -228,13 +260,24 @@ impl Page {
         let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
         let mut exchange = Exchange { supposed: supposed(&mut request), ..Exchange::default() };
         let (policy, state, replay) = self.running.get_or_insert_with(|| running(&self.yaml));
-        let client: IpAddr = [192, 0, 2, 1].into();
+        let given = |request: &mut Request, name: &str| {
+            Some(request.headers.remove(name)?.to_str().unwrap().to_owned())
+        };
+        let client = given(&mut request, "x-test-peer");
+        let client: IpAddr = client.map_or([192, 0, 2, 1].into(), |peer| peer.parse().unwrap());
+        let name = given(&mut request, "x-test-listener").unwrap_or("edge".to_owned());
+        let listener = policy.listener(&name).expect("the base has this listener");
         if request.headers.remove("x-test-audit-fails").is_some() {
             state.recording.set(false);
         }
         let kept = request.headers.remove("x-test-stays").is_some();
-        let decided =
-            filters::decide(policy, state, &request.head(0, client, true), now, &mut exchange);
+        let decided = filters::decide(
+            policy,
+            state,
+            &request.head(listener, client, true),
+            now,
+            &mut exchange,
+        );
         let decided = decided.and_then(|admitted| {
             // Nobody else asks for the same.
             if admitted.key.is_some() {
@@ -242,7 +285,7 @@ impl Page {
             }
             Ok(admitted)
         });
-        let head = request.head(0, client, true);
+        let head = request.head(listener, client, true);
         let denial = decided.as_ref().err();
         let facts = Facts {
             method: request.method.as_str(),
@@ -251,7 +294,7 @@ impl Page {
             query: head.query(),
             tls: true,
             headers: Some(&request.headers),
-            ..facts(now, "edge", denial)
+            ..facts(now, &name, denial)
         };
         self.replayed.again(&written(policy, &exchange, &facts), replay);
         self.outcome = verdict(&exchange, denial);
@@ -419,7 +462,14 @@ fn running(yaml: &str) -> (Policy, State, Replay) {
     };
     let passwords = [(Label::lossy("scaffolder"), b"the pages know it".as_slice())];
     state.passwords.replace(passwords.into_iter());
-    keys("orbit", KeySet::from_secret(SECRET).unwrap());
+    for (name, issuer) in &loaded.config.identity.issuers {
+        if issuer.keys.secret_file.is_some() {
+            keys(name, KeySet::from_secret(SECRET).unwrap());
+        }
+    }
+    let opaque = ring::digest::digest(&ring::digest::SHA256, OPAQUE.as_bytes());
+    let opaque = [(Label::lossy("ci"), [opaque.as_ref().try_into().unwrap()])];
+    state.tokens.opaque.replace(opaque.iter().map(|(name, digests)| (name, &digests[..])));
     keys("idp", KeySet::from_jwks(JWKS.as_bytes()).unwrap());
     (policy, state, Replay::new(Policy::new(&loaded.config, "page")))
 }

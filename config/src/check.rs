@@ -13,7 +13,9 @@ mod routes;
 mod ship;
 mod spacelift;
 mod store;
+mod tokens;
 mod upstreams;
+mod workspaces;
 
 use crate::{Config, HeaderName, Located, Name, Place, Problems, SHIPPED, cuts::Cuts};
 
@@ -42,6 +44,8 @@ pub(crate) fn check(config: &Config, read: &Config, cuts: Cuts) -> Findings {
     let mut found = Findings { problems, warnings, cuts };
     listeners::check(config, &mut found);
     identity::check(config, &mut found);
+    tokens::check(config, &mut found);
+    workspaces::check(config, &mut found);
     upstreams::check(config, &mut found);
     credentials::check(config, &mut found);
     spacelift::check(config, &mut found);

@@ -8,9 +8,10 @@ use crate::tree::{Node, Value};
 pub(crate) struct Cuts(Arc<Node>);
 
 /// Where entries stand that are judged together.
-const SECTIONS: [&[&str]; 11] = [
+const SECTIONS: [&[&str]; 12] = [
     &["listeners"],
     &["identity", "issuers"],
+    &["identity", "tokens"],
     &["identity", "client_certificates"],
     &["workspaces", "named"],
     &["audit", "ship"],

@@ -1,5 +1,9 @@
 //! Whose tokens are believed, and what in them says who is calling.
 
+mod pattern;
+mod static_token;
+mod token_from;
+
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -8,6 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::{Duration, Located, Name, Url};
 
+pub use pattern::{ClaimCaller, ClaimPattern};
+pub use static_token::StaticToken;
+pub use token_from::{Padding, TokenFrom};
+
 /// Who vouches for callers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +23,8 @@ pub struct Identity {
     /// Issuers of tokens, by a name of your choice. A token is verified by the issuer whose
     /// `issuer` equals its `iss`.
     pub issuers: IndexMap<Name, Located<Issuer>>,
+    /// Callers that prove themselves by an opaque token that a file says, by a name of your choice.
+    pub tokens: IndexMap<Name, Located<StaticToken>>,
     /// Callers that prove themselves by a client certificate instead of a token.
     pub client_certificates: Vec<Located<CertificateCaller>>,
 }
@@ -23,25 +33,50 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
-    /// `oidc` for Keycloak, Auth0, Entra, Orbit and the like; `backstage` for the tokens of
-    /// Backstage itself (user, plugin and limited user tokens).
+    /// `oidc` for Keycloak, Auth0, Entra and the like; `backstage` for the tokens of Backstage itself
+    /// (user, plugin and limited user tokens); `orbit` for tokens that name neither issuer nor audience.
     #[serde(default)]
     pub kind: IssuerKind,
     /// The exact `iss` of its tokens, for example `https://keycloak.example/realms/pcp`. Auth0's
-    /// ends with a slash. For Backstage: `<backend.baseUrl>/api/auth`.
+    /// ends with a slash. For Backstage: `<backend.baseUrl>/api/auth`. Only `kind: orbit` has none.
+    #[serde(default)]
     pub issuer: String,
+    /// The listeners on which its tokens count. Default: all but those of a `kind: orbit`.
+    #[serde(default)]
+    pub listeners: Vec<Located<Name>>,
     /// A token must be for one of these (`aud`). For `backstage`: the plugins whose plugin tokens
     /// pass here; user tokens are always for `backstage`.
     #[serde(default)]
     pub audiences: Vec<String>,
+    /// The claim that names the audience where it is not `aud`, for example `client_id` for access
+    /// tokens of Amazon Cognito. It must name one of `audiences`, and so must `aud` if it is there all the
+    /// same.
+    #[serde(default)]
+    pub audience_claim: Option<Claim>,
+    /// The same if it stands in the token's header, for example `signer` for AWS's load balancer (ALB),
+    /// which names itself there by its ARN.
+    #[serde(default)]
+    pub audience_header: Option<String>,
+    /// Claims that a token must have, each with one of these texts, for example `{token_use: [access]}`.
+    #[serde(default)]
+    pub required_claims: IndexMap<String, Vec<String>>,
     /// If given, a token's `azp` (or `client_id`) must be one of these. Keycloak without an
     /// audience mapper puts the client only there: then list it here and `audiences: [account]`.
     #[serde(default)]
     pub authorized_parties: Vec<String>,
-    /// If given, a token's `typ` header must be one of these, for example `[at+jwt]`, so that an
-    /// ID token does not pass for an access token.
+    /// What a token's `typ` header must be, for example `[at+jwt]`. Default: `JWT`, `at+jwt` or none.
+    /// What issuers sign for other purposes (`dpop+jwt`, `secevent+jwt`, `logout+jwt`, `id+jwt` and so on)
+    /// passes only if it is named here.
     #[serde(default)]
     pub token_types: Vec<String>,
+    /// Whether its ID tokens are taken as well, as kubectl's OIDC sign-in and Dex show them. They are made
+    /// for the client, not for us: they say nothing of what it may do. They are known by `nonce`,
+    /// `at_hash` or `c_hash` without a scope, or by Keycloak's `typ: ID` or Cognito's `token_use: id`.
+    #[serde(default)]
+    pub id_tokens: bool,
+    /// Where its tokens stand, if not in `Authorization`.
+    #[serde(default)]
+    pub token_from: Option<TokenFrom>,
     /// The algorithms its tokens may be signed with. HS256, HS384 and HS512 go with
     /// `keys.secret_file` only, and then no other does.
     #[serde(default = "rs256")]
@@ -52,6 +87,10 @@ pub struct Issuer {
     /// Which claims say what.
     #[serde(default)]
     pub claims: Claims,
+    /// If given, only tokens whose claims fit one of these pass; the first that fits counts. Others get
+    /// 403 `caller_unknown`.
+    #[serde(default)]
+    pub callers: Vec<Located<ClaimCaller>>,
     /// How far its clock may be from ours.
     #[serde(default = "leeway")]
     pub leeway: Duration,
@@ -66,6 +105,10 @@ pub enum IssuerKind {
     Oidc,
     /// The three tokens of a Backstage backend.
     Backstage,
+    /// Tokens without `iss` and `aud` that are signed with a secret, as Orbit's design writes them. They
+    /// could be meant for anybody who has the secret, so they count only on `listeners` that take nothing
+    /// else.
+    Orbit,
 }
 
 /// A signature algorithm (RFC 7518, RFC 8037).
@@ -110,6 +153,13 @@ pub struct Keys {
     pub backstage_url: Option<Located<Url>>,
     /// PEM file of CAs for `url`, `backstage_url` and discovery, instead of the system's.
     pub ca: Option<Located<PathBuf>>,
+    /// A token in this file is shown where keys are fetched, as Kubernetes' API server wants it:
+    /// `/var/run/secrets/kubernetes.io/serviceaccount/token`. Read anew each time. It goes to the host of
+    /// `url` or of the issuer, and nowhere else.
+    pub token_file: Option<Located<PathBuf>>,
+    /// Whether keys may come over plain `http` from another machine: whoever is on the way there could
+    /// then sign tokens of everybody. This machine (`127.0.0.1`, `::1`, `localhost`) needs no leave.
+    pub insecure_http: bool,
     /// How often the keys are fetched without a reason. An unknown key id fetches at once: three
     /// times in a row, then every 10 s. One that is not there is not looked for again for 30 s.
     pub refresh: Duration,
@@ -126,6 +176,8 @@ impl Default for Keys {
             secret_file: None,
             backstage_url: None,
             ca: None,
+            token_file: None,
+            insecure_http: false,
             refresh: Duration::from_secs(300),
             age_max: Duration::from_secs(24 * 3600),
         }
@@ -139,12 +191,14 @@ impl Default for Keys {
 pub struct Claims {
     /// Who is calling.
     pub subject: Claim,
-    /// A list of roles (or one text, split at spaces).
+    /// A list of roles (or one text, split at spaces, as `scope` is).
     pub roles: Claim,
-    /// A list of groups.
+    /// A list of groups, or one text, which is one group.
     pub groups: Claim,
-    /// A list of the workspaces the caller may act for.
+    /// A list of the workspaces the caller may act for, or one text, which is one workspace.
     pub workspaces: Claim,
+    /// The workspace to take where a request names none, for `claim` in `workspaces.choose_by`.
+    pub default_workspace: Option<Claim>,
 }
 
 impl Default for Claims {
@@ -155,6 +209,7 @@ impl Default for Claims {
             roles: named("roles"),
             groups: named("groups"),
             workspaces: named("workspaces"),
+            default_workspace: None,
         }
     }
 }

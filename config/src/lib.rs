@@ -94,7 +94,8 @@ pub use host_port::HostPort;
 pub use host_rule::{HostPorts, HostRule};
 pub use idempotency::{Idempotency, IdempotencyScope};
 pub use identity::{
-    Algorithm, CertificateCaller, Claim, Claims, Identity, Issuer, IssuerKind, Keys,
+    Algorithm, CertificateCaller, Claim, ClaimCaller, ClaimPattern, Claims, Identity, Issuer,
+    IssuerKind, Keys, Padding, StaticToken, TokenFrom,
 };
 pub use include::{Disk, Files, Pattern};
 pub use listeners::{
@@ -125,7 +126,7 @@ pub use timeouts::Timeouts;
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
 pub use url::Url;
 pub use words::suggestion;
-pub use workspaces::{Choice, Workspace, Workspaces};
+pub use workspaces::{Choice, CookieName, Workspace, Workspaces};
 
 /// All that the operator wrote, in one file or in several that it includes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -17,15 +17,19 @@ impl Name {
     /// The longest name, in characters.
     pub const LENGTH_MAX: usize = 64;
 
+    /// Whether `text` is a name.
+    pub fn is_one(text: &str) -> bool {
+        (1..=Self::LENGTH_MAX).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+
     /// Takes `text` as a name.
     ///
     /// # Errors
     /// The sentence for the operator, if it is not one.
     pub fn new(text: &str) -> Result<Self, String> {
-        let fits = (1..=Self::LENGTH_MAX).contains(&text.len())
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        if fits {
+        if Self::is_one(text) {
             return Ok(Self(text.into()));
         }
         Err(format!(

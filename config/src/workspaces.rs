@@ -1,20 +1,30 @@
 //! Who may act for which workspace, and which plugins it has.
 
 use indexmap::IndexMap;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{Limit, Located, Name};
+use crate::{HostPattern, Limit, Located, Name};
 
 /// The workspaces, and how a request says which one it is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workspaces {
-    /// How a request chooses its workspace, tried in this order. A choice counts only if the caller
-    /// is a member. A listener's own `workspace` comes before all of them.
+    /// How a request chooses its workspace, tried in this order; the first that says one counts. What the
+    /// request itself says (`header`, `path`, `host`, `cookie`) is refused if the caller is no member
+    /// (403 `workspace_not_granted`). What stands in for it (`only_membership`, `claim`, `default`) is
+    /// passed over then. A listener's own `workspace` comes before all of them. docs/workspaces.md tells
+    /// what suits Backstage's frontend, kubectl and others.
     pub choose_by: Vec<Choice>,
+    /// The cookie of the choice `cookie`.
+    pub cookie: CookieName,
+    /// For the choice `host`: `*.kube.example.com` takes what stands in the place of `*` as the workspace.
+    pub hosts: Vec<Located<HostPattern>>,
+    /// The workspace of the choice `default`.
+    pub default: Option<Located<Name>>,
     /// Whether a workspace that only a token names (its `workspaces` claim) exists. `false`: 403
-    /// `workspace_unknown`.
+    /// `workspace_unknown`. A name counts only if it could stand in `named`: 1 to 64 letters, digits and
+    /// `. _ -`, a letter or digit first, and no two dots in a row.
     pub undeclared: bool,
     /// The workspaces, by name.
     pub named: IndexMap<Name, Located<Workspace>>,
@@ -24,6 +34,9 @@ impl Default for Workspaces {
     fn default() -> Self {
         Self {
             choose_by: vec![Choice::Header, Choice::Path, Choice::OnlyMembership],
+            cookie: CookieName("stagedoor-workspace".to_owned()),
+            hosts: Vec::new(),
+            default: None,
             undeclared: false,
             named: IndexMap::new(),
         }
@@ -40,6 +53,52 @@ pub enum Choice {
     Path,
     /// The caller's workspace, if it is a member of exactly one.
     OnlyMembership,
+    /// The cookie `cookie`, for pages and WebSockets, which can say no header.
+    Cookie,
+    /// The host that was asked, by one of the patterns in `hosts`.
+    Host,
+    /// What the token says, by its issuer's `claims.default_workspace`.
+    Claim,
+    /// `default`.
+    Default,
+}
+
+/// A cookie's name (RFC 6265 4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct CookieName(String);
+
+impl std::ops::Deref for CookieName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for CookieName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if (1..=64).contains(&text.len()) && text.bytes().all(token) {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!(
+            "`{}` is no cookie's name; write for example `stagedoor-workspace`",
+            text.escape_debug()
+        )))
+    }
+}
+
+impl JsonSchema for CookieName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CookieName".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"})
+    }
 }
 
 /// One workspace. A caller is a member if its token names the workspace (`claims.workspaces`), or

@@ -180,7 +180,7 @@ fn a_value_of_another_kind_is_told_with_what_to_write() {
     check(
         "workspaces: {choose_by: [1]}\n",
         &[
-            "6:26: `workspaces.choose_by[0]` is one word; there is `header`, `path`, `only_membership`",
+            "6:26: `workspaces.choose_by[0]` is one word; there is `header`, `path`, `only_membership`, `cookie`, `host`, `claim`, `default`",
         ],
     );
 }
@@ -226,7 +226,10 @@ fn everything_that_is_missing_is_told_at_once() {
             "7:3: `class` is missing in `routes[0]`",
         ],
     );
-    check("identity: {issuers: {x: {}}}\n", &["6:25: `issuer` is missing in `identity.issuers.x`"]);
+    check(
+        "identity: {issuers: {x: {}}}\n",
+        &["6:25: `issuer` is missing in `identity.issuers.x`; write the exact `iss` of its tokens"],
+    );
 }
 
 #[test]
@@ -268,7 +271,7 @@ identity: {{issuers: {{x: {{issuer: 'https://x'}}, y: {{issuer: 5}}}}}}
             "9:49: no upstream `protal`; did you mean `portal`?",
             "9:82: no listener `edg`",
             "11:3: route `d` takes the same requests as `c`, at s:10:3",
-            "12:25: `x` has no `audiences`: tokens made for others would pass; list ours",
+            "12:25: `x` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`",
             "12:60: `identity.issuers.y.issuer` is the number `5`, expected a text; put it in quotes",
         ],
     );

@@ -30,12 +30,21 @@ pub fn passable(route: &Route, head: &Head<'_>) -> Result<(), Denial> {
 /// Lets a caller through that has one of the roles, groups or names the route asks for.
 ///
 /// # Errors
-/// [`Denial::AccessDenied`].
+/// [`Denial::AccessDenied`], or [`Denial::GroupsLeftOut`] if the token leaves out what would decide.
 pub fn permit(route: &Route, caller: &Caller) -> Result<(), Denial> {
     if fits(&route.options.access, caller) {
         return Ok(());
     }
-    Err(Denial::AccessDenied { route: route.name.clone() })
+    Err(refusal(&route.options.access, caller, &route.name))
+}
+
+/// Why a caller may not do what `access` is about: it is not among those, or nobody knows.
+pub(crate) fn refusal(access: &config::Access, caller: &Caller, route: &Label) -> Denial {
+    let out = caller.left_out;
+    if out.groups && !access.groups.is_empty() || out.roles && !access.roles.is_empty() {
+        return Denial::GroupsLeftOut { issuer: caller.issuer.clone() };
+    }
+    Denial::AccessDenied { route: route.clone() }
 }
 
 /// Whether a caller has one of the roles, groups or names that are asked for.

@@ -100,6 +100,9 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     line.asked(policy, exchange, facts);
     line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
     line.text("code", facts.denial.map_or("ok", Denial::code));
+    if let Some(Denial::Token(fault)) = facts.denial {
+        line.foreign("token_fault", &fault.to_string());
+    }
     line.number("status", facts.status);
     if let Some(address) = facts.upstream_address {
         line.address("upstream_address", address.ip(), Some(address.port()));
@@ -282,6 +285,8 @@ impl Line<'_> {
             self.list("roles", &caller.roles);
             self.list("groups", &caller.groups);
             self.list("workspaces", &caller.workspaces);
+            self.maybe("default_workspace", caller.default_workspace.as_deref());
+            self.list("left_out", &caller.left_out.names());
             self.maybe("caller_plugin", caller.plugin.as_deref());
         }
         let counted = |proof| matches!(proof, Proof::ClientCertificate | Proof::Listener);
@@ -304,6 +309,12 @@ impl Line<'_> {
             }
             if asked.next().is_some() {
                 self.literal("workspace_ambiguous", "true");
+            }
+            if let Some(asked) = policy.workspaces.cookies(headers) {
+                self.foreign("cookie_workspace", std::str::from_utf8(asked.first).unwrap_or("?"));
+                if asked.several {
+                    self.literal("cookie_ambiguous", "true");
+                }
             }
         }
         if let Some(query) = facts.query {

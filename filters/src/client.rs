@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 /// The address of the client: the last hop in `X-Forwarded-For` that is no trusted proxy, if our
 /// peer is one; else our peer. What an untrusted client writes there is never believed.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    let is_trusted = |ip: &IpAddr| self::is_trusted(*ip, trusted);
     let peer = peer.to_canonical();
     if trusted.is_empty() || !is_trusted(&peer) {
         return peer;
@@ -28,6 +28,12 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         }
     }
     nearest
+}
+
+/// Whether this address is that of a proxy that the operator trusts.
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
 }
 
 /// An address as text. By hand, because it is written several times for each request.

@@ -91,7 +91,8 @@ impl Key {
                 && !(route.options.public && *name == header::AUTHORIZATION)
         };
         for (name, value) in head.headers {
-            if !is_aside(name) && !headers.is_ours(name) && !unseen(name) {
+            let gone = headers.is_ours(name) && !headers.is_preserved(name);
+            if !is_aside(name) && !gone && !unseen(name) {
                 say(name.as_str().as_bytes());
                 say(value.as_bytes());
             }

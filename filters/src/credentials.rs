@@ -47,8 +47,8 @@ impl Credential {
         let taken = issuers.is_empty() || issuers.contains(&caller.issuer);
         // The same headers were just read without a fault.
         match asked.token() {
-            Ok(Some((token, proof))) if proof == caller.proof && taken => {
-                Ok(Some(Secret::new(token)))
+            Ok(Some(found)) if found.proof == caller.proof && taken => {
+                Ok(Some(Secret::new(found.text)))
             }
             _ => Err(Denial::CallerTokenMissing { credential: self.name.clone() }),
         }
@@ -142,8 +142,14 @@ mod tests {
             let mut headers = HeaderMap::new();
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.insert(name, value.parse().unwrap());
-            let asked =
-                Asked { headers: &headers, cookie_allowed: true, upgrade: true, certificate: None };
+            let asked = Asked {
+                headers: &headers,
+                listener: 0,
+                from_proxy: &[],
+                cookie_allowed: true,
+                upgrade: true,
+                certificate: None,
+            };
             let caller = Caller { proof, ..Caller::supposed(Label::lossy("ada")) };
             let token = credential.token_of(&asked, &caller);
             token.map(|token| token.map(|token| token.expose().to_owned()))

@@ -6,6 +6,8 @@ use http::StatusCode;
 
 use crate::{Label, Secret, addresses::OFTEN_MEANT, rate_limit::Over, target::TargetFault};
 
+pub use crate::identity::TokenFault;
+
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Denial {
@@ -31,10 +33,14 @@ pub enum Denial {
     AuthorizationAmbiguous,
     /// The token does not prove what it says.
     Token(TokenFault),
+    /// The token is good, and fits none of the callers that its issuer's tokens may be of.
+    CallerUnknown { issuer: Label, subject: Label },
     /// The issuer's keys could not be fetched, or are too old.
     KeysUnavailable { issuer: Label },
     /// The caller's groups could not be asked for.
     GroupsUnavailable { issuer: Label },
+    /// The issuer left groups out of the token that would have decided, as there are too many.
+    GroupsLeftOut { issuer: Label },
     /// The request must be for a workspace, and says none.
     WorkspaceMissing,
     /// The request names two workspaces.
@@ -133,38 +139,6 @@ pub enum Denial {
     Internal,
 }
 
-/// What is wrong with a token (RFC 6750, RFC 7515, RFC 7519, RFC 8725).
-#[derive(Clone, Debug, PartialEq)]
-pub enum TokenFault {
-    /// Not three base64url parts with JSON objects, or a member twice, or a claim of a wrong type.
-    Malformed { why: &'static str },
-    /// Larger than any issuer's.
-    TooLarge,
-    /// `alg` is not among the issuer's.
-    AlgorithmRefused,
-    /// A header that would let the token choose its own key or rules (`crit`, `jku`, `jwk`, `x5u`,
-    /// `x5c`, `b64`).
-    HeaderRefused { header: &'static str },
-    /// `typ` is not among the issuer's.
-    TypeWrong,
-    /// No issuer is configured for it.
-    IssuerUnknown,
-    /// No `kid` where the issuer has several keys, or one it does not have.
-    KeyUnknown { issuer: Label },
-    /// The signature is not the key's.
-    SignatureWrong,
-    /// `aud` is missing or someone else's.
-    AudienceWrong,
-    /// `azp` is someone else's.
-    PartyWrong,
-    /// `exp` has passed.
-    Expired,
-    /// `nbf` or `iat` is in the future.
-    NotYetValid,
-    /// A claim that is needed is not there.
-    ClaimMissing { claim: &'static str },
-}
-
 /// What would let a decision come out differently, if it were fetched. The machinery fetches it and
 /// asks again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,8 +196,10 @@ impl Denial {
             Self::CallerMissing => (S::UNAUTHORIZED, "caller_missing"),
             Self::AuthorizationAmbiguous => (S::BAD_REQUEST, "authorization_ambiguous"),
             Self::Token(fault) => (S::UNAUTHORIZED, fault.code()),
+            Self::CallerUnknown { .. } => (S::FORBIDDEN, "caller_unknown"),
             Self::KeysUnavailable { .. } => (S::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::GroupsUnavailable { .. } => (S::SERVICE_UNAVAILABLE, "groups_unavailable"),
+            Self::GroupsLeftOut { .. } => (S::FORBIDDEN, "groups_left_out"),
             Self::WorkspaceMissing => (S::BAD_REQUEST, "workspace_missing"),
             Self::WorkspaceAmbiguous => (S::BAD_REQUEST, "workspace_ambiguous"),
             Self::WorkspaceUnknown { .. } => (S::FORBIDDEN, "workspace_unknown"),
@@ -323,26 +299,6 @@ impl Denial {
     }
 }
 
-impl TokenFault {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Malformed { .. } => "token_malformed",
-            Self::TooLarge => "token_too_large",
-            Self::AlgorithmRefused => "token_algorithm_refused",
-            Self::HeaderRefused { .. } => "token_header_refused",
-            Self::TypeWrong => "token_type_wrong",
-            Self::IssuerUnknown => "token_issuer_unknown",
-            Self::KeyUnknown { .. } => "token_key_unknown",
-            Self::SignatureWrong => "token_signature_wrong",
-            Self::AudienceWrong => "token_audience_wrong",
-            Self::PartyWrong => "token_party_wrong",
-            Self::Expired => "token_expired",
-            Self::NotYetValid => "token_not_yet_valid",
-            Self::ClaimMissing { .. } => "token_claim_missing",
-        }
-    }
-}
-
 /// The sentence, for the operator; a client sees it only where `detail: full`.
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -362,9 +318,21 @@ impl fmt::Display for Denial {
             Self::CallerMissing => write!(f, "no token"),
             Self::AuthorizationAmbiguous => write!(f, "more than one token"),
             Self::Token(fault) => fault.fmt(f),
+            Self::CallerUnknown { issuer, subject } => {
+                write!(
+                    f,
+                    "none of the `callers` of issuer `{issuer}` fits the token of `{subject}`"
+                )
+            }
             Self::KeysUnavailable { issuer } => write!(f, "no usable keys of issuer `{issuer}`"),
             Self::GroupsUnavailable { issuer } => {
                 write!(f, "issuer `{issuer}` did not tell the caller's groups")
+            }
+            Self::GroupsLeftOut { issuer } => {
+                write!(
+                    f,
+                    "issuer `{issuer}` left the caller's groups out of the token, as there are too many; let it send fewer (docs/tokens.md)"
+                )
             }
             Self::WorkspaceMissing => write!(f, "the request is for no workspace"),
             Self::WorkspaceAmbiguous => write!(f, "the request names two workspaces"),
@@ -493,26 +461,6 @@ impl fmt::Display for Denial {
             }
             Self::PasswordWrong => write!(f, "the password is not that of the caller"),
             Self::Internal => write!(f, "something went wrong inside stagedoor"),
-        }
-    }
-}
-
-impl fmt::Display for TokenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed { why } => write!(f, "the token is malformed: {why}"),
-            Self::TooLarge => write!(f, "the token is too large"),
-            Self::AlgorithmRefused => write!(f, "the token's algorithm is not its issuer's"),
-            Self::HeaderRefused { header } => write!(f, "the token has header `{header}`"),
-            Self::TypeWrong => write!(f, "the token is of a type its issuer's are not"),
-            Self::IssuerUnknown => write!(f, "no issuer is configured for the token"),
-            Self::KeyUnknown { issuer } => write!(f, "issuer `{issuer}` has no such key"),
-            Self::SignatureWrong => write!(f, "the token's signature is wrong"),
-            Self::AudienceWrong => write!(f, "the token is for another audience"),
-            Self::PartyWrong => write!(f, "the token was issued to another party"),
-            Self::Expired => write!(f, "the token has expired"),
-            Self::NotYetValid => write!(f, "the token is not valid yet"),
-            Self::ClaimMissing { claim } => write!(f, "the token has no claim `{claim}`"),
         }
     }
 }

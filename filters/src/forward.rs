@@ -48,7 +48,11 @@ pub fn decide(
     exchange.client = Some(call.peer.to_canonical());
     exchange.called = Some(Called::new(call.target.clone()));
 
-    let shown = Shown { authorization: call.authorization, certificate: call.certificate };
+    let shown = Shown {
+        authorization: call.authorization,
+        certificate: call.certificate,
+        listener: call.listener,
+    };
     let known = match exchange.supposed.take() {
         Some(supposed) => Ok(Some(supposed)),
         None => policy.identity.authenticate_call(&shown, state, now),

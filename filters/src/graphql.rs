@@ -107,7 +107,7 @@ impl Rule {
         workspace: Option<&Workspace>,
     ) -> Result<(), Denial> {
         if !access::fits(&self.written.access, caller) {
-            return Err(Denial::AccessDenied { route: route.clone() });
+            return Err(access::refusal(&self.written.access, caller, route));
         }
         for (kind, argument) in &self.resources {
             let named = field.text(argument);

@@ -29,6 +29,8 @@ pub struct Headers {
     ours: Names,
     /// These, and those that only a trusted proxy may say.
     of_strangers: Names,
+    /// Headers in which trusted proxies show tokens, if upstreams see them as well.
+    preserved: Vec<HeaderName>,
 }
 
 /// Who connected to us.
@@ -56,13 +58,16 @@ pub(crate) fn name(written: &config::HeaderName) -> HeaderName {
 
 impl Headers {
     /// From what the operator wrote.
-    pub fn new(written: &config::Headers) -> Self {
+    pub fn new(written: &config::Headers, identity: &config::Identity) -> Self {
+        let tokens = identity.issuers.values().filter_map(|issuer| issuer.token_from.as_ref());
         let named = [&written.workspace, &written.caller, &written.plugin, &written.assertion];
         let named = named.map(|name| &***name);
         let ours: Vec<&str> = named
             .into_iter()
             .chain(written.remove.iter().map(|pattern| &***pattern))
             .chain(names::ALWAYS.iter().copied())
+            // They are for us.
+            .chain(tokens.clone().map(|from| &**from.header))
             .collect();
         let of_strangers = ours.iter().chain(names::OF_PROXIES).copied();
         Self {
@@ -73,6 +78,26 @@ impl Headers {
             assertion_issuer: written.assertion_issuer.clone(),
             of_strangers: Names::new(of_strangers),
             ours: Names::new(ours),
+            preserved: tokens.filter(|from| from.preserve).map(|from| name(&from.header)).collect(),
+        }
+    }
+
+    /// Whether an upstream may see a header of this name that a trusted proxy sent.
+    pub(crate) fn is_preserved(&self, name: &HeaderName) -> bool {
+        self.preserved.contains(name)
+    }
+
+    /// Sends on what a trusted proxy showed, for upstreams that verify it themselves.
+    pub(crate) fn preserve(&self, head: &Head<'_>, trusted: &[ipnet::IpNet], edits: &mut Edits) {
+        if self.preserved.is_empty() || !client::is_trusted(head.peer, trusted) {
+            return;
+        }
+        for name in &self.preserved {
+            let mut lines = head.headers.get_all(name).iter();
+            // Of two, one may be the client's.
+            if let (Some(line), None) = (lines.next(), lines.next()) {
+                edits.set.push((name.clone(), line.clone()));
+            }
         }
     }
 
@@ -172,7 +197,7 @@ mod tests {
     use super::*;
 
     fn ours() -> Headers {
-        Headers::new(&config::Headers::default())
+        Headers::new(&config::Headers::default(), &config::Identity::default())
     }
 
     #[test]
@@ -294,7 +319,7 @@ mod tests {
         for name in ["x-team", "x-internal-*"] {
             written.remove.push(config::Located::nowhere(name.parse().unwrap()));
         }
-        let headers = Headers::new(&written);
+        let headers = Headers::new(&written, &config::Identity::default());
         let check = |name: &str, expected: bool| {
             assert_eq!(headers.is_ours(&name.parse().unwrap()), expected, "{name}");
         };

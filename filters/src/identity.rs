@@ -2,36 +2,43 @@
 
 mod asked;
 mod backstage;
+mod bound;
 mod certificates;
 mod claims;
 mod crypto;
+mod fault;
+mod issuer;
 mod keys;
+mod opaque;
 mod p521;
 mod proxy_authorization;
 mod token;
 mod tokens;
+mod types;
 
 use std::sync::Arc;
 
+use config::{IssuerKind, Located, Name, Padding};
+use http::HeaderName;
 use ring::digest::{SHA256, digest};
 
-use crate::{
-    Denial, Label, Now,
-    denial::{Lack, TokenFault},
-};
+use crate::{Denial, Label, Now, denial::Lack};
 
 pub use asked::Asked;
-pub(crate) use asked::without_tokens;
+pub(crate) use asked::{Found, without_tokens};
 pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
+pub use fault::TokenFault;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
+pub use opaque::{Opaque, TokenDigest};
 pub use proxy_authorization::Shown;
 pub(crate) use proxy_authorization::of_listener;
 pub use tokens::Tokens;
 
 use certificates::Certificates;
+use issuer::Issuer;
+use opaque::ByOpaqueToken;
 use proxy_authorization::ByPassword;
-use token::Jws;
 use tokens::Entry;
 
 /// Who is calling, as the IdP (or our CA) vouches.
@@ -53,12 +60,27 @@ pub struct Caller {
     pub groups: Vec<Label>,
     /// The workspaces its token names.
     pub workspaces: Vec<Label>,
+    /// The workspace its token names for requests that name none.
+    pub default_workspace: Option<Label>,
+    /// What its issuer left out of its token.
+    pub left_out: LeftOut,
+    /// The client certificate that its token is bound to, by its SHA-256 in hex.
+    pub bound_to: Option<Label>,
     /// The plugin it is, if it is one.
     pub plugin: Option<Label>,
     /// When the proof ends, in seconds since 1970.
     pub expires: u64,
     /// A number of its own, for what is kept per proof.
     pub id: u64,
+}
+
+/// Which lists an issuer left out of a token, as they are too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the list of its name")]
+pub struct LeftOut {
+    pub roles: bool,
+    pub groups: bool,
+    pub workspaces: bool,
 }
 
 /// A person or a program.
@@ -79,6 +101,10 @@ pub enum Proof {
     Cookie,
     /// A token in `Sec-WebSocket-Protocol`, as Backstage's signals send it.
     WebSocketProtocol,
+    /// A token that a trusted proxy put into a header of its own.
+    ProxyHeader,
+    /// An opaque token in `Authorization`.
+    StaticToken,
     /// A client certificate.
     ClientCertificate,
     /// A password in `Proxy-Authorization`, or in signing in to an API.
@@ -95,17 +121,24 @@ pub enum Proof {
 #[derive(Debug)]
 pub struct Identity {
     issuers: Vec<Issuer>,
+    /// The headers in which trusted proxies show tokens.
+    headers: Vec<HeaderName>,
+    /// By listener: the one issuer whose tokens it takes, if it takes no others.
+    alone: Vec<Option<usize>>,
+    /// Whether it matters on which listener a token is shown.
+    by_listener: bool,
     certificates: Certificates,
+    opaque: ByOpaqueToken,
     by_password: ByPassword,
     /// Tells verified tokens of another identity config apart.
     version: u64,
 }
 
-#[derive(Debug)]
-struct Issuer {
-    name: Label,
-    written: config::Issuer,
-    source: Source,
+/// Where a request came in.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    listener: usize,
+    certificate: Option<&'a ClientCertificate>,
 }
 
 /// Why nobody in particular is calling.
@@ -122,6 +155,17 @@ pub struct Refusal {
     pub known: Option<Arc<Caller>>,
 }
 
+impl LeftOut {
+    /// Their names.
+    pub(crate) fn names(self) -> Vec<Label> {
+        [("roles", self.roles), ("groups", self.groups), ("workspaces", self.workspaces)]
+            .into_iter()
+            .filter(|(_, out)| *out)
+            .map(|(name, _)| Label::lossy(name))
+            .collect()
+    }
+}
+
 impl Caller {
     /// Somebody that nobody vouches for, to try a policy with.
     pub fn supposed(subject: Label) -> Self {
@@ -134,6 +178,9 @@ impl Caller {
             roles: Vec::new(),
             groups: Vec::new(),
             workspaces: Vec::new(),
+            default_workspace: None,
+            left_out: LeftOut::default(),
+            bound_to: None,
             plugin: None,
             expires: u64::MAX,
             id: u64::MAX,
@@ -149,6 +196,8 @@ impl Proof {
             P::Token,
             P::Cookie,
             P::WebSocketProtocol,
+            P::ProxyHeader,
+            P::StaticToken,
             P::ClientCertificate,
             P::Password,
             P::Ticket,
@@ -165,6 +214,8 @@ impl Proof {
             Self::Token => "token",
             Self::Cookie => "cookie",
             Self::WebSocketProtocol => "websocket_protocol",
+            Self::ProxyHeader => "proxy_header",
+            Self::StaticToken => "static_token",
             Self::ClientCertificate => "client_certificate",
             Self::Password => "password",
             Self::Ticket => "ticket",
@@ -177,9 +228,9 @@ impl Proof {
     /// knows the others can take, so nothing here is a boundary between them.
     pub fn strength(self) -> &'static str {
         match self {
-            Self::Token | Self::Cookie | Self::WebSocketProtocol => "token",
+            Self::Token | Self::Cookie | Self::WebSocketProtocol | Self::ProxyHeader => "token",
             Self::ClientCertificate => "certificate",
-            Self::Password | Self::Ticket => "shared_secret",
+            Self::Password | Self::Ticket | Self::StaticToken => "shared_secret",
             Self::Listener => "listener",
             Self::Supposed => "supposed",
         }
@@ -188,12 +239,7 @@ impl Proof {
 
 impl From<TokenFault> for Refusal {
     fn from(fault: TokenFault) -> Self {
-        use TokenFault as T;
-        // Each of these takes a genuine token, or costs nothing to find out.
-        let honest = matches!(
-            fault,
-            T::AudienceWrong | T::PartyWrong | T::Expired | T::NotYetValid | T::ClaimMissing { .. }
-        );
+        let honest = fault.is_honest();
         Self { denial: Denial::Token(fault), lack: None, suspect: !honest, known: None }
     }
 }
@@ -216,23 +262,41 @@ impl Refusal {
 /// A token longer than this is nobody's; Backstage's go up to 32 KiB.
 const TOKEN_BYTES_MAX: usize = 32 << 10;
 
+/// The numbers of listeners, as a policy has them.
+fn numbers(config: &config::Config, named: &[Located<Name>]) -> Vec<usize> {
+    let number = |name: &Located<Name>| config.listeners.get_index_of(&name.value);
+    named.iter().filter_map(number).collect()
+}
+
 impl Identity {
     /// From what the operator wrote.
     pub fn new(config: &config::Config) -> Self {
         let written = &config.identity;
-        let issuers = written.issuers.iter();
         let text = serde_json::to_vec(written).expect("a config is data");
         let hash = digest(&SHA256, &text);
         let version = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
+        let headers = written.issuers.values().filter_map(|issuer| issuer.token_from.as_ref());
+        let mut headers: Vec<_> = headers.map(|from| crate::headers::name(&from.header)).collect();
+        headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        headers.dedup();
+        let issuers: Vec<Issuer> = written
+            .issuers
+            .iter()
+            .map(|(name, issuer)| Issuer::new(config, name, issuer, &headers))
+            .collect();
+        let alone = |listener: usize| {
+            let takes = |issuer: &Issuer| {
+                issuer.written.kind == IssuerKind::Orbit && issuer.listeners.contains(&listener)
+            };
+            issuers.iter().position(takes)
+        };
         Self {
-            issuers: issuers
-                .map(|(name, issuer)| Issuer {
-                    name: name.into(),
-                    written: issuer.value.clone(),
-                    source: Source::new(name.into(), issuer, None),
-                })
-                .collect(),
+            alone: (0..config.listeners.len()).map(alone).collect(),
+            by_listener: issuers.iter().any(|issuer| !issuer.listeners.is_empty()),
+            issuers,
+            headers,
             certificates: Certificates::new(&written.client_certificates),
+            opaque: ByOpaqueToken::new(config),
             by_password: ByPassword::new(config.egress.callers.iter()),
             version: u64::from_be_bytes(version),
         }
@@ -241,6 +305,16 @@ impl Identity {
     /// Whether there is an issuer of this name.
     pub(crate) fn has_issuer(&self, name: &str) -> bool {
         self.issuers.iter().any(|issuer| *issuer.name == *name)
+    }
+
+    /// Whoever is called this by an opaque token, as if it had been shown.
+    pub(crate) fn of_static_token(&self, subject: &str) -> Option<Arc<Caller>> {
+        self.opaque.of_subject(subject)
+    }
+
+    /// The headers in which trusted proxies show tokens.
+    pub(crate) fn headers(&self) -> &[HeaderName] {
+        &self.headers
     }
 
     /// Says who is calling. A token that was verified is not verified again until it expires, its
@@ -255,121 +329,97 @@ impl Identity {
         tokens: &Tokens,
         now: Now,
     ) -> Result<Arc<Caller>, Refusal> {
-        let Some((token, proof)) = asked.token()? else {
+        let at = At { listener: asked.listener, certificate: asked.certificate };
+        let Some(found) = asked.token()? else {
             let caller = asked.certificate.and_then(|shown| self.certificates.caller(shown));
             return caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing));
         };
-        self.authenticate_token(token, proof, keys, tokens, now)
+        self.authenticate_token(&found, at, keys, tokens, now)
     }
 
     fn authenticate_token(
         &self,
-        token: &str,
-        proof: Proof,
+        found: &Found<'_>,
+        at: At<'_>,
         keys: &Keys,
         tokens: &Tokens,
         now: Now,
     ) -> Result<Arc<Caller>, Refusal> {
-        if token.len() > TOKEN_BYTES_MAX {
+        if found.text.len() > TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLarge.into());
         }
-        let key = tokens::key(token, proof);
-        if let Some(caller) = tokens.get(&key, self.version, now) {
+        let alone = self.alone.get(at.listener).copied().flatten();
+        if found.proof == Proof::Token
+            && alone.is_none()
+            && let Some(caller) = self.opaque.caller(found.text, &tokens.opaque, at.listener)
+        {
             return Ok(caller);
         }
-        let entry = self.verify(token, proof, keys, tokens, now)?;
-        let caller = Arc::clone(&entry.caller);
-        tokens.put(key, entry);
+        let key = tokens::key(found, if self.by_listener { at.listener } else { 0 });
+        let caller = match tokens.get(&key, self.version, now) {
+            Some(caller) => caller,
+            None => {
+                let entry = self.verify(found, at.listener, alone, keys, tokens, now)?;
+                let caller = Arc::clone(&entry.caller);
+                tokens.put(key, entry);
+                caller
+            }
+        };
+        bound::proved(caller.bound_to.as_ref(), at.certificate)?;
         Ok(caller)
     }
 
     fn verify(
         &self,
-        text: &str,
-        proof: Proof,
+        found: &Found<'_>,
+        listener: usize,
+        alone: Option<usize>,
         keys: &Keys,
         tokens: &Tokens,
         now: Now,
     ) -> Result<Entry, Refusal> {
-        let token = token::Token::read(text)?;
-        if let Some(kind) = backstage::Kind::of(&token) {
-            return self.backstage(&token, kind, proof, keys, tokens, now);
+        let padded = |issuer: &Issuer| issuer.padding(found.header) == Padding::Allowed;
+        let padding = match found.header {
+            Some(_) if self.issuers.iter().any(padded) => Padding::Allowed,
+            _ => Padding::Refused,
+        };
+        let token = token::Token::read(found.text, padding)?;
+        let unknown =
+            |seen: Option<&str>| TokenFault::IssuerUnknown { seen: seen.map(Label::lossy) };
+        if let Some(alone) = alone {
+            let issuer = &self.issuers[alone];
+            let named = token.claims.get("iss").map(|iss| iss.as_str().unwrap_or("?"));
+            // Whoever it names is somebody else.
+            if named.is_some() || found.proof != Proof::Token {
+                return Err(unknown(named).into());
+            }
+            let verified = issuer.verify(&token, found.proof, keys, tokens, now)?;
+            return Ok(Entry::of(issuer, verified, self.version));
         }
-        if proof == Proof::Cookie {
-            return Err(TokenFault::TypeWrong.into());
+        if let Some(kind) = backstage::Kind::of(&token).filter(|_| found.header.is_none()) {
+            backstage::in_place(kind, found.proof)?;
+            let issuer = self.backstage_issuer(&token, kind, listener)?;
+            let verified = issuer.backstage(&token, kind, found.proof, keys, tokens, now)?;
+            return Ok(Entry::of(issuer, verified, self.version));
+        }
+        if found.proof == Proof::Cookie {
+            let seen = Label::lossy("the cookie takes Backstage's limited user tokens alone");
+            return Err(TokenFault::TypeWrong { seen }.into());
         }
         let iss = claims::issuer(&token.claims)?;
-        let issuer = self
-            .issuers
-            .iter()
-            .find(|i| i.written.kind == config::IssuerKind::Oidc && i.written.issuer == iss)
-            .ok_or(TokenFault::IssuerUnknown)?;
-        issuer.algorithm(&token.jws)?;
-        let rules = &issuer.written;
-        let types = &rules.token_types;
-        if !types.is_empty() && !types.iter().any(|wanted| token.jws.is_type(wanted)) {
-            return Err(TokenFault::TypeWrong.into());
+        let is_it = |issuer: &&Issuer| {
+            issuer.written.kind == IssuerKind::Oidc
+                && issuer.written.issuer == iss
+                && issuer.header == found.header
+                && issuer.counts_on(listener)
+        };
+        let issuer = self.issuers.iter().find(is_it).ok_or_else(|| unknown(Some(iss)))?;
+        if padding == Padding::Allowed && !padded(issuer) {
+            // It was read as another issuer's.
+            token::Token::read(found.text, Padding::Refused)?;
         }
-        // Before the signature: old tokens are common, and so cost nothing.
-        let expires = claims::times(&token.claims, &rules.leeway, now)?;
-        let key = issuer.verified(&token.jws, &issuer.source, keys, now)?;
-        claims::audience(&token.claims, |aud| rules.audiences.iter().any(|own| own == aud))?;
-        claims::party(&token.claims, &rules.authorized_parties)?;
-        let subject = claims::subject(&token.claims, &rules.claims.subject)?;
-        let kind = claims::kind(&token.claims);
-        let list = |claim| claims::list(&token.claims, claim);
-        let caller = Caller {
-            subject,
-            kind,
-            proof,
-            issuer: issuer.name.clone(),
-            on_behalf_of: None,
-            roles: list(&rules.claims.roles)?,
-            groups: list(&rules.claims.groups)?,
-            workspaces: list(&rules.claims.workspaces)?,
-            plugin: None,
-            expires,
-            id: tokens.next_id(),
-        };
-        Ok(Entry::new(caller, vec![key], self.version, &rules.leeway))
-    }
-}
-
-impl Issuer {
-    /// Checks that this issuer signs with the token's algorithm. Never taken from the token alone.
-    fn algorithm(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
-        let allowed = self.written.algorithms.contains(&jws.algorithm);
-        if allowed { Ok(()) } else { Err(TokenFault::AlgorithmRefused) }
-    }
-
-    /// The key that signed the token.
-    fn verified(
-        &self,
-        jws: &Jws<'_>,
-        source: &Source,
-        keys: &Keys,
-        now: Now,
-    ) -> Result<Arc<keys::Key>, Refusal> {
-        let lack = || {
-            Some(Lack::Keys {
-                issuer: source.issuer.clone(),
-                plugin: source.plugin.clone(),
-                kid: jws.key_id.as_deref().map(Label::lossy),
-            })
-        };
-        let held = keys.of(source).filter(|held| held.age(now) <= *self.written.keys.age_max);
-        let Some(held) = held else {
-            let denial = Denial::KeysUnavailable { issuer: self.name.clone() };
-            return Err(Refusal { denial, lack: lack(), suspect: false, known: None });
-        };
-        let Some(key) = held.set.choose(jws.algorithm, jws.key_id.as_deref()) else {
-            let denial = Denial::Token(TokenFault::KeyUnknown { issuer: self.name.clone() });
-            return Err(Refusal { denial, lack: lack(), suspect: true, known: None });
-        };
-        if !crypto::verify(jws.algorithm, key, jws.message, jws.signature) {
-            return Err(TokenFault::SignatureWrong.into());
-        }
-        Ok(Arc::clone(key))
+        let verified = issuer.verify(&token, found.proof, keys, tokens, now)?;
+        Ok(Entry::of(issuer, verified, self.version))
     }
 }
 

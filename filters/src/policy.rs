@@ -88,7 +88,7 @@ impl Policy {
             egress: Egress::new(&written.egress),
             guard: Guard::new(&written.egress),
             rate_limits: RateLimits::new(written),
-            headers: Headers::new(&written.headers),
+            headers: Headers::new(&written.headers, &written.identity),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     client_hello::{ClientHello, Peek},
     forward::{self, Call},
     graphql::{Argument, Field, Kind, Operation},
-    identity::{Caller, CallerKind, ClientCertificate, Proof},
+    identity::{Caller, ClientCertificate, LeftOut, Proof},
     reverse,
     target::Target,
 };
@@ -398,13 +398,21 @@ impl Replay {
                 headers.append(name, value);
             }
         }
+        if let Some(asked) = &record.cookie_workspace {
+            let pair = format!("{}={}", self.policy.workspaces.cookie(), &**asked);
+            let pair = HeaderValue::from_str(&pair).unwrap_or(HeaderValue::from_static("?"));
+            headers.append(header::COOKIE, pair.clone());
+            if record.cookie_ambiguous {
+                headers.append(header::COOKIE, pair);
+            }
+        }
         if &*record.code == "idempotency_key_invalid" {
             headers.insert("idempotency-key", HeaderValue::from_static(""));
         }
         // What is shown to an upstream may be made from the caller's token: there was one, there.
         match proof {
             Some(Proof::Token) => _ = headers.insert(header::AUTHORIZATION, ANY_TOKEN),
-            Some(Proof::Cookie) => _ = headers.insert(header::COOKIE, ANY_COOKIE),
+            Some(Proof::Cookie) => _ = headers.append(header::COOKIE, ANY_COOKIE),
             Some(Proof::WebSocketProtocol) => {
                 headers.insert(header::SEC_WEBSOCKET_PROTOCOL, ANY_PROTOCOL);
             }
@@ -421,31 +429,36 @@ impl Replay {
     ) -> Result<Option<Arc<Caller>>, Why> {
         let (Some(proof), Some(subject)) = (proof, &record.caller) else { return Ok(None) };
         let identity = &self.policy.identity;
+        let left_out = |list: &str| record.left_out.iter().any(|out| **out == *list);
         let issuer = record.issuer.as_deref().unwrap_or_default();
         match proof {
-            Proof::Token | Proof::Cookie | Proof::WebSocketProtocol => {
+            Proof::Token | Proof::Cookie | Proof::WebSocketProtocol | Proof::ProxyHeader => {
                 if !identity.has_issuer(issuer) {
                     return Err(Why::IssuerGone);
                 }
             }
             Proof::ClientCertificate if record.certificate.is_none() => return Err(Why::Unknown),
             Proof::ClientCertificate | Proof::Listener => return Ok(None),
+            Proof::StaticToken => return Ok(identity.of_static_token(subject)),
             Proof::Password => return Ok(identity.of_name(subject)),
             Proof::Ticket => return Ok(identity.named(subject, u64::MAX)),
             Proof::Supposed => {}
         }
         Ok(Some(Arc::new(Caller {
-            subject: label(subject),
-            kind: CallerKind::User,
             proof,
             issuer: label(issuer),
             on_behalf_of: record.on_behalf_of.as_deref().map(label),
             roles: labels(&record.roles),
             groups: labels(&record.groups),
             workspaces: labels(&record.workspaces),
+            default_workspace: record.default_workspace.as_deref().map(label),
+            left_out: LeftOut {
+                roles: left_out("roles"),
+                groups: left_out("groups"),
+                workspaces: left_out("workspaces"),
+            },
             plugin: record.caller_plugin.as_deref().map(label),
-            expires: u64::MAX,
-            id: u64::MAX,
+            ..Caller::supposed(label(subject))
         })))
     }
 

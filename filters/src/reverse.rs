@@ -44,6 +44,10 @@ pub fn decide(
         Some(caller) => policy.headers.vouch(route, caller, workspace, &state.assertions, now),
         None => policy.headers.anonymous(route),
     };
+    if !route.external {
+        let trusted = &policy.listeners[head.listener].trusted_proxies;
+        policy.headers.preserve(head, trusted, &mut edits);
+    }
     edits.target = target(head, route, path, query);
     let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
     let workspace = workspace.map(|workspace| &workspace.name);
@@ -85,7 +89,7 @@ pub fn judge(
         let standing = policy.rate_limits.take_public(&state.limiters, route, client, now)?;
         exchange.standing = Some(standing);
     } else {
-        let asked = asked(head, Some(route));
+        let asked = asked(policy, head, Some(route));
         let known = match exchange.supposed.take() {
             Some(supposed) => Ok((supposed, None)),
             None => authenticate(policy, state, head, &asked, Some(route), now),
@@ -173,7 +177,7 @@ fn recognize(
     let route = exchange.route.as_deref();
     let known = match exchange.supposed.take() {
         Some(supposed) => Ok((supposed, None)),
-        None => authenticate(policy, state, head, &asked(head, route), route, now),
+        None => authenticate(policy, state, head, &asked(policy, head, route), route, now),
     };
     exchange.caller = match known {
         Ok((caller, _)) => Some(caller),
@@ -186,9 +190,14 @@ fn recognize(
     };
 }
 
-fn asked<'a>(head: &Head<'a>, route: Option<&Route>) -> Asked<'a> {
+fn asked<'a>(policy: &'a Policy, head: &Head<'a>, route: Option<&Route>) -> Asked<'a> {
+    let from_proxy = policy.identity.headers();
+    let trusted = &policy.listeners[head.listener].trusted_proxies;
+    let is_proxy = !from_proxy.is_empty() && client::is_trusted(head.peer, trusted);
     Asked {
         headers: head.headers,
+        listener: head.listener,
+        from_proxy: if is_proxy { from_proxy } else { &[] },
         cookie_allowed: route.is_some_and(|route| route.options.cookie),
         upgrade: head.is_upgrade(),
         certificate: head.certificate,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Value, json};
 
-use crate::{Now, Secret, assertion::Assertions, denial::TokenFault, json};
+use crate::{Label, Now, Secret, assertion::Assertions, denial::TokenFault, json};
 
 /// How long one is taken.
 pub const LIFETIME: Duration = Duration::from_secs(600);
@@ -43,7 +43,8 @@ pub fn name(
     let Ticket { name, audience, until } =
         verified(key, token).ok_or(TokenFault::SignatureWrong)?;
     if audience != credential {
-        return Err(TokenFault::AudienceWrong);
+        let seen = Some(Label::lossy(&audience));
+        return Err(TokenFault::AudienceWrong { issuer: Label::lossy("stagedoor"), seen });
     }
     if until <= now.unix_seconds() {
         return Err(TokenFault::Expired);
@@ -92,7 +93,8 @@ mod tests {
         assert_eq!(until, 1600);
         assert_eq!(name(&key, text, "spacelift", at(1599)), Ok(("backstage".to_owned(), 1600)));
         assert_eq!(name(&key, text, "spacelift", at(1600)), Err(TokenFault::Expired));
-        assert_eq!(name(&key, text, "jenkins", at(1000)), Err(TokenFault::AudienceWrong));
+        let fault = name(&key, text, "jenkins", at(1000)).unwrap_err();
+        assert_eq!(fault.code(), "token_audience_wrong");
         assert_eq!(name(&other, text, "spacelift", at(1000)), Err(TokenFault::SignatureWrong));
     }
 

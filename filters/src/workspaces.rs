@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderMap;
+
 use crate::{Denial, Head, Label, identity::Caller, normal_form::NormalPath, routes::Route};
 
 /// The workspaces, ready to be asked.
@@ -18,6 +20,10 @@ pub struct Workspaces {
     by_group: HashMap<String, Vec<Label>>,
     by_caller: HashMap<String, Vec<Label>>,
     header: http::HeaderName,
+    cookie: Box<str>,
+    /// What follows a workspace and a dot in hosts.
+    domains: Vec<Box<str>>,
+    default: Option<Label>,
     /// Workspaces fixed by a listener, by its number.
     by_listener: Vec<Option<Label>>,
 }
@@ -81,6 +87,15 @@ impl Workspaces {
             by_group,
             by_caller,
             header: crate::headers::name(&written.headers.workspace),
+            cookie: (*written.workspaces.cookie).into(),
+            domains: written
+                .workspaces
+                .hosts
+                .iter()
+                .filter_map(|host| host.wildcard())
+                .map(Into::into)
+                .collect(),
+            default: written.workspaces.default.as_ref().map(|name| Label::from(&name.value)),
             by_listener: written
                 .listeners
                 .values()
@@ -100,12 +115,28 @@ impl Workspaces {
         &self.header
     }
 
+    /// The lines of the cookie by which a request chooses, if that is a way to.
+    pub(crate) fn cookies<'a>(&self, headers: &'a HeaderMap) -> Option<Cookies<'a>> {
+        let lines = || headers.get_all(http::header::COOKIE).iter();
+        if !self.choose_by.contains(&config::Choice::Cookie) || lines().next().is_none() {
+            return None;
+        }
+        let mut values = values_of(headers, &self.cookie);
+        let first = values.next()?;
+        Some(Cookies { first, several: values.next().is_some() })
+    }
+
+    /// The name of that cookie.
+    pub(crate) fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
     /// The workspace of a request, if it has one.
     ///
     /// # Errors
     /// [`Denial::WorkspaceMissing`] if the route needs one, [`Denial::WorkspaceAmbiguous`] for two
-    /// headers, [`Denial::WorkspaceUnknown`], and [`Denial::WorkspaceNotGranted`] if the caller is
-    /// no member.
+    /// headers or cookies, [`Denial::WorkspaceUnknown`], and [`Denial::WorkspaceNotGranted`] if the
+    /// caller is no member; [`Denial::GroupsLeftOut`] if it may be, by groups that its token leaves out.
     pub fn resolve(
         &self,
         head: &Head<'_>,
@@ -118,17 +149,24 @@ impl Workspaces {
             Some(fixed) => Some(fixed.clone()),
             None => self.chosen(head, path, route, caller)?,
         };
+        let left_out = || Denial::GroupsLeftOut { issuer: caller.issuer.clone() };
         let Some(name) = chosen else {
+            let by_groups = caller.left_out.groups && !self.by_group.is_empty();
             return match route.options.workspace {
-                config::WorkspaceNeed::Required => Err(Denial::WorkspaceMissing),
                 config::WorkspaceNeed::Optional => Ok(None),
+                _ if by_groups || caller.left_out.workspaces => Err(left_out()),
+                config::WorkspaceNeed::Required => Err(Denial::WorkspaceMissing),
             };
         };
-        let declared = self.named.get(&name).cloned();
-        if declared.is_none() && !self.undeclared {
+        if !self.exists(&name) {
             return Err(Denial::WorkspaceUnknown { workspace: name });
         }
+        let declared = self.named.get(&name).cloned();
         if !is_member(caller, &name, declared.as_deref()) {
+            let by_groups = declared.is_some_and(|declared| !declared.groups.is_empty());
+            if caller.left_out.groups && by_groups || caller.left_out.workspaces {
+                return Err(left_out());
+            }
             return Err(Denial::WorkspaceNotGranted { workspace: name });
         }
         Ok(Some(Workspace { name, declared }))
@@ -142,10 +180,10 @@ impl Workspaces {
     pub fn of_call(&self, listener: usize, caller: &Caller) -> Result<Option<Workspace>, Denial> {
         let fixed = self.by_listener.get(listener).cloned().flatten();
         let Some(name) = fixed.or_else(|| self.only_membership(caller)) else { return Ok(None) };
-        let declared = self.named.get(&name).cloned();
-        if declared.is_none() && !self.undeclared {
+        if !self.exists(&name) {
             return Err(Denial::WorkspaceUnknown { workspace: name });
         }
+        let declared = self.named.get(&name).cloned();
         Ok(Some(Workspace { name, declared }))
     }
 
@@ -156,20 +194,69 @@ impl Workspaces {
         route: &Route,
         caller: &Caller,
     ) -> Result<Option<Label>, Denial> {
+        use config::Choice as C;
         for choice in &self.choose_by {
-            let chosen = match choice {
-                config::Choice::Header => self.by_header(head)?,
-                config::Choice::Path => route
+            // What the request says counts, also where it is refused then.
+            let asked = match choice {
+                C::Header => self.by_header(head)?,
+                C::Path => route
                     .workspace_segment
                     .and_then(|nth| path.segments().nth(nth))
                     .map(Label::lossy),
-                config::Choice::OnlyMembership => self.only_membership(caller),
+                C::Host => self.by_host(head),
+                C::Cookie => self.by_cookie(head)?,
+                C::OnlyMembership | C::Claim | C::Default => None,
             };
-            if chosen.is_some() {
-                return Ok(chosen);
+            if asked.is_some() {
+                return Ok(asked);
+            }
+            // What stands in for it is not meant for everybody.
+            let instead = match choice {
+                C::OnlyMembership => self.only_membership(caller),
+                C::Claim => caller.default_workspace.clone(),
+                C::Default => self.default.clone(),
+                C::Header | C::Path | C::Host | C::Cookie => None,
+            };
+            let is_granted = |name: &Label| {
+                self.exists(name)
+                    && is_member(caller, name, self.named.get(name).map(|declared| &**declared))
+            };
+            if let Some(name) = instead.filter(is_granted) {
+                return Ok(Some(name));
             }
         }
         Ok(None)
+    }
+
+    /// Whether there is such a workspace. One that only a token names must be called as one that the
+    /// config could declare: its name goes into headers, keys and paths.
+    fn exists(&self, name: &Label) -> bool {
+        let is_plain = || config::Name::is_one(name) && !name.contains("..");
+        self.named.contains_key(name) || self.undeclared && is_plain()
+    }
+
+    fn by_cookie(&self, head: &Head<'_>) -> Result<Option<Label>, Denial> {
+        let mut values = values_of(head.headers, &self.cookie);
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Denial::WorkspaceAmbiguous);
+        }
+        // A cookie without a value is how a page takes it back.
+        let text = std::str::from_utf8(value).unwrap_or("?");
+        Ok((!text.is_empty()).then(|| Label::lossy(text)))
+    }
+
+    fn by_host(&self, head: &Head<'_>) -> Option<Label> {
+        if self.domains.is_empty() {
+            return None;
+        }
+        let host = crate::routes::host(head).ok()?;
+        let host = std::str::from_utf8(&host).ok()?;
+        let mut names = self.domains.iter().filter_map(|domain| {
+            let name = host.strip_suffix(&**domain)?.strip_suffix('.')?;
+            (!name.is_empty() && !name.contains('.')).then_some(name)
+        });
+        names.next().map(Label::lossy)
     }
 
     fn by_header(&self, head: &Head<'_>) -> Result<Option<Label>, Denial> {
@@ -188,7 +275,7 @@ impl Workspaces {
     /// The caller's workspace, if it is a member of exactly one.
     fn only_membership(&self, caller: &Caller) -> Option<Label> {
         let claimed = caller.workspaces.iter();
-        let claimed = claimed.filter(|name| self.undeclared || self.named.contains_key(*name));
+        let claimed = claimed.filter(|name| self.exists(name));
         let grouped = caller.groups.iter().filter_map(|g| self.by_group.get(&**g)).flatten();
         let listed = self.by_caller.get(&*caller.subject).into_iter().flatten();
         let user = caller.on_behalf_of.as_ref().and_then(|user| self.by_caller.get(&**user));
@@ -196,6 +283,25 @@ impl Workspaces {
         let first = all.next()?;
         all.all(|other| other == first).then(|| first.clone())
     }
+}
+
+/// What a request says by its cookie.
+pub(crate) struct Cookies<'a> {
+    pub(crate) first: &'a [u8],
+    pub(crate) several: bool,
+}
+
+/// The values of a cookie. Read byte by byte: what else is in the line must not hide one.
+fn values_of<'a, 'n>(
+    headers: &'a HeaderMap,
+    name: &'n str,
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    let lines = headers.get_all(http::header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    pairs.filter_map(move |pair| {
+        let at = pair.iter().position(|b| *b == b'=')?;
+        (pair[..at].trim_ascii() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii())
+    })
 }
 
 fn is_member(caller: &Caller, name: &Label, declared: Option<&Declared>) -> bool {

@@ -190,6 +190,7 @@ fn state(stage: &Stage) -> Value {
                 "kid": key.id,
                 "kind": key.kind,
                 "age_seconds": now.elapsed.saturating_sub(key.fetched.elapsed).as_secs(),
+                "repeated": key.repeated,
             })
         })
         .collect();

@@ -60,6 +60,21 @@ impl Place {
         Self { host: name.to_owned(), port: url.port, tls: url.tls, inside }
     }
 
+    /// Whether both are one host and port, asked in one way.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.port == other.port && self.host == other.host
+    }
+
+    /// Whether nobody can read what is said there.
+    pub(crate) fn is_private(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether nobody is on the way there.
+    pub(crate) fn is_this_machine(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
     /// Where somebody else said, who was asked at `asked`. It is no further inside than that.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     audit::Audit,
-    clock,
+    clock, control,
     dial::Dial,
     fetch::{self, Allowance, Place},
     metrics::Metrics,
@@ -55,6 +55,8 @@ struct Progress {
     ended: Option<Duration>,
     /// Why it failed, so that an outage is told once.
     failing: Option<String>,
+    /// Names that several keys had, so that each is told once.
+    repeated: Vec<Label>,
     allowance: Allowance,
 }
 
@@ -74,7 +76,7 @@ const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
 /// A key id that was not there is not looked for again before this.
 const ABSENT: Duration = Duration::from_secs(30);
 /// Keys this old may have come while somebody was deciding without them.
-const JUST_NOW: Duration = Duration::from_secs(1);
+const JUST_NOW: Duration = KeySet::ASKED_JUST_NOW;
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
@@ -120,8 +122,11 @@ impl Fetcher {
                 if fetched {
                     // If it is there now, nobody will ask for it again.
                     self.absent.insert(wanted, ());
+                    return true;
                 }
-                fetched
+                // Whoever has keys and could not get others decides again: it is no fault of the token.
+                let failed = self.state.keys.failed(&wanted.0, clock::now());
+                failed.is_some_and(|ago| ago < JUST_NOW)
             }
             Lack::Groups { issuer, subject, token } => {
                 let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
@@ -189,7 +194,10 @@ impl Fetcher {
         let result = self.key_set(guard, issuer, source).await;
         let now = clock::now();
         self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
-        flight.progress.lock().note(source, now.elapsed, result.as_ref().err());
+        flight.progress.lock().note(source, now.elapsed, &result);
+        if result.is_err() {
+            self.state.keys.fail(source, now);
+        }
         let rotation = self.state.keys.replace(source, result?, now);
         if let Some(audit) = self.audit.as_ref().filter(|_| !rotation.is_none()) {
             audit.happened(&Event::Keys {
@@ -236,7 +244,8 @@ impl Fetcher {
             _ => self.discovered(guard, issuer).await?,
         };
         let client = self.client(guard, issuer, &place)?;
-        let text = get(&client, &url, None).await?;
+        let token = self.token(issuer, &place)?;
+        let text = get(&client, &url, token.as_ref()).await?;
         let set = KeySet::from_jwks(&text)?;
         // A Backstage plugin has none until it has signed something.
         if set.is_empty() && source.plugin.is_none() {
@@ -253,10 +262,11 @@ impl Fetcher {
     ) -> Result<(String, Place), String> {
         let issuer = &*written.issuer;
         let asked: config::Url = issuer.parse()?;
-        let asked = Place::declared(&asked);
-        let client = &self.client(guard, written, &asked)?;
+        let place = Place::declared(&asked);
+        let client = &self.client(guard, written, &place)?;
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let text = get(client, &url, None).await?;
+        let token = self.token(written, &place)?;
+        let text = get(client, &url, token.as_ref()).await?;
         let document: serde_json::Value = serde_json::from_slice(&text)
             .map_err(|_| format!("`{url}` does not answer in JSON"))?;
         if document["issuer"] != issuer {
@@ -264,7 +274,30 @@ impl Fetcher {
         }
         let found = document["jwks_uri"].as_str();
         let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
-        Ok((found.to_owned(), Place::found(found, &asked)?))
+        let place = Place::found(found, &place)?;
+        // As where the operator writes it: whoever is on the way there could sign tokens of everybody.
+        let in_the_clear = !place.is_private() && (asked.tls || !place.is_this_machine());
+        if in_the_clear && !written.keys.insecure_http {
+            return Err(format!(
+                "`{url}` names keys that come in the clear, at `{}`; if that network is yours alone, write `keys: {{insecure_http: true}}`",
+                found.escape_debug()
+            ));
+        }
+        Ok((found.to_owned(), place))
+    }
+
+    /// What is shown where keys are fetched: to the place that the operator wrote, and to no other that
+    /// somebody else names.
+    fn token(&self, written: &Issuer, place: &Place) -> Result<Option<Secret>, String> {
+        let Some(file) = &written.keys.token_file else { return Ok(None) };
+        let declared = match &written.keys.url {
+            Some(url) => Place::declared(url),
+            None => Place::declared(&written.issuer.parse()?),
+        };
+        if !place.is_same(&declared) {
+            return Ok(None);
+        }
+        control::token(file).map(Some).map_err(|error| error.to_string())
     }
 
     /// Backstage's user info: what the token itself leaves out.
@@ -317,9 +350,18 @@ impl Fetcher {
 
 impl Progress {
     /// Notes how a flight ended, and tells when that is news.
-    fn note(&mut self, source: &Source, now: Duration, failure: Option<&String>) {
+    fn note(&mut self, source: &Source, now: Duration, result: &Result<KeySet, String>) {
         self.ended = Some(now);
         let plugin = source.plugin.as_deref().unwrap_or_default();
+        let failure = result.as_ref().err();
+        let repeated = result.as_ref().map_or(&[][..], KeySet::repeated);
+        if result.is_ok() && self.repeated != repeated {
+            if let [first, ..] = repeated {
+                let count = repeated.len();
+                tracing::warn!(issuer = %source.issuer, plugin, kid = %first, count, "the JWKS has several keys of one name: each is tried, up to 4; tell the issuer");
+            }
+            self.repeated = repeated.to_vec();
+        }
         match failure {
             Some(cause) if self.failing.as_ref() != Some(cause) => {
                 tracing::warn!(issuer = %source.issuer, plugin, cause, "keys could not be fetched, keeping the last");

@@ -25,6 +25,7 @@ pub mod lasting;
 mod limits;
 pub mod live;
 pub mod metrics;
+pub mod opaque;
 pub mod parent;
 pub mod reload;
 mod request;

@@ -47,6 +47,8 @@ pub struct Live {
     pub parents: Arc<Parents>,
     /// The passwords of callers on forward listeners.
     pub passwords: Vec<(Label, Secret)>,
+    /// The opaque tokens of callers.
+    pub opaque: crate::opaque::Digests,
     /// What the operator wrote, with what the control source says, as far as it is in force.
     pub loaded: config::Loaded,
     /// What stands in the files alone.

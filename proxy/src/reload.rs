@@ -15,6 +15,7 @@ use crate::{
     jwks,
     live::{Live, ReloadResult, Stage},
     metrics::{Counts, Metrics},
+    opaque,
     parent::Parents,
     restart,
     seen::Seen,
@@ -127,7 +128,13 @@ pub fn make(
     };
     let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
     let counts = Counts::new(&policy, &loaded.config);
-    let passwords = passwords(&loaded.config)?;
+    let (passwords, opaque) = match (passwords(&loaded.config), opaque::all(&loaded.config)) {
+        (Ok(passwords), Ok(opaque)) => (passwords, opaque),
+        (passwords, opaque) => {
+            let errors = [passwords.err(), opaque.err()];
+            return Err(errors.into_iter().flatten().flatten().collect());
+        }
+    };
     let needs_restart = Vec::new();
     Ok(Live {
         policy,
@@ -136,6 +143,7 @@ pub fn make(
         counts,
         parents,
         passwords,
+        opaque,
         loaded,
         files,
         needs_restart,
@@ -328,8 +336,10 @@ impl Stage {
         self.shipping.use_parents(parents);
     }
 
-    /// Believes these passwords and no others.
+    /// Believes these passwords and opaque tokens, and no others.
     pub fn use_passwords(&self, live: &Live) {
+        let opaque = live.opaque.iter().map(|(name, digests)| (name, &**digests));
+        self.state.tokens.opaque.replace(opaque);
         let passwords = live.passwords.iter();
         let all = passwords.map(|(name, secret)| (name.clone(), secret.expose().as_bytes()));
         self.state.passwords.replace(all);

@@ -95,6 +95,8 @@ fn named(config: &config::Config) -> Vec<PathBuf> {
         let named = [&keys.file, &keys.secret_file, &keys.ca];
         files.extend(named.into_iter().flatten().map(|file| file.value.clone()));
     }
+    let tokens = config.identity.tokens.values();
+    files.extend(tokens.filter_map(|token| Some(token.file()?.value.clone())));
     files.extend(config.egress.callers.values().map(|caller| caller.password_file.value.clone()));
     if let Some(parent) = &config.egress.parent {
         let named = [&parent.password_file, &parent.ca];

@@ -6,7 +6,8 @@ use crate::{Config, Issuer, IssuerKind, Located, Name};
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let issuers: Vec<_> = config.identity.issuers.iter().collect();
     for (index, (name, issuer)) in issuers.iter().enumerate() {
-        if let Some((other, _)) = issuers[..index].iter().find(|(_, i)| i.issuer == issuer.issuer) {
+        let same = |other: &Issuer| !issuer.issuer.is_empty() && other.issuer == issuer.issuer;
+        if let Some((other, _)) = issuers[..index].iter().find(|(_, other)| same(other)) {
             found.problem(&issuer.place, format!("`{name}` and `{other}` have the same `issuer`"));
         }
         one(name, issuer, found);
@@ -55,6 +56,7 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
             format!("`{name}` has no algorithm; write for example `algorithms: [RS256]`"),
         );
     }
+    audience(name, issuer, found);
     let hmac = issuer.algorithms.iter().filter(|algorithm| algorithm.is_hmac()).count();
     match (keys.secret_file.is_some(), hmac) {
         (true, hmac) if hmac < issuer.algorithms.len() || hmac == 0 => found.problem(
@@ -69,13 +71,20 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
         ),
         _ => {}
     }
+    if issuer.issuer.is_empty() && issuer.kind != IssuerKind::Orbit {
+        found.problem(
+            place,
+            format!("`issuer` is missing in `identity.issuers.{name}`; write the exact `iss` of its tokens"),
+        );
+        return;
+    }
     match issuer.kind {
         IssuerKind::Oidc => {
             if issuer.audiences.is_empty() {
                 found.problem(
                     place,
                     format!(
-                        "`{name}` has no `audiences`: tokens made for others would pass; list ours"
+                        "`{name}` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`"
                     ),
                 );
             }
@@ -100,5 +109,70 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
             found.problem(place, format!("`{name}` needs `keys: {{backstage_url: http://...}}`"));
         }
         IssuerKind::Backstage => {}
+        IssuerKind::Orbit => {
+            if !issuer.issuer.is_empty() || !issuer.audiences.is_empty() {
+                found.problem(
+                    place,
+                    format!(
+                        "tokens of `kind: orbit` have no `iss` and no `aud`; remove `issuer` and `audiences` from `{name}`, or write `kind: oidc` if its tokens have them"
+                    ),
+                );
+            }
+            if keys.secret_file.is_none() {
+                found.problem(
+                    place,
+                    format!(
+                        "`{name}` has no secret; write `algorithms: [HS256]` and `keys: {{secret_file: /run/secrets/orbit}}`"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// What else than `aud` may say whom a token is for, and what else it must say.
+fn audience(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
+    const OF_ALL: &[&str] = &["iss", "sub", "exp", "nbf", "iat", "jti"];
+    const OF_THE_KEY: &[&str] = &["alg", "typ", "kid", "cty"];
+    let place = &issuer.place;
+    let elsewhere = issuer.audience_claim.is_some() || issuer.audience_header.is_some();
+    if elsewhere && issuer.kind != IssuerKind::Oidc {
+        found.problem(
+            place,
+            format!("`audience_claim` and `audience_header` go with `kind: oidc`; remove them from `{name}`"),
+        );
+    }
+    if issuer.audience_claim.is_some() && issuer.audience_header.is_some() {
+        found.problem(
+            place,
+            format!("`{name}` has `audience_claim` and `audience_header`; keep one"),
+        );
+    }
+    let claim = issuer.audience_claim.as_ref().and_then(|claim| claim.0.first());
+    let claim = claim.filter(|claim| OF_ALL.contains(&claim.as_str()));
+    let header = issuer.audience_header.as_ref();
+    let header = header.filter(|name| name.is_empty() || OF_THE_KEY.contains(&name.as_str()));
+    if let Some(wrong) = claim.or(header) {
+        found.problem(
+            place,
+            format!("`{wrong}` of a token of `{name}` says nothing of whom it is for"),
+        );
+    }
+    let empty = issuer.required_claims.iter().find(|(_, texts)| texts.is_empty());
+    if let Some((claim, _)) = empty {
+        found.problem(
+            place,
+            format!(
+                "`required_claims.{claim}` of `{name}` allows nothing; write for example `[access]`"
+            ),
+        );
+    }
+    if issuer.kind == IssuerKind::Backstage
+        && (!issuer.callers.is_empty() || !issuer.required_claims.is_empty())
+    {
+        found.problem(
+            place,
+            format!("`callers` and `required_claims` go with other tokens than Backstage's; remove them from `{name}`"),
+        );
     }
 }

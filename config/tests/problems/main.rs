@@ -164,7 +164,9 @@ fn what_one_field_cannot_know_about_another_is_checked() {
     );
     check(
         "identity: {issuers: {x: {issuer: 'https://x'}}}\n",
-        &["s.yaml:6:25: `x` has no `audiences`: tokens made for others would pass; list ours"],
+        &[
+            "s.yaml:6:25: `x` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`",
+        ],
     );
 }
 

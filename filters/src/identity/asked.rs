@@ -1,6 +1,6 @@
 //! Where a request may carry a token.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::{ClientCertificate, Proof, Refusal};
 use crate::{Denial, denial::TokenFault};
@@ -10,6 +10,11 @@ use crate::{Denial, denial::TokenFault};
 pub struct Asked<'a> {
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The listener it came to, as [`crate::Policy`] numbers them.
+    pub listener: usize,
+    /// The headers in which whoever connected to us may show a token that it made; none if it is no
+    /// trusted proxy.
+    pub from_proxy: &'a [HeaderName],
     /// Whether the route takes Backstage's cookie.
     pub cookie_allowed: bool,
     /// Whether the client asks for an upgrade.
@@ -18,37 +23,87 @@ pub struct Asked<'a> {
     pub certificate: Option<&'a ClientCertificate>,
 }
 
+/// A token, and where it stood.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) proof: Proof,
+    /// In which of the headers that trusted proxies show tokens in.
+    pub(crate) header: Option<usize>,
+}
+
 impl<'a> Asked<'a> {
     /// The token in `Authorization`, if it has one.
     pub(crate) fn bearer(&self) -> Result<Option<&'a str>, Refusal> {
-        in_authorization(self.headers)
+        match in_authorization(self.headers)? {
+            Authorization::Bearer(token) => Ok(Some(token)),
+            Authorization::None => Ok(None),
+            // Another scheme is none of ours, and what it says is not looked at.
+            Authorization::Other => Err(Refusal::plain(Denial::CallerMissing)),
+        }
     }
 
-    /// The token and where it stood. The first place that has one counts.
-    pub(crate) fn token(&self) -> Result<Option<(&'a str, Proof)>, Refusal> {
-        let bearer = in_authorization(self.headers)?;
+    /// Whether a trusted proxy shows a token.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.from_proxy.iter().any(|name| self.headers.contains_key(name))
+    }
+
+    /// The token and where it stood. The first place that has one counts: `Authorization`, the protocols of
+    /// a WebSocket, Backstage's cookie, the header of a trusted proxy.
+    pub(crate) fn token(&self) -> Result<Option<Found<'a>>, Refusal> {
+        let found = |text, proof| Ok(Some(Found { text, proof, header: None }));
+        let bearer = match in_authorization(self.headers)? {
+            Authorization::Bearer(token) => Some(token),
+            Authorization::Other if !self.is_vouched_for() => {
+                return Err(Refusal::plain(Denial::CallerMissing));
+            }
+            Authorization::None | Authorization::Other => None,
+        };
         let spoken = if self.upgrade { in_protocols(self.headers)? } else { None };
         match (bearer, spoken) {
             // Backstage's signals take the one, other upstreams the other.
             (Some(bearer), Some(spoken)) if bearer != spoken => return Err(ambiguous()),
-            (Some(bearer), _) => return Ok(Some((bearer, Proof::Token))),
-            (None, Some(spoken)) => return Ok(Some((spoken, Proof::WebSocketProtocol))),
+            (Some(bearer), _) => return found(bearer, Proof::Token),
+            (None, Some(spoken)) => return found(spoken, Proof::WebSocketProtocol),
             (None, None) => {}
         }
-        if !self.cookie_allowed {
-            return Ok(None);
+        if self.cookie_allowed
+            && let Some(token) = in_cookies(self.headers)?
+        {
+            return found(token, Proof::Cookie);
         }
-        Ok(in_cookies(self.headers)?.map(|token| (token, Proof::Cookie)))
+        self.of_proxy()
     }
+
+    /// The token that a trusted proxy shows. Two are none: one of them may be the client's.
+    fn of_proxy(&self) -> Result<Option<Found<'a>>, Refusal> {
+        let lines = self.from_proxy.iter().enumerate().flat_map(|(header, name)| {
+            self.headers.get_all(name).iter().map(move |line| (header, line))
+        });
+        let Some((header, line)) = only(lines)? else { return Ok(None) };
+        let malformed = TokenFault::Malformed { why: "the proxy's header is not one token" };
+        let text = line.to_str().map_err(|_| malformed.clone())?;
+        if text.is_empty() || memchr::memchr3(b' ', b',', b'\t', text.as_bytes()).is_some() {
+            return Err(malformed.into());
+        }
+        Ok(Some(Found { text, proof: Proof::ProxyHeader, header: Some(header) }))
+    }
+}
+
+/// What `Authorization` holds.
+enum Authorization<'a> {
+    None,
+    Bearer(&'a str),
+    Other,
 }
 
 fn ambiguous() -> Refusal {
     Refusal::plain(Denial::AuthorizationAmbiguous)
 }
 
-fn in_authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+fn in_authorization(headers: &HeaderMap) -> Result<Authorization<'_>, Refusal> {
     let mut lines = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
+    let Some(line) = lines.next() else { return Ok(Authorization::None) };
     if lines.next().is_some() {
         return Err(ambiguous());
     }
@@ -57,14 +112,13 @@ fn in_authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let end = text.iter().position(|b| *b == b' ').unwrap_or(text.len());
     let (scheme, rest) = text.split_at(end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        // Another scheme is none of ours, and what it says is not looked at.
-        return Err(Refusal::plain(Denial::CallerMissing));
+        return Ok(Authorization::Other);
     }
     let token = rest.get(1..).unwrap_or_default();
     if token.is_empty() || memchr::memchr3(b' ', b',', b'\t', token).is_some() {
         return Err(malformed.into());
     }
-    Ok(Some(std::str::from_utf8(token).map_err(|_| malformed)?))
+    Ok(Authorization::Bearer(std::str::from_utf8(token).map_err(|_| malformed)?))
 }
 
 /// The value that looks like a JWT; others beside it are protocols.

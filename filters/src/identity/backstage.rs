@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use config::IssuerKind;
+use config::{IssuerKind, Padding};
 
 use super::{
-    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Tokens, claims,
+    Caller, CallerKind, Identity, Issuer, Keys, Proof, Refusal, Tokens,
+    claims::{self, OneText},
     keys::Key,
     token::{Jws, Token},
-    tokens::Entry,
 };
 use crate::{
     Denial, Label, Now, Secret,
@@ -34,7 +34,42 @@ impl Kind {
     }
 }
 
+/// Checks that a token stands where Backstage would take it: a limited user token in its cookie only, and
+/// nothing else there.
+pub(super) fn in_place(kind: Kind, proof: Proof) -> Result<(), Refusal> {
+    let fits = (kind == Kind::LimitedUser) == (proof == Proof::Cookie);
+    if fits { Ok(()) } else { Err(wrong_place()) }
+}
+
 impl Identity {
+    /// Only user tokens say who issued them; the others are those of the one Backstage there is.
+    pub(super) fn backstage_issuer(
+        &self,
+        token: &Token<'_>,
+        kind: Kind,
+        listener: usize,
+    ) -> Result<&Issuer, Refusal> {
+        let all = self.issuers.iter().filter(|i| i.written.kind == IssuerKind::Backstage);
+        let mut all = all.filter(|issuer| issuer.counts_on(listener));
+        let (found, seen) = match kind {
+            Kind::User => {
+                let iss = claims::issuer(&token.claims)?;
+                (all.find(|issuer| issuer.written.issuer == iss), Some(Label::lossy(iss)))
+            }
+            Kind::Plugin | Kind::LimitedUser => (all.next().filter(|_| all.next().is_none()), None),
+        };
+        found.ok_or_else(|| TokenFault::IssuerUnknown { seen }.into())
+    }
+}
+
+/// A limited user token elsewhere than in its cookie, or another there.
+fn wrong_place() -> Refusal {
+    let seen = Label::lossy("a limited user token of Backstage counts in its cookie alone");
+    TokenFault::TypeWrong { seen }.into()
+}
+
+impl Issuer {
+    /// Whoever one of Backstage's tokens is of, with the keys that signed it.
     pub(super) fn backstage(
         &self,
         token: &Token<'_>,
@@ -43,35 +78,14 @@ impl Identity {
         keys: &Keys,
         tokens: &Tokens,
         now: Now,
-    ) -> Result<Entry, Refusal> {
-        // Backstage takes a limited user token from its cookie only, and nothing else there.
-        if (kind == Kind::LimitedUser) != (proof == Proof::Cookie) {
-            return Err(TokenFault::TypeWrong.into());
+    ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
+        self.algorithm(&token.jws)?;
+        match kind {
+            Kind::Plugin => self.plugin(token, proof, keys, tokens, now),
+            Kind::User | Kind::LimitedUser => self.user(token, kind, proof, keys, tokens, now),
         }
-        let issuer = self.backstage_issuer(token, kind)?;
-        issuer.algorithm(&token.jws)?;
-        let (caller, signed_by) = match kind {
-            Kind::Plugin => issuer.plugin(token, proof, keys, tokens, now)?,
-            Kind::User | Kind::LimitedUser => issuer.user(token, kind, proof, keys, tokens, now)?,
-        };
-        Ok(Entry::new(caller, signed_by, self.version, &issuer.written.leeway))
     }
 
-    /// Only user tokens say who issued them; the others are those of the one Backstage there is.
-    fn backstage_issuer(&self, token: &Token<'_>, kind: Kind) -> Result<&Issuer, Refusal> {
-        let mut all = self.issuers.iter().filter(|i| i.written.kind == IssuerKind::Backstage);
-        let found = match kind {
-            Kind::User => {
-                let iss = claims::issuer(&token.claims)?;
-                all.find(|issuer| issuer.written.issuer == iss)
-            }
-            Kind::Plugin | Kind::LimitedUser => all.next().filter(|_| all.next().is_none()),
-        };
-        found.ok_or_else(|| TokenFault::IssuerUnknown.into())
-    }
-}
-
-impl Issuer {
     fn user(
         &self,
         token: &Token<'_>,
@@ -84,26 +98,20 @@ impl Issuer {
         let expires = claims::times(&token.claims, &self.written.leeway, now)?;
         let key = self.verified(&token.jws, &self.source, keys, now)?;
         if kind == Kind::User {
-            claims::audience(&token.claims, |aud| aud == "backstage")?;
+            claims::audience(token.claims.get("aud"), &self.name, |aud| aud == "backstage")?;
         }
         let subject = claims::subject(&token.claims, &self.written.claims.subject)?;
         let mut caller = Caller {
-            subject,
-            kind: CallerKind::User,
             proof,
             issuer: self.name.clone(),
-            on_behalf_of: None,
-            roles: Vec::new(),
-            groups: Vec::new(),
-            workspaces: Vec::new(),
-            plugin: None,
             expires,
             id: tokens.next_id(),
+            ..Caller::supposed(subject)
         };
         caller.groups = match token.claims.get("ent") {
             Some(_) => {
                 let at = config::Claim(vec!["ent".to_owned()]);
-                claims::list(&token.claims, &at)?
+                claims::list(&token.claims, &at, OneText::Name)?
             }
             None => match self.groups(&caller.subject, &token.jws, tokens, now) {
                 Ok(groups) => groups,
@@ -130,13 +138,14 @@ impl Issuer {
         let source = self.source.of_plugin(id.clone());
         let mut expires = claims::times(&token.claims, &self.written.leeway, now)?;
         let mut signed_by = vec![self.verified(&token.jws, &source, keys, now)?];
-        claims::audience(&token.claims, |aud| self.written.audiences.iter().any(|own| own == aud))?;
+        let is_ours = |aud: &str| self.written.audiences.iter().any(|own| own == aud);
+        claims::audience(token.claims.get("aud"), &self.name, is_ours)?;
         let (on_behalf_of, groups) = match token.claims.get("obo") {
             None => (None, Ok(Vec::new())),
             Some(obo) => {
                 let text = obo.as_str();
                 let text = text.ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
-                let obo = Token::read(text)?;
+                let obo = Token::read(text, Padding::Refused)?;
                 let (user, key, until) = self.obo(&obo, keys, now)?;
                 signed_by.push(key);
                 expires = expires.min(until);
@@ -145,18 +154,15 @@ impl Issuer {
             }
         };
         let mut caller = Caller {
-            subject: Label::lossy(&format!("plugin:{id}")),
             kind: CallerKind::Service,
             proof,
             issuer: self.name.clone(),
             on_behalf_of,
-            roles: Vec::new(),
-            groups: Vec::new(),
-            workspaces: Vec::new(),
-            plugin: Some(id),
             expires,
             id: tokens.next_id(),
+            ..Caller::supposed(Label::lossy(&format!("plugin:{id}")))
         };
+        caller.plugin = Some(id);
         match groups {
             Ok(groups) => caller.groups = groups,
             Err(refusal) => return Err(refusal.about(caller)),
@@ -172,7 +178,8 @@ impl Issuer {
         now: Now,
     ) -> Result<(Label, Arc<Key>, u64), Refusal> {
         if Kind::of(token) != Some(Kind::LimitedUser) {
-            return Err(TokenFault::TypeWrong.into());
+            let seen = Label::lossy("`obo` is no limited user token");
+            return Err(TokenFault::TypeWrong { seen }.into());
         }
         self.algorithm(&token.jws)?;
         let until = claims::times(&token.claims, &self.written.leeway, now)?;

@@ -60,17 +60,15 @@ fn caller(written: &CertificateCaller) -> Caller {
     let hash = digest(&SHA256, &text);
     let number = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
     Caller {
-        subject: Label::lossy(&written.caller),
         kind: CallerKind::Service,
         proof: Proof::ClientCertificate,
         issuer: Label::lossy("client-certificate"),
-        on_behalf_of: None,
         roles: labels(&written.roles),
         groups: labels(&written.groups),
         workspaces: written.workspaces.iter().map(Label::from).collect(),
         plugin: written.plugin.as_ref().map(Label::from),
-        expires: u64::MAX,
         // The upper half: those of tokens count up from 0.
         id: u64::from_be_bytes(number) | 1 << 63,
+        ..Caller::supposed(Label::lossy(&written.caller))
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use config::Claim;
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::CallerKind;
+use super::{CallerKind, LeftOut};
 use crate::{Label, Now, denial::TokenFault};
 
 type Claims = Map<String, Value>;
@@ -52,35 +53,69 @@ fn time(claims: &Claims, name: &str) -> Result<Option<f64>, TokenFault> {
     }
 }
 
-/// Checks that `aud` is there and names one that is `ours`.
-pub(super) fn audience(claims: &Claims, ours: impl Fn(&str) -> bool) -> Result<(), TokenFault> {
-    let wrong_type = TokenFault::Malformed { why: "`aud` is neither a text nor a list of texts" };
-    let fits = match claims.get("aud") {
-        None => false,
-        Some(Value::String(aud)) => ours(aud),
+/// Checks that a claim (`aud`, unless the issuer has another) is there and names one that is `ours`.
+pub(super) fn audience(
+    named: Option<&Value>,
+    issuer: &Label,
+    ours: impl Fn(&str) -> bool,
+) -> Result<(), TokenFault> {
+    let wrong_type =
+        TokenFault::Malformed { why: "the audience is neither a text nor a list of texts" };
+    let (fits, seen) = match named {
+        None => (false, None),
+        Some(Value::String(aud)) => (ours(aud), Some(aud.as_str())),
         Some(Value::Array(all)) => {
             if !all.iter().all(Value::is_string) {
                 return Err(wrong_type);
             }
-            all.iter().filter_map(Value::as_str).any(ours)
+            let mut all = all.iter().filter_map(Value::as_str);
+            let first = all.clone().next();
+            (all.any(ours), first)
         }
         Some(_) => return Err(wrong_type),
     };
-    if fits { Ok(()) } else { Err(TokenFault::AudienceWrong) }
+    if fits {
+        return Ok(());
+    }
+    Err(TokenFault::AudienceWrong { issuer: issuer.clone(), seen: seen.map(Label::lossy) })
 }
 
 /// Checks `azp`, or `client_id` where there is none, if the operator named parties.
-pub(super) fn party(claims: &Claims, parties: &[String]) -> Result<(), TokenFault> {
+pub(super) fn party(claims: &Claims, issuer: &Label, parties: &[String]) -> Result<(), TokenFault> {
     if parties.is_empty() {
         return Ok(());
     }
-    let party = claims.get("azp").or_else(|| claims.get("client_id"));
-    let fits = party.and_then(Value::as_str).is_some_and(|p| parties.iter().any(|own| own == p));
-    if fits { Ok(()) } else { Err(TokenFault::PartyWrong) }
+    let party = claims.get("azp").or_else(|| claims.get("client_id")).and_then(Value::as_str);
+    if party.is_some_and(|party| parties.iter().any(|own| own == party)) {
+        return Ok(());
+    }
+    Err(TokenFault::PartyWrong { issuer: issuer.clone(), seen: party.map(Label::lossy) })
+}
+
+/// Checks the claims that the operator asks for: a text, or a list that has it.
+pub(super) fn required(
+    claims: &Claims,
+    issuer: &Label,
+    wanted: &IndexMap<String, Vec<String>>,
+) -> Result<(), TokenFault> {
+    for (name, texts) in wanted {
+        let is_one = |value: &Value| value.as_str().is_some_and(|v| texts.iter().any(|t| t == v));
+        let fits = match claims.get(name) {
+            Some(Value::Array(items)) => items.iter().any(is_one),
+            Some(value) => is_one(value),
+            None => false,
+        };
+        if !fits {
+            let (issuer, claim) = (issuer.clone(), Label::lossy(name));
+            return Err(TokenFault::ClaimWrong { issuer, claim });
+        }
+    }
+    Ok(())
 }
 
 /// Who is calling. A name that cannot be shown safely is refused, not changed into another.
 pub(super) fn subject(claims: &Claims, at: &Claim) -> Result<Label, TokenFault> {
+    // The name of the usual claim stands for whichever it is.
     let text = find(claims, at).ok_or(TokenFault::ClaimMissing { claim: "sub" })?;
     let text = text.as_str().and_then(Label::new);
     text.ok_or(TokenFault::Malformed { why: "the subject is not a plain name" })
@@ -98,20 +133,28 @@ pub(super) fn kind(claims: &Claims) -> CallerKind {
     if is_client || service_account || auth0 { CallerKind::Service } else { CallerKind::User }
 }
 
-/// A list of names: an array of texts, or one text split at spaces. Missing is empty. A text that
-/// is no plain name is left out: no rule can name it, and its bearer keeps the other names.
-pub(super) fn list(claims: &Claims, at: &Claim) -> Result<Vec<Label>, TokenFault> {
-    let value = find(claims, at);
-    // Entra sends a pointer instead of a list that has grown too long (OpenID Connect Core 5.6.2).
-    let elsewhere = claims.get("_claim_names").zip(at.0.first());
-    if value.is_none() && elsewhere.is_some_and(|(names, first)| names.get(first).is_some()) {
-        let why = "it points to a list elsewhere (`_claim_names`) as it has too many groups; let \
-                   the issuer send fewer";
-        return Err(TokenFault::Malformed { why });
-    }
-    let items: Vec<Option<&str>> = match value {
+/// How a list may be written as one text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OneText {
+    /// It is one name, with all its spaces.
+    Name,
+    /// It is names with spaces between them, as `scope` is (RFC 6749 3.3).
+    Words,
+}
+
+/// A list of names: an array of texts, or one text. Missing is empty. A text that is no plain name is
+/// left out: no rule can name it, and its bearer keeps the other names.
+pub(super) fn list(
+    claims: &Claims,
+    at: &Claim,
+    one_text: OneText,
+) -> Result<Vec<Label>, TokenFault> {
+    let items: Vec<Option<&str>> = match find(claims, at) {
         None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::String(text)) => text.split_ascii_whitespace().map(Some).collect(),
+        Some(Value::String(text)) if one_text == OneText::Words => {
+            text.split_ascii_whitespace().map(Some).collect()
+        }
+        Some(Value::String(text)) => vec![Some(text)],
         Some(Value::Array(items)) => items.iter().map(Value::as_str).collect(),
         Some(_) => return Err(TokenFault::Malformed { why: "a list is not a list" }),
     };
@@ -123,7 +166,32 @@ pub(super) fn list(claims: &Claims, at: &Claim) -> Result<Vec<Label>, TokenFault
     Ok(texts.into_iter().filter_map(Label::new).collect())
 }
 
-fn find<'a>(claims: &'a Claims, at: &Claim) -> Option<&'a Value> {
+/// A text, if it is there and a plain name.
+pub(super) fn text(claims: &Claims, at: &Claim) -> Option<Label> {
+    find(claims, at)?.as_str().and_then(Label::new)
+}
+
+/// Which lists the issuer left out because they are too long: it sends a pointer in their place (OpenID
+/// Connect Core 5.6.2), or, as Entra does where a token travels in a URL, only says that there are some.
+pub(super) fn left_out(claims: &Claims, rules: &config::Claims) -> LeftOut {
+    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
+    let unsaid = match claims.get("hasgroups") {
+        Some(Value::Bool(has)) => *has,
+        Some(Value::String(has)) => has.eq_ignore_ascii_case("true"),
+        _ => false,
+    };
+    let is_out = |at: &Claim| {
+        let Some(first) = at.0.first().filter(|_| find(claims, at).is_none()) else { return false };
+        elsewhere.is_some_and(|names| names.contains_key(first)) || unsaid && first == "groups"
+    };
+    LeftOut {
+        roles: is_out(&rules.roles),
+        groups: is_out(&rules.groups),
+        workspaces: is_out(&rules.workspaces),
+    }
+}
+
+pub(super) fn find<'a>(claims: &'a Claims, at: &Claim) -> Option<&'a Value> {
     let [first, rest @ ..] = at.0.as_slice() else { return None };
     rest.iter().try_fold(claims.get(first)?, |value, step| value.get(step))
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use config::Algorithm;
 use jsonwebtoken::DecodingKey;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use crate::{Label, Now};
 
@@ -39,11 +40,17 @@ pub struct Source {
 pub(super) struct Held {
     pub(super) set: KeySet,
     fetched: Now,
+    /// When they could not be fetched again, in milliseconds since the start, and 1; 0 if never.
+    failed: AtomicU64,
 }
 
 /// One issuer's keys.
 #[derive(Clone, Debug)]
-pub struct KeySet(Vec<Arc<Key>>);
+pub struct KeySet {
+    keys: Vec<Arc<Key>>,
+    /// Names that several keys have which a token could mean.
+    repeated: Vec<Label>,
+}
 
 /// How the keys of a source changed. A key without an id is told as `?`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,11 +100,15 @@ pub struct KeyFacts {
     pub kind: &'static str,
     /// When it was fetched last.
     pub fetched: Now,
+    /// Whether another has its name, so that each is tried.
+    pub repeated: bool,
 }
 
 const KEYS_MAX: usize = 100;
 const BYTES_MAX: usize = 512 << 10;
 const SECRET_MIN: usize = 32;
+/// As many keys of one name are tried. Of more, none is believed.
+const OF_ONE_NAME_MAX: usize = 4;
 /// More sources than this are not kept: plugins are named by strangers' tokens.
 const SOURCES_MAX: usize = 1000;
 
@@ -133,23 +144,24 @@ impl Keys {
             let mut all = HashMap::clone(all);
             let mut set = set.clone();
             if let Some(last) = all.get(source) {
-                for key in &mut set.0 {
-                    if let Some(same) = last.set.0.iter().find(|old| old.is_same(key)) {
+                for key in &mut set.keys {
+                    if let Some(same) = last.set.keys.iter().find(|old| old.is_same(key)) {
                         *key = Arc::clone(same);
                     }
                 }
             }
             if all.len() < SOURCES_MAX || all.contains_key(source) {
-                all.insert(source.clone(), Arc::new(Held { set, fetched: now }));
+                let failed = AtomicU64::new(0);
+                all.insert(source.clone(), Arc::new(Held { set, fetched: now, failed }));
             }
             all
         });
-        let before = before.get(source).map_or(&[][..], |held| &held.set.0[..]);
+        let before = before.get(source).map_or(&[][..], |held| &held.set.keys[..]);
         let others = |these: &[Arc<Key>], those: &[Arc<Key>]| -> Vec<Arc<Key>> {
             let is_new = |key: &&Arc<Key>| !those.iter().any(|other| other.is_same(key));
             these.iter().filter(is_new).cloned().collect()
         };
-        let (added, removed) = (others(&set.0, before), others(before, &set.0));
+        let (added, removed) = (others(&set.keys, before), others(before, &set.keys));
         removed.iter().for_each(|key| key.withdraw());
         let ids = |keys: Vec<Arc<Key>>| {
             keys.iter().map(|key| Label::lossy(key.id.as_deref().unwrap_or("?"))).collect()
@@ -164,7 +176,7 @@ impl Keys {
             all.retain(|source, held| {
                 let keep = configured(source);
                 if !keep {
-                    held.set.0.iter().for_each(|key| key.withdraw());
+                    held.set.keys.iter().for_each(|key| key.withdraw());
                 }
                 keep
             });
@@ -178,15 +190,29 @@ impl Keys {
         Some(now.elapsed.saturating_sub(all.get(source)?.fetched.elapsed))
     }
 
+    /// Notes that those of a source could not be fetched again.
+    pub fn fail(&self, source: &Source, now: Now) {
+        let millis = u64::try_from(now.elapsed.as_millis()).unwrap_or(u64::MAX - 1);
+        if let Some(held) = self.0.load().get(source) {
+            held.failed.store(millis + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// How long ago those of a source could not be fetched again, if that is how it is.
+    pub fn failed(&self, source: &Source, now: Now) -> Option<Duration> {
+        self.0.load().get(source)?.failed(now)
+    }
+
     /// All keys, for an operator.
     pub fn describe(&self) -> Vec<KeyFacts> {
         let all = self.0.load();
         let facts = all.iter().flat_map(|(source, held)| {
-            held.set.0.iter().map(|key| KeyFacts {
+            held.set.keys.iter().map(|key| KeyFacts {
                 source: source.clone(),
                 id: key.id.clone(),
                 kind: key.kind.name(),
                 fetched: held.fetched,
+                repeated: held.set.is_repeated(key),
             })
         });
         let mut facts: Vec<_> = facts.collect();
@@ -208,14 +234,23 @@ impl Held {
     pub(super) fn age(&self, now: Now) -> Duration {
         now.elapsed.saturating_sub(self.fetched.elapsed)
     }
+
+    /// How long ago they could not be fetched again; `None` if that went well the last time.
+    pub(super) fn failed(&self, now: Now) -> Option<Duration> {
+        let failed = self.failed.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(now.elapsed.saturating_sub(Duration::from_millis(failed)))
+    }
 }
 
 impl KeySet {
+    /// Whoever could not fetch keys so long ago does not try again for the same request.
+    pub const ASKED_JUST_NOW: Duration = Duration::from_secs(1);
+
     /// The usable keys of a JWKS (RFC 7517). Keys for encryption, of unknown kinds and too weak
-    /// ones are left out.
+    /// ones are left out, and so are those whose name too many share.
     ///
     /// # Errors
-    /// Why the text is no JWKS, or that it has two keys of one name.
+    /// Why the text is no JWKS.
     pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
         if text.len() > BYTES_MAX {
             return Err(format!("the JWKS is larger than {BYTES_MAX} bytes"));
@@ -229,14 +264,37 @@ impl KeySet {
             if keys.iter().any(|other| other.is_same(&key)) {
                 continue;
             }
-            if let Some(id) = &key.id
-                && keys.iter().any(|other| other.is_mistakable_for(&key))
-            {
-                return Err(format!("the JWKS has two keys `{}`", Label::lossy(id)));
-            }
             keys.push(Arc::new(key));
         }
-        Ok(Self(keys))
+        // A name is that of one key (RFC 7517 4.5), but issuers rotate badly. That is no reason to
+        // refuse what the others signed, nor what these did: all are the issuer's.
+        let mut repeated: Vec<Label> = Vec::new();
+        let mut too_many: Vec<Arc<Key>> = Vec::new();
+        for key in &keys {
+            let Some(id) = &key.id else { continue };
+            let alike = keys.iter().filter(|other| other.is_mistakable_for(key)).count();
+            let name = Label::lossy(id);
+            if alike > 1 && !repeated.contains(&name) {
+                repeated.push(name);
+            }
+            if alike > OF_ONE_NAME_MAX {
+                too_many.push(Arc::clone(key));
+            }
+        }
+        keys.retain(|key| !too_many.iter().any(|other| Arc::ptr_eq(key, other)));
+        Ok(Self { keys, repeated })
+    }
+
+    /// Names that several keys have which a token could mean. Each is tried, if they are not too many.
+    pub fn repeated(&self) -> &[Label] {
+        &self.repeated
+    }
+
+    fn is_repeated(&self, key: &Key) -> bool {
+        key.id.as_deref().is_some_and(|id| {
+            let name = Label::lossy(id);
+            self.repeated.contains(&name)
+        })
     }
 
     /// A shared secret, for HMAC.
@@ -250,40 +308,46 @@ impl KeySet {
                 secret.len()
             ));
         }
-        Ok(Self(vec![Arc::new(Key {
+        let key = Arc::new(Key {
             id: None,
             algorithm: None,
             kind: Kind::Secret,
             decoding: DecodingKey::from_secret(secret),
             material: secret.to_vec(),
             withdrawn: AtomicBool::new(false),
-        })]))
+        });
+        Ok(Self { keys: vec![key], repeated: Vec::new() })
     }
 
-    /// The one key for a token. Without a key id the choice must be none; trying keys one by one
-    /// would be guessing.
-    pub(super) fn choose(&self, algorithm: Algorithm, id: Option<&str>) -> Option<&Arc<Key>> {
-        let mut fitting = self.0.iter().filter(|key| key.fits(algorithm));
+    /// The key for a token: one, unless its issuer gave several the same name. Without a key id the choice
+    /// must be none; trying keys one by one would be guessing.
+    pub(super) fn choose(
+        &self,
+        algorithm: Algorithm,
+        id: Option<&str>,
+    ) -> SmallVec<[&Arc<Key>; OF_ONE_NAME_MAX]> {
+        let fitting = self.keys.iter().filter(|key| key.fits(algorithm));
         match id {
             // A secret has no name, whatever a token may call it.
-            Some(id) => {
-                fitting.find(|key| key.kind == Kind::Secret || key.id.as_deref() == Some(id))
-            }
+            Some(id) => fitting
+                .filter(|key| key.kind == Kind::Secret || key.id.as_deref() == Some(id))
+                .take(OF_ONE_NAME_MAX)
+                .collect(),
             None => {
-                let key = fitting.next()?;
-                fitting.next().is_none().then_some(key)
+                let all: SmallVec<_> = fitting.take(2).collect();
+                if all.len() == 1 { all } else { SmallVec::new() }
             }
         }
     }
 
     /// How many keys it has.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::{EgressCaller, Located, Name};
 
-use super::{Caller, CallerKind, ClientCertificate, Identity, Proof, Refusal};
+use super::{At, Caller, CallerKind, ClientCertificate, Found, Identity, Proof, Refusal};
 use crate::{Denial, Label, Now, State, denial::TokenFault, passwords::Passwords};
 
 /// What of a call says who is calling. Not for printing: it holds passwords and tokens.
@@ -15,6 +15,8 @@ pub struct Shown<'a> {
     pub authorization: &'a [&'a [u8]],
     /// The verified client certificate, if any.
     pub certificate: Option<&'a ClientCertificate>,
+    /// The listener it came to, as [`crate::Policy`] numbers them.
+    pub listener: usize,
 }
 
 /// The callers we know by password, by their user name.
@@ -85,8 +87,9 @@ impl Identity {
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
         if scheme.eq_ignore_ascii_case("bearer") {
-            let token =
-                self.authenticate_token(rest, Proof::Token, &state.keys, &state.tokens, now);
+            let found = Found { text: rest, proof: Proof::Token, header: None };
+            let at = At { listener: shown.listener, certificate: shown.certificate };
+            let token = self.authenticate_token(&found, at, &state.keys, &state.tokens, now);
             return token.map(Some);
         }
         if !scheme.eq_ignore_ascii_case("basic") {

@@ -1,7 +1,12 @@
 //! A JWT taken apart, strictly (RFC 7515, RFC 8725), before anything in it is believed.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
-use config::Algorithm;
+use base64::{
+    Engine,
+    alphabet::URL_SAFE,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL,
+};
+use config::{Algorithm, Padding};
 use serde_json::{Map, Value};
 
 use super::keys;
@@ -17,27 +22,34 @@ pub(super) struct Token<'a> {
 pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
-    kind: Option<String>,
+    pub(super) kind: Option<String>,
+    header: Map<String, Value>,
     payload: Vec<u8>,
     /// What is signed.
     pub(super) message: &'a [u8],
-    /// The signature, in base64url.
+    /// The signature, in base64url without padding.
     pub(super) signature: &'a str,
 }
 
 /// Headers by which a token would choose its own key or rules.
 const REFUSED: &[&str] = &["crit", "jku", "jwk", "x5u", "x5c", "b64"];
 
+/// As some proxies write it.
+const PADDED: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 impl<'a> Token<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, TokenFault> {
-        let jws = Jws::read(text)?;
+    pub(super) fn read(text: &'a str, padding: Padding) -> Result<Self, TokenFault> {
+        let jws = Jws::read(text, padding)?;
         let claims = json::object(&jws.payload).map_err(|why| TokenFault::Malformed { why })?;
         Ok(Self { jws, claims })
     }
 }
 
 impl<'a> Jws<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, TokenFault> {
+    pub(super) fn read(text: &'a str, padding: Padding) -> Result<Self, TokenFault> {
         let malformed = |why| TokenFault::Malformed { why };
         let parts = text.rsplit_once('.').and_then(|(message, signature)| {
             let (header, payload) = message.split_once('.')?;
@@ -45,8 +57,12 @@ impl<'a> Jws<'a> {
         });
         let (message, header, payload, signature) =
             parts.ok_or(malformed("it does not have three parts"))?;
+        let engine = match padding {
+            Padding::Refused => &BASE64URL,
+            Padding::Allowed => &PADDED,
+        };
         let decoded =
-            |part: &str| BASE64URL.decode(part).map_err(|_| malformed("a part is not base64url"));
+            |part: &str| engine.decode(part).map_err(|_| malformed("a part is not base64url"));
         // The text is what is remembered as verified: there must be one spelling only.
         decoded(signature)?;
         let header = json::object(&decoded(header)?).map_err(malformed)?;
@@ -65,7 +81,8 @@ impl<'a> Jws<'a> {
             kind: text_of("typ")?,
             payload: decoded(payload)?,
             message: message.as_bytes(),
-            signature,
+            signature: signature.trim_end_matches('='),
+            header,
         })
     }
 
@@ -73,6 +90,11 @@ impl<'a> Jws<'a> {
     pub(super) fn text(&self) -> String {
         let message = std::str::from_utf8(self.message).expect("it was a text");
         format!("{message}.{}", self.signature)
+    }
+
+    /// What a header says.
+    pub(super) fn header_value(&self, name: &str) -> Option<&Value> {
+        self.header.get(name)
     }
 
     /// Whether `typ` is this (RFC 7515 4.1.9: `application/` may be left out).

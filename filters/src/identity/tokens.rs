@@ -11,7 +11,7 @@ use std::{
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
 
-use super::{Caller, Proof, Source, keys::Key};
+use super::{Caller, Found, Opaque, Source, keys::Key};
 use crate::{Label, Now};
 
 /// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens
@@ -19,6 +19,8 @@ use crate::{Label, Now};
 pub struct Tokens {
     verified: Cache<TokenKey, Arc<Entry>>,
     groups: Cache<(Source, Label), Groups>,
+    /// Those that are no JWTs.
+    pub opaque: Opaque,
     next: AtomicU64,
 }
 
@@ -38,11 +40,18 @@ pub(super) struct Entry {
     until: u64,
 }
 
-/// How a token is known again. One that is good in a cookie is not good as a bearer.
-pub(super) fn key(token: &str, proof: Proof) -> TokenKey {
-    let hash = digest(&SHA256, token.as_bytes());
+/// How a token is known again. One that is good in a cookie is not good as a bearer, nor one of a proxy's
+/// header elsewhere, nor that of one listener on another.
+pub(super) fn key(found: &Found<'_>, listener: usize) -> TokenKey {
+    let hash = digest(&SHA256, found.text.as_bytes());
     let mut key: TokenKey = hash.as_ref().try_into().expect("a SHA-256 has 32 bytes");
-    key[0] ^= proof as u8;
+    key[0] ^= found.proof as u8;
+    let places = [listener, found.header.map_or(0, |header| header + 1)];
+    for (at, place) in places.into_iter().enumerate() {
+        let bytes = place.to_be_bytes();
+        let place = &mut key[8 * (at + 1)..8 * (at + 2)];
+        place.iter_mut().zip(bytes).for_each(|(byte, other)| *byte ^= other);
+    }
     key
 }
 
@@ -69,6 +78,7 @@ impl Default for Tokens {
                 .max_capacity(TOKENS_MAX)
                 .time_to_live(Duration::from_secs(3600))
                 .build(),
+            opaque: Opaque::default(),
             next: AtomicU64::new(0),
         }
     }

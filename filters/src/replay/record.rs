@@ -48,6 +48,9 @@ pub struct Record<'a> {
     pub asked_workspace: Option<Text<'a>>,
     pub workspace_ambiguous: bool,
     #[serde(borrow)]
+    pub cookie_workspace: Option<Text<'a>>,
+    pub cookie_ambiguous: bool,
+    #[serde(borrow)]
     pub query: Option<Members<'a, Vec<Text<'a>>>>,
     pub query_malformed: bool,
     #[serde(borrow)]
@@ -101,6 +104,10 @@ pub struct Record<'a> {
     pub groups: Vec<Text<'a>>,
     #[serde(borrow)]
     pub workspaces: Vec<Text<'a>>,
+    #[serde(borrow)]
+    pub default_workspace: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub left_out: Vec<Text<'a>>,
     #[serde(borrow)]
     pub caller_plugin: Option<Text<'a>>,
     #[serde(borrow)]

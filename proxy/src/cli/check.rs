@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     audit::{chain::Signing, ship::Secrets},
-    control, credentials, jwks, parent, reload, serve, store, tls, upstreams,
+    control, credentials, jwks, opaque, parent, reload, serve, store, tls, upstreams,
 };
 
 /// Tell everything that is wrong with a config. Exit code 1 if something is.
@@ -95,6 +95,12 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
             keys.secret_file.iter().filter_map(|f| Some((&f.place, jwks::secret(f).err()?))),
         );
         found.extend(keys.ca.iter().filter_map(|f| Some((&f.place, certs::roots(f).err()?))));
+        let token = keys.token_file.iter();
+        found.extend(token.filter_map(|f| Some((&f.place, control::token(f).err()?))));
+    }
+    for token in config.identity.tokens.values() {
+        let file = token.file().into_iter();
+        found.extend(file.filter_map(|f| Some((&f.place, opaque::of(token).err()?))));
     }
     for credential in config.credentials.values() {
         let file = credential.secret_file().into_iter();

@@ -54,7 +54,8 @@ pub(super) struct Explain {
     /// Path and query. Without it a whole head is read from standard input.
     #[arg(short, long)]
     path: Option<String>,
-    /// A header, as `name: value`. May stand several times.
+    /// A header, as `name: value`. May stand several times. That of a proxy that shows tokens counts
+    /// if `--client` is one of the listener's `trusted_proxies`.
     #[arg(short = 'H', long)]
     header: Vec<String>,
     /// The body, for routes that look into it; JSON, unless a header says otherwise.
@@ -130,6 +131,9 @@ impl Explain {
         if let Some(target) = &self.call {
             return self.call_explained(&loaded, &policy, &state, listener, target);
         }
+        // A token that is shown is looked up as the running proxy would.
+        let opaque = crate::opaque::all(&loaded.config).map_err(|errors| errors.join("\n"))?;
+        state.tokens.opaque.replace(opaque.iter().map(|(name, digests)| (name, &**digests)));
         let request = self.request()?;
         let tls = loaded.config.listeners[listener].tls.is_some();
         let head = request.head(listener, self.client, tls);

@@ -44,7 +44,7 @@ const config = (meant) => (ports, own) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
-    idp: {issuer: "http://idp.test:${port}", audiences: [stagedoor], algorithms: [ES256]}
+    idp: {issuer: "http://idp.test:${port}", audiences: [stagedoor], algorithms: [ES256], keys: {insecure_http: true}}
 workspaces: {named: {payments: {}}}
 credentials: {api: {kind: oauth2_client_credentials, token_url: "http://idp.test:${port}/token", client_id: a, client_secret_file: ${own}/secret}}
 upstreams:

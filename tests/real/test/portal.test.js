@@ -3,6 +3,7 @@
 // cookies, tokens on behalf of someone, and what a plugin sees of what was verified.
 
 const assert = require('node:assert/strict');
+const fs = require('node:fs');
 const { after, before, test } = require('node:test');
 const WebSocket = require('ws');
 const { backstage, callback, threeRoutes } = require('../rig/backstage');
@@ -14,11 +15,16 @@ const { stagedoor } = require('../rig/stagedoor');
 const { read } = require('../rig/token');
 const { upstream } = require('../rig/upstream');
 
+// As an operator makes one for a job: `openssl rand -hex 24`.
+const STATIC = 'c0ffee8f3ca9d1e7b24c5f9a0d1b2c3d4e5f60718293a4b5';
 let db; let idp; let portal; let door; let up;
-const config = (port, outer) => (ports) => `
+const config = (port, outer) => (ports, own) => {
+  fs.writeFileSync(`${own}/ci-token`, STATIC);
+  return `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 identity:
+  tokens: {ci: {token_file: ${own}/ci-token, caller: "external:ci", workspaces: [payments]}}
   issuers:
     portal:
       kind: backstage
@@ -34,13 +40,16 @@ presets:
 routes:
 - {name: stage, methods: [GET], path: /api/stage/**, upstream: portal, plugin: stage, class: read}
 - {name: proxied, methods: [GET, POST], path: /api/proxy/**, upstream: portal, plugin: proxied, class: read}`;
+};
 before(async () => {
   const [base, port] = await Promise.all([postgres(), freePort()]);
   db = base;
   up = await upstream();
   door = await stagedoor(config(port));
   idp = await oidc({ callbacks: [callback(door.url)] });
-  portal = await backstage({ port, baseUrl: door.url, postgres: db, oidc: idp, endpoints: threeRoutes(up.url) });
+  portal = await backstage({ port, baseUrl: door.url, postgres: db, oidc: idp, endpoints: threeRoutes(up.url),
+    env: { APP_CONFIG_backend_auth_externalAccess: JSON.stringify([{ type: 'static', options: { token: STATIC, subject: 'ci' } }]) },
+  });
   // Groups are saved at sign-in, and before the catalog was read there are none.
   await until('the catalog', async () => {
     const { backstageIdentity: { token } } = await (await fetch(`${portal.url}/api/auth/guest/refresh`)).json();
@@ -139,4 +148,18 @@ test('the proxy plugin hands on what its kind of route says, and none of our hea
   const { headers } = up.last();
   assert.deepEqual([headers.authorization, headers['idempotency-key'], headers['x-orbit-user-id']], [undefined, 'k', undefined]);
   assert.ok(headers['x-request-id'], 'the id of the exchange arrives: it is allowed by name');
+});
+
+test('a static token of `externalAccess` passes as who it is, to Backstage too, and is told of on record', async () => {
+  const answer = await get('/api/catalog/entities?filter=kind=component', STATIC);
+  const text = await answer.text();
+  assert.equal(answer.status, 200, text);
+  assert.equal(JSON.parse(text)[0].metadata.name, 'pay');
+  const whoami = await (await get('/api/stage/whoami', STATIC)).json();
+  assert.deepEqual([whoami.type, whoami.subject], ['service', 'ci'], 'as Backstage itself calls it');
+  await door.settled();
+  const record = await door.record((r) => r.route === 'backstage.catalog' && r.caller === 'external:ci');
+  assert.deepEqual([record.decision, record.proof, record.workspace], ['allow', 'static_token', 'payments']);
+  assert.equal((await (await get('/api/catalog/entities', STATIC.replace('c0ffee', 'c0ffed'))).json()).error.code, 'token_malformed');
+  assert.ok(!JSON.stringify(door.written()).includes(STATIC.slice(0, 12)));
 });

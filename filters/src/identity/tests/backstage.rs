@@ -99,10 +99,19 @@ fn a_user_token_is_held_to_its_issuer_audience_and_algorithm() {
     let stage = Stage::new();
     know_alice(&stage);
     let token = |others| sign(&stage.user, "user", &with(user_claims(), others));
-    stage.refuses(&token(json!({"iss": "http://127.0.0.1:7007/api/auth"})), &T::IssuerUnknown);
+    stage.refuses(
+        &token(json!({"iss": "http://127.0.0.1:7007/api/auth"})),
+        &T::IssuerUnknown { seen: None },
+    );
     stage.refuses(&token(json!({"iss": null})), &T::ClaimMissing { claim: "iss" });
-    stage.refuses(&token(json!({"aud": "catalog"})), &T::AudienceWrong);
-    stage.refuses(&token(json!({"aud": null})), &T::AudienceWrong);
+    stage.refuses(
+        &token(json!({"aud": "catalog"})),
+        &T::AudienceWrong { issuer: label("x"), seen: None },
+    );
+    stage.refuses(
+        &token(json!({"aud": null})),
+        &T::AudienceWrong { issuer: label("x"), seen: None },
+    );
     stage.refuses(&token(json!({"exp": NOW - 60})), &T::Expired);
     let header = json!({"typ": "vnd.backstage.user", "alg": "HS256", "kid": "user"});
     stage.refuses(&stage.hs256.sign_as(&header, &user_claims()), &T::AlgorithmRefused);
@@ -118,20 +127,20 @@ fn a_type_of_backstage_does_not_make_a_token_of_another_issuer_its_own() {
         "iss": "https://dxcp.eu.auth0.example/", "aud": "https://dxcp-api", "sub": "user:default/alice",
         "exp": NOW + 60,
     });
-    stage.refuses(&stage.rs256.sign_as(&header, &claims), &T::IssuerUnknown);
+    stage.refuses(&stage.rs256.sign_as(&header, &claims), &T::IssuerUnknown { seen: None });
 }
 
 #[test]
 fn backstages_issuer_vouches_only_by_tokens_of_backstages_types() {
     let stage = Stage::new();
-    stage.refuses(&stage.user.sign(&user_claims()), &T::IssuerUnknown);
+    stage.refuses(&stage.user.sign(&user_claims()), &T::IssuerUnknown { seen: None });
 }
 
 #[test]
 fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
     let stage = Stage::new();
     let token = limited(&stage);
-    stage.refuses(&token, &T::TypeWrong);
+    stage.refuses(&token, &T::TypeWrong { seen: label("x") });
     let by_cookie = |token: &str| {
         let headers = headers(&[(COOKIE, &format!("backstage-auth={token}"))]);
         stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) })
@@ -142,13 +151,13 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
     assert_eq!((&*caller.subject, caller.proof), ("user:default/alice", Proof::Cookie));
     assert_eq!(caller.groups, labels(&["group:default/payments"]));
     // Having been good as a cookie does not make it good as a bearer.
-    stage.refuses(&token, &T::TypeWrong);
+    stage.refuses(&token, &T::TypeWrong { seen: label("x") });
     for other in [
         sign(&stage.user, "user", &user_claims()),
         sign(&stage.plugin, "plugin", &plugin_claims()),
         stage.hs256.sign(&super::stage::orbit()),
     ] {
-        assert_eq!(by_cookie(&other).unwrap_err().denial, Denial::Token(T::TypeWrong));
+        assert_eq!(by_cookie(&other).unwrap_err().denial.code(), "token_type_wrong");
     }
     let thief = Signer::new("ES256", "user");
     let forged = sign(&thief, "limited-user", &json!({"sub": "user:default/root", "exp": NOW + 9}));
@@ -211,8 +220,14 @@ fn a_plugin_token_is_verified_by_its_plugins_own_keys() {
 fn a_plugin_token_is_for_a_plugin_that_may_be_called_here() {
     let stage = Stage::new();
     let token = |others| sign(&stage.plugin, "plugin", &with(plugin_claims(), others));
-    stage.refuses(&token(json!({"aud": "kubernetes"})), &T::AudienceWrong);
-    stage.refuses(&token(json!({"aud": null})), &T::AudienceWrong);
+    stage.refuses(
+        &token(json!({"aud": "kubernetes"})),
+        &T::AudienceWrong { issuer: label("x"), seen: None },
+    );
+    stage.refuses(
+        &token(json!({"aud": null})),
+        &T::AudienceWrong { issuer: label("x"), seen: None },
+    );
     stage.refuses(&token(json!({"exp": NOW - 60})), &T::Expired);
 }
 
@@ -253,7 +268,7 @@ fn a_plugin_cannot_make_up_the_user_it_acts_for() {
     let expired = with(alice, json!({"exp": NOW - 60}));
     stage.refuses(&token(sign(&stage.user, "limited-user", &expired).into()), &T::Expired);
     let whole = sign(&stage.user, "user", &user_claims());
-    stage.refuses(&token(whole.into()), &T::TypeWrong);
+    stage.refuses(&token(whole.into()), &T::TypeWrong { seen: label("x") });
     for obo in [json!("user:default/alice"), json!(1), json!({})] {
         stage.finds_malformed(&token(obo));
     }

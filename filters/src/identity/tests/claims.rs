@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{NOW, Stage, labels, orbit, with};
+use super::stage::{NOW, Stage, label, labels, orbit, with};
 use crate::{denial::TokenFault as T, identity::CallerKind};
 
 /// As Keycloak 26 makes them without an audience mapper.
@@ -50,7 +50,7 @@ fn a_keycloak_token_of_another_client_is_refused() {
         json!({"azp": ["backstage"]}),
         json!({"azp": "grafana", "client_id": "backstage"}),
     ] {
-        stage.refuses(&token(others), &T::PartyWrong);
+        stage.refuses(&token(others), &T::PartyWrong { issuer: label("x"), seen: None });
     }
     stage.bearer(&token(json!({"azp": null, "client_id": "backstage"}))).unwrap();
 }
@@ -106,7 +106,8 @@ fn a_list_may_be_an_array_or_one_text() {
             .clone()
     };
     assert_eq!(groups(json!(["a", "b c"])), labels(&["a", "b c"]));
-    assert_eq!(groups(json!("a  b c")), labels(&["a", "b", "c"]));
+    // One text is one name, unless it is of roles, which `scope` may hold.
+    assert_eq!(groups(json!("Domain Admins")), labels(&["Domain Admins"]));
     assert_eq!(groups(json!("")), []);
     assert_eq!(groups(json!([])), []);
     // No rule can name these. Never shown as something they are not.
@@ -124,17 +125,43 @@ fn a_list_of_anything_else_or_without_end_is_malformed() {
     stage.bearer(&token(json!(many[1..]))).unwrap();
 }
 
+#[test]
+fn only_roles_are_split_at_spaces() {
+    let stage = Stage::new();
+    let said = json!({"roles": "a  b c", "groups": "a b", "workspaces": "payments ledger"});
+    let caller = stage.bearer(&stage.hs256.sign(&with(orbit(), said))).unwrap();
+    assert_eq!(caller.roles, labels(&["a", "b", "c"]));
+    assert_eq!(caller.groups, labels(&["a b"]));
+    assert_eq!(caller.workspaces, labels(&["payments ledger"]));
+}
+
 /// Entra leaves the groups out when there are over 200: nobody must be taken for a member of none.
 #[test]
-fn groups_that_are_elsewhere_are_not_taken_for_none() {
+fn groups_that_are_elsewhere_are_noted() {
     let stage = Stage::new();
-    let overage = json!({
-        "_claim_names": {"groups": "src1"},
-        "_claim_sources": {"src1": {"endpoint": "https://graph.windows.net/x/getMemberObjects"}},
-    });
-    let why = stage.finds_malformed(&stage.hs256.sign(&with(orbit(), overage)));
-    assert!(why.contains("_claim_names"), "{why}");
-    // Of no concern where this list is not read.
-    let other = json!({"_claim_names": {"wids": "src1"}});
-    stage.bearer(&stage.hs256.sign(&with(orbit(), other))).unwrap();
+    let left_out = |others: Value| {
+        let caller = stage.bearer(&stage.hs256.sign(&with(orbit(), others))).unwrap();
+        let out = caller.left_out;
+        (out.roles, out.groups, out.workspaces)
+    };
+    let sources = json!({"src1": {"endpoint": "https://graph.windows.net/x/getMemberObjects"}});
+    let names = |names: Value| json!({"_claim_names": names, "_claim_sources": sources});
+    assert_eq!(left_out(names(json!({"groups": "src1"}))), (false, true, false));
+    assert_eq!(left_out(names(json!({"roles": "src1"}))), (true, false, false));
+    assert_eq!(left_out(json!({"hasgroups": true})), (false, true, false));
+    assert_eq!(left_out(json!({"hasgroups": "true"})), (false, true, false));
+    for nothing in [
+        json!({}),
+        json!({"hasgroups": false}),
+        json!({"hasgroups": 1}),
+        names(json!("groups")),
+        names(json!(["groups"])),
+        // Of no concern where this list is not read.
+        names(json!({"wids": "src1"})),
+        // Nor where it is there all the same.
+        with(names(json!({"groups": "src1"})), json!({"groups": ["a"]})),
+        json!({"hasgroups": true, "groups": []}),
+    ] {
+        assert_eq!(left_out(nothing.clone()), (false, false, false), "{nothing}");
+    }
 }

@@ -173,7 +173,7 @@ fn a_remembered_token_is_judged_again_by_other_rules() {
     let second = stage.bearer(&token).unwrap();
     assert!(!Arc::ptr_eq(&first, &second) && first.id != second.id);
     stage.identity = identity(&written.replace("AUD", "other"));
-    stage.refuses(&token, &T::AudienceWrong);
+    stage.refuses(&token, &T::AudienceWrong { issuer: label("x"), seen: None });
 }
 
 #[test]
@@ -243,14 +243,75 @@ fn a_key_for_one_algorithm_verifies_no_other() {
     ));
 }
 
+/// Providers rotate badly: that is no reason to refuse what the other keys signed.
 #[test]
-fn a_jwks_with_two_keys_of_one_name_is_refused() {
-    let (one, two) = (Signer::new("ES256", "k").jwk(), Signer::new("ES256", "k").jwk());
+fn a_name_of_two_keys_spoils_nothing_else() {
+    let stage = Stage::new();
+    let (good, one, two) =
+        (Signer::new("ES256", "good"), Signer::new("ES256", "x"), Signer::new("ES256", "x"));
+    let keys = set(json!([good.jwk(), one.jwk(), two.jwk()])).unwrap();
+    assert_eq!(keys.repeated(), [label("x")]);
+    stage.fetch("strict", None, keys);
+    for signer in [&good, &one, &two] {
+        stage.bearer(&strict(signer)).unwrap();
+    }
+    stage.refuses(&strict(&Signer::new("ES256", "x")), &T::SignatureWrong);
+    let told: Vec<_> =
+        stage.keys.describe().into_iter().filter(|key| key.repeated).map(|key| key.id).collect();
+    assert_eq!(told, [Some("x".to_owned()), Some("x".to_owned())]);
+    // One is taken back: its tokens end, those of the other go on.
+    let token = strict(&one);
+    stage.bearer(&token).unwrap();
+    stage.fetch("strict", None, jwks(&[&good, &two]));
+    stage.refuses(&token, &T::SignatureWrong);
+    stage.bearer(&strict(&two)).unwrap();
+}
+
+#[test]
+fn a_name_of_too_many_keys_is_nobodys() {
+    let stage = Stage::new();
+    let good = Signer::new("ES256", "good");
+    let many: Vec<Signer> = (0..5).map(|_| Signer::new("ES256", "x")).collect();
+    let all = many.iter().chain([&good]).map(Signer::jwk).collect();
+    let keys = set(all).unwrap();
+    assert_eq!((keys.len(), keys.repeated()), (1, &[label("x")][..]));
+    stage.fetch("strict", None, keys);
+    stage.bearer(&strict(&good)).unwrap();
+    let refusal = stage.bearer(&strict(&many[0])).unwrap_err();
+    assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));
+}
+
+#[test]
+fn a_name_may_be_shared_by_keys_that_no_token_could_confuse() {
+    let one = Signer::new("ES256", "k").jwk();
     let rsa = Signer::new("RS256", "k").jwk();
-    assert_eq!(set(json!([one, two])).unwrap_err(), "the JWKS has two keys `k`");
-    // The same key twice, and a name shared by keys that no token could confuse, are harmless.
-    assert_eq!(set(json!([one, one])).unwrap().len(), 1);
-    assert_eq!(set(json!([one, rsa])).unwrap().len(), 2);
+    let same = set(json!([one, one])).unwrap();
+    assert_eq!((same.len(), same.repeated().len()), (1, 0));
+    let both = set(json!([one, rsa])).unwrap();
+    assert_eq!((both.len(), both.repeated().len()), (2, 0));
+}
+
+/// Whether it has that key by now nobody can say.
+#[test]
+fn an_unknown_key_of_an_issuer_that_is_away_is_no_fault_of_the_token() {
+    let mut stage = Stage::new();
+    let new = strict(&Signer::new("ES256", "new"));
+    let source = stage.source("strict", None);
+    stage.keys.fail(&source, stage.now);
+    let refusal = stage.bearer(&new).unwrap_err();
+    let unavailable = Denial::KeysUnavailable { issuer: label("strict") };
+    assert_eq!((&refusal.denial, refusal.lack, refusal.suspect), (&unavailable, None, false));
+    // What it signed with keys that are known passes.
+    stage.bearer(&strict(&stage.es256)).unwrap();
+    stage.now = stage.now.plus(Duration::from_secs(2));
+    let refusal = stage.bearer(&new).unwrap_err();
+    assert_eq!(refusal.denial, unavailable);
+    assert!(refusal.lack.is_some(), "it is worth another fetch");
+    // It is back, and does not have that key.
+    stage.fetch("strict", None, jwks(&[&stage.es256]));
+    let refusal = stage.bearer(&new).unwrap_err();
+    assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));
+    assert!(refusal.suspect);
 }
 
 #[test]

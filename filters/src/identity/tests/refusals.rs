@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::Signer,
-    stage::{NOW, Stage, orbit, with},
+    stage::{NOW, Stage, label, orbit, with},
 };
 use crate::{
     Denial,
@@ -220,7 +220,7 @@ fn an_issuer_is_compared_exactly() {
     let stage = Stage::new();
     for iss in ["orbit/", "Orbit", "", "orbit ", "https://portal.example/api/auth"] {
         let token = stage.hs256.sign(&with(orbit(), json!({"iss": iss})));
-        stage.refuses(&token, &T::IssuerUnknown);
+        stage.refuses(&token, &T::IssuerUnknown { seen: None });
     }
     let none = stage.hs256.sign(&with(orbit(), json!({"iss": null})));
     stage.refuses(&none, &T::ClaimMissing { claim: "iss" });
@@ -237,7 +237,7 @@ fn a_token_is_judged_by_the_rules_of_its_own_issuer() {
         "iss": "https://dxcp.eu.auth0.example/", "aud": "account", "azp": "backstage",
         "sub": "ada", "exp": NOW + 60,
     });
-    stage.refuses(&stage.rs256.sign(&claims), &T::AudienceWrong);
+    stage.refuses(&stage.rs256.sign(&claims), &T::AudienceWrong { issuer: label("x"), seen: None });
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn an_audience_is_asked_for_and_must_be_ours() {
     for aud in
         [json!("other"), json!(["other"]), json!([]), json!(""), json!("stagedoor2"), Value::Null]
     {
-        stage.refuses(&token(aud), &T::AudienceWrong);
+        stage.refuses(&token(aud), &T::AudienceWrong { issuer: label("x"), seen: None });
     }
     for aud in [json!(1), json!({"stagedoor": 1}), json!(["stagedoor", 1])] {
         stage.finds_malformed(&token(aud));
@@ -315,7 +315,7 @@ fn a_type_is_compared_without_case_and_with_or_without_application() {
         stage.bearer(&token(typ.into())).unwrap();
     }
     for typ in [json!("JWT"), json!("at+jwt "), json!("x/at+jwt"), json!(""), Value::Null] {
-        stage.refuses(&token(typ), &T::TypeWrong);
+        stage.refuses(&token(typ), &T::TypeWrong { seen: label("x") });
     }
 }
 

@@ -99,7 +99,7 @@ impl Signer {
         format!("{message}.{}", BASE64URL.encode(self.signature(message.as_bytes())))
     }
 
-    fn signature(&self, message: &[u8]) -> Vec<u8> {
+    pub(super) fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.private {
             Private::Ec(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),

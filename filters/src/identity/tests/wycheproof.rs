@@ -69,11 +69,12 @@ fn run(text: &str, count: usize, ours: &[(u64, bool)], keys: impl Fn(&Value) -> 
 fn accepts(jwks: &[Value], text: &str) -> bool {
     let Some(set) = key_set(jwks) else { return false };
     let allowed: Vec<_> = jwks.iter().filter_map(algorithm).collect();
-    Jws::read(text).is_ok_and(|jws| {
+    Jws::read(text, config::Padding::Refused).is_ok_and(|jws| {
         // Where no key says what it is for, the operator allows what the token wants.
         let allowed = allowed.is_empty() || allowed.contains(&jws.algorithm);
-        let key = set.choose(jws.algorithm, jws.key_id.as_deref()).filter(|_| allowed);
-        key.is_some_and(|key| crypto::verify(jws.algorithm, key, jws.message, jws.signature))
+        let keys = set.choose(jws.algorithm, jws.key_id.as_deref());
+        let signed = |key| crypto::verify(jws.algorithm, key, jws.message, jws.signature);
+        allowed && keys.into_iter().any(|key| signed(key))
     })
 }
 
@@ -115,7 +116,7 @@ fn a_point_off_the_curve_verifies_nothing() {
         let one = BASE64URL.encode(vec![1; width]);
         let jwks = json!({"keys": [{"kty": "EC", "crv": curve, "x": one, "y": one}]});
         let set = KeySet::from_jwks(jwks.to_string().as_bytes()).unwrap();
-        let key = set.choose(algorithm, None).unwrap();
+        let key = set.choose(algorithm, None)[0];
         let signature = BASE64URL.encode(vec![1; 2 * width]);
         assert!(!crypto::verify(algorithm, key, b"message", &signature), "{curve}");
     }

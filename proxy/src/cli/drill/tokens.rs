@@ -174,7 +174,7 @@ fn claims(issuer: &Issuer, person: &Person) -> Value {
     let mut claims = Map::new();
     let audience = match issuer.kind {
         IssuerKind::Backstage => Some("backstage"),
-        IssuerKind::Oidc => issuer.audiences.first().map(String::as_str),
+        IssuerKind::Oidc | IssuerKind::Orbit => issuer.audiences.first().map(String::as_str),
     };
     claims.insert("iss".to_owned(), json!(issuer.issuer));
     claims.insert("aud".to_owned(), json!(audience));
@@ -186,7 +186,7 @@ fn claims(issuer: &Issuer, person: &Person) -> Value {
         claims.insert("azp".to_owned(), json!(party));
     }
     put(&mut claims, &issuer.claims.subject, json!(person.subject));
-    if issuer.kind == IssuerKind::Oidc {
+    if issuer.kind != IssuerKind::Backstage {
         put(&mut claims, &issuer.claims.roles, json!(person.roles));
         put(&mut claims, &issuer.claims.groups, json!(person.groups));
         put(&mut claims, &issuer.claims.workspaces, json!(person.workspaces));

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use config::{Algorithm, Config, IssuerKind, Keys, Located};
+use config::{Algorithm, Config, Issuer, IssuerKind, Keys, Located, Name};
 
 use super::{Place, secret, secret_file};
 use crate::cli::drill::{
@@ -53,10 +53,17 @@ pub(super) fn replace(
             issuer.algorithms = vec![Algorithm::ES256];
         }
         issuer.keys = keys;
+        usual(name, issuer, notes);
         mint.add(name, issuer, own_secret);
         if issuer.keys.file.is_some() {
             fs::write(keys_file(place.folder, name), mint.keys(name).to_string())?;
         }
+    }
+    for (name, token) in &mut config.identity.tokens {
+        let file = place.folder.join(format!("{name}.token"));
+        secret_file(&file, &secret())?;
+        token.value.token_file = Some(Located::nowhere(file));
+        token.value.digest_file = None;
     }
     for (name, caller) in &mut config.egress.callers {
         let file = place.folder.join(format!("{name}.password"));
@@ -64,4 +71,24 @@ pub(super) fn replace(
         caller.value.password_file = Located::nowhere(file);
     }
     Ok(mint)
+}
+
+/// Tokens of the copy stand in `Authorization` and have `iss` and `aud`, whatever the operator's have: what
+/// is drilled comes after all that.
+fn usual(name: &Name, issuer: &mut Issuer, notes: &mut Vec<String>) {
+    let as_written = issuer.clone();
+    if issuer.kind == IssuerKind::Orbit {
+        issuer.kind = IssuerKind::Oidc;
+        issuer.issuer = format!("urn:drill:{name}");
+        issuer.audiences = vec!["drill".to_owned()];
+    }
+    issuer.listeners.clear();
+    issuer.token_from = None;
+    issuer.audience_claim = None;
+    issuer.audience_header = None;
+    issuer.required_claims.clear();
+    issuer.callers.clear();
+    if *issuer != as_written {
+        notes.push(format!("tokens of `{name}` stand in `Authorization`, for `aud`, on every listener, whatever else they must say"));
+    }
 }

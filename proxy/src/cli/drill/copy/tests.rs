@@ -25,6 +25,7 @@ listeners:
       client_ca: /real/clients.crt
       client_certificate: required
     limits: {connections_per_client_max: 3}
+  own: {kind: reverse, address: 192.0.2.1:8444, trusted_proxies: [192.0.2.0/24]}
   out: {kind: forward, address: 192.0.2.2:3128, workspace: payments}
   admin: {kind: admin, address: "127.0.0.1:9090"}
   status: {kind: status, address: "192.0.2.7:9091"}
@@ -34,7 +35,11 @@ identity:
     fetched: {issuer: fetched, audiences: [a], keys: {url: https://real.example/jwks, ca: /real/ca.crt}}
     filed: {issuer: filed, audiences: [a], keys: {file: /real/jwks.json}}
     shared: {issuer: shared, audiences: [a], algorithms: [HS512], keys: {secret_file: /real/secret}}
-    portal: {kind: backstage, issuer: portal, algorithms: [ES256], keys: {backstage_url: "http://192.0.2.3:7007"}}
+    portal: {kind: backstage, issuer: portal, algorithms: [ES256], keys: {backstage_url: "http://192.0.2.3:7007", insecure_http: true}}
+    cluster: {issuer: "https://kubernetes.default.svc", audiences: [a], keys: {ca: /real/ca.crt, token_file: /real/token}}
+    proxied: {issuer: iap, audiences: [a], audience_claim: b, required_claims: {c: [d]}, token_from: {header: x-iap}, keys: {file: /real/iap.json}}
+    nobodys: {kind: orbit, listeners: [own], algorithms: [HS256], keys: {secret_file: /real/orbit}}
+  tokens: {ci: {token_file: /real/ci, caller: ci}, other: {digest_file: /real/digests, caller: other}}
   client_certificates: [{name: "spiffe://a/b", caller: service:ci, workspaces: [payments]}]
 workspaces: {named: {payments: {rate_limit: {rate: 1/h}}}}
 plugins: {jenkins: {rate_limit: {rate: 1/h}}}

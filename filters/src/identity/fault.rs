@@ -1,0 +1,131 @@
+//! What is wrong with a token: a stable code, and a sentence that names what was seen.
+
+use std::fmt;
+
+use crate::Label;
+
+/// What is wrong with a token (RFC 6750, RFC 7515, RFC 7519, RFC 8725). `seen` is what it says itself,
+/// cut to a label.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenFault {
+    /// Not three base64url parts with JSON objects, or a member twice, or a claim of a wrong type.
+    Malformed { why: &'static str },
+    /// Larger than any issuer's.
+    TooLarge,
+    /// `alg` is not among the issuer's.
+    AlgorithmRefused,
+    /// A header that would let the token choose its own key or rules (`crit`, `jku`, `jwk`, `x5u`,
+    /// `x5c`, `b64`).
+    HeaderRefused { header: &'static str },
+    /// It is of a type that the issuer's are not: by `typ`, or by what only other tokens say.
+    TypeWrong { seen: Label },
+    /// No issuer is configured for it.
+    IssuerUnknown { seen: Option<Label> },
+    /// No `kid` where the issuer has several keys, or one it does not have.
+    KeyUnknown { issuer: Label },
+    /// The signature is not the key's.
+    SignatureWrong,
+    /// `aud` is missing or someone else's.
+    AudienceWrong { issuer: Label, seen: Option<Label> },
+    /// `azp` is someone else's.
+    PartyWrong { issuer: Label, seen: Option<Label> },
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// A claim that is needed is not there.
+    ClaimMissing { claim: &'static str },
+    /// A claim that the issuer's tokens must have says something else.
+    ClaimWrong { issuer: Label, claim: Label },
+    /// It is bound to a key or a certificate that was not proved here.
+    Bound,
+}
+
+impl TokenFault {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "token_malformed",
+            Self::TooLarge => "token_too_large",
+            Self::AlgorithmRefused => "token_algorithm_refused",
+            Self::HeaderRefused { .. } => "token_header_refused",
+            Self::TypeWrong { .. } => "token_type_wrong",
+            Self::IssuerUnknown { .. } => "token_issuer_unknown",
+            Self::KeyUnknown { .. } => "token_key_unknown",
+            Self::SignatureWrong => "token_signature_wrong",
+            Self::AudienceWrong { .. } => "token_audience_wrong",
+            Self::PartyWrong { .. } => "token_party_wrong",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::ClaimMissing { .. } => "token_claim_missing",
+            Self::ClaimWrong { .. } => "token_claim_wrong",
+            Self::Bound => "token_bound",
+        }
+    }
+
+    /// Whether it takes a genuine token to have this fault, or costs nothing to find out.
+    pub(super) fn is_honest(&self) -> bool {
+        matches!(
+            self,
+            Self::AudienceWrong { .. }
+                | Self::PartyWrong { .. }
+                | Self::Expired
+                | Self::NotYetValid
+                | Self::ClaimMissing { .. }
+                | Self::ClaimWrong { .. }
+                | Self::Bound
+        )
+    }
+}
+
+impl fmt::Display for TokenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { why } => write!(f, "the token is malformed: {why}"),
+            Self::TooLarge => write!(f, "the token is too large"),
+            Self::AlgorithmRefused => write!(f, "the token's algorithm is not its issuer's"),
+            Self::HeaderRefused { header } => write!(f, "the token has header `{header}`"),
+            Self::TypeWrong { seen } => {
+                write!(f, "the token is of a type its issuer's are not: {seen}")
+            }
+            Self::IssuerUnknown { seen: None } => {
+                write!(f, "no issuer is configured here for the token, which names none")
+            }
+            Self::IssuerUnknown { seen: Some(seen) } => {
+                write!(
+                    f,
+                    "no issuer is configured here for the token of `{seen}`; if it is meant, write that as the `issuer` of one"
+                )
+            }
+            Self::KeyUnknown { issuer } => write!(f, "issuer `{issuer}` has no such key"),
+            Self::SignatureWrong => write!(f, "the token's signature is wrong"),
+            Self::AudienceWrong { issuer, seen: None } => {
+                write!(f, "the token names no audience of issuer `{issuer}`")
+            }
+            Self::AudienceWrong { issuer, seen: Some(seen) } => {
+                write!(
+                    f,
+                    "the token is for another audience: `{seen}` is not among the `audiences` of issuer `{issuer}`"
+                )
+            }
+            Self::PartyWrong { issuer, seen } => {
+                let seen = seen.as_deref().unwrap_or("nobody");
+                write!(
+                    f,
+                    "the token was issued to another party: `{seen}` is not among the `authorized_parties` of issuer `{issuer}`"
+                )
+            }
+            Self::Expired => write!(f, "the token has expired"),
+            Self::NotYetValid => write!(f, "the token is not valid yet"),
+            Self::ClaimMissing { claim } => write!(f, "the token has no claim `{claim}`"),
+            Self::ClaimWrong { issuer, claim } => {
+                write!(
+                    f,
+                    "the token's `{claim}` is not among those of `required_claims` of issuer `{issuer}`"
+                )
+            }
+            Self::Bound => {
+                write!(f, "the token is bound to a key that its bearer did not prove (`cnf`)")
+            }
+        }
+    }
+}

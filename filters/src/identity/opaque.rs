@@ -1,0 +1,114 @@
+//! Callers that prove themselves by an opaque token. Its digest is looked up under a key that nobody
+//! knows: how long that takes says nothing of any token.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use arc_swap::ArcSwap;
+use config::{Config, Located, Name, StaticToken};
+use ring::{
+    digest::{SHA256, digest},
+    hmac,
+    rand::SystemRandom,
+};
+
+use super::{Caller, CallerKind, Proof};
+use crate::Label;
+
+/// The SHA-256 of a token.
+pub type TokenDigest = [u8; 32];
+
+/// The opaque tokens that are good, by whose they are. Replaced from outside, all at once.
+pub struct Opaque {
+    key: hmac::Key,
+    tags: ArcSwap<HashMap<[u8; 32], Label>>,
+    /// Whether there are any, so that other requests pay nothing.
+    any: AtomicBool,
+}
+
+/// The callers that they stand for, by the token's name in the config.
+#[derive(Debug)]
+pub(super) struct ByOpaqueToken(HashMap<Label, (Arc<Caller>, Vec<usize>)>);
+
+/// What is known of a token that is digested already.
+fn tag(key: &hmac::Key, digest: &[u8]) -> [u8; 32] {
+    hmac::sign(key, digest).as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+impl Default for Opaque {
+    fn default() -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let key = key.expect("there are random numbers");
+        Self { key, tags: ArcSwap::default(), any: AtomicBool::new(false) }
+    }
+}
+
+impl Opaque {
+    /// Puts these in the place of all others: for each name in the config, the digests of its tokens.
+    pub fn replace<'a>(&self, all: impl Iterator<Item = (&'a Label, &'a [TokenDigest])>) {
+        let tags = all.flat_map(|(name, digests)| {
+            digests.iter().map(|digest| (tag(&self.key, digest), name.clone()))
+        });
+        let tags: HashMap<_, _> = tags.collect();
+        self.any.store(!tags.is_empty(), std::sync::atomic::Ordering::Release);
+        self.tags.store(Arc::new(tags));
+    }
+
+    /// Whose token this is.
+    fn name(&self, token: &str) -> Option<Label> {
+        if !self.any.load(std::sync::atomic::Ordering::Acquire) {
+            return None;
+        }
+        let tag = tag(&self.key, digest(&SHA256, token.as_bytes()).as_ref());
+        self.tags.load().get(&tag).cloned()
+    }
+}
+
+impl ByOpaqueToken {
+    pub(super) fn new(config: &Config) -> Self {
+        let all = config.identity.tokens.iter();
+        let all = all.map(|(name, written)| {
+            let on = super::numbers(config, &written.listeners);
+            (Label::from(name), (Arc::new(caller(name, written)), on))
+        });
+        Self(all.collect())
+    }
+
+    /// Whoever shows this token, if it counts on this listener.
+    pub(super) fn caller(
+        &self,
+        token: &str,
+        opaque: &Opaque,
+        listener: usize,
+    ) -> Option<Arc<Caller>> {
+        let (caller, on) = self.0.get(&opaque.name(token)?)?;
+        (on.is_empty() || on.contains(&listener)).then(|| Arc::clone(caller))
+    }
+
+    /// Whoever is called this, as if its token had been shown.
+    pub(super) fn of_subject(&self, subject: &str) -> Option<Arc<Caller>> {
+        let mut all = self.0.values().map(|(caller, _)| caller);
+        all.find(|caller| *caller.subject == *subject).map(Arc::clone)
+    }
+}
+
+fn caller(name: &Name, written: &Located<StaticToken>) -> Caller {
+    let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
+    // From what is written, so that after a reload nobody has the number of somebody else.
+    let text = serde_json::to_vec(&(name, &written.value)).expect("a config is data");
+    let hash = digest(&SHA256, &text);
+    let number = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
+    Caller {
+        kind: CallerKind::Service,
+        proof: Proof::StaticToken,
+        issuer: Label::lossy("static-token"),
+        roles: labels(&written.roles),
+        groups: labels(&written.groups),
+        workspaces: written.workspaces.iter().map(Label::from).collect(),
+        // The upper half: those of tokens count up from 0.
+        id: u64::from_be_bytes(number) | 1 << 63,
+        ..Caller::supposed(Label::lossy(&written.caller))
+    }
+}
