@@ -32,7 +32,9 @@ pub(crate) fn blame(text: &str, at: &Place, kind: &ErrorKind) -> Option<Blame> {
     let indentation = Indentation::of(text, at)?;
     let place = (at.line, indentation.own + 1);
     match kind {
-        ErrorKind::ExpectedBlockMappingKey | ErrorKind::ExpectedBlockSequenceEntry => {
+        ErrorKind::ExpectedBlockMappingKey | ErrorKind::ExpectedBlockSequenceEntry
+            if !indentation.levels.contains(&indentation.own) =>
+        {
             found(place, indentation.between())
         }
         ErrorKind::MappingValueNotAllowed
