@@ -2,7 +2,8 @@
 //!
 //! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
 //! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
-//! sends the last request so often and says how each ended; `switch open for 30m` sets a switch about
+//! (or `silence`, or `success`) sends the last request so often and says how each ended; `found` says that
+//! an upstream was there when it was looked for, `away` that it was not; `switch open for 30m` sets a switch about
 //! what its lines name; a request may come from `x-test-peer` to `x-test-listener`; `call` is a call on a forward listener,
 //! with what its host resolves to and what the client says first; `decision` is what must come out.
 //! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
@@ -210,10 +211,13 @@ impl Page {
                 self.request(block, None);
             }
             ["call"] => self.call(block),
+            ["found", upstream] => self.found(upstream, true),
+            ["away", upstream] => self.found(upstream, false),
             ["switch", position, "for", time] => self.switch(position, time, block),
             ["outcome", count, what] => {
                 let outcome = match what {
                     "failure" => Outcome::Failure,
+                    "silence" => Outcome::Silence,
                     _ => Outcome::Success,
                 };
                 let request = self.last.clone().expect("an outcome is of a request");
@@ -223,6 +227,12 @@ impl Page {
             }
             _ => {}
         }
+    }
+
+    fn found(&mut self, upstream: &str, there: bool) {
+        let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
+        let (_, state, _) = self.running.get_or_insert_with(|| running(&self.yaml));
+        state.breakers.found(&Label::lossy(upstream), there, now);
     }
 
     fn switch(&mut self, position: &str, time: &str, block: &str) {

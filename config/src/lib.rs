@@ -122,7 +122,7 @@ pub use schema::{answer_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
 pub use store::{OnStoreError, Store, StoreKind, StoreTls};
-pub use timeouts::Timeouts;
+pub use timeouts::{RATE_MIN, Timeouts};
 pub use upstreams::{Authority, HttpVersion, Upstream, UpstreamTls};
 pub use url::Url;
 pub use words::suggestion;

@@ -167,9 +167,14 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Silence of a client within a request body. Then 408 `body_timeout`.
     pub body_timeout: Duration,
-    /// A client that takes bytes of an answer slower than this is cut off: the longest one write
-    /// may stand still.
+    /// How long a client may take nothing of an answer that is there for it. Then it is cut off, on record
+    /// as `client_slow`.
     pub write_timeout: Duration,
+    /// Bytes a second at which a body must move, on average after its first 10s: a request's, else 408
+    /// `body_slow`; and an answer's, else the client is cut off, on record as `client_slow`. Only waiting
+    /// for the client counts. What it is slow with is never a failure of the upstream. `0` is no least
+    /// rate. Streams have none.
+    pub rate_min: Size,
     /// Silence between requests on a connection that is kept alive.
     pub keepalive_timeout: Duration,
     /// Requests on one connection, then it is closed, so that load spreads after a scale-out.
@@ -191,6 +196,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            rate_min: crate::RATE_MIN,
             keepalive_timeout: Duration::from_secs(60),
             keepalive_requests_max: 10_000,
             streams_max: 100,

@@ -90,6 +90,8 @@ pub struct RouteChanges {
     pub fallback: Option<Fallback>,
     /// When a stream of it ends at the latest.
     pub stream_max: Option<StreamMax>,
+    /// Whether its answers are streams.
+    pub stream: Option<bool>,
 }
 
 /// A route table we ship (`presets/<name>.yaml`).
@@ -146,6 +148,12 @@ pub struct PresetRoute {
     pub cookie: bool,
     #[serde(default)]
     pub upgrade: bool,
+    #[serde(default)]
+    pub stream: bool,
+    #[serde(default)]
+    pub stream_if: Vec<String>,
+    #[serde(default)]
+    pub breaker_by: Option<String>,
     #[serde(default)]
     pub encoded_slashes: bool,
     #[serde(default)]
@@ -277,6 +285,9 @@ impl PresetUse {
                 cookie: route.cookie,
                 upgrade: route.upgrade,
                 stream_max: changes.stream_max,
+                stream: changes.stream.unwrap_or(route.stream),
+                stream_if: route.stream_if.clone(),
+                breaker_by: route.breaker_by.clone(),
                 encoded_slashes: route.encoded_slashes,
                 any_bytes: false,
                 unsafe_get: route.unsafe_get,
@@ -411,6 +422,7 @@ impl Timeouts {
             whole: self.whole.or(other.whole),
             stream_idle: self.stream_idle.or(other.stream_idle),
             upgrade: self.upgrade.or(other.upgrade),
+            rate_min: self.rate_min.or(other.rate_min),
         }
     }
 }

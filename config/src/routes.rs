@@ -62,6 +62,17 @@ pub struct RouteOptions {
     /// When a WebSocket or a stream (server-sent events, gRPC) ends at the latest: `token` when the
     /// caller's token does. Default: it may go on for as long as something is said.
     pub stream_max: Option<StreamMax>,
+    /// Its answers are streams, whatever their type: they may be silent for `timeouts.stream_idle`, before
+    /// they begin too, and have no least rate. So are those of a type that is known to be one (see
+    /// `timeouts.stream_idle`).
+    pub stream: bool,
+    /// Query parameters that ask for a stream, for example `[watch, follow]` for the API of Kubernetes:
+    /// `?watch=true` then does as `stream` would.
+    pub stream_if: Vec<String>,
+    /// A parameter of the path of which each value has a breaker of its own, for example `endpoint` for
+    /// `/api/proxy/{endpoint}/**`: what is behind one endpoint may be away while others answer. There are
+    /// at most 512 of them at once; beyond that they share the breaker of their route.
+    pub breaker_by: Option<String>,
     /// Let `%2F` within a segment through, as Jenkins' folder jobs need it. It stays encoded.
     pub encoded_slashes: bool,
     /// Let any escaped bytes through, as a store of files named in Latin-1 needs it: bytes that are no

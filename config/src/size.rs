@@ -14,6 +14,11 @@ const UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), (
 const BYTES_MAX: u64 = 1 << 40;
 
 impl Size {
+    /// So many bytes.
+    pub const fn of_bytes(count: u64) -> Self {
+        Self(count)
+    }
+
     /// So many KiB.
     pub const fn kibibytes(count: u64) -> Self {
         Self(count << 10)

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Label, Secret, addresses::OFTEN_MEANT, rate_limit::Over, target::TargetFault};
+use crate::{
+    Label, Secret, addresses::OFTEN_MEANT, breaker::Cause, rate_limit::Over, target::TargetFault,
+};
 
 pub use crate::identity::TokenFault;
 
@@ -64,7 +66,7 @@ pub enum Denial {
     /// The idempotency key is too long, or there are two.
     IdempotencyKeyInvalid,
     /// The upstream is being left alone after failures.
-    BreakerOpen { upstream: Label, retry_after: Duration },
+    BreakerOpen { upstream: Label, retry_after: Duration, cause: Cause },
     /// The action could not be put on record.
     AuditUnavailable,
     /// It would have to wait too long for its turn at the upstream.
@@ -86,6 +88,10 @@ pub enum Denial {
     BodyTooLarge { bytes_max: u64 },
     /// The client stopped sending its body.
     BodyTimeout,
+    /// The client sends its body more slowly than the listener wants.
+    BodySlow { rate_min: u64 },
+    /// The client takes the answer more slowly than the listener wants, or not any more.
+    ClientSlow { rate_min: u64 },
     /// The body broke off or its framing is broken.
     BodyMalformed,
     /// Nothing listens at the upstream, or its name has no address.
@@ -104,8 +110,10 @@ pub enum Denial {
     ConnectTimeout { upstream: Label },
     /// No answer, or none further, in time.
     UpstreamTimeout { upstream: Label },
-    /// The exchange as a whole took too long.
+    /// No answer within the time that the exchange has.
     WholeTimeout { upstream: Label },
+    /// The upstream sends its answer more slowly than it should.
+    UpstreamSlow { upstream: Label, rate_min: u64 },
     /// A client of a forward proxy asks for something that is no host and port.
     TargetInvalid(TargetFault),
     /// No rule lets this caller call this host.
@@ -224,6 +232,8 @@ impl Denial {
             Self::TokenExchangeRefused { .. } => (S::FORBIDDEN, "token_exchange_refused"),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
+            Self::BodySlow { .. } => (S::REQUEST_TIMEOUT, "body_slow"),
+            Self::ClientSlow { .. } => (S::REQUEST_TIMEOUT, "client_slow"),
             Self::BodyMalformed => (S::BAD_REQUEST, "body_malformed"),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable"),
             Self::UpstreamTls { .. } => (S::BAD_GATEWAY, "upstream_tls"),
@@ -234,6 +244,7 @@ impl Denial {
             Self::ConnectTimeout { .. } => (S::GATEWAY_TIMEOUT, "connect_timeout"),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
             Self::WholeTimeout { .. } => (S::GATEWAY_TIMEOUT, "whole_timeout"),
+            Self::UpstreamSlow { .. } => (S::GATEWAY_TIMEOUT, "upstream_slow"),
             Self::TargetInvalid(_) => (S::BAD_REQUEST, "target_invalid"),
             Self::HostRefused { .. } => (S::FORBIDDEN, "host_refused"),
             Self::AddressRefused { .. } => (S::FORBIDDEN, "address_refused"),
@@ -295,6 +306,7 @@ impl Denial {
                 | Self::WholeTimeout { .. }
                 // As a proxy says that it cannot reach the host behind.
                 | Self::ParentRefused { status: 502..=504, .. }
+                | Self::UpstreamSlow { .. }
         )
     }
 }
@@ -359,8 +371,11 @@ impl fmt::Display for Denial {
             Self::IdempotencyKeyInvalid => {
                 write!(f, "the idempotency key is repeated or longer than 255 characters")
             }
-            Self::BreakerOpen { upstream, .. } => {
-                write!(f, "upstream `{upstream}` is left alone after failures")
+            Self::BreakerOpen { upstream, cause: Cause::Answers, .. } => {
+                write!(f, "upstream `{upstream}` is left alone: it answered with failures")
+            }
+            Self::BreakerOpen { upstream, cause: Cause::Silence, .. } => {
+                write!(f, "upstream `{upstream}` is left alone until it answers again")
             }
             Self::AuditUnavailable => write!(f, "the action cannot be put on record"),
             Self::PaceExceeded { upstream, .. } => {
@@ -390,6 +405,12 @@ impl fmt::Display for Denial {
             }
             Self::BodyTooLarge { bytes_max } => write!(f, "the body has over {bytes_max} bytes"),
             Self::BodyTimeout => write!(f, "the client stopped sending its body"),
+            Self::BodySlow { rate_min } => {
+                write!(f, "the client sends its body at less than {rate_min} bytes a second")
+            }
+            Self::ClientSlow { rate_min } => {
+                write!(f, "the client takes the answer at less than {rate_min} bytes a second")
+            }
             Self::BodyMalformed => write!(f, "the body broke off or is malformed"),
             Self::UpstreamUnreachable { upstream } => {
                 write!(f, "upstream `{upstream}` cannot be reached")
@@ -416,7 +437,13 @@ impl fmt::Display for Denial {
                 write!(f, "upstream `{upstream}` did not answer in time")
             }
             Self::WholeTimeout { upstream } => {
-                write!(f, "the exchange with upstream `{upstream}` took too long")
+                write!(f, "upstream `{upstream}` did not answer within the time for the whole")
+            }
+            Self::UpstreamSlow { upstream, rate_min } => {
+                write!(
+                    f,
+                    "upstream `{upstream}` sends its answer at less than {rate_min} bytes a second"
+                )
             }
             Self::TargetInvalid(fault) => fault.fmt(f),
             Self::HostRefused { target, plugin: Some(plugin), for_others: true } => {

@@ -134,6 +134,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The part of its upstream that has a breaker of its own.
+    pub fn breaker_part(&self) -> Option<&str> {
+        let segment = self.route.as_ref()?.breaker_by?;
+        self.path.as_ref()?.segments().nth(segment)
+    }
+
     /// What switches are about, as far as it is known.
     pub fn about(&self) -> About<'_> {
         let (workspace, caller) = (self.workspace.as_ref(), self.caller.as_deref());

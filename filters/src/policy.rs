@@ -158,7 +158,13 @@ fn routes<'a>(
                     upstream: label.clone(),
                     plugin: plugin.clone().filter(|_| shared),
                     host: hosts_of(route).filter(|_| several_hosts(&route.upstream.value)),
+                    part: None,
                 },
+                breaker_by: route
+                    .options
+                    .breaker_by
+                    .as_ref()
+                    .and_then(|parameter| segment_of(&route.path, parameter)),
                 breaker_rules: Arc::clone(&breakers[&route.upstream.value]),
                 upstream: label,
                 plugin,

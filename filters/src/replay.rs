@@ -152,6 +152,8 @@ impl Record<'_> {
             | "redaction_impossible"
             | "redirect_refused"
             | "connect_timeout"
+            | "upstream_slow"
+            | "client_slow"
             | "whole_timeout" => Was::Allowed,
             "rate_limited"
             | "limits_unavailable"
@@ -167,6 +169,7 @@ impl Record<'_> {
             | "token_exchange_refused"
             | "body_too_large"
             | "body_timeout"
+            | "body_slow"
             | "body_malformed"
             | "hello_timeout"
             | "host_unresolved"

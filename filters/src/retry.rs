@@ -66,7 +66,8 @@ pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
         true => None,
         false => {
             let breakers = &state.breakers;
-            match breakers.readmit(&route.breaker, &route.breaker_rules, percent, now) {
+            let part = exchange.breaker_part();
+            match breakers.readmit(&route.breaker, part, &route.breaker_rules, percent, now) {
                 Some(permit) => Some(permit),
                 None => return false,
             }

@@ -232,7 +232,12 @@ pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), De
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
     let permit = match state.switches.are_closed(&exchange.about(), now) {
         true => None,
-        false => Some(state.breakers.admit(&route.breaker, &route.breaker_rules, now)?),
+        false => Some(state.breakers.admit(
+            &route.breaker,
+            exchange.breaker_part(),
+            &route.breaker_rules,
+            now,
+        )?),
     };
     if let Some(pace) = &route.pace {
         exchange.turn = state.paces.turn(&route.upstream, pace, now)?;

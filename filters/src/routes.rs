@@ -36,6 +36,8 @@ pub struct Route {
     pub workspace_segment: Option<usize>,
     /// The breaker it stands behind.
     pub breaker: breaker::Key,
+    /// The segment of the path of which each value has a breaker of its own.
+    pub breaker_by: Option<usize>,
     /// When that breaker opens.
     pub breaker_rules: Arc<config::Breaker>,
     /// How fast its upstream may be asked.
@@ -71,6 +73,8 @@ pub struct Timeouts {
     pub whole: std::time::Duration,
     pub stream_idle: std::time::Duration,
     pub upgrade: std::time::Duration,
+    /// Bytes a second.
+    pub rate_min: u64,
 }
 
 impl From<config::Timeouts> for Timeouts {
@@ -84,6 +88,7 @@ impl From<config::Timeouts> for Timeouts {
             whole: or(written.whole, 15),
             stream_idle: or(written.stream_idle, 600),
             upgrade: or(written.upgrade, 10),
+            rate_min: written.rate_min.map_or(config::RATE_MIN.bytes(), config::Size::bytes),
         }
     }
 }

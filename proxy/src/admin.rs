@@ -8,7 +8,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use async_trait::async_trait;
 use base64::Engine;
-use filters::audit::{checkpoint::PublicKey, event::Event};
+use filters::{
+    audit::{checkpoint::PublicKey, event::Event},
+    breaker::Position,
+};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
 use serde_json::{Value, json};
@@ -169,12 +172,15 @@ fn state(stage: &Stage) -> Value {
     let breakers: Vec<Value> = stage
         .breakers()
         .into_iter()
-        .map(|(key, position)| {
+        .map(|(key, facts)| {
             json!({
                 "upstream": key.upstream.as_str(),
                 "plugin": key.plugin.as_deref(),
                 "host": key.host.as_deref(),
-                "position": position.name(),
+                "part": key.part.as_deref(),
+                "position": facts.position.name(),
+                "cause": facts.cause.map(|cause| cause.name()),
+                "probing": facts.position == Position::Open,
             })
         })
         .collect();

@@ -10,7 +10,7 @@ mod written;
 
 use bytes::Bytes;
 use config::{Cors, ErrorFormat};
-use filters::{Denial, Exchange, exchange::Shared};
+use filters::{Denial, Exchange, exchange::Shared, proxy_status};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::{
     Result, http::ResponseHeader, protocols::http::ServerSession as HttpSession, proxy::Session,
@@ -93,6 +93,7 @@ fn write_for(
     let said = Said::of(denial, status, exchange, request_id.as_str(), asked, now);
     let mut written = Written::new(reader, &said);
     limits::told(&mut written.headers, exchange.standing.as_ref(), Some(denial));
+    written.headers.insert(proxy_status::PROXY_STATUS, proxy_status::of(denial));
     written
 }
 
@@ -114,6 +115,9 @@ async fn send(session: &mut Session, written: Written) -> Result<()> {
     match downstream {
         // Pingora's session would leave the stream open, and what follows then is no trailers alone.
         HttpSession::H2(stream) if nothing => stream.write_response_header(Box::new(head), true),
+        HttpSession::Custom(stream) if nothing => {
+            stream.write_response_header(Box::new(head), true).await
+        }
         _ if nothing => session.write_response_header(Box::new(head), true).await,
         _ => {
             session.write_response_header(Box::new(head), false).await?;

@@ -18,7 +18,7 @@ use pingora::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::{clock, live::Stage, upstreams::Upstream};
+use crate::{clock, live::Stage, probing::Probing, upstreams::Upstream};
 
 /// How often it is looked whether something is due.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,16 +35,17 @@ struct Checked {
 
 impl Stage {
     /// Does so until the process ends. At most one check of each address is under way.
-    pub async fn watch_health(&self) {
+    pub async fn watch_health(self: &Arc<Self>) {
         // It reads the system's CAs: only where there is something to check.
         let connector: OnceLock<Arc<Connector>> = OnceLock::new();
-        let mut checks = JoinSet::new();
+        let (mut checks, mut probing) = (JoinSet::new(), Probing::default());
         loop {
             tokio::time::sleep(LOOK).await;
             while let Some(Ok(checked)) = checks.try_join_next() {
                 self.checked(&checked);
             }
             let live = self.live.load_full();
+            probing.look(self, &live, &connector);
             for (name, upstream) in live.upstreams.iter() {
                 let (rules, now) = (upstream.written.health_check.as_ref(), clock::now());
                 for change in upstream.pool.look(rules, now) {
@@ -112,7 +113,7 @@ async fn check(
 }
 
 /// Asks an address, on a connection that ends with the answer's head.
-async fn ask(
+pub(crate) async fn ask(
     connector: &Connector,
     upstream: &Upstream,
     at: SocketAddr,
@@ -130,6 +131,17 @@ async fn ask(
             return Ok(status);
         }
     }
+}
+
+/// Whether an address takes a connection, with TLS where that is spoken. It serves nothing.
+pub(crate) async fn takes_connections(
+    connector: &Connector,
+    upstream: &Upstream,
+    at: SocketAddr,
+    within: Duration,
+) -> bool {
+    let peer = upstream.peer_to_check(at, within);
+    matches!(timeout(within, connector.get_http_session(&peer)).await, Ok(Ok(_)))
 }
 
 /// What is sent: nothing but what is here. Nobody asks, so nobody is named.

@@ -26,7 +26,7 @@ use pingora::{
 };
 use tokio::task::AbortHandle;
 
-use crate::unattended;
+use crate::{motion, unattended};
 
 /// Those that are under way.
 #[derive(Default)]
@@ -182,7 +182,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
                 None => Poll::Pending,
             })
         });
-        unattended::exchange(OWN.scope(RefCell::default(), until_cut)).await
+        let until_cut = OWN.scope(RefCell::default(), until_cut);
+        motion::exchange(unattended::exchange(until_cut)).await
     }
 
     async fn http_cleanup(&self) {

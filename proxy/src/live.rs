@@ -1,15 +1,11 @@
 //! What every request needs: the policy in force, and what outlives it.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use filters::{
     Label, Policy, Secret, State,
-    breaker::{Key, Position},
+    breaker::{Facts, Key, Position},
     denial::Lack,
 };
 use parking_lot::Mutex;
@@ -125,14 +121,19 @@ impl Stage {
     }
 
     /// What the breakers of the policy in force do. One that nothing has happened to is closed.
-    pub fn breakers(&self) -> Vec<(Key, Position)> {
-        let moved: HashMap<Key, Position> =
-            self.state.breakers.positions(clock::now()).into_iter().collect();
+    pub fn breakers(&self) -> Vec<(Key, Facts)> {
+        let seen = self.state.breakers.facts(clock::now());
         let live = self.live.load();
-        let named: BTreeSet<&Key> =
-            live.policy.routes.all().iter().map(|route| &route.breaker).collect();
-        let position = |key: &Key| moved.get(key).copied().unwrap_or(Position::Closed);
-        named.into_iter().map(|key| (key.clone(), position(key))).collect()
+        let closed = Facts { position: Position::Closed, cause: None };
+        let named = live.policy.routes.all().iter().map(|route| (route.breaker.clone(), closed));
+        let mut all: BTreeMap<Key, Facts> = named.collect();
+        for (key, facts) in seen {
+            let of_route = Key { part: None, ..key.clone() };
+            if all.contains_key(&of_route) {
+                all.insert(key, facts);
+            }
+        }
+        all.into_iter().collect()
     }
 
     /// What is served now: the listener, and what an operator may know of each certificate.

@@ -30,6 +30,8 @@ pub struct Metrics {
     call_bytes: IntCounterVec,
     tunnels: IntGauge,
     breaker: IntGaugeVec,
+    breakers_open: IntGaugeVec,
+    breaker_probes: IntCounterVec,
     addresses: IntGaugeVec,
     ejections: IntCounterVec,
     health_check_failures: IntCounterVec,
@@ -189,6 +191,16 @@ impl Metrics {
                 "0 closed, 1 open, 2 half-open",
                 &["upstream", "plugin", "host"],
             ),
+            breakers_open: keep.gauges(
+                "stagedoor_breakers_open",
+                "Breakers that are not closed, by why: nothing answers (silence), or badly (answers)",
+                &["upstream", "plugin", "host", "cause"],
+            ),
+            breaker_probes: keep.counters(
+                "stagedoor_breaker_probes_total",
+                "How often an upstream was looked for while a breaker of it was open",
+                &["upstream", "result"],
+            ),
             addresses: keep.gauges(
                 "stagedoor_upstream_addresses",
                 "Addresses of an upstream, by what they are",
@@ -333,6 +345,12 @@ impl Metrics {
     /// Counts an address that is out from now on.
     pub fn ejected(&self, upstream: &Label, reason: &'static str) {
         self.ejections.with_label_values(&[&**upstream, reason]).inc();
+    }
+
+    /// Counts a look for an upstream whose breaker is open.
+    pub fn breaker_probed(&self, upstream: &Label, there: bool) {
+        let result = if there { "there" } else { "away" };
+        self.breaker_probes.with_label_values(&[&**upstream, result]).inc();
     }
 
     /// Counts a health check that failed.

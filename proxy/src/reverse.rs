@@ -16,10 +16,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Now, breaker::Outcome, headers::Edits, health::Fault,
+    Denial, Exchange, Now,
+    breaker::Outcome,
+    headers::Edits,
+    health::Fault,
+    motion::{ClientRules, Kind},
     redact::answer::Redactor,
+    streams,
 };
-use http::{HeaderMap, HeaderName, Version, header};
+use http::{HeaderMap, Version};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -37,7 +42,7 @@ use crate::{
     front::UnderWay,
     hops,
     live::{Live, Stage},
-    parent,
+    motion, parent,
     request::{RequestId, caused_by},
     store::Claim,
     unattended,
@@ -61,6 +66,8 @@ pub struct Reverse {
     pub write_timeout: Duration,
     /// Clients that are refused for their address.
     pub crowd: Crowd,
+    /// Bytes a second of a body, to or from a client.
+    pub rate_min: u64,
 }
 
 /// One exchange, from Pingora's side.
@@ -84,9 +91,13 @@ pub struct Ctx {
     upstream_took: Option<Duration>,
     upstream_address: Option<SocketAddr>,
     outcome: Option<Outcome>,
+    /// Whether the upstream broke off while it waited for the client.
+    excused: bool,
     status: u16,
     /// How many interim answers (1xx) came.
     interim: u32,
+    /// When the head of the answer came.
+    head_at: Option<Duration>,
     stream: bool,
     upgrade: bool,
     /// Whether an upgrade was answered.
@@ -136,10 +147,25 @@ impl Ctx {
     }
 
     fn is_late(&self) -> bool {
+        !self.stream && !self.upgrade && self.exchange.route.is_some() && self.left().is_zero()
+    }
+
+    /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
+    fn lasts(&self) -> bool {
+        let since = self.head_at.filter(|_| self.lasting.is_none() && !self.upgrade);
         let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
-        !self.stream
-            && !self.upgrade
-            && whole.is_some_and(|whole| clock::elapsed() > self.began.elapsed + whole)
+        since.zip(whole).is_some_and(|(since, whole)| clock::elapsed() > since + whole)
+    }
+
+    /// Whether the upstream broke off an exchange in which it had to wait for the client: for longer than
+    /// anybody would have waited for it.
+    fn gave_up_on_client(&self, denial: &Denial) -> bool {
+        let broke =
+            matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
+        let patience = self.exchange.route.as_ref().map(|route| route.timeouts.upstream);
+        broke
+            && motion::ended().is_none()
+            && patience.is_some_and(|patience| motion::waited_for_client() >= patience)
     }
 
     fn upstream(&self) -> filters::Label {
@@ -189,8 +215,10 @@ impl ProxyHttp for Reverse {
             upstream_took: None,
             upstream_address: None,
             outcome: None,
+            excused: false,
             status: 0,
             interim: 0,
+            head_at: None,
             stream: false,
             upgrade: false,
             answered: Answered::default(),
@@ -216,12 +244,16 @@ impl ProxyHttp for Reverse {
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let Self { body_timeout, write_timeout, rate_min, .. } = *self;
+        motion::begin(ClientRules { body_timeout, write_timeout, rate_min });
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
         // What is left of a body that nobody waits for is not the next request.
         downstream.set_close_on_response_before_downstream_finish(true);
-        if !downstream.is_body_empty() {
+        if downstream.is_body_empty() {
+            motion::request_ended();
+        } else {
             unattended::keep(downstream);
         }
         if downstream.req_header().version == Version::HTTP_10 {
@@ -241,8 +273,11 @@ impl ProxyHttp for Reverse {
                     return Ok(true);
                 }
                 if ctx.intended && !(ctx.upgrade || ctx.stream) {
-                    unattended::begin(session.as_downstream_mut());
+                    unattended::begin();
                 }
+                unattended::keep(session.as_downstream_mut());
+                // Whether it stands still is looked at in its parts.
+                session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)
             }
             Ok(Admission::SignedIn(signed_in)) => {
@@ -278,6 +313,7 @@ impl ProxyHttp for Reverse {
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         // Nothing is under way with the last one any more.
         ctx.asked.attempt = None;
+        motion::asks_again();
         if let Some(wait) = ctx.wait.take() {
             tokio::time::sleep(wait).await;
         }
@@ -353,6 +389,12 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
+        if motion::verdict().is_some() {
+            // Its time is up, whoever took it.
+            ctx.fault = Fault::Timeout;
+            error.set_retry(false);
+            return error;
+        }
         // An answer was thrown away for another attempt.
         let again = ctx.wait.is_some();
         match error.etype() {
@@ -383,14 +425,18 @@ impl ProxyHttp for Reverse {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
+        if end_of_stream && !ctx.upgrade {
+            motion::request_ended();
+        }
         let Some(body) = body else { return Ok(()) };
         ctx.bytes_in += body.len() as u64;
         let max = self.body_max(ctx);
         if ctx.bytes_in > max && !ctx.upgrade && !ctx.grpc {
-            return Err(ctx.deny(Denial::BodyTooLarge { bytes_max: max }));
+            // The client's: else Pingora takes it for one of the upstream, and goes on.
+            return Err(ctx.deny(Denial::BodyTooLarge { bytes_max: max }).into_down());
         }
-        if ctx.is_late() {
-            return Err(ctx.late());
+        if !end_of_stream && !motion::body_part(body.len()) {
+            return Err(Error::new(DENIED).into_down());
         }
         Ok(())
     }
@@ -401,6 +447,7 @@ impl ProxyHttp for Reverse {
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        motion::asked();
         self.edit_sent(session, request, ctx)
     }
 
@@ -431,13 +478,16 @@ impl ProxyHttp for Reverse {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        if ctx.is_late() {
-            return Err(ctx.late());
+        if !end_of_stream && !motion::answer_part(body.as_ref().map_or(0, Bytes::len)) {
+            return Err(Error::new(DENIED));
+        }
+        if ctx.lasts() {
+            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
         }
         redaction::redact(body, end_of_stream, ctx)?;
         ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
@@ -465,7 +515,14 @@ impl ProxyHttp for Reverse {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let denial = match ctx.denial.take() {
+        // Taken in any case: until then the client cannot be told anything.
+        let stopped = motion::denial(ctx.upstream());
+        if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
+            && let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream())
+        {
+            upstream.give_up_connections(ctx.grpc);
+        }
+        let denial = match ctx.denial.take().or(stopped) {
             Some(denial) => Some(denial),
             None => {
                 let body_done = session.as_downstream_mut().is_body_done();
@@ -480,7 +537,7 @@ impl ProxyHttp for Reverse {
         let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
         if let Some(kept) = kept.filter(|_| !begun) {
             // The client does not see it, and it is one all the same.
-            ctx.outcome = Some(Outcome::Failure);
+            ctx.outcome.get_or_insert(Outcome::Failure);
             self.report(ctx, ctx.outcome, clock::now());
             let given = self.give(session, ctx, &kept).await.is_ok();
             let error_code = kept.status.as_u16();
@@ -489,7 +546,8 @@ impl ProxyHttp for Reverse {
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
         if let Some(denial) = denial {
             tracing::debug!(%error, %denial, code = denial.code(), "exchange failed");
-            if denial.is_upstream_failure() {
+            ctx.excused = ctx.gave_up_on_client(&denial);
+            if denial.is_upstream_failure() && !ctx.excused {
                 self.report(ctx, Some(Outcome::Failure), clock::now());
             }
             if !begun {
@@ -543,17 +601,19 @@ impl Reverse {
     /// What kind of exchange it is, as far as its head says.
     fn note_kind(&self, session: &mut Session, ctx: &mut Ctx) {
         let request = session.req_header();
-        let begins = |name: HeaderName, text: &str| {
-            request.headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text.as_bytes()))
-        };
         // Other offers were ignored.
         ctx.upgrade = session.as_ref().is_upgrade_req();
-        ctx.grpc = begins(header::CONTENT_TYPE, "application/grpc")
-            && !begins(header::CONTENT_TYPE, "application/grpc-web");
-        ctx.stream = ctx.grpc || begins(header::ACCEPT, "text/event-stream");
-        if ctx.upgrade || ctx.grpc {
-            let idle = ctx.exchange.route.as_ref().map(|route| route.timeouts.stream_idle);
-            session.as_downstream_mut().set_read_timeout(idle);
+        ctx.grpc = streams::is_grpc(&request.headers);
+        let Some(route) = &ctx.exchange.route else { return };
+        let query = request.raw_path().iter().position(|b| *b == b'?');
+        let query = query.map(|mark| &request.raw_path()[mark + 1..]);
+        let asked = streams::asked(route, &request.headers, query);
+        ctx.stream = asked != Kind::Plain;
+        let kind = if ctx.upgrade { Kind::Both } else { asked };
+        motion::let_through(route.timeouts, kind);
+        if kind == Kind::Both {
+            let idle = route.timeouts.stream_idle;
+            session.as_downstream_mut().set_read_timeout(Some(idle));
         }
     }
 

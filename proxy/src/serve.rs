@@ -267,6 +267,7 @@ fn reverse(
         body_timeout: *listener.limits.body_timeout,
         write_timeout: *listener.limits.write_timeout,
         crowd: Crowd::default(),
+        rate_min: listener.limits.rate_min.bytes(),
     };
     let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
     let (h2, mut options) = http2(&listener.limits);

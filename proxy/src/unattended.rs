@@ -31,13 +31,12 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> T {
 }
 
 /// From now on the exchange goes on without its client, once all of the request is there.
-pub(crate) fn begin(session: &mut ServerSession) {
+pub(crate) fn begin() {
     let _ = CLIENT.try_with(|client| client.set(Client::MayGo));
-    keep(session);
 }
 
-/// Makes a stream of HTTP/2 one that does not end the exchange when its client goes, and that ends in its
-/// own time if it is answered before its request has ended.
+/// Makes a stream of HTTP/2 one that does not end the exchange when its client goes, that ends in its own
+/// time if it is answered before its request has ended, and that is looked after while it stands still.
 pub(crate) fn keep(session: &mut ServerSession) {
     stream::keep(session);
 }

@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,7 @@ pub use crate::dial::Unreachable;
 use crate::{
     dial::{Dial, Unresolved},
     live::Stage,
+    motion,
     parent::{Parent, Tunnelling},
     upgrade::Answered,
 };
@@ -51,8 +55,16 @@ pub struct Upstream {
     /// The proxy that it is behind.
     pub(crate) parent: Option<Arc<Parent>>,
     template: HttpPeer,
+    /// How often its connections of HTTP/2 were given up.
+    given_up: AtomicU64,
 }
 
+/// Requests at once on a connection of HTTP/2.
+const STREAMS_MAX: usize = 100;
+/// The longest that an exchange is waited for that nothing else ends.
+const LONGEST: Duration = Duration::from_secs(600);
+/// What of an answer may wait here for its client.
+const STREAM_WINDOW: u32 = 256 << 10;
 /// More addresses of one name are not used.
 const ADDRESSES_MAX: usize = 256;
 
@@ -198,13 +210,17 @@ impl Upstream {
         if parent.is_some() && !url.tls {
             template.options.set_http_version(1, 1);
         }
-        template.options.max_h2_streams = 100;
+        template.options.max_h2_streams = STREAMS_MAX;
+        // So much of each stream may wait for its client, and all of them together leave the others room.
+        template.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        template.options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS_MAX as u32);
         template.options.idle_timeout = Some(*written.idle_timeout);
         Ok(Self {
             host: HeaderValue::from_str(&url.authority()).expect("a URL's host is plain"),
             template,
             pool: Pool::default(),
             parent,
+            given_up: AtomicU64::new(0),
             idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
             name,
@@ -275,9 +291,15 @@ impl Upstream {
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.write_timeout = Some(timeouts.upstream);
-        let is_stream = attempt.stream || attempt.upgrade.is_some();
-        let silence = if is_stream { timeouts.stream_idle } else { timeouts.upstream };
-        options.read_timeout = Some(silence);
+        options.read_timeout = if attempt.stream || attempt.upgrade.is_some() {
+            Some(timeouts.stream_idle)
+        } else {
+            // It cannot tell a silent upstream from one that waits for its client, nor know a stream: that
+            // is found out sooner, elsewhere. Where Pingora has given up on the client's body, it is not.
+            let longest = timeouts.stream_idle.max(LONGEST);
+            Some(if motion::is_watched() { longest } else { timeouts.upstream })
+        };
+        peer.group_key ^= self.given_up.load(Relaxed) << 2;
         if attempt.grpc {
             options.set_http_version(2, 2);
             peer.group_key ^= 1;
@@ -294,6 +316,27 @@ impl Upstream {
             crate::upgrade::decorate_through(&mut peer, timeouts, answered, through);
         }
         Ok(peer)
+    }
+
+    /// It was silent: if requests share a connection to it, that may be the reason, so no more are sent
+    /// on those that there are.
+    pub fn give_up_connections(&self, grpc: bool) {
+        let may_share = match self.written.http {
+            config::HttpVersion::H1 => grpc,
+            config::HttpVersion::Auto => grpc || self.written.url.tls,
+            config::HttpVersion::H2 => true,
+        };
+        if may_share {
+            self.given_up.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Its addresses, looked up again.
+    ///
+    /// # Errors
+    /// As those of [`Upstream::peer`].
+    pub async fn look_up(&self, stage: &Stage, guard: &Guard) -> Result<(), Unreachable> {
+        self.resolve(&stage.dial, guard, &stage.state.health).await
     }
 
     /// One of several addresses.

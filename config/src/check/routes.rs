@@ -106,6 +106,11 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
             ));
         }
     }
+    if let Some(wanted) = options.breaker_by.as_ref().filter(|wanted| !parameter(wanted)) {
+        problem(format!(
+            "the path of route `{name}` has no `{{{wanted}}}` that `breaker_by` could go by; write for example `path: /api/proxy/{{{wanted}}}/**`"
+        ));
+    }
     let needs_workspace = !options.resources.is_empty()
         || options.graphql.iter().flatten().any(|rule| !rule.resources.is_empty());
     let has_none = options.public || options.workspace == crate::WorkspaceNeed::Optional;

@@ -31,8 +31,12 @@ pub enum Event<'a> {
         plugin: Option<&'a str>,
         /// The host, where several are behind the upstream.
         host: Option<&'a str>,
+        /// The part of the upstream that has a breaker of its own.
+        part: Option<&'a str>,
         /// To where.
         position: &'a str,
+        /// Why it is open, or was.
+        cause: &'a str,
     },
     /// An address of an upstream is left alone, or is used again.
     Address {
@@ -159,11 +163,13 @@ impl Event<'_> {
                 line.texts("changes", changes);
                 line.texts("messages", messages);
             }
-            Self::Breaker { upstream, plugin, host, position } => {
+            Self::Breaker { upstream, plugin, host, part, position, cause } => {
                 line.text("upstream", upstream);
                 line.maybe("plugin", *plugin);
                 line.maybe("host", *host);
+                line.maybe("part", *part);
                 line.text("position", position);
+                line.text("cause", cause);
             }
             Self::Address { upstream, address, condition, reason, until } => {
                 line.text("upstream", upstream);

@@ -1,6 +1,7 @@
 //! A denial in the words of its reader, ready to be sent over whatever connection.
 
 use bytes::Bytes;
+use filters::proxy_status;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
@@ -19,7 +20,6 @@ pub(crate) struct Written {
     pub(crate) body: Bytes,
 }
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status-details-bin");
@@ -32,7 +32,7 @@ impl Written {
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, plain(said.request_id));
-        headers.insert(PROXY_STATUS, plain(&format!("stagedoor; error=\"{}\"", said.code)));
+        headers.insert(proxy_status::PROXY_STATUS, proxy_status::refused(said.code));
         if let Some(seconds) = said.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -15,7 +15,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::old::Old;
-use crate::unattended;
+use crate::{motion, unattended};
 
 /// How a connection is read.
 pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
@@ -60,9 +60,28 @@ impl<R: Reading> AsyncRead for Through<R> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(over) = motion::over() {
+            return Poll::Ready(Err(over));
+        }
         let this = self.get_mut();
-        this.reading.poll_read(&mut this.inner, cx, buf)
+        let read = this.reading.poll_read(&mut this.inner, cx, buf);
+        motion::read(read.is_pending());
+        read
     }
+}
+
+/// Notes how much the client took, unless its time is up.
+fn written(write: impl FnOnce() -> Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
+    if let Some(over) = motion::over() {
+        return Poll::Ready(Err(over));
+    }
+    let written = taken(write(), all);
+    match &written {
+        Poll::Pending => motion::written(None),
+        Poll::Ready(Ok(bytes)) => motion::written(Some(*bytes)),
+        Poll::Ready(Err(_)) => {}
+    }
+    written
 }
 
 /// A client that is gone takes everything, if the exchange goes on without it.
@@ -80,11 +99,13 @@ impl<R: Reading> AsyncWrite for Through<R> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Self { inner, reading } = self.get_mut();
-        let written = match reading.old() {
-            Some(old) => old.poll_write(inner, cx, buf),
-            None => Pin::new(inner).poll_write(cx, buf),
-        };
-        taken(written, buf.len())
+        written(
+            || match reading.old() {
+                Some(old) => old.poll_write(inner, cx, buf),
+                None => Pin::new(inner).poll_write(cx, buf),
+            },
+            buf.len(),
+        )
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -115,7 +136,7 @@ impl<R: Reading> AsyncWrite for Through<R> {
             return taken(old.poll_write(inner, cx, first), first.len());
         }
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        taken(Pin::new(inner).poll_write_vectored(cx, bufs), all)
+        written(|| Pin::new(inner).poll_write_vectored(cx, bufs), all)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use filters::{
-    breaker::{Key, Position},
+    breaker::{Cause, Facts, Key, Position},
     health::Condition,
     switches::Switch,
 };
@@ -83,24 +83,33 @@ impl Metrics {
         self.control_stale.with_label_values(&none).set(facts.stale.into());
     }
 
-    fn show_breakers(&self, breakers: &[(Key, Position)]) {
+    fn show_breakers(&self, breakers: &[(Key, Facts)]) {
         self.breaker.reset();
-        for (key, position) in breakers {
-            let plugin = key.plugin.as_deref().unwrap_or_default();
-            let host = key.host.as_deref().unwrap_or_default();
-            self.breaker.with_label_values(&[&*key.upstream, plugin, host]).set(value(*position));
-        }
-        let Some(aliases) = &self.aliases else { return };
-        aliases.breaker.reset();
-        // The worst comes last, and stays.
+        self.breakers_open.reset();
+        // The worst comes last, and stays: the parts of an upstream are no labels, as whoever asks names them.
         let mut breakers: Vec<_> = breakers.iter().collect();
-        breakers.sort_by_key(|(_, position)| match position {
+        breakers.sort_by_key(|(_, facts)| match facts.position {
             Position::Closed => 0,
             Position::HalfOpen => 1,
             Position::Open => 2,
         });
-        for (key, position) in breakers {
-            aliases.breaker.with_label_values(&[&*key.upstream]).set(value(*position));
+        for (key, facts) in &breakers {
+            let plugin = key.plugin.as_deref().unwrap_or_default();
+            let host = key.host.as_deref().unwrap_or_default();
+            let labels = [&*key.upstream, plugin, host];
+            self.breaker.with_label_values(&labels).set(value(facts.position));
+            for cause in Cause::NAMES {
+                let labels = [&*key.upstream, plugin, host, cause];
+                let open = self.breakers_open.with_label_values(&labels);
+                let is_open = facts.position != Position::Closed
+                    && facts.cause.is_some_and(|own| own.name() == cause);
+                open.add(is_open.into());
+            }
+        }
+        let Some(aliases) = &self.aliases else { return };
+        aliases.breaker.reset();
+        for (key, facts) in breakers {
+            aliases.breaker.with_label_values(&[&*key.upstream]).set(value(facts.position));
         }
     }
 

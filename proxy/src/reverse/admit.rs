@@ -15,6 +15,7 @@ use super::{Ctx, Reverse};
 use crate::{
     clock, failure,
     flights::{Answer, Place},
+    motion,
     request::{facts_of, head},
 };
 
@@ -106,11 +107,17 @@ impl Reverse {
         let mut body = BytesMut::new();
         let read = async {
             loop {
-                match session.as_downstream_mut().read_request_body().await {
-                    Ok(Some(part)) => body.extend_from_slice(&part),
+                match motion::reading(session.as_downstream_mut().read_request_body()).await {
+                    Ok(Some(part)) if motion::body_part(part.len()) => {
+                        body.extend_from_slice(&part);
+                    }
+                    Ok(Some(_)) => {
+                        return Err(motion::denial(ctx.upstream()).unwrap_or(Denial::BodyTimeout));
+                    }
                     Ok(None) => return Ok(()),
                     Err(error) => {
-                        let denial = failure::denial_of(&error, ctx.upstream());
+                        let slow = motion::denial(ctx.upstream());
+                        let denial = slow.or_else(|| failure::denial_of(&error, ctx.upstream()));
                         return Err(denial.unwrap_or(Denial::BodyMalformed));
                     }
                 }
@@ -119,7 +126,8 @@ impl Reverse {
                 }
             }
         };
-        timeout(ctx.left(), read).await.map_err(|_| Denial::BodyTimeout)??;
+        read.await?;
+        motion::request_ended();
         Ok(body.freeze())
     }
 
@@ -146,13 +154,16 @@ impl Reverse {
                     return Ok(Some(answer));
                 }
                 Place::Follows(flight) => {
-                    let upstream = ctx.upstream();
-                    let late = |_| Denial::WholeTimeout { upstream };
-                    if let Some(answer) =
-                        timeout(ctx.left(), flight.answer()).await.map_err(late)?
-                    {
-                        ctx.exchange.shared = Some(Shared::Collapsed);
-                        return Ok(Some(answer));
+                    // An answer that is not whole by then may wait for a client that is slow with it.
+                    let patience = ctx.exchange.route.as_ref().map(|r| r.timeouts.upstream);
+                    let patience = patience.unwrap_or_default().min(ctx.left());
+                    match timeout(patience, flight.answer()).await {
+                        Ok(Some(answer)) => {
+                            ctx.exchange.shared = Some(Shared::Collapsed);
+                            return Ok(Some(answer));
+                        }
+                        Ok(None) => {}
+                        Err(_) => break,
                     }
                 }
             }
@@ -171,7 +182,12 @@ impl Ctx {
     /// What is left of the time for the whole exchange.
     pub(super) fn left(&self) -> Duration {
         let whole = self.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
-        (self.began.elapsed + whole).saturating_sub(clock::elapsed())
+        (self.waits_since() + whole).saturating_sub(clock::elapsed())
+    }
+
+    /// Since when its client waits: all of the request is there.
+    pub(super) fn waits_since(&self) -> Duration {
+        motion::ended().unwrap_or(self.began.elapsed)
     }
 }
 

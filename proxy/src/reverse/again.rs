@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use filters::{
+    Now,
     breaker::{self, Outcome},
     retry::{self, Attempts},
 };
@@ -25,8 +26,8 @@ impl Reverse {
         }
         let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
         let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
-        let attempts =
-            Attempts { made: ctx.attempts, began: ctx.began, retry_after, jitter: fastrand::f64() };
+        let began = Now { elapsed: ctx.waits_since(), ..ctx.began };
+        let attempts = Attempts { made: ctx.attempts, began, retry_after, jitter: fastrand::f64() };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
         if !retry::admit(&self.stage.state, &mut ctx.exchange, now) {
@@ -46,9 +47,8 @@ impl Reverse {
     ) -> bool {
         let Some(route) = &ctx.exchange.route else { return false };
         let (status, headers) = (response.status.as_u16(), &response.headers);
-        let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         retry::is_passing(status)
-            && breaker::is_failure(status, content_type, &route.breaker_rules)
+            && breaker::failed(status, headers, &route.breaker_rules)
             && self.again(session, ctx, retry_after(headers))
     }
 

@@ -7,9 +7,11 @@ use filters::{
     base::Here,
     breaker::{self, Outcome},
     headers::Edits,
+    motion::Kind as Motion,
     pace::Told,
     redact::answer::{Kind, Redactor},
     routes::Route,
+    streams,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
@@ -18,7 +20,7 @@ use super::{Ctx, Reverse};
 use crate::{
     answer, clock,
     fallback::Keeping,
-    heads, limits,
+    heads, limits, motion,
     request::{X_FORWARDED_PROTO, X_REQUEST_ID, head},
 };
 
@@ -34,6 +36,7 @@ impl Reverse {
         ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
+            motion::asked();
             return Ok(());
         }
         let upstream = ctx.live.upstreams.get(&route.upstream);
@@ -47,7 +50,7 @@ impl Reverse {
         ctx.status = status;
         ctx.answered.note();
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let failed = breaker::is_failure(status, content_type, &route.breaker_rules);
+        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         if failed {
             // Before the client knows it, or its next request could come before the breaker moves.
@@ -61,7 +64,11 @@ impl Reverse {
         if route.pace.is_some() {
             self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
         }
-        if !ctx.stream && content_type.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        let is_stream = streams::is_stream(&response.headers);
+        let kind = if is_stream { Motion::Answer } else { Motion::Plain };
+        motion::answered(streams::length(&response.headers), kind);
+        ctx.head_at = Some(now.elapsed);
+        if !ctx.stream && is_stream {
             ctx.stream = true;
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
         }

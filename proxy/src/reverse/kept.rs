@@ -44,7 +44,7 @@ impl Reverse {
         response: &ResponseHeader,
         ctx: &mut Ctx,
     ) -> bool {
-        let Some(route) = ctx.exchange.route.as_ref().filter(|r| r.fallback.is_some()) else {
+        let Some(route) = ctx.exchange.route.clone().filter(|r| r.fallback.is_some()) else {
             return false;
         };
         let content_type = response.headers.get(header::CONTENT_TYPE);
@@ -53,7 +53,9 @@ impl Reverse {
             return false;
         }
         let Some(kept) = self.kept(session, ctx) else { return false };
-        ctx.outcome = Some(Outcome::Failure);
+        let status = response.status.as_u16();
+        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
+        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         self.report(ctx, ctx.outcome, clock::now());
         ctx.exchange.fallback_for = Some("upstream_failed");
         ctx.fallback = Some(kept);

@@ -4,8 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Denial, Now,
-    audit::{Facts, event::Event},
-    breaker::{Outcome, Permit, Transition},
+    audit::Facts,
+    breaker::{Outcome, Permit},
+    health::Fault,
     identity::ClientCertificate,
 };
 use http::HeaderValue;
@@ -24,6 +25,8 @@ impl Reverse {
     pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         let now = clock::now();
         let outcome = match (&ctx.denial, ctx.outcome) {
+            // It had to wait for the client, and gave up.
+            (Some(_), _) if ctx.excused => None,
             (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
             (_, outcome) => outcome,
         };
@@ -59,7 +62,7 @@ impl Reverse {
     /// Puts on record that this is the first request after a breaker's rest, if so.
     pub(super) fn probes(&self, ctx: &Ctx) {
         if let Some(moved) = ctx.exchange.permit.as_ref().and_then(Permit::moved) {
-            self.moved(&moved);
+            self.stage.breaker_moved(&moved);
         }
     }
 
@@ -172,8 +175,13 @@ impl Reverse {
         if let Some(outcome) = outcome {
             self.judge(ctx, outcome, now);
         }
+        // Whether it answered badly or not at all makes a difference to the breaker.
+        let outcome = outcome.map(|outcome| match (outcome, ctx.fault) {
+            (Outcome::Failure, Fault::Connect | Fault::Reset | Fault::Timeout) => Outcome::Silence,
+            (outcome, _) => outcome,
+        });
         if let Some(moved) = filters::reverse::report(&mut ctx.exchange, outcome, now) {
-            self.moved(&moved);
+            self.stage.breaker_moved(&moved);
         }
     }
 
@@ -191,14 +199,5 @@ impl Reverse {
             self.stage.address_changed(&upstream.name, &change);
         }
         ctx.asked.failed();
-    }
-
-    /// Puts on record that a breaker moved.
-    pub(super) fn moved(&self, moved: &Transition) {
-        let (upstream, plugin) = (&*moved.key.upstream, moved.key.plugin.as_deref());
-        let host = moved.key.host.as_deref();
-        let position = moved.to.name();
-        tracing::warn!(upstream, plugin, host, position, "breaker moved");
-        self.stage.audit.happened(&Event::Breaker { upstream, plugin, host, position });
     }
 }

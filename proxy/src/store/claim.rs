@@ -4,7 +4,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use filters::{Denial, hex};
 use redis::aio::MultiplexedConnection;
-use tokio::time::timeout;
+use tokio::{
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use super::Store;
 
@@ -14,17 +17,22 @@ pub struct Claim {
     /// Nobody else's claim is given up in its place.
     token: String,
     connection: MultiplexedConnection,
+    /// Keeps it for as long as its exchange goes on.
+    renewal: AbortHandle,
 }
 
+const RENEW: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end";
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 /// Nobody waits for it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the exchange may take, for what comes after its end.
+/// Longer than an exchange waits for its answer, for what comes after its end.
 const SPARE: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Claims a key for an exchange that takes `whole` at most. `None` while the store is away: then
+    /// Claims a key for an exchange that waits for its answer for `whole` at most. For as long as its
+    /// bodies move, the claim is renewed. `None` while the store is away: then
     /// each replica knows its own alone.
     ///
     /// # Errors
@@ -45,12 +53,34 @@ impl Store {
             // It may have been set all the same.
             Ok(Err(_)) | Err(_) => self.trouble.notify_one(),
         }
-        Ok(Some(Claim { key, token, connection }))
+        let renewal = tokio::spawn(renew(
+            (key.clone(), token.clone()),
+            connection.clone(),
+            (whole + SPARE) / 2,
+            millis,
+        ));
+        Ok(Some(Claim { key, token, connection, renewal: renewal.abort_handle() }))
+    }
+}
+
+async fn renew(
+    (key, token): (String, String),
+    mut connection: MultiplexedConnection,
+    every: Duration,
+    millis: u64,
+) {
+    loop {
+        sleep(every).await;
+        let mut renew = redis::cmd("EVAL");
+        renew.arg(RENEW).arg(1).arg(&key).arg(&token).arg(millis);
+        // Else it ends by itself.
+        let _ = timeout(RELEASE_TIMEOUT, renew.exec_async(&mut connection)).await;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.renewal.abort();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut connection = self.connection.clone();
         let mut release = redis::cmd("EVAL");

@@ -1,13 +1,19 @@
-//! An HTTP/2 stream whose client may go. With HTTP/1 that is for the connection to say, which is ours.
+//! An HTTP/2 stream whose client may go, or be too slow. With HTTP/1 that is for the connection to say,
+//! which is ours.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::HeaderMap;
 use pingora::{
-    Result,
+    Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     protocols::{
         Digest,
@@ -19,6 +25,8 @@ use pingora::{
         l4::socket::SocketAddr,
     },
 };
+
+use crate::motion;
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
@@ -77,7 +85,51 @@ impl Kept {
 
 /// What cannot be written to a client that is gone is written.
 fn taken<T>(written: Result<T>, instead: T) -> Result<T> {
-    written.or_else(|error| if super::lost() { Ok(instead) } else { Err(error) })
+    let goes_on = || motion::verdict().is_none() && super::lost();
+    written.or_else(|error| if goes_on() { Ok(instead) } else { Err(error) })
+}
+
+/// More of an answer is not written at once, so that it shows whether the client takes it.
+const PART: usize = 16 << 10;
+
+/// Writes `bytes` to the client, within its time.
+async fn write<T>(bytes: usize, write: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let mut write = pin!(write);
+    poll_fn(|cx| {
+        if let Some(over) = motion::over() {
+            let error = Error::because(ErrorType::WriteTimedout, "client", over);
+            return Poll::Ready(Err(error.into_down()));
+        }
+        let written = write.as_mut().poll(cx);
+        match &written {
+            Poll::Pending => motion::written(None),
+            Poll::Ready(Ok(_)) => motion::written(Some(bytes)),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    })
+    .await
+}
+
+/// The parts of what comes of an upstream.
+fn parts(tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+    let large =
+        |task: &HttpTask| matches!(task, HttpTask::Body(Some(data), _) if data.len() > PART);
+    if !tasks.iter().any(large) {
+        return tasks;
+    }
+    let mut parts = Vec::with_capacity(tasks.len() * 4);
+    for task in tasks {
+        let HttpTask::Body(Some(mut data), end) = task else {
+            parts.push(task);
+            continue;
+        };
+        while data.len() > PART {
+            parts.push(HttpTask::Body(Some(data.split_to(PART)), false));
+        }
+        parts.push(HttpTask::Body(Some(data), end));
+    }
+    parts
 }
 
 #[async_trait]
@@ -85,9 +137,9 @@ impl Session for Kept {
     /// Where a client that is gone would end the exchange, nothing more comes of it.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let all_there = no_body_expected || self.get().is_body_done();
-        let read = self.get_mut().read_body_or_idle(no_body_expected).await;
-        if read.is_err() && all_there && super::lost() {
-            return pending().await;
+        let read = motion::reading(self.get_mut().read_body_or_idle(no_body_expected)).await;
+        if read.is_err() && motion::verdict().is_none() && all_there && super::lost() {
+            return motion::reading(pending()).await;
         }
         read
     }
@@ -101,7 +153,8 @@ impl Session for Kept {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        taken(self.get_mut().write_body(data, end).await, ())
+        let bytes = data.len();
+        taken(write(bytes, self.get_mut().write_body(data, end)).await, ())
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -109,12 +162,20 @@ impl Session for Kept {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let end = tasks.iter().any(HttpTask::is_end);
-        let failed = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
-        let written = self.get_mut().response_duplex_vec(tasks).await;
-        self.answered |= matches!(written, Ok(true));
-        // That the upstream failed is no fault of the client.
-        if failed { written } else { taken(written, end) }
+        let mut ended = false;
+        for task in parts(tasks) {
+            let end = task.is_end();
+            let failed = matches!(task, HttpTask::Failed(_));
+            let bytes = match &task {
+                HttpTask::Body(Some(data), _) => data.len(),
+                _ => 0,
+            };
+            let written = write(bytes, self.get_mut().response_duplex_vec(vec![task])).await;
+            self.answered |= matches!(written, Ok(true));
+            // That the upstream failed is no fault of the client.
+            ended |= if failed { written } else { taken(written, end) }?;
+        }
+        Ok(ended)
     }
 
     async fn finish(&mut self) -> Result<()> {

@@ -154,6 +154,7 @@ impl ProxyHttp for Edge {
                 whole: long,
                 stream_idle: long,
                 upgrade: long,
+                rate_min: 0,
             };
             peer.group_key = 1;
             upgrade::decorate(&mut peer, &timeouts, &Answered::default());

@@ -59,7 +59,7 @@ const as = (name, who = 'ada') => ({ authorization: `Bearer ${orbit(who, [name])
 const ask = async (door, name, where = '/read', { who, ...options } = {}) => {
   const answer = await fetch(`${door.url}${where}`, { ...options, headers: { ...as(name, who), ...options.headers } });
   await answer.text();
-  const code = answer.headers.get('proxy-status')?.match(/error="(.*)"/)?.[1];
+  const code = answer.headers.get('proxy-status')?.match(/details="(.*)"/)?.[1];
   return { status: answer.status, code, headers: answer.headers };
 };
 /** All that these replicas let through of as much as is asked in so many milliseconds, or while `goes()`. */

@@ -146,7 +146,7 @@ test('a slow client is cut off: in its head, in its body, when it says nothing',
     raw(door.ports.edge, [], { ms: 8000 }),
   ]);
   assert.match(head, /^HTTP\/1.1 408 .*head_timeout/s);
-  assert.match(body, /body_timeout|upstream_timeout/);
+  assert.match(body, /^HTTP\/1.1 408 .*body_timeout/s);
   assert.equal(nothing, '');
   assert.ok(Date.now() - begun < 7000);
 });
@@ -171,8 +171,10 @@ test('what an upstream does wrong has a code of its own', async () => {
   await check('/open/x?do=garbage', 502, 'upstream_malformed');
   await check('/open/x?do=hang', 504, 'upstream_timeout');
   await assert.rejects(async () => (await get('/open/x?do=cut')).text());
-  await assert.rejects(async () => (await get('/open/x?do=trickle')).text(), 'the whole exchange has a limit');
-  await door.record((r) => r.code === 'whole_timeout');
+  const moving = await get('/open/x?do=trickle');
+  let parts = 0;
+  for await (const _ of moving.body) { parts += 1; if (parts > 30) break; }
+  assert.ok(parts > 30, 'what moves may take its time');
   // Its own answers pass as they are.
   for (const status of [404, 410, 418, 500, 503]) assert.equal((await get(`/open/x?do=status&n=${status}`)).status, status);
   const limited = await get('/open/x?do=status&n=429');

@@ -38,7 +38,7 @@ routes:
 const as = (workspace, who = 'ada') => ({ authorization: `Bearer ${orbit(who, [workspace])}` });
 const ask = async (path, { workspace = 'payments', who, method = 'GET' } = {}) => {
   const answer = await fetch(`${door.url}${path}`, { method, headers: as(workspace, who) });
-  const code = answer.headers.get('proxy-status')?.match(/error="(.*)"/)?.[1];
+  const code = answer.headers.get('proxy-status')?.match(/details="(.*)"/)?.[1];
   await answer.text();
   return code ? `${answer.status} ${code}` : `${answer.status}`;
 };

@@ -278,6 +278,7 @@ fn checks(record: &Record<'_>) -> String {
                 "upstream_",
                 "connect_timeout",
                 "whole_timeout",
+                "client_slow",
                 "credential_unavailable",
                 "caller_token_missing",
                 "token_exchange_refused",
@@ -346,7 +347,14 @@ fn lacked(code: &str) -> Option<&'static str> {
         "switched_off" => {
             "an operator had switched it off; the lines of `kind` switch say who and why"
         }
-        "breaker_open" => "the upstream was left alone after failures: `upstreams.*.breaker`",
+        "breaker_open" => {
+            "the upstream was left alone after failures: `upstreams.*.breaker`; the lines of `kind` breaker say since when, and whether nothing answered (`silence`) or it answered badly (`answers`)"
+        }
+        "body_slow" => "the client sent its body too slowly: the listener's `limits.rate_min`",
+        "client_slow" => {
+            "the client took the answer too slowly, or not any more: the listener's `limits.rate_min` and `write_timeout`"
+        }
+        "upstream_slow" => "the upstream sent its answer too slowly: `timeouts.rate_min`",
         "pace_exceeded" => "its turn at the upstream was too far away: `upstreams.*.pace`",
         "tunnels_exhausted" => "too many tunnels at once: `egress.tunnels_max`",
         "idempotency_in_flight" => "an exchange with the same `Idempotency-Key` was under way",

@@ -1,0 +1,279 @@
+//! One breaker: what it has seen, and what follows from that. Time is an argument.
+
+use std::time::Duration;
+
+use super::{Cause, Facts, Outcome, Position};
+
+const SLOTS: usize = 10;
+/// While nothing answers, one who is refused may ask again so soon.
+const SOON: Duration = Duration::from_secs(1);
+/// One that was away and is back may answer badly for so long, while it starts, and is not left alone
+/// for longer than [`SOON`] for that.
+const START: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Circuit {
+    state: State,
+    /// Counts which opening this is, so that a late probe of an earlier one is not believed.
+    round: u64,
+    slots: [Slot; SLOTS],
+    /// When it was found again after nothing had answered.
+    returned: Option<Duration>,
+    /// What may be asked again.
+    pub(super) budget: Budget,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        until: Duration,
+        cause: Cause,
+        /// Whether it was looked for, and was not there.
+        gone: bool,
+    },
+    HalfOpen {
+        under_way: u32,
+        successes: u32,
+        cause: Cause,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    tick: u64,
+    requests: u32,
+    failures: u32,
+    silences: u32,
+}
+
+/// Attempts beyond the first: a share of those that were made, and a few a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    /// First attempts since this was looked at.
+    firsts: u32,
+    credit: f64,
+    at: Duration,
+}
+
+/// Attempts beyond the first that each upstream may get in a second, however few there are.
+const AGAIN_A_SECOND: f64 = 3.0;
+/// More are not saved up.
+const CREDIT_MAX: f64 = 100.0;
+
+impl Budget {
+    /// Counts a first attempt.
+    pub(super) fn asked(&mut self) {
+        self.firsts = self.firsts.saturating_add(1);
+    }
+
+    pub(super) fn take(&mut self, percent: u32, now: Duration) -> bool {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        let earned = f64::from(self.firsts) * f64::from(percent) / 100.0;
+        self.credit = (self.credit + earned + seconds * AGAIN_A_SECOND).min(CREDIT_MAX);
+        (self.firsts, self.at) = (0, now);
+        let may = self.credit >= 1.0;
+        if may {
+            self.credit -= 1.0;
+        }
+        may
+    }
+}
+
+/// The round that a probe is of, and why the breaker was open if it is the first after a rest.
+type Leave = (Option<u64>, Option<Cause>);
+
+impl Circuit {
+    pub(super) fn facts(&self, now: Duration) -> Facts {
+        match self.state {
+            State::Closed => Facts { position: Position::Closed, cause: None },
+            State::Open { until, cause, .. } if now < until => {
+                Facts { position: Position::Open, cause: Some(cause) }
+            }
+            State::Open { cause, .. } | State::HalfOpen { cause, .. } => {
+                Facts { position: Position::HalfOpen, cause: Some(cause) }
+            }
+        }
+    }
+
+    /// Whether it is anything but closed.
+    pub(super) fn is_tripped(&self) -> bool {
+        !matches!(self.state, State::Closed)
+    }
+
+    /// Whether it refuses requests, and will for a while.
+    pub(super) fn is_open(&self, now: Duration) -> bool {
+        matches!(self.state, State::Open { until, .. } if now < until)
+    }
+
+    /// Whether it has nothing to remember.
+    pub(super) fn is_idle(&self, rules: &config::Breaker, now: Duration) -> bool {
+        !self.is_tripped() && self.recent(rules, now).requests == 0
+    }
+
+    /// Leave for a request, or how long to wait and why.
+    pub(super) fn admit(
+        &mut self,
+        rules: &config::Breaker,
+        now: Duration,
+    ) -> Result<Leave, (Duration, Cause)> {
+        let mut rested = None;
+        if let State::Open { until, cause, .. } = self.state {
+            if now < until {
+                let left = until - now;
+                let wait = if cause == Cause::Silence { left.min(SOON) } else { left };
+                return Err((wait, cause));
+            }
+            self.state = State::HalfOpen { under_way: 0, successes: 0, cause };
+            rested = Some(cause);
+        }
+        match &mut self.state {
+            State::Closed | State::Open { .. } => Ok((None, None)),
+            State::HalfOpen { under_way, successes, cause } => {
+                if *under_way + *successes >= rules.probes {
+                    // The probes are under way: whoever comes now asks again in a moment.
+                    return Err((SOON, *cause));
+                }
+                *under_way += 1;
+                Ok((Some(self.round), rested))
+            }
+        }
+    }
+
+    pub(super) fn report(
+        &mut self,
+        outcome: Outcome,
+        probe: Option<u64>,
+        rules: &config::Breaker,
+        now: Duration,
+    ) -> Option<(Position, Cause)> {
+        match (&mut self.state, probe) {
+            (State::HalfOpen { under_way, successes, cause }, Some(round))
+                if round == self.round =>
+            {
+                *under_way = under_way.saturating_sub(1);
+                let was = *cause;
+                match outcome {
+                    Outcome::Success => {}
+                    Outcome::Failure => return Some(self.open(Cause::Answers, rules, now)),
+                    Outcome::Silence => return Some(self.open(Cause::Silence, rules, now)),
+                }
+                *successes += 1;
+                if *successes < rules.probes {
+                    return None;
+                }
+                self.close();
+                Some((Position::Closed, was))
+            }
+            (State::Closed, _) => {
+                self.count(outcome, rules, now);
+                let recent = self.recent(rules, now);
+                let cause = recent.cause();
+                recent.is_sick(rules).then(|| self.open(cause, rules, now))
+            }
+            // An exchange from before the opening says nothing about now.
+            _ => None,
+        }
+    }
+
+    /// Notes whether it was there when it was looked for; `Some` if that moved it.
+    pub(super) fn found(&mut self, there: bool, now: Duration) -> Option<(Position, Cause)> {
+        let State::Open { until, cause, gone } = &mut self.state else { return None };
+        if now >= *until {
+            return None;
+        }
+        if !there {
+            // One that answered badly and went away since is on its way to another start.
+            *cause = Cause::Silence;
+            *gone = true;
+            return None;
+        }
+        if *cause == Cause::Answers {
+            return None;
+        }
+        let was_gone = *gone;
+        self.returned = Some(now);
+        if was_gone {
+            // It was seen to be away, and it is seen to be back.
+            self.close();
+            return Some((Position::Closed, Cause::Silence));
+        }
+        // It takes connections, as it may have done all the time: requests must tell.
+        self.state = State::HalfOpen { under_way: 0, successes: 0, cause: Cause::Silence };
+        Some((Position::HalfOpen, Cause::Silence))
+    }
+
+    pub(super) fn give_back(&mut self, round: u64) {
+        if let State::HalfOpen { under_way, .. } = &mut self.state
+            && round == self.round
+        {
+            *under_way = under_way.saturating_sub(1);
+        }
+    }
+
+    fn open(&mut self, cause: Cause, rules: &config::Breaker, now: Duration) -> (Position, Cause) {
+        let starting = self.returned.is_some_and(|returned| now < returned + START);
+        let rest = match cause {
+            Cause::Answers if starting => SOON.min(*rules.rest),
+            Cause::Answers | Cause::Silence => *rules.rest,
+        };
+        self.round += 1;
+        self.state = State::Open { until: now + rest, cause, gone: false };
+        (Position::Open, cause)
+    }
+
+    fn close(&mut self) {
+        // Probes that are still under way are of a round that is over.
+        self.round += 1;
+        self.state = State::Closed;
+        self.slots = [Slot::default(); SLOTS];
+    }
+
+    fn count(&mut self, outcome: Outcome, rules: &config::Breaker, now: Duration) {
+        let tick = tick(rules, now);
+        let slot = &mut self.slots[usize::try_from(tick % SLOTS as u64).expect("below ten")];
+        if slot.tick != tick {
+            *slot = Slot { tick, ..Slot::default() };
+        }
+        slot.requests += 1;
+        slot.failures += u32::from(outcome != Outcome::Success);
+        slot.silences += u32::from(outcome == Outcome::Silence);
+    }
+
+    fn recent(&self, rules: &config::Breaker, now: Duration) -> Recent {
+        let oldest = (tick(rules, now) + 1).saturating_sub(SLOTS as u64);
+        let slots = self.slots.iter().filter(|slot| slot.tick >= oldest);
+        slots.fold(Recent::default(), |sum, slot| Recent {
+            requests: sum.requests + u64::from(slot.requests),
+            failures: sum.failures + u64::from(slot.failures),
+            silences: sum.silences + u64::from(slot.silences),
+        })
+    }
+}
+
+/// What happened within the window.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    requests: u64,
+    failures: u64,
+    silences: u64,
+}
+
+impl Recent {
+    fn is_sick(self, rules: &config::Breaker) -> bool {
+        self.requests >= u64::from(rules.requests_min)
+            && self.failures > 0
+            && self.failures * 100 >= self.requests * u64::from(rules.failure_percent)
+    }
+
+    fn cause(self) -> Cause {
+        if self.silences * 2 >= self.failures { Cause::Silence } else { Cause::Answers }
+    }
+}
+
+/// The window is looked at in ten slices; this numbers them.
+fn tick(rules: &config::Breaker, now: Duration) -> u64 {
+    let slice = (rules.window.as_nanos() / SLOTS as u128).max(1);
+    u64::try_from(now.as_nanos() / slice).unwrap_or(u64::MAX)
+}

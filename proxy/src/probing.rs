@@ -1,0 +1,133 @@
+//! Looks for upstreams whose breaker is open, so that they are asked again as soon as they are there:
+//! every second, beside all requests, in the way in which they would be asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use filters::{Label, audit::event::Event, breaker::Transition};
+use pingora::connectors::http::Connector;
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    clock, health,
+    live::{Live, Stage},
+    upstreams::Upstream,
+};
+
+/// Those that are looked for.
+#[derive(Default)]
+pub(crate) struct Probing {
+    sought: HashMap<Label, Sought>,
+    looks: JoinSet<(Label, bool)>,
+}
+
+struct Sought {
+    /// When it is looked for next.
+    due: Duration,
+    /// Looks that are not over.
+    under_way: u32,
+}
+
+/// From one look to the next, or up to a fifth more: replicas do not look all at once.
+const EVERY: Duration = Duration::from_millis(900);
+/// A look that waits for a packet that was lost does not keep the next from being taken.
+const UNDER_WAY_MAX: u32 = 2;
+/// A connection is there within this.
+const CONNECT: Duration = Duration::from_secs(2);
+/// More addresses are not tried in one look.
+const ADDRESSES_MAX: usize = 3;
+
+impl Probing {
+    /// Takes in what was found, and looks for those whose time it is.
+    pub(crate) fn look(
+        &mut self,
+        stage: &Arc<Stage>,
+        live: &Arc<Live>,
+        connector: &OnceLock<Arc<Connector>>,
+    ) {
+        let now = clock::now();
+        while let Some(looked) = self.looks.try_join_next() {
+            // A look that panicked has found nothing, and holds its place until its upstream is there.
+            let Ok((name, there)) = looked else { continue };
+            if let Some(sought) = self.sought.get_mut(&name) {
+                sought.under_way -= 1;
+            }
+            stage.metrics.breaker_probed(&name, there);
+            for moved in stage.state.breakers.found(&name, there, now) {
+                stage.breaker_moved(&moved);
+            }
+        }
+        let names = stage.state.breakers.sought(now);
+        for name in &names {
+            let Some(upstream) = live.upstreams.get(name) else { continue };
+            let sought = self
+                .sought
+                .entry(name.clone())
+                .or_insert(Sought { due: now.elapsed, under_way: 0 });
+            if sought.due > now.elapsed || sought.under_way >= UNDER_WAY_MAX {
+                continue;
+            }
+            sought.due = now.elapsed + EVERY.mul_f64(1.0 + fastrand::f64() / 5.0);
+            sought.under_way += 1;
+            let connector = connector.get_or_init(|| Arc::new(Connector::new(None)));
+            let (stage, live) = (Arc::clone(stage), Arc::clone(live));
+            let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
+            self.looks.spawn(async move {
+                let there = is_there(&stage, &live, &upstream, &connector).await;
+                (upstream.name.clone(), there)
+            });
+        }
+        // When one was looked for last is known until it may be looked for again.
+        self.sought.retain(|name, sought| {
+            sought.due > now.elapsed || sought.under_way > 0 || names.contains(name)
+        });
+    }
+}
+
+/// Whether one of its addresses takes a connection, or is well where there is a check for that.
+async fn is_there(
+    stage: &Arc<Stage>,
+    live: &Arc<Live>,
+    upstream: &Arc<Upstream>,
+    connector: &Arc<Connector>,
+) -> bool {
+    // It may have come back elsewhere.
+    if upstream.written.url.ip().is_none() {
+        let _ = timeout(CONNECT, upstream.look_up(stage, &live.policy.guard)).await;
+    }
+    let mut addresses: Vec<_> = upstream.pool.facts().iter().map(|facts| facts.at).collect();
+    fastrand::shuffle(&mut addresses);
+    addresses.truncate(ADDRESSES_MAX);
+    let mut looks = JoinSet::new();
+    for at in addresses {
+        let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
+        looks.spawn(async move {
+            if let Some(rules) = &upstream.written.health_check {
+                let asked = timeout(*rules.timeout, health::ask(&connector, &upstream, at)).await;
+                return matches!(asked, Ok(Ok(status)) if rules.status.contains(status.as_u16()));
+            }
+            health::takes_connections(&connector, &upstream, at, CONNECT).await
+        });
+    }
+    while let Some(looked) = looks.join_next().await {
+        if matches!(looked, Ok(true)) {
+            return true;
+        }
+    }
+    false
+}
+
+impl Stage {
+    /// Puts on record that a breaker moved.
+    pub(crate) fn breaker_moved(&self, moved: &Transition) {
+        let key = &moved.key;
+        let (upstream, plugin) = (&*key.upstream, key.plugin.as_deref());
+        let (host, part) = (key.host.as_deref(), key.part.as_deref());
+        let (position, cause) = (moved.to.name(), moved.cause.name());
+        tracing::warn!(upstream, plugin, host, part, position, cause, "breaker moved");
+        self.audit.happened(&Event::Breaker { upstream, plugin, host, part, position, cause });
+    }
+}
