@@ -142,8 +142,13 @@ impl RateLimit {
         if let Some(written) = self.buckets.get(name) {
             return written.value;
         }
-        let shipped = BUCKETS.iter().find(|shipped| shipped.name == name);
-        shipped.and_then(|shipped| shipped.limit).map_or(each, |limit| limit.or_wider(each))
+        Self::least(name).map_or(each, |least| least.or_wider(each))
+    }
+
+    /// What a bucket holds at least where nothing is written; `None` if it is as large as what it
+    /// stands apart from.
+    pub fn least(name: &str) -> Option<Limit> {
+        BUCKETS.iter().find(|shipped| shipped.name == name).and_then(|shipped| shipped.limit)
     }
 }
 

@@ -43,9 +43,17 @@ pub struct OfRoute {
 #[derive(Debug)]
 struct Bucket {
     name: Label,
-    limit: config::Limit,
-    /// Whether that is no narrower than a workspace's own limit.
-    or_own: bool,
+    /// What the operator wrote.
+    written: Option<config::Limit>,
+    /// What it holds at least where nothing is written; else it is as large as the workspace's limit.
+    least: Option<config::Limit>,
+}
+
+impl Bucket {
+    fn limit(&self, each: config::Limit) -> config::Limit {
+        let unwritten = || self.least.map_or(each, |least| least.or_wider(each));
+        self.written.unwrap_or_else(unwritten)
+    }
 }
 
 /// What a limit is of.
@@ -209,8 +217,8 @@ impl OfRoute {
             each_workspace: limits.each_workspace,
             bucket: bucket.map(|name| Bucket {
                 name: name.into(),
-                limit: limits.bucket(name, limits.each_workspace),
-                or_own: !limits.buckets.contains_key(name),
+                written: limits.buckets.get(name).map(|written| written.value),
+                least: config::RateLimit::least(name),
             }),
             each_client: of_bucket(limits.each_client),
         }
@@ -219,11 +227,8 @@ impl OfRoute {
     /// What a workspace may ask for where this route counts.
     fn of_workspace(&self, workspace: Option<&Workspace>) -> config::Limit {
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        match (&self.bucket, own) {
-            (None, own) => own.unwrap_or(self.each_workspace),
-            (Some(Bucket { limit, or_own: true, .. }), Some(own)) => limit.or_wider(own),
-            (Some(Bucket { limit, .. }), _) => *limit,
-        }
+        let each = own.unwrap_or(self.each_workspace);
+        self.bucket.as_ref().map_or(each, |bucket| bucket.limit(each))
     }
 }
 
@@ -404,7 +409,7 @@ mod tests {
 
     const PORTAL: &str = "version: stagedoor/v1
 listeners: {edge: {kind: reverse, address: '127.0.0.1:1'}}
-workspaces: {named: {payments: {}, web: {rate_limit: {rate: 9000/m, burst: 900}}}}
+workspaces: {named: {payments: {}, web: {rate_limit: {rate: 9000/m, burst: 900}}, slow: {rate_limit: {rate: 10/m, burst: 2}}}}
 upstreams: {portal: {url: 'http://127.0.0.1:1'}}
 presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: portal}]
 ";
@@ -486,6 +491,8 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
         check(narrow, "backstage.catalog", "web", 900);
         check(narrow, "jenkins.projects", "web", 900);
         check(written, "backstage.catalog", "web", 3);
+        check(wide, "jenkins.projects", "slow", 2);
+        check(wide, "backstage.catalog", "slow", 300);
     }
 
     proptest! {
