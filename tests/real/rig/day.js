@@ -103,7 +103,7 @@ exports.firstDay = async ({ frontend } = {}) => {
     const portal = await begun(backstage({
       port, baseUrl: url, postgres: db, oidc: idp, plugins: PLUGINS, annotations: ANNOTATIONS, frontend,
       endpoints: {
-        '/dxcp': { target: `http://127.0.0.1:${sidecar}`, credentials: 'dangerously-allow-unauthenticated', allowedHeaders: ['Authorization', 'Idempotency-Key', 'X-Request-Id', 'Idempotency-Replayed'], allowedMethods: ['GET', 'POST'] },
+        '/dxcp': { target: `http://127.0.0.1:${sidecar}`, credentials: 'dangerously-allow-unauthenticated', allowedHeaders: ['Authorization', 'Idempotency-Key', 'X-Request-Id', 'Idempotency-Replayed', 'Proxy-Status', 'Retry-After'], allowedMethods: ['GET', 'POST'] },
       },
       config: `
 argocd: {username: portal, password: argo, appLocatorMethods: [{type: config, instances: [{name: main, url: "https://${target('argocd')}"}]}]}
