@@ -55,17 +55,19 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, ${limits}}
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${tls.cert}, key: ${tls.key}}]}, ${limits}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {each_client: {rate: 1000/s, burst: 10000}}
 upstreams:
   one: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}}
   two: {url: "http://127.0.0.1:${two.address().port}", http: h2, timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}}
+  odd: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}, breaker: {requests_min: 1000000}}
   sick: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s}, breaker: {requests_min: 1}}
 routes:
 - {name: one, methods: [ANY], path: /one/**, upstream: one, class: read, ${options}}}
 - {name: two, methods: [ANY], path: /two/**, upstream: two, class: read, ${options}}}
 - {name: sick, methods: [ANY], path: /sick/**, upstream: sick, class: read, ${options}}}
-- {name: told, methods: [ANY], path: /told/**, upstream: one, class: read, ${options}, stream: true}}
-- {name: watch, methods: [ANY], path: /watch/**, upstream: one, class: read, ${options}, stream_if: [watch]}}
+- {name: odd, methods: [ANY], path: /odd/**, upstream: odd, class: read, ${options}}}
+- {name: told, methods: [ANY], path: /told/**, upstream: odd, class: read, ${options}, stream: true}}
+- {name: watch, methods: [ANY], path: /watch/**, upstream: odd, class: read, ${options}, stream_if: [watch]}}
 `;
   });
 });
@@ -103,7 +105,7 @@ test('a thousand strangers with a byte a second are told so, and nobody else not
   for (const got of answers) assert.match(got, /^HTTP\/1.1 408 .*"code":"body_slow"/s);
   assert.ok(Date.now() - began < 40_000, `${Date.now() - began} ms`);
   assert.deepEqual([...new Set(others.map(([status]) => status))], [200]);
-  assert.deepEqual(await breakers(), { one: 'closed', two: 'closed', sick: 'closed' });
+  assert.deepEqual(await breakers(), { odd: 'closed', one: 'closed', sick: 'closed', two: 'closed' });
   const record = await door.record((r) => r.code === 'body_slow');
   assert.deepEqual([record.status, record.route], [408, record.route]);
   assert.ok(door.records().filter((r) => r.code === 'body_slow').length === 1000);
@@ -151,7 +153,7 @@ test('an answer that stands still is its upstream\'s failure, unless it is a str
   // It takes connections, so it is tried again at once, and that goes well.
   await until('it to be tried', async () => (await fetch(`${door.url}/sick/ok`)).status === 200);
   // Where the answer has a length, it has a least rate, too.
-  await assert.rejects(text('/one/x?type=application/json&every=500&count=1000&length=9000'));
+  await assert.rejects(text('/odd/x?type=application/json&every=500&count=1000&length=9000'));
   const slow = await door.record((r) => r.code === 'upstream_slow');
   assert.deepEqual([slow.status, slow.cut], [200, undefined]);
   await assert.rejects(text('/told/x?type=application/json&every=6000&count=1'), 'a stream has its own');
@@ -159,7 +161,7 @@ test('an answer that stands still is its upstream\'s failure, unless it is a str
 
 test('who says again and again that it is at work has only so long', async () => {
   const began = Date.now();
-  const answered = await fetch(`${door.url}/one/x?processing`);
+  const answered = await fetch(`${door.url}/odd/x?processing`);
   assert.deepEqual([answered.status, (await answered.json()).code], [504, 'whole_timeout']);
   assert.ok(Date.now() - began < 4000);
 });
