@@ -905,6 +905,8 @@ ${OPEN}
       const of = (name) => found.filter((s) => [name, `${name}_count`, `${name}_sum`, `${name}_bucket`].includes(s.name));
       return Object.fromEntries(documented().map((name) => [name, JSON.stringify(of(name))]));
     };
+    // The source may have been slow to begin with.
+    await until('the control source to be heard', async () => await metric(door, 'stagedoor_control_stale') === 0);
     const before = await all();
     const loaded = await metric(door, 'stagedoor_config_last_reload_success_timestamp_seconds');
 

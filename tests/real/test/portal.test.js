@@ -39,7 +39,7 @@ presets:
 - {preset: backstage, upstream: portal, listeners: [edge], detail: full, routes: {signals: {timeouts: {upgrade: 1s}}}}
 routes:
 - {name: stage, methods: [GET], path: /api/stage/**, upstream: portal, plugin: stage, class: read}
-- {name: proxied, methods: [GET, POST], path: /api/proxy/**, upstream: portal, plugin: proxied, class: read}`;
+- {name: proxied, methods: [GET, POST], path: "/api/proxy/{endpoint}/**", upstream: portal, plugin: proxied, class: read}`;
 };
 before(async () => {
   const [base, port] = await Promise.all([postgres(), freePort()]);
