@@ -918,7 +918,7 @@ ${OPEN}
     assert.equal(await status('/nothing'), 403);
     for (const where of ['/paced', '/paced', '/kept', '/kept', '/kept']) assert.equal(await status(where), 200);
     assert.equal(await status('/shown'), 503);
-    assert.deepEqual([await status('/sick?do=close'), await status('/sick?do=close'), await status('/sick')], [502, 502, 503]);
+    assert.deepEqual([await status('/sick?do=status&n=500'), await status('/sick?do=status&n=500'), await status('/sick')], [500, 500, 503]);
     await until('another attempt', async () => await status('/again?do=close') === 502 && await metric(door, 'stagedoor_retries_total', { upstream: 'again' }) > 0);
     // Nobody listens at the other address of `localhost`.
     await until('an ejection', async () => await status('/pair') === 200 && await metric(door, 'stagedoor_ejections_total', { upstream: 'pair' }) > 0);
