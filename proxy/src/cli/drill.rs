@@ -5,6 +5,7 @@ mod ask;
 mod child;
 mod copy;
 mod fault;
+mod flood;
 mod http;
 mod load;
 mod measured;
@@ -146,8 +147,21 @@ impl Drill {
                 (index, fault, run::drill(fault, config, &folder, pace).await)
             });
         }
-        let mut report =
-            Report { rows: Vec::new(), driven: 0, left: Vec::new(), notes: Vec::new() };
+        let (config, time, folder) = (Arc::clone(&config), *self.time, folder.join("limits"));
+        let flooded = self.only.is_empty().then(|| {
+            let room = Arc::clone(&room);
+            tokio::spawn(async move {
+                let _place = room.acquire_owned().await;
+                flood::drill(&config, &folder, time).await
+            })
+        });
+        let mut report = Report {
+            rows: Vec::new(),
+            driven: 0,
+            left: Vec::new(),
+            notes: Vec::new(),
+            limits: None,
+        };
         let mut notes: Vec<Vec<String>> = vec![Vec::new(); faults.len()];
         while let Some(ended) = under_way.join_next().await {
             let Ok((index, fault, result)) = ended else { continue };
@@ -162,6 +176,10 @@ impl Drill {
                 }
                 Err(why) => Row::failed(fault, why),
             });
+        }
+        if let Some(flooded) = flooded {
+            let ended = || Err("it ended by itself".to_owned());
+            report.limits = Some(flooded.await.unwrap_or_else(|_| ended()));
         }
         let all = rows.into_iter().zip(faults);
         let ended = |(row, fault): (Option<Row>, Fault)| {

@@ -120,6 +120,10 @@ process: {name_servers: ["127.0.0.1:${names.address().port}"]}
   assert.deepEqual(found.broken, []);
   assert.equal(found.code, 0);
   assert.deepEqual(found.faults.map(({ fault }) => fault), FAULTS);
+  // Limits are tried as they were written: one an hour is spent by the first who tries it.
+  const [of, calls] = ['workspaces', 'calls'].map((share) => found.limits.find((met) => met.share === share));
+  assert.deepEqual([of.passed, of.refused, of.policy], [0, true, '"workspace";q=1;w=3600'], JSON.stringify(found.limits));
+  assert.ok(of.retry_after > 3500 && calls.passed > 0, JSON.stringify(found.limits));
   const alone = kept(found, 'redis-down');
   assert.ok(alone.admitted >= 95 && alone.store.tokens_leased > 0, JSON.stringify(alone));
   assert.equal(found.driven, 6, JSON.stringify(found.not_driven));

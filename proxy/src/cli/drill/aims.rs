@@ -23,6 +23,8 @@ pub(super) struct Aim {
     pub(super) ways: Vec<Call>,
     /// What a fault can touch of it.
     pub(super) nature: Nature,
+    /// What its limit is of: whatever has the same lacks what it uses up.
+    pub(super) share: String,
 }
 
 /// What a fault can touch of an aim.
@@ -156,7 +158,23 @@ fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of
         own_tls: listener.tls.is_some(),
         their_tls: upstream.is_some_and(|up| up.url.tls),
     };
-    Aim { of, ways, nature }
+    Aim { of, ways, nature, share: share(config, route) }
+}
+
+/// The narrowest limit that a route's requests count against, in words.
+fn share(config: &Config, route: &Route) -> String {
+    let options = &route.options;
+    let plugin = route.plugin.as_ref();
+    let plugin = plugin
+        .filter(|name| config.plugins.get(*name).is_some_and(|plugin| plugin.rate_limit.is_some()));
+    match (&options.rate_limit, plugin, &options.bucket, options.public) {
+        (Some(_), ..) => format!("route `{}`", route.name),
+        (_, _, Some(bucket), true) => format!("bucket `{bucket}` of clients"),
+        (_, _, None, true) => "clients".to_owned(),
+        (_, Some(plugin), ..) => format!("plugin `{plugin}`"),
+        (_, None, Some(bucket), false) => format!("bucket `{bucket}` of workspaces"),
+        (_, None, None, false) => "workspaces".to_owned(),
+    }
 }
 
 /// A path that a route takes.
@@ -230,6 +248,7 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
                     own_tls: listener.tls.is_some(),
                     their_tls: tunnel,
                 },
+                share: "calls".to_owned(),
             });
         }
     }

@@ -14,7 +14,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use certs::dev::Authority;
-use http::Method;
+use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -154,16 +154,24 @@ impl Client {
 
     /// Makes a call.
     pub(super) async fn make(&self, call: &Call) -> Saw {
-        let (saw, id) = match call {
+        self.told(call).await.0
+    }
+
+    /// Makes a call, and answers also the headers of what came of it, where those can be seen.
+    pub(super) async fn told(&self, call: &Call) -> (Saw, HeaderMap) {
+        let (saw, id, headers) = match call {
             Call::Request { .. } => {
                 let id = format!("drill-{}", self.count.fetch_add(1, Ordering::Relaxed));
-                let saw = self.request(call, &id).await;
-                (saw.unwrap_or_else(|error| Saw::Broken(of_http(&error))), Some(id))
+                let told = self.request(call, &id).await;
+                let (saw, headers) =
+                    told.unwrap_or_else(|error| (Saw::Broken(of_http(&error)), HeaderMap::new()));
+                (saw, Some(id), headers)
             }
             Call::Out { .. } => {
                 let saw = tokio::time::timeout(PATIENCE, self.out(call)).await;
                 let saw = saw.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                (saw.unwrap_or_else(|error| Saw::Broken(of_io(&error))), None)
+                let saw = saw.unwrap_or_else(|error| Saw::Broken(of_io(&error)));
+                (saw, None, HeaderMap::new())
             }
         };
         if !matches!(saw, Saw::Broken(_)) {
@@ -171,7 +179,7 @@ impl Client {
             answered.out += usize::from(id.is_none());
             answered.ids.extend(id);
         }
-        saw
+        (saw, headers)
     }
 
     /// The calls that were answered.
@@ -179,7 +187,7 @@ impl Client {
         std::mem::take(&mut *self.answered.lock())
     }
 
-    async fn request(&self, call: &Call, id: &str) -> reqwest::Result<Saw> {
+    async fn request(&self, call: &Call, id: &str) -> reqwest::Result<(Saw, HeaderMap)> {
         let Call::Request { method, url, action, unlike, header, shown } = call else {
             unreachable!("it was asked which it is")
         };
@@ -200,7 +208,8 @@ impl Client {
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         answer.bytes().await?;
         let proxy_status = headers.get("proxy-status").and_then(|value| value.to_str().ok());
-        Ok(seen(status, proxy_status, headers.contains_key(MARK)))
+        let saw = seen(status, proxy_status, headers.contains_key(MARK));
+        Ok((saw, headers))
     }
 
     fn authorization(&self, shown: &Shown) -> Option<String> {

@@ -18,7 +18,10 @@ use certs::dev::Authority;
 use config::{Config, ListenerKind, Located, Name};
 use serde_json::Value;
 
-pub(super) use self::{limits::Shared, outward::one_of_rule};
+pub(super) use self::{
+    limits::{Counting, Shared},
+    outward::one_of_rule,
+};
 use super::{
     stand_ins::{Sockets, anywhere, port},
     tokens::Mint,
@@ -47,7 +50,7 @@ pub(super) struct Place<'a> {
     pub(super) authority: &'a Authority,
     pub(super) sockets: &'a Sockets,
     /// What it counts limits in, if those are what breaks.
-    pub(super) shared: Option<Shared>,
+    pub(super) counting: Counting<Shared>,
 }
 
 impl PrivateCopy {
@@ -59,7 +62,7 @@ impl PrivateCopy {
         let hosts = outward::replace(&mut config, place, &mut notes).map_err(told)?;
         let mint = identity::replace(&mut config, place, &mut notes).map_err(told)?;
         listeners(&mut config, place, &hosts, &mut notes)?;
-        limits::replace(&mut config, place.shared.as_ref(), &mut notes);
+        limits::replace(&mut config, &place.counting, &mut notes);
         let admin = config.listeners[ADMIN].address;
         audit(&mut config, place, &mut notes).map_err(told)?;
         config.egress.parent_from_environment = false;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{aims::Left, fault::Fault, measured::Measured};
+use super::{aims::Left, fault::Fault, flood::Limits, measured::Measured};
 
 /// One fault.
 #[derive(Serialize)]
@@ -64,6 +64,8 @@ pub(super) struct Report {
     pub(super) driven: usize,
     pub(super) left: Vec<Left>,
     pub(super) notes: Vec<String>,
+    /// What limits did, where no single fault was asked for.
+    pub(super) limits: Option<Result<Limits, String>>,
 }
 
 impl Row {
@@ -89,13 +91,16 @@ impl Report {
                 all.extend(drilled.broken.iter().map(|what| format!("{}: {what}", row.name())));
             }
         }
+        if let Some(Ok(limits)) = &self.limits {
+            all.extend(limits.broken.iter().map(|what| format!("limits: {what}")));
+        }
         all
     }
 
     /// Whether something could not be tried that should have been.
     pub(super) fn has_failed(&self) -> bool {
         let failed = |row: &Row| matches!(row.state, State::Failed(_));
-        self.driven == 0 || self.rows.iter().any(failed)
+        self.driven == 0 || self.rows.iter().any(failed) || matches!(self.limits, Some(Err(_)))
     }
 
     pub(super) fn json(&self) -> String {
@@ -104,6 +109,11 @@ impl Report {
         let all = json!({
             "faults": self.rows, "driven": self.driven, "not_driven": left,
             "differences": self.notes, "broken": self.broken(),
+            "limits": match &self.limits {
+                Some(Ok(limits)) => json!(limits.met),
+                Some(Err(why)) => json!({"failed": why}),
+                None => json!(null),
+            },
         });
         format!("{all:#}\n")
     }
@@ -112,6 +122,11 @@ impl Report {
         let mut lines = vec![HEADER.map(str::to_owned)];
         lines.extend(self.rows.iter().map(Row::cells));
         let mut text = table(&lines);
+        match &self.limits {
+            Some(Ok(limits)) => text += &limits.text(),
+            Some(Err(why)) => _ = writeln!(text, "\nlimits could not be tried: {why}"),
+            None => {}
+        }
         let all = self.driven + self.left.len();
         let _ = writeln!(text, "\n{} of {all} routes and hosts driven", self.driven);
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -224,7 +239,7 @@ mod tests {
             Row::not(Fault::RedisDown, "limits are not shared"),
         ];
         let left = vec![Left { of: "route a on edge".to_owned(), why: "closed".to_owned() }];
-        let report = Report { rows, driven: 4, left, notes: Vec::new() };
+        let report = Report { rows, driven: 4, left, notes: Vec::new(), limits: None };
         let expected = "\
 fault         admitted  added p50/p99  lost  twice  back after  callers saw
 upstream-500       3 %              -     1      0      26.1 s  503 breaker_open x18, 500 of the upstream x2

@@ -9,6 +9,7 @@ use config::{Config, Limit, ListenerKind, Rate};
 use super::{
     aims::{self, Aim, Left},
     ask::{Client, Saw},
+    copy::Counting,
     fault::Fault,
     load::{Load, Made, Phase},
     measured::Measured,
@@ -73,8 +74,11 @@ pub(super) async fn drill(
     folder: &Path,
     pace: Pace,
 ) -> Result<Outcome, String> {
-    let limit = (fault == Fault::RedisDown).then(|| pace.twice());
-    let mut stage = start(&written, folder, limit).await?;
+    let counting = || match fault {
+        Fault::RedisDown => Counting::Shared(pace.twice()),
+        _ => Counting::Nothing,
+    };
+    let mut stage = start(&written, folder, counting).await?;
     let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
     let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
     let client = Arc::new(client);
@@ -127,7 +131,7 @@ async fn broken_and_mended(
 }
 
 /// Ends a copy, and looks at what it leaves.
-async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
+pub(super) async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
     let mut drilled = Drilled {
         actions_twice: stage.stand_ins.twice(),
         reached: stage.stand_ins.trapped(),
@@ -158,16 +162,20 @@ async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
 }
 
 /// Starts a copy; again if somebody else was given one of its ports meanwhile.
-async fn start(written: &Config, folder: &Path, shared: Option<Limit>) -> Result<Stage, String> {
+pub(super) async fn start(
+    written: &Config,
+    folder: &Path,
+    counting: impl Fn() -> Counting<Limit>,
+) -> Result<Stage, String> {
     for _ in 1..STARTS_MAX {
-        match Stage::start(written, folder, shared).await {
+        match Stage::start(written, folder, counting()).await {
             Err(error) if error.contains("cannot listen on") => {
                 std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
             }
             started => return started,
         }
     }
-    Stage::start(written, folder, shared).await
+    Stage::start(written, folder, counting()).await
 }
 
 /// How long a recovery may take.

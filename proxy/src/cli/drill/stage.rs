@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     child::{Child, Counts},
-    copy::{self, Place, PrivateCopy, Shared, own_certificate},
+    copy::{self, Counting, Place, PrivateCopy, Shared, own_certificate},
     fault::Validity,
     redis::Redis,
     report::StoreSeen,
@@ -44,24 +44,26 @@ const MISSED: Duration = Duration::from_secs(10);
 const FOUND: Duration = Duration::from_secs(10);
 
 impl Stage {
-    /// Starts a copy in a folder of its own. With `shared` it counts limits in a Redis, each of them
-    /// this one.
+    /// Starts a copy in a folder of its own. What is shared it counts in a Redis.
     pub(super) async fn start(
         written: &Config,
         folder: &Path,
-        shared: Option<Limit>,
+        counting: Counting<Limit>,
     ) -> Result<Self, String> {
         let told = |error: &dyn std::fmt::Display| format!("cannot prepare a copy: {error}");
         fs::create_dir_all(folder).map_err(|error| told(&error))?;
         let authority = Authority::new("stagedoor drill").map_err(|error| told(&error))?;
         let sockets = Sockets::bind(written).map_err(|error| told(&error))?;
-        let redis = match shared {
-            Some(_) => Some(Redis::start(folder).await?),
-            None => None,
+        let mut redis = None;
+        let counting = match counting {
+            Counting::Shared(limit) => {
+                let address = redis.insert(Redis::start(folder).await?).address;
+                Counting::Shared(Shared { address, limit })
+            }
+            Counting::Nothing => Counting::Nothing,
+            Counting::AsWritten => Counting::AsWritten,
         };
-        let shared = redis.as_ref().zip(shared);
-        let shared = shared.map(|(redis, limit)| Shared { address: redis.address, limit });
-        let place = Place { folder, authority: &authority, sockets: &sockets, shared };
+        let place = Place { folder, authority: &authority, sockets: &sockets, counting };
         let mut copy = PrivateCopy::write(written, &place)?;
         let mint = Arc::new(std::mem::take(&mut copy.mint));
         let called = sockets.called.iter().chain(sockets.origins.values().map(|(l, _)| l));

@@ -13,9 +13,25 @@ pub(in crate::cli::drill) struct Shared {
     pub(in crate::cli::drill) limit: Limit,
 }
 
+/// What counts in a copy.
+pub(in crate::cli::drill) enum Counting<S> {
+    /// Nothing: limits are lifted.
+    Nothing,
+    /// What is shared, with this limit.
+    Shared(S),
+    /// All, as the operator wrote it.
+    AsWritten,
+}
+
 /// A drill is about what breaks; a limit that is reached would hide it. So limits are lifted, but
-/// where they are what breaks: then those that are shared allow the load, and are counted.
-pub(super) fn replace(config: &mut Config, shared: Option<&Shared>, notes: &mut Vec<String>) {
+/// where they are what breaks: then those that are shared allow the load, and are counted. And where they
+/// are what is tried: then they are as written.
+pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &mut Vec<String>) {
+    let shared = match counting {
+        Counting::Nothing => None,
+        Counting::Shared(shared) => Some(shared),
+        Counting::AsWritten => return store(config, None, notes),
+    };
     let rate = NO_LIMIT.0.parse().expect("it is a rate");
     let none = Limit { rate, burst: std::num::NonZeroU32::new(NO_LIMIT.1) };
     let own = shared.map(|shared| shared.limit);
@@ -29,6 +45,8 @@ pub(super) fn replace(config: &mut Config, shared: Option<&Shared>, notes: &mut 
         .named
         .values_mut()
         .for_each(|workspace| each(&mut workspace.value.rate_limit));
+    // Those that are not written are no narrower than what is lifted here.
+    config.rate_limit.buckets.values_mut().for_each(|bucket| bucket.value = all);
     config.plugins.values_mut().for_each(|plugin| each(&mut plugin.rate_limit));
     config.routes.iter_mut().for_each(|route| each(&mut route.value.options.rate_limit));
     let changes = config.presets.iter_mut().flat_map(|used| used.value.routes.values_mut());
@@ -37,7 +55,7 @@ pub(super) fn replace(config: &mut Config, shared: Option<&Shared>, notes: &mut 
     config.rate_limit.each_client = none;
     config.upstreams.values_mut().for_each(|upstream| upstream.value.pace = None);
     notes.push(match shared {
-        None => "limits of rate and pace are lifted, so that the load passes".to_owned(),
+        None => "limits of rate and pace are lifted, so that the load passes; what is told of limits was tried with them as written".to_owned(),
         Some(Shared { limit, .. }) => format!(
             "for `redis-down` limits that are shared are {}, so that the load passes and is counted",
             limit.rate

@@ -88,8 +88,12 @@ fn nothing_of_the_operators_is_left_in_a_copy() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("test").unwrap();
     let sockets = Sockets::bind(&written).unwrap();
-    let place =
-        Place { folder: folder.path(), authority: &authority, sockets: &sockets, shared: None };
+    let place = Place {
+        folder: folder.path(),
+        authority: &authority,
+        sockets: &sockets,
+        counting: Counting::Nothing,
+    };
     let copy = PrivateCopy::write(&written, &place).unwrap();
     let text = fs::read_to_string(&copy.file).unwrap();
     let again = crate::reload::load(&copy.file).unwrap_or_else(|problems| panic!("{problems}"));
@@ -131,8 +135,8 @@ fn where_limits_are_what_breaks_they_are_counted_in_a_redis_of_the_drill() {
     let sockets = Sockets::bind(&written).unwrap();
     let limit = config::Limit { rate: "7/s".parse().unwrap(), burst: None };
     let address = SocketAddr::from(([127, 0, 0, 1], 7));
-    let shared = Some(Shared { address, limit });
-    let place = Place { folder: folder.path(), authority: &authority, sockets: &sockets, shared };
+    let counting = Counting::Shared(Shared { address, limit });
+    let place = Place { folder: folder.path(), authority: &authority, sockets: &sockets, counting };
     let copy = PrivateCopy::write(&written, &place).unwrap();
     assert_eq!(crate::reload::load(&copy.file).unwrap().config, copy.config);
     let config = &copy.config;
