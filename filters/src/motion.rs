@@ -63,6 +63,8 @@ struct Sending {
     ended: Option<Duration>,
     /// Since when there was nothing to read.
     idle: Option<Duration>,
+    /// Since when the upstream has a part that it has not taken: nothing more is read until then.
+    handed: Option<Duration>,
     /// How long there was nothing, since its last part.
     waited: Duration,
     /// How long there was nothing, all in all.
@@ -128,6 +130,7 @@ impl Motion {
             request: Sending {
                 ended: None,
                 idle: None,
+                handed: None,
                 waited: Duration::ZERO,
                 waited_all: Duration::ZERO,
                 credit: Credit::new(client.body_timeout),
@@ -196,6 +199,7 @@ impl Motion {
 
     /// There was nothing to read of the client.
     pub fn nothing_to_read(&mut self, now: Duration) {
+        self.request.handed = None;
         if self.request.ended.is_none() {
             self.request.idle.get_or_insert(now);
         }
@@ -203,11 +207,12 @@ impl Motion {
 
     /// Whether it was noted that there is nothing to read.
     pub fn waits_for_body(&self) -> bool {
-        self.request.idle.is_some()
+        self.request.idle.is_some() && self.request.handed.is_none()
     }
 
     /// There was something to read.
     pub fn read(&mut self, now: Duration) {
+        self.request.handed = None;
         if let Some(since) = self.request.idle.take() {
             let waited = now.saturating_sub(since);
             self.request.waited += waited;
@@ -219,7 +224,8 @@ impl Motion {
     ///
     /// # Errors
     /// If they come too slowly.
-    pub fn body_part(&mut self, bytes: usize) -> Result<(), Verdict> {
+    pub fn body_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+        self.request.handed = Some(now);
         let waited = std::mem::take(&mut self.request.waited);
         if self.kind == Kind::Both || waited.is_zero() && bytes == 0 {
             return Ok(());
@@ -277,6 +283,9 @@ impl Motion {
             return None;
         }
         let Some(ended) = self.request.ended else {
+            if let (Some(since), Some(timeouts)) = (self.request.handed, self.timeouts) {
+                return Some((since + timeouts.upstream, Verdict::Silent));
+            }
             let since = self.request.idle?;
             return Some((since + self.client.body_timeout, Verdict::BodySilent));
         };
@@ -347,7 +356,7 @@ mod tests {
             motion.nothing_to_read(at(now));
             now += pause;
             motion.read(at(now));
-            if motion.body_part(bytes) == Err(BodySlow) {
+            if motion.body_part(bytes, at(now)) == Err(BodySlow) {
                 return Some(now);
             }
         }
@@ -368,7 +377,7 @@ mod tests {
     #[test]
     fn who_sent_much_at_once_may_pause_but_not_trickle_for_ever() {
         let mut motion = let_through(Kind::Plain);
-        motion.body_part(50 << 20).unwrap();
+        motion.body_part(50 << 20, at(0.0)).unwrap();
         let ended = sends(&mut motion, 1000, 1, 1.0).unwrap();
         assert!((29.0..33.0).contains(&ended), "{ended}");
     }
@@ -397,6 +406,18 @@ mod tests {
         motion.answered(None, Kind::Plain, at(2.0));
         assert_eq!(deadline(&motion), Some((31.0, BodySilent)), "it may wait for the body");
         assert_eq!(motion.waited_for_client(at(5.0)), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn an_upstream_that_does_not_take_a_body_is_waited_for_as_one_that_does_not_answer() {
+        let mut motion = let_through(Kind::Plain);
+        motion.asked(at(0.0));
+        motion.nothing_to_read(at(0.0));
+        motion.read(at(5.0));
+        motion.body_part(1000, at(5.0)).unwrap();
+        assert_eq!(deadline(&motion), Some((15.0, Silent)));
+        motion.nothing_to_read(at(6.0));
+        assert_eq!(deadline(&motion), Some((36.0, BodySilent)), "it was taken");
     }
 
     #[test]
@@ -463,7 +484,7 @@ mod tests {
                     motion.nothing_to_read(now);
                     now += Duration::from_millis(*bytes as u64 * 1000 * factor / rate_min);
                     motion.read(now);
-                    motion.body_part(*bytes).is_err().then_some(now)
+                    motion.body_part(*bytes, now).is_err().then_some(now)
                 })
             };
             prop_assert_eq!(ended(&parts, 1), None);

@@ -172,7 +172,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let mut exchange = self.0.process_new_http(session, shutdown);
-        let until_cut = poll_fn(|cx| {
+        // It is dropped within what is noted of it, which its context reads then.
+        let until_cut = poll_fn(move |cx| {
             if let Poll::Ready(back) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(back);
             }
@@ -183,7 +184,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
             })
         });
         let until_cut = OWN.scope(RefCell::default(), until_cut);
-        motion::exchange(unattended::exchange(until_cut)).await
+        motion::exchange(unattended::exchange(until_cut)).await.flatten()
     }
 
     async fn http_cleanup(&self) {

@@ -33,23 +33,34 @@ struct State {
     motion: Option<Motion>,
     /// Why it has to end, until that is told.
     verdict: Option<Verdict>,
+    /// When it is dropped if it has not been told by then.
+    lost: Option<Instant>,
 }
 
-/// Runs one exchange.
-pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> T {
+/// Runs one exchange. `None` if it was dropped: its time was up, and it did not look at its client.
+pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> {
     MOTION
         .scope(RefCell::default(), async {
             let mut exchange = pin!(exchange);
             let mut timer = pin!(sleep_until(Instant::now() + FAR));
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(done) = exchange.as_mut().poll(cx) {
-                    return Poll::Ready(done);
+                    return Poll::Ready(Some(done));
                 }
-                if wait(timer.as_mut(), cx) {
+                match wait(timer.as_mut(), cx) {
+                    Wait::Goes => Poll::Pending,
                     // It looks at the client's side, where it learns of it.
-                    return exchange.as_mut().poll(cx);
+                    Wait::Over => match exchange.as_mut().poll(cx) {
+                        Poll::Ready(done) => Poll::Ready(Some(done)),
+                        Poll::Pending => {
+                            // For the time in which it must have learned of it.
+                            cx.waker().wake_by_ref();
+                            Poll::Pending
+                        }
+                    },
+                    // Its context writes the record.
+                    Wait::Lost => Poll::Ready(None),
                 }
-                Poll::Pending
             })
             .await
         })
@@ -59,12 +70,29 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> T {
 /// Beyond any deadline.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// Waits for the exchange's deadline. Whether it is over.
-fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> bool {
+/// An exchange that has not learned so long after its time was up that it is does not look at its client:
+/// the upstream does not take its body, and Pingora waits for that alone.
+const LEARNS: Duration = Duration::from_secs(1);
+
+enum Wait {
+    Goes,
+    /// Its time is up.
+    Over,
+    /// That was so some time ago.
+    Lost,
+}
+
+/// Waits for the exchange's deadline.
+fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
     MOTION.with(|state| {
         let mut state = state.borrow_mut();
         if state.verdict.is_some() {
-            return false;
+            let now = Instant::now();
+            let lost = *state.lost.get_or_insert(now + LEARNS);
+            if timer.deadline() != lost {
+                timer.as_mut().reset(lost);
+            }
+            return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Goes };
         }
         // A later deadline is looked at when the timer is over: nearly always the exchange is sooner.
         let mut deadline = state.motion.as_ref().and_then(Motion::deadline);
@@ -72,19 +100,19 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> bool {
             let now = clock::elapsed();
             if at <= now {
                 state.verdict = Some(verdict);
-                return true;
+                return Wait::Over;
             }
             let wanted = Instant::now() + (at - now);
             if timer.deadline() > wanted {
                 timer.as_mut().reset(wanted);
             }
             if timer.as_mut().poll(cx).is_pending() {
-                return false;
+                return Wait::Goes;
             }
             timer.as_mut().reset(Instant::now() + FAR);
             deadline = state.motion.as_ref().and_then(Motion::deadline);
         }
-        false
+        Wait::Goes
     })
 }
 
@@ -157,16 +185,16 @@ pub(crate) fn answer_part(bytes: usize) -> bool {
 
 /// A part of the request's body is there. Whether it may go on.
 pub(crate) fn body_part(bytes: usize) -> bool {
-    judge(|motion| motion.body_part(bytes))
+    judge(|motion| motion.body_part(bytes, clock::elapsed()))
 }
 
 /// Notes how a read of the client went.
 pub(crate) fn read(pending: bool) {
     with(|motion| {
-        if pending && !motion.waits_for_body() {
-            motion.nothing_to_read(clock::elapsed());
-        } else if !pending && motion.waits_for_body() {
+        if !pending {
             motion.read(clock::elapsed());
+        } else if !motion.waits_for_body() {
+            motion.nothing_to_read(clock::elapsed());
         }
     });
 }
@@ -220,6 +248,7 @@ pub(crate) fn denial(upstream: Label) -> Option<Denial> {
     let denial = |state: &RefCell<State>| {
         let mut state = state.borrow_mut();
         let verdict = state.verdict.take()?;
+        state.lost = None;
         let motion = state.motion.as_mut()?;
         let denial = motion.denial(verdict, upstream);
         motion.finish();

@@ -152,7 +152,9 @@ impl Ctx {
 
     /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
     fn lasts(&self) -> bool {
-        let since = self.head_at.filter(|_| self.lasting.is_none() && !self.upgrade);
+        let since = self.head_at.filter(|_| {
+            self.lasting.as_ref().is_none_or(|lasting| !lasting.lasts()) && !self.upgrade
+        });
         let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
         since.zip(whole).is_some_and(|(since, whole)| clock::elapsed() > since + whole)
     }
@@ -276,6 +278,9 @@ impl ProxyHttp for Reverse {
                     unattended::begin();
                 }
                 unattended::keep(session.as_downstream_mut());
+                if motion::ended().is_none() {
+                    self.may_be_lost(session, ctx);
+                }
                 // Whether it stands still is looked at in its parts.
                 session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use filters::{Denial, Exchange, audit::Facts, denial::TokenFault, identity::ClientCertificate};
+use filters::{
+    Denial, Exchange, audit::Facts, breaker::Outcome, denial::TokenFault,
+    identity::ClientCertificate,
+};
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
@@ -14,18 +17,27 @@ use crate::{
     lasting::Place,
     live::Stage,
     metrics::Counted,
+    motion,
     request::{facts_of, peer},
 };
 
 /// What a record needs that is otherwise in the session.
 pub(super) struct Lasting {
-    place: Place,
+    /// Where it may last.
+    place: Option<Place>,
     stage: Arc<Stage>,
     listener: usize,
     came: RequestHeader,
     peer: IpAddr,
     tls: bool,
     certificate: Option<ClientCertificate>,
+}
+
+impl Lasting {
+    /// Whether it has its place among those that may last.
+    pub(super) fn lasts(&self) -> bool {
+        self.place.is_some()
+    }
 }
 
 impl Reverse {
@@ -35,24 +47,29 @@ impl Reverse {
     /// [`Denial::SwitchedOff`] if it was switched off since it was decided about: who did so has not
     /// cut it.
     pub(super) fn may_last(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
-        if ctx.lasting.is_some() {
+        if ctx.lasting.as_ref().is_some_and(|lasting| lasting.place.is_some()) {
             return Ok(());
         }
         let mut place = self.stage.lasting.begin(&ctx.exchange);
         if let Some(left) = left_of_token(&ctx.exchange) {
             place.end_after(left, Denial::Token(TokenFault::Expired));
         }
+        self.may_be_lost(session, ctx).place = Some(place);
+        self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+    }
+
+    /// From now on it is on record also if Pingora's part of it is dropped.
+    pub(super) fn may_be_lost<'a>(&self, session: &Session, ctx: &'a mut Ctx) -> &'a mut Lasting {
         let shown = facts_of(session.as_ref().digest());
-        ctx.lasting = Some(Lasting {
-            place,
+        ctx.lasting.get_or_insert_with(|| Lasting {
+            place: None,
             stage: Arc::clone(&self.stage),
             listener: self.listener,
             came: session.req_header().clone(),
             peer: peer(session),
             tls: self.tls,
             certificate: shown.and_then(|shown| shown.certificate.clone()),
-        });
-        self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+        })
     }
 }
 
@@ -74,7 +91,17 @@ impl Ctx {
 impl Drop for Ctx {
     fn drop(&mut self) {
         let Some(lasting) = self.lasting.take() else { return };
-        let Some(denial) = lasting.place.denial() else { return };
+        let cut = lasting.place.as_ref().and_then(Place::denial);
+        let lost = || motion::denial(self.upstream());
+        let Some(denial) = cut.or_else(lost) else { return };
+        let failed = denial.is_upstream_failure();
+        if failed {
+            let outcome = Some(Outcome::Silence);
+            let moved = filters::reverse::report(&mut self.exchange, outcome, clock::now());
+            if let Some(moved) = moved {
+                lasting.stage.breaker_moved(&moved);
+            }
+        }
         let Lasting { stage, listener, came, peer, tls, certificate, .. } = lasting;
         let shown = Shown { peer, tls, certificate: certificate.as_ref() };
         self.denial = Some(denial);
@@ -82,7 +109,7 @@ impl Drop for Ctx {
         let counted = Counted {
             status: self.status,
             code: self.denial.as_ref().map(Denial::code),
-            upstream_failed: false,
+            upstream_failed: failed,
             method: came.method.as_str(),
             took,
             upstream_took: self.upstream_took,

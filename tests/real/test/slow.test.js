@@ -26,6 +26,7 @@ const answer = (request, response) => {
   const length = query.get('length');
   const head = { ...(query.get('type') && { 'content-type': query.get('type') }), ...(length && { 'content-length': length }) };
   if (query.has('every')) { response.writeHead(200, head); response.write('first\n'); return lines(Number(query.get('every')), Number(query.get('count'))); }
+  if (query.has('deaf')) return request.pause();
   if (query.has('processing')) {
     const timer = setInterval(() => response.writeProcessing(), 300);
     return response.on('close', () => clearInterval(timer));
@@ -157,6 +158,18 @@ test('an answer that stands still is its upstream\'s failure, unless it is a str
   const slow = await door.record((r) => r.code === 'upstream_slow');
   assert.deepEqual([slow.status, slow.cut], [200, undefined]);
   await assert.rejects(text('/told/x?type=application/json&every=6000&count=1'), 'a stream has its own');
+});
+
+test('an upstream that does not take a body is waited for no longer than one that does not answer', async () => {
+  const large = (where) => fetch(`${door.url}${where}`, { method: 'POST', body: Buffer.alloc(20_000_000) }).then((answered) => answered.status, () => 'broken');
+  const began = Date.now();
+  const ends = await Promise.all([large('/odd/deaf?deaf'), large('/two/deaf?deaf')]);
+  assert.ok(ends.every((end) => end === 504 || end === 'broken'), ends.join());
+  assert.ok(Date.now() - began < 10_000, `${Date.now() - began} ms`);
+  for (const route of ['odd', 'two']) {
+    const record = await door.record((r) => r.route === route && r.path.endsWith('/deaf'));
+    assert.equal(record.code, 'upstream_timeout', route);
+  }
 });
 
 test('who says again and again that it is at work has only so long', async () => {
