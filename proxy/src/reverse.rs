@@ -170,6 +170,12 @@ impl Ctx {
             && patience.is_some_and(|patience| motion::waited_for_client() >= patience)
     }
 
+    /// Whether it does more than read, as its body says or its route.
+    fn is_action(&self) -> bool {
+        let of_route = self.exchange.route.as_ref().map(|route| route.class);
+        self.exchange.class.or(of_route) != Some(config::Class::Read)
+    }
+
     fn upstream(&self) -> filters::Label {
         let route = self.exchange.route.as_ref();
         route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
@@ -274,7 +280,7 @@ impl ProxyHttp for Reverse {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                if ctx.intended && !(ctx.upgrade || ctx.stream) {
+                if ctx.is_action() && !(ctx.upgrade || ctx.stream) {
                     unattended::begin();
                 }
                 unattended::keep(session.as_downstream_mut());

@@ -69,8 +69,7 @@ impl Reverse {
     /// Puts an action on disk before the upstream is asked for it. A read is put on its way there, if
     /// it has to be there before its answer.
     pub(super) async fn intend(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
-        let of_route = ctx.exchange.route.as_ref().map(|route| route.class);
-        if ctx.exchange.class.or(of_route) != Some(config::Class::Read) {
+        if ctx.is_action() {
             self.begin_record(session, ctx)?;
             return self.on_disk(ctx).await;
         }

@@ -11,8 +11,14 @@ const { until } = require('../rig/ports');
 const { binary, segments, stagedoor } = require('../rig/stagedoor');
 
 let up;
+const held = [];
 before(async () => {
-  up = http.createServer((_, response) => response.end('{}'));
+  up = http.createServer((request, response) => {
+    if (request.url !== '/read/held') return response.end('{}');
+    const one = { left: false };
+    response.on('close', () => { one.left = true; });
+    return held.push(one);
+  });
   await new Promise((resolve) => up.listen(0, '127.0.0.1', resolve));
 });
 after(() => { up.closeAllConnections(); up.close(); });
@@ -83,6 +89,18 @@ test('with `reads: before_answer` a kill loses no read that was answered', async
   const kept = new Set(door.written().map((line) => line.id));
   assert.deepEqual(answered.filter((id) => !kept.has(id)), []);
   fs.rmSync(door.folder, { recursive: true });
+});
+
+test('a read that is on disk before its answer ends with its client all the same', async () => {
+  const door = await stagedoor(config, { audit: 'reads: before_answer' });
+  const leaving = new AbortController();
+  const asked = fetch(`${door.url}/read/held`, { headers: bearer, signal: leaving.signal }).catch(() => 'left');
+  await until('the upstream to be asked', async () => held.length === 1);
+  leaving.abort();
+  assert.equal(await asked, 'left');
+  await until('the upstream to be left', async () => held[0].left);
+  await door.record((r) => r.path === '/read/held' && r.cut);
+  await door.stop();
 });
 
 test('the oldest segments may be pruned, and not be removed by anybody else', async () => {
