@@ -54,6 +54,7 @@ use self::{
 };
 
 pub use self::head::{Head, HeadRefusal};
+use crate::http2;
 
 /// Sizes, counts and times for a listener's connections.
 #[derive(Clone, Debug)]
@@ -364,8 +365,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
     /// Serves the streams of a connection until its client leaves.
     async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
         let Some(drain) = &self.drain else {
-            ServerApp::process_new(&self.app, stream, shutdown).await;
-            return;
+            return http2::serve(&self.app, stream, shutdown).await;
         };
         let _multiplexed = drain.multiplexed();
         if !drain.closing.load(Ordering::Relaxed) {

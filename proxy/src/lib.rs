@@ -20,6 +20,7 @@ mod heads;
 pub mod health;
 pub mod history;
 mod hops;
+mod http2;
 pub mod jwks;
 pub mod lasting;
 mod limits;

@@ -261,8 +261,6 @@ impl ProxyHttp for Reverse {
         downstream.set_close_on_response_before_downstream_finish(true);
         if downstream.is_body_empty() {
             motion::request_ended();
-        } else {
-            unattended::keep(downstream);
         }
         if downstream.req_header().version == Version::HTTP_10 {
             // It knows none of them (RFC 9110 15.2).
@@ -283,7 +281,6 @@ impl ProxyHttp for Reverse {
                 if ctx.is_action() && !(ctx.upgrade || ctx.stream) {
                     unattended::begin();
                 }
-                unattended::keep(session.as_downstream_mut());
                 if motion::ended().is_none() {
                     self.may_be_lost(session, ctx);
                 }

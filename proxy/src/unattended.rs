@@ -10,6 +10,8 @@ use std::cell::Cell;
 
 use pingora::protocols::http::ServerSession;
 
+use crate::http2;
+
 tokio::task_local! {
     /// Of a task's exchange.
     static CLIENT: Cell<Client>;
@@ -35,10 +37,10 @@ pub(crate) fn begin() {
     let _ = CLIENT.try_with(|client| client.set(Client::MayGo));
 }
 
-/// Makes a stream of HTTP/2 one that does not end the exchange when its client goes, that ends in its own
-/// time if it is answered before its request has ended, and that is looked after while it stands still.
-pub(crate) fn keep(session: &mut ServerSession) {
-    stream::keep(session);
+/// Pingora's session of a stream of HTTP/2: one that does not end the exchange when its client goes, that ends
+/// in its own time if it is answered before its request has ended, and that is looked after while it stands still.
+pub(crate) fn session(stream: http2::Stream) -> ServerSession {
+    stream::session(stream)
 }
 
 /// Says that the client is gone. Whether the exchange goes on all the same.

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
     protocols::{
         Stream,
         http::{ServerSession, v2::server::H2Options},
@@ -14,22 +14,24 @@ use pingora::{
 };
 use tokio::sync::{Notify, watch};
 
+use crate::http2;
+
 /// Serves a connection, and tells its client to leave when `told` is ready.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     stream: Stream,
     told: impl Future<Output = ()> + Send,
 ) {
-    // Pingora says GOAWAY when this changes. That of the process does so too late.
+    // GOAWAY is said when this changes. That of the process does so too late.
     let (leave, leaving) = watch::channel(false);
-    let served = ServerApp::process_new(app, stream, &leaving);
+    let served = http2::serve(app, stream, &leaving);
     let telling = async {
         told.await;
         leave.send_replace(true);
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        _ = served => {}
+        () = served => {}
         () = telling => {}
     }
 }

@@ -37,7 +37,7 @@ impl Reverse {
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
             motion::asked();
-            return Ok(());
+            return self.edit_interim(session, response, ctx, &route);
         }
         let upstream = ctx.live.upstreams.get(&route.upstream);
         if status == 407
@@ -148,6 +148,35 @@ impl Reverse {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
+    }
+
+    /// An interim answer says beforehand what the final one may, and so nothing that this may not.
+    fn edit_interim(
+        &self,
+        session: &Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+        route: &Route,
+    ) -> Result<()> {
+        let here = self.here(session, response, ctx);
+        let kept = heads::edit_response(response, |parts| {
+            let headers = &mut parts.headers;
+            if route.external {
+                headers.remove(header::SET_COOKIE);
+            } else if !route.base.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
+            }
+            if let Some(here) = &here {
+                relocate(headers, route, &target(session, &ctx.edits), here.borrowed());
+            }
+            if route.delivery {
+                for name in [header::CACHE_CONTROL, header::ETAG, header::EXPIRES, header::AGE] {
+                    headers.remove(name);
+                }
+            }
+            self.keep_outside(session, headers, ctx)
+        });
+        kept.map_err(|denial| ctx.deny(denial))
     }
 
     /// How the client reaches us, where the answer may name URLs of an upstream that knows only

@@ -20,17 +20,16 @@ use pingora::{
         http::{
             HttpTask, ServerSession,
             custom::{CustomMessageWrite, server::Session},
-            v2::server::HttpSession as Http2,
         },
         l4::socket::SocketAddr,
     },
 };
 
-use crate::motion;
+use crate::{http2::Stream as Http2, motion};
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
-/// The stream, and whether its answer is complete. `None` only while it is put in its place.
+/// The stream, and whether its answer is complete. `None` only when it is over.
 struct Kept {
     stream: Option<Http2>,
     answered: bool,
@@ -61,25 +60,18 @@ impl Drop for Kept {
     }
 }
 
-/// Keeps a stream of HTTP/2 from ending the exchange.
-pub(super) fn keep(session: &mut ServerSession) {
-    if !matches!(session, ServerSession::H2(_)) {
-        return;
-    }
-    let kept = |stream| ServerSession::Custom(Box::new(Kept { stream, answered: false }));
-    match std::mem::replace(session, kept(None)) {
-        ServerSession::H2(stream) => *session = kept(Some(stream)),
-        _ => unreachable!("it was looked at"),
-    }
+/// Of a stream that was just asked for.
+pub(super) fn session(stream: Http2) -> ServerSession {
+    ServerSession::Custom(Box::new(Kept { stream: Some(stream), answered: false }))
 }
 
 impl Kept {
     fn get(&self) -> &Http2 {
-        self.stream.as_ref().expect("it is in its place")
+        self.stream.as_ref().expect("it is not over")
     }
 
     fn get_mut(&mut self) -> &mut Http2 {
-        self.stream.as_mut().expect("it is in its place")
+        self.stream.as_mut().expect("it is not over")
     }
 }
 
@@ -145,11 +137,11 @@ impl Session for Kept {
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
-        taken(self.get_mut().write_response_header(head, end), ())
+        taken(self.get_mut().write_response_header(head, end).await, ())
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
-        taken(self.get_mut().write_response_header_ref(head, end), ())
+        self.write_response_header(Box::new(head.clone()), end).await
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -170,7 +162,7 @@ impl Session for Kept {
                 HttpTask::Body(Some(data), _) => data.len(),
                 _ => 0,
             };
-            let written = write(bytes, self.get_mut().response_duplex_vec(vec![task])).await;
+            let written = write(bytes, self.get_mut().write_task(task)).await;
             self.answered |= matches!(written, Ok(true));
             // That the upstream failed is no fault of the client.
             ended |= if failed { written } else { taken(written, end) }?;
@@ -251,7 +243,7 @@ impl Session for Kept {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.get().digest()
+        Some(self.get().digest())
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {

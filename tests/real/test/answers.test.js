@@ -5,7 +5,9 @@
 
 const assert = require('node:assert/strict');
 const { execFile } = require('node:child_process');
+const { once } = require('node:events');
 const fs = require('node:fs');
+const http = require('node:http');
 const http2 = require('node:http2');
 const net = require('node:net');
 const os = require('node:os');
@@ -17,7 +19,7 @@ const { freePort } = require('../rig/ports');
 const { stagedoor } = require('../rig/stagedoor');
 
 const FIVE = Buffer.alloc(5 << 20, 'x');
-let ca; let folder; let bytes; let secure; let modern; let door; let proxy;
+let ca; let folder; let bytes; let secure; let modern; let door; let proxy; let hinting;
 
 /** Servers that write `answers[PATH](socket, head)` as soon as a head is there, on TCP or TLS. */
 const answers = {};
@@ -58,6 +60,7 @@ before(async () => {
   modern.on('stream', (stream, headers) => { stream.on('error', () => {}); modern.answer(stream, headers); });
   await new Promise((resolve) => modern.listen(0, '127.0.0.1', resolve));
   proxy = await freePort();
+  hinting = await freePort();
   const calm = 'breaker: {requests_min: 1000000}';
   door = await stagedoor((ports) => `
 listeners:
@@ -73,10 +76,12 @@ upstreams:
   bytes: {url: "http://127.0.0.1:${bytes.address().port}", ${calm}}
   secure: {url: "https://localhost:${secure.address().port}", tls: {ca: ${ca.ca}}, ${calm}}
   modern: {url: "http://127.0.0.1:${modern.address().port}", http: h2, ${calm}}
+  hinting: {url: "http://127.0.0.1:${hinting}", ${calm}}
   theirs: {url: "http://127.0.0.1:${bytes.address().port}", external: true, ${calm}}
 routes:
 - {name: modern, methods: [ANY], path: /modern/**, upstream: modern, class: read, options: {public: true, detail: full}}
 - {name: secure, methods: [ANY], path: /tls/**, upstream: secure, class: read, options: {public: true, detail: full}}
+- {name: hinting, methods: [ANY], path: /hinting/**, upstream: hinting, class: read, options: {public: true, detail: full}}
 - {name: theirs, methods: [ANY], path: /theirs/**, upstream: theirs, class: read, options: {public: true, detail: full}}
 - {name: socket, methods: [GET], path: /socket/**, upstream: bytes, class: read, options: {public: true, upgrade: true, detail: full}}
 - {name: bytes, methods: [ANY], path: /**, upstream: bytes, class: read, options: {public: true, detail: full}}`);
@@ -283,13 +288,151 @@ test('a client of HTTP/1.0 gets no chunks and no interim answer', async () => {
   assert.deepEqual(await curl('--http1.0', plain('/old')), { said: '200 1.1', body: 'hello world', broken: false });
 });
 
+const hint = (link, ...lines) => `HTTP/1.1 103 Early Hints\r\nLink: <${link}>; rel=preload\r\n${lines.map((line) => `${line}\r\n`).join('')}\r\n`;
+/** As links of upstreams are told to clients: where they lead by way of us. */
+const ours = (link) => `<https://portal.example${link}>; rel=preload`;
+const links = ({ interim }) => interim.map((head) => [head[':status'], head.link]);
+
 test('interim answers pass, and have an end', async () => {
-  const hint = (n) => `HTTP/1.1 103 Early Hints\r\nLink: </${n}>\r\nContent-Length: 3\r\n\r\n`;
-  answers['/hints'] = hint(1) + hint(2) + OK;
-  answers['/flood'] = (socket) => { const flood = setInterval(() => socket.write(hint(0).repeat(50)), 1); socket.on('close', () => clearInterval(flood)); };
+  answers['/hints'] = hint('/1', 'Content-Length: 3') + hint('/2') + OK;
+  answers['/flood'] = (socket) => { const flood = setInterval(() => socket.write(hint('/0').repeat(50)), 1); socket.on('close', () => clearInterval(flood)); };
   const { got } = await talk('GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
-  assert.match(got, /^HTTP\/1.1 103 .*<\/1>.*HTTP\/1.1 103 .*<\/2>.*HTTP\/1.1 200 .*ok$/s);
+  assert.match(got, /^HTTP\/1.1 103 .*<http:\/\/a\/1>.*HTTP\/1.1 103 .*<http:\/\/a\/2>.*HTTP\/1.1 200 .*ok$/s);
   assert.match((await curl(plain('/flood'))).body, /upstream_malformed/);
+
+  const over = await ask2('/hints');
+  assert.deepEqual(links(over), [[103, ours('/1')], [103, ours('/2')]]);
+  over.interim.forEach((head) => assert.deepEqual(Object.keys(head).sort(), [':status', 'link']));
+  assert.deepEqual([over.status, over.body, over.broken], [200, 'ok', false]);
+  const flood = await ask2('/flood');
+  assert.deepEqual([flood.status, flood.interim.length], [502, 16]);
+  assert.match(flood.body, /upstream_malformed/);
+});
+
+test('an interim answer is there before the final one, whatever comes of that', async () => {
+  answers['/soon'] = (socket) => socket.write(hint('/soon'));
+  answers['/soon/broken'] = (socket) => socket.write(hint('/soon'), () => socket.destroy());
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'portal.example' });
+  try {
+    const ask = (where, method = 'GET') => session.request({ ':path': where, ':method': method, ':authority': 'portal.example' });
+    const stream = ask('/soon');
+    const [head] = await once(stream, 'headers');
+    assert.equal(head.link, ours('/soon'));
+    // Only now does the upstream answer.
+    connections.at(-1).socket.write(OK);
+    const [final] = await once(stream, 'response');
+    assert.equal(final[':status'], 200);
+    stream.resume();
+    await once(stream, 'close');
+
+    const broken = ask('/soon/broken', 'POST');
+    broken.end('x');
+    const [[hinted], [response]] = await Promise.all([once(broken, 'headers'), once(broken, 'response')]);
+    assert.deepEqual([hinted[':status'], response[':status']], [103, 502]);
+    broken.resume();
+    await once(broken, 'close');
+  } finally {
+    session.destroy();
+  }
+});
+
+test('what comes after the answer, or after its client has left, is no interim answer', async () => {
+  answers['/late'] = OK + hint('/late');
+  const late = await ask2('/late');
+  assert.deepEqual([late.status, late.body, late.interim, late.broken], [200, 'ok', [], false]);
+
+  let upstream;
+  answers['/left'] = (socket) => { upstream = socket; };
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'portal.example' });
+  try {
+    const left = session.request({ ':path': '/left', ':method': 'POST', ':authority': 'portal.example' });
+    left.end('x');
+    left.on('error', () => {});
+    while (!upstream) await new Promise((resolve) => setImmediate(resolve));
+    left.close(http2.constants.NGHTTP2_CANCEL);
+    await once(left, 'close');
+    // An action goes on without its client: what it is told then is for nobody.
+    upstream.write(hint('/nobody').repeat(3) + OK);
+    const record = await door.record((line) => line.path === '/left' && line.method === 'POST');
+    assert.equal(record.cut, true);
+    const after = session.request({ ':path': '/hints', ':authority': 'portal.example' });
+    const interim = [];
+    after.on('headers', (head) => interim.push(head.link));
+    const [response] = await once(after, 'response');
+    assert.equal(response[':status'], 200);
+    assert.deepEqual(interim, [ours('/1'), ours('/2')]);
+    after.resume();
+    await once(after, 'close');
+  } finally {
+    session.destroy();
+  }
+});
+
+test('each of many streams gets its own interim answers', async () => {
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'portal.example' });
+  try {
+    const all = Array.from({ length: 200 }, async (_, index) => {
+      const where = `/many/${index}`;
+      answers[where] = hint(`${where}/a`) + hint(`${where}/b`, 'X-Kept: yes') + OK;
+      const stream = session.request({ ':path': where, ':authority': 'portal.example', 'x-index': `${index}` });
+      const interim = [];
+      stream.on('headers', (head) => interim.push(head));
+      const [head] = await once(stream, 'response');
+      let body = '';
+      for await (const data of stream) body += data;
+      assert.deepEqual([head[':status'], body], [200, 'ok']);
+      assert.deepEqual(interim.map((one) => [one[':status'], one.link, one['x-kept']]), [[103, ours(`${where}/a`), undefined], [103, ours(`${where}/b`), 'yes']]);
+    });
+    await Promise.all(all);
+  } finally {
+    session.destroy();
+  }
+});
+
+test('an interim answer keeps the rules of an answer', async () => {
+  const lines = ['Connection: X-Mine', 'X-Mine: a', 'Keep-Alive: timeout=5', 'Transfer-Encoding: chunked', 'Upgrade: h2c', 'Set-Cookie: a=b', 'X-Stays: c'];
+  answers['/rules'] = hint('/rules', ...lines) + OK;
+  const { interim: [head] } = await ask2('/rules');
+  assert.deepEqual(Object.keys(head).sort(), [':status', 'link', 'set-cookie', 'x-stays']);
+  // One of others leads nowhere into our network, and sets no cookies.
+  answers['/theirs/hints'] = hint('http://10.0.0.1/x', 'Link: <https://cdn.example/y>; rel=preload', ...lines) + OK;
+  const theirs = await ask2('/theirs/hints');
+  assert.equal(theirs.status, 200);
+  assert.deepEqual(Object.keys(theirs.interim[0]).sort(), [':status', 'link', 'x-stays']);
+  assert.equal(theirs.interim[0].link, '<https://cdn.example/y>; rel=preload');
+  const { got } = await talk('GET /theirs/hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+  assert.doesNotMatch(got, /10\.0\.0\.1|set-cookie/i);
+  answers['/theirs/moved'] = hint('/x', 'Location: http://10.0.0.1/') + OK;
+  assert.equal((await ask2('/theirs/moved')).status, 502);
+  // Leave to send a body is for us, and switches are for nobody.
+  answers['/continue'] = `HTTP/1.1 100 Continue\r\n\r\n${OK}`;
+  assert.deepEqual(links(await ask2('/continue')), []);
+  // Large ones are no hints any more.
+  answers['/large'] = hint(`/${'a'.repeat(20000)}`) + hint(`/${'b'.repeat(20000)}`) + hint('/small') + OK;
+  const large = await ask2('/large');
+  assert.deepEqual([large.status, large.interim.length, large.interim[0].link.length], [200, 1, ours('/').length + 20000]);
+});
+
+test('hints of a server of Node reach clients of HTTP/2 of every make', async () => {
+  const node = http.createServer((request, response) => {
+    response.writeEarlyHints({ link: ['</style.css>; rel=preload; as=style', '</app.js>; rel=preload; as=script'], 'x-trace': 'abc' });
+    response.end('ok');
+  });
+  await new Promise((resolve) => node.listen(hinting, '127.0.0.1', resolve));
+  try {
+    const direct = await ask2('/hinting/page');
+    assert.deepEqual(links(direct), [[103, `${ours('/style.css')}; as=style, ${ours('/app.js')}; as=script`]]);
+    assert.equal(direct.interim[0]['x-trace'], 'abc');
+    const { body } = await curl('-i', ...over2('/hinting/page'));
+    assert.match(body, /^HTTP\/2 103 \r\n.*\blink: <https:\/\/portal.example:\d+\/style.css>.*\r\n\r\nHTTP\/2 200 \r\n.*\r\n\r\nok$/s);
+    const nghttp = await new Promise((resolve) => {
+      execFile('nghttp', ['-v', '-n', '--no-verify-peer', `https://127.0.0.1:${door.ports.tls}/hinting/page`, '-H', ':authority: portal.example'], (error, out) => resolve(error?.code === 'ENOENT' ? undefined : out));
+    });
+    if (nghttp !== undefined) assert.match(nghttp, /:status: 103.*:status: 200/s);
+  } finally {
+    node.closeAllConnections();
+    node.close();
+  }
 });
 
 test('an answer that comes before the request has ended is passed on', async () => {
