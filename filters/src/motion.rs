@@ -80,6 +80,8 @@ enum Answer {
     Awaited(Duration),
     /// Since its last part.
     Comes(Duration, Option<Credit>),
+    /// All of it is there.
+    Ended,
 }
 
 /// What the client takes of the answer.
@@ -197,6 +199,24 @@ impl Motion {
         if fast { Ok(()) } else { Err(Verdict::UpstreamSlow) }
     }
 
+    /// All of the answer is there: nobody waits for the upstream any more.
+    pub fn answer_ended(&mut self) {
+        self.answer = Answer::Ended;
+    }
+
+    /// The upstream has not taken what it was handed: no more is read of the client until it has.
+    pub fn held_back(&mut self, now: Duration) {
+        self.read(now);
+        self.request.handed = Some(now);
+    }
+
+    /// The upstream took some of a part that it was handed, and has not taken all of it.
+    pub fn took_some(&mut self, now: Duration) {
+        if let Some(since) = &mut self.request.handed {
+            *since = now;
+        }
+    }
+
     /// There was nothing to read of the client.
     pub fn nothing_to_read(&mut self, now: Duration) {
         self.request.handed = None;
@@ -258,7 +278,7 @@ impl Motion {
         match &mut self.answer {
             // What it could not take was not asked of the upstream meanwhile.
             Answer::Comes(last, _) | Answer::Awaited(last) => *last = now,
-            Answer::Unasked => {}
+            Answer::Unasked | Answer::Ended => {}
         }
         let bytes = std::mem::take(&mut self.taking.at_once).saturating_add(bytes as u64);
         if self.kind != Kind::Plain {
@@ -284,7 +304,9 @@ impl Motion {
         }
         let Some(ended) = self.request.ended else {
             if let (Some(since), Some(timeouts)) = (self.request.handed, self.timeouts) {
-                return Some((since + timeouts.upstream, Verdict::Silent));
+                // It has said all that it has to say: what is left of the body is not missed.
+                let awaited = !matches!(self.answer, Answer::Ended);
+                return awaited.then_some((since + timeouts.upstream, Verdict::Silent));
             }
             let since = self.request.idle?;
             return Some((since + self.client.body_timeout, Verdict::BodySilent));
@@ -302,7 +324,7 @@ impl Motion {
             (Answer::Awaited(since) | Answer::Comes(since, _), _) => {
                 Some((ended.max(*since) + timeouts.stream_idle, Verdict::Silent))
             }
-            (Answer::Unasked, _) => None,
+            (Answer::Unasked | Answer::Ended, _) => None,
         }
     }
 
@@ -362,6 +384,29 @@ mod tests {
         }
         motion.request_ended(at(now));
         None
+    }
+
+    #[test]
+    fn a_client_that_is_held_back_is_not_waited_for() {
+        let mut motion = let_through(Kind::Plain);
+        motion.asked(at(0.0));
+        assert!(motion.body_part(1000, at(1.0)).is_ok());
+        motion.nothing_to_read(at(1.0));
+        assert_eq!(motion.deadline(), Some((at(31.0), BodySilent)));
+        motion.held_back(at(3.0));
+        let timeouts: Timeouts = config::Timeouts::default().into();
+        let upstream = timeouts.upstream.as_secs_f64();
+        assert_eq!(motion.deadline(), Some((at(3.0 + upstream), Silent)));
+        motion.took_some(at(5.0));
+        assert_eq!(motion.deadline(), Some((at(5.0 + upstream), Silent)));
+        assert_eq!(motion.waited_for_client(at(9.0)), at(2.0));
+        // Whoever has answered is not waited for to take the rest.
+        motion.answered(Some(4), Kind::Plain, at(6.0));
+        assert_eq!(motion.deadline(), Some((at(5.0 + upstream), Silent)));
+        motion.answer_ended();
+        assert_eq!(motion.deadline(), None);
+        motion.nothing_to_read(at(7.0));
+        assert_eq!(motion.deadline(), Some((at(37.0), BodySilent)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use filters::{
     motion::{ClientRules, Kind, Motion, Verdict},
     routes::Timeouts,
 };
+use http::Method;
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -35,6 +36,10 @@ struct State {
     verdict: Option<Verdict>,
     /// When it is dropped if it has not been told by then.
     lost: Option<Instant>,
+    /// Whether the upstream has not taken yet what of the body was read.
+    behind: bool,
+    /// Whether all of the answer is there.
+    answered: bool,
 }
 
 /// Runs one exchange. `None` if it was dropped: its time was up, and it did not look at its client.
@@ -171,6 +176,55 @@ pub(crate) fn asked() {
 /// Another attempt is on its way.
 pub(crate) fn asks_again() {
     with(Motion::asks_again);
+    let _ = MOTION.try_with(|state| {
+        let mut state = state.borrow_mut();
+        (state.behind, state.answered) = (false, false);
+    });
+}
+
+/// Whether this is an exchange's task.
+pub(crate) fn is_exchange() -> bool {
+    MOTION.try_with(|_| ()).is_ok()
+}
+
+/// Whether the upstream has not taken yet what of the body was read: until it has, no more is read.
+pub(crate) fn behind(is: bool) {
+    if is {
+        with(|motion| motion.held_back(clock::elapsed()));
+    }
+    let _ = MOTION.try_with(|state| state.borrow_mut().behind = is);
+}
+
+/// The upstream took some of what it is behind by.
+pub(crate) fn took_some() {
+    with(|motion| motion.took_some(clock::elapsed()));
+}
+
+/// Whether the client is not to be read now. Who reads is woken when that is over: it is the same task.
+fn holds_back() -> bool {
+    let holds = |state: &RefCell<State>| {
+        let state = state.borrow();
+        state.behind && !state.answered
+    };
+    MOTION.try_with(holds).unwrap_or(false)
+}
+
+/// All of the answer is there.
+pub(crate) fn answer_ended() {
+    with(Motion::answer_ended);
+    let _ = MOTION.try_with(|state| state.borrow_mut().answered = true);
+}
+
+/// The same if the answer has no body.
+pub(crate) fn ends_with_head(asked: &Method, status: u16, length: Option<u64>) {
+    if asked == Method::HEAD || matches!(status, 204 | 304) || length == Some(0) {
+        answer_ended();
+    }
+}
+
+/// Whether all of the answer is there.
+pub(crate) fn has_answer() -> bool {
+    MOTION.try_with(|state| state.borrow().answered).unwrap_or(false)
 }
 
 /// The answer's head is there.
@@ -188,8 +242,17 @@ pub(crate) fn body_part(bytes: usize) -> bool {
     judge(|motion| motion.body_part(bytes, clock::elapsed()))
 }
 
-/// Notes how a read of the client went.
-pub(crate) fn read(pending: bool) {
+/// Reads of the client, unless it is not to be read now, and notes how that went.
+pub(crate) fn poll_reading<T>(read: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    if holds_back() {
+        return Poll::Pending;
+    }
+    let polled = read();
+    note_read(polled.is_pending());
+    polled
+}
+
+fn note_read(pending: bool) {
     with(|motion| {
         if !pending {
             motion.read(clock::elapsed());
@@ -209,9 +272,7 @@ pub(crate) async fn reading<T>(
             let error = Error::because(ErrorType::ReadTimedout, "client", over);
             return Poll::Ready(Err(error.into_down()));
         }
-        let polled = reading.as_mut().poll(cx);
-        read(polled.is_pending());
-        polled
+        poll_reading(|| reading.as_mut().poll(cx))
     })
     .await
 }

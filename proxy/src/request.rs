@@ -133,3 +133,15 @@ pub(crate) fn control_id(body: &[u8]) -> Option<String> {
     }
     serde_json::from_slice::<Began>(body).ok().map(|began| began.id)
 }
+/// Bodies up to this size go out in one piece, and are there before they are answered.
+const SMALL: u64 = 64 << 10;
+
+/// Whether a request has a body that is long, or of unknown length.
+pub(crate) fn has_large_body(session: &mut Session) -> bool {
+    if session.as_downstream_mut().is_body_empty() {
+        return false;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length| length > SMALL)
+}

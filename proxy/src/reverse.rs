@@ -43,7 +43,7 @@ use crate::{
     hops,
     live::{Live, Stage},
     motion, parent,
-    request::{RequestId, caused_by},
+    request::{RequestId, caused_by, has_large_body},
     store::Claim,
     unattended,
     upgrade::{self, Answered},
@@ -202,6 +202,12 @@ impl Ctx {
     }
 }
 
+/// Whether an exchange that is answered could only be denied for what is left of its body.
+fn is_of_body(denial: &Denial) -> bool {
+    denial.is_upstream_failure()
+        || matches!(denial, Denial::BodyTimeout | Denial::BodySlow { .. } | Denial::BodyMalformed)
+}
+
 #[async_trait]
 impl ProxyHttp for Reverse {
     type CTX = Ctx;
@@ -318,7 +324,7 @@ impl ProxyHttp for Reverse {
         }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         // Nothing is under way with the last one any more.
         ctx.asked.attempt = None;
         motion::asks_again();
@@ -337,6 +343,7 @@ impl ProxyHttp for Reverse {
             upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
             stream: ctx.stream,
             grpc: ctx.grpc,
+            upload: has_large_body(session),
         };
         ctx.attempts += 1;
         // What is left is what its answer says.
@@ -465,6 +472,9 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream()) {
+            upstream.answered_in(response.version);
+        }
         self.settle(session, response, ctx)?;
         if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
             return Err(Error::new(ASIDE));
@@ -491,7 +501,9 @@ impl ProxyHttp for Reverse {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        if !end_of_stream && !motion::answer_part(body.as_ref().map_or(0, Bytes::len)) {
+        if end_of_stream {
+            motion::answer_ended();
+        } else if !motion::answer_part(body.as_ref().map_or(0, Bytes::len)) {
             return Err(Error::new(DENIED));
         }
         if ctx.lasts() {
@@ -537,6 +549,8 @@ impl ProxyHttp for Reverse {
                 self.denial_of(error, ctx, body_done)
             }
         };
+        // Once the answer is whole, nobody misses the rest of the body: neither who sends nor who takes it.
+        let denial = denial.filter(|denial| !(motion::has_answer() && is_of_body(denial)));
         // An interim answer is not the beginning of one.
         let written = session.as_ref().response_written();
         let begun =

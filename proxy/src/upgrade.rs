@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use filters::{exchange::offers_websocket, routes::Timeouts};
 use http::{HeaderValue, Version, header};
 use pingora::{
-    Error, ErrorType, Result,
+    Result,
     connectors::l4::Connect,
     http::RequestHeader,
     protocols::l4::{
@@ -33,16 +33,10 @@ use pingora::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 
-use crate::{
-    dial,
-    parent::{Connection, Tunnelling},
-};
-
-use crate::heads;
+use crate::{heads, parent::Connection, upstreams::Way};
 
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
@@ -80,57 +74,31 @@ pub fn note_offer(request: &mut RequestHeader) {
 
 /// Makes `peer` connect in the way that upgrades need.
 pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
-    decorate_through(peer, timeouts, answered, None);
+    let way = Way { patience: timeouts.connect, through: None };
+    decorate_by(peer, timeouts, answered, way);
 }
 
-/// The same for an upstream that may be behind a proxy.
-pub(crate) fn decorate_through(
-    peer: &mut HttpPeer,
-    timeouts: &Timeouts,
-    answered: &Answered,
-    through: Option<Tunnelling>,
-) {
+/// The same for an upstream to which there is but this way.
+pub(crate) fn decorate_by(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered, way: Way) {
     peer.options.custom_l4 = Some(Arc::new(Patiently {
-        connect_timeout: timeouts.connect,
+        way,
         answer_timeout: timeouts.upgrade,
         answered: answered.clone(),
-        through,
     }));
 }
 
 #[derive(Debug)]
 struct Patiently {
-    connect_timeout: Duration,
+    way: Way,
     answer_timeout: Duration,
     answered: Answered,
-    /// The proxy that the upstream is behind.
-    through: Option<Tunnelling>,
-}
-
-impl Patiently {
-    async fn directly(&self, address: &std::net::SocketAddr) -> Result<TcpStream> {
-        dial::reach(*address, self.connect_timeout).await.or_else(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                Error::e_because(ErrorType::ConnectRefused, "upgrade", error)
-            }
-            io::ErrorKind::TimedOut => Error::e_explain(ErrorType::ConnectTimedout, "upgrade"),
-            _ => Error::e_because(ErrorType::ConnectError, "upgrade", error),
-        })
-    }
 }
 
 #[async_trait]
 impl Connect for Patiently {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let tcp = match (&self.through, address.as_inet()) {
-            (Some(through), _) => through.tunnel(address, self.connect_timeout).await?,
-            (None, Some(address)) => self.directly(address).await?.into(),
-            (None, None) => {
-                return Error::e_explain(ErrorType::ConnectNoRoute, "not an internet address");
-            }
-        };
         let patient = Patient {
-            tcp,
+            tcp: self.way.connect(address).await?,
             asked: false,
             answered: self.answered.clone(),
             patience: Some(Box::pin(sleep(self.answer_timeout))),

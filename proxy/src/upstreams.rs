@@ -1,12 +1,15 @@
 //! Where requests go: addresses, TLS material and a peer for each attempt.
 
+pub(crate) mod upload;
+mod way;
+
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,7 +24,7 @@ use filters::{
     idempotency::Scope,
     routes::Timeouts,
 };
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use pingora::{
     upstreams::peer::HttpPeer,
     utils::tls::{CertKey, WrappedX509, parse_x509},
@@ -36,6 +39,7 @@ use crate::{
     parent::{Parent, Tunnelling},
     upgrade::Answered,
 };
+pub(crate) use way::Way;
 
 /// All upstreams of a config.
 pub struct Upstreams(HashMap<Label, Arc<Upstream>>);
@@ -57,6 +61,8 @@ pub struct Upstream {
     template: HttpPeer,
     /// How often its connections of HTTP/2 were given up.
     given_up: AtomicU64,
+    /// Whether its last answer was one of HTTP/2.
+    multiplexes: AtomicBool,
 }
 
 /// Requests at once on a connection of HTTP/2.
@@ -79,6 +85,8 @@ pub struct Attempt {
     pub stream: bool,
     /// Whether it is gRPC, which needs HTTP/2.
     pub grpc: bool,
+    /// Whether its body is long, or of unknown length.
+    pub upload: bool,
 }
 
 /// What an exchange has asked so far, so that another attempt asks somebody else.
@@ -221,6 +229,7 @@ impl Upstream {
             pool: Pool::default(),
             parent,
             given_up: AtomicU64::new(0),
+            multiplexes: AtomicBool::new(written.http == config::HttpVersion::H2),
             idempotency: written.idempotency.as_ref().map(scope).transpose()?,
             written: written.clone(),
             name,
@@ -299,7 +308,7 @@ impl Upstream {
             let longest = timeouts.stream_idle.max(LONGEST);
             Some(if motion::is_watched() { longest } else { timeouts.upstream })
         };
-        peer.group_key ^= self.given_up.load(Relaxed) << 2;
+        peer.group_key ^= self.given_up.load(Relaxed) << 3;
         if attempt.grpc {
             options.set_http_version(2, 2);
             peer.group_key ^= 1;
@@ -307,15 +316,33 @@ impl Upstream {
         if let Some(answered) = &attempt.upgrade {
             options.set_http_version(1, 1);
             peer.group_key ^= 2;
-            let through = self.parent.as_ref().filter(|_| self.written.url.tls);
-            let through = through.map(|parent| Tunnelling {
-                parent: Arc::clone(parent),
-                dial: stage.dial.clone(),
-                host: (self.written.url.host.clone(), self.written.url.port),
-            });
-            crate::upgrade::decorate_through(&mut peer, timeouts, answered, through);
+            let way = self.way(timeouts, stage);
+            crate::upgrade::decorate_by(&mut peer, timeouts, answered, way);
+        } else if attempt.upload && !attempt.grpc && !self.multiplexes.load(Relaxed) {
+            peer.group_key ^= 4;
+            upload::decorate(&mut peer, self.way(timeouts, stage));
         }
         Ok(peer)
+    }
+
+    /// How to connect to it where Pingora's own way does not do.
+    fn way(&self, timeouts: &Timeouts, stage: &Stage) -> Way {
+        let parent = self.parent.as_ref().filter(|_| self.written.url.tls);
+        let through = parent.map(|parent| Tunnelling {
+            parent: Arc::clone(parent),
+            dial: stage.dial.clone(),
+            host: (self.written.url.host.clone(), self.written.url.port),
+        });
+        Way { patience: timeouts.connect, through }
+    }
+
+    /// It answered in this version.
+    pub fn answered_in(&self, version: Version) {
+        let multiplexes = version == Version::HTTP_2;
+        // Nearly always there is nothing to write, and so no cache line to fight for.
+        if self.multiplexes.load(Relaxed) != multiplexes {
+            self.multiplexes.store(multiplexes, Relaxed);
+        }
     }
 
     /// It was silent: if requests share a connection to it, that may be the reason, so no more are sent

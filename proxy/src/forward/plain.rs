@@ -15,7 +15,7 @@ use filters::{
     forward,
     headers::Sender,
     identity::ClientCertificate,
-    redirect,
+    redirect, streams,
     target::{Host, Target},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
@@ -33,9 +33,10 @@ use crate::{
     heads, hops,
     lasting::Place,
     live::Live,
+    motion,
     parent::{Fault, Parent},
-    request::{RequestId, X_REQUEST_ID, facts_of, peer, trace_id},
-    upgrade,
+    request::{RequestId, X_REQUEST_ID, facts_of, has_large_body, peer, trace_id},
+    upgrade, upstreams,
 };
 
 /// The plain requests of one forward listener.
@@ -131,7 +132,7 @@ impl ProxyHttp for Plain {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let address = *ctx.addresses.get(ctx.failed).expect("an admitted call has an address");
         ctx.address = Some(address);
         let mut peer = match &ctx.parent {
@@ -146,6 +147,10 @@ impl ProxyHttp for Plain {
         peer.options.total_connection_timeout = Some(connect);
         peer.options.read_timeout = Some(*egress.idle_timeout);
         peer.options.write_timeout = Some(*egress.idle_timeout);
+        if has_large_body(session) {
+            let way = upstreams::Way { patience: connect, through: None };
+            upstreams::upload::decorate(&mut peer, way);
+        }
         // Nothing is kept: the next call may be for another name at this address.
         peer.options.idle_timeout = Some(Duration::ZERO);
         Ok(peer)
@@ -252,6 +257,8 @@ impl ProxyHttp for Plain {
             return Ok(());
         }
         ctx.status = response.status.as_u16();
+        let length = streams::length(&response.headers);
+        motion::ends_with_head(&session.req_header().method, ctx.status, length);
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
         if self.forward.stage.drain.is_leaving() {
             session.as_downstream_mut().set_keepalive(None);
@@ -263,9 +270,12 @@ impl ProxyHttp for Plain {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            motion::answer_ended();
+        }
         ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         Ok(None)
     }

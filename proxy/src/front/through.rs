@@ -64,9 +64,7 @@ impl<R: Reading> AsyncRead for Through<R> {
             return Poll::Ready(Err(over));
         }
         let this = self.get_mut();
-        let read = this.reading.poll_read(&mut this.inner, cx, buf);
-        motion::read(read.is_pending());
-        read
+        motion::poll_reading(|| this.reading.poll_read(&mut this.inner, cx, buf))
     }
 }
 

@@ -66,7 +66,9 @@ impl Reverse {
         }
         let is_stream = streams::is_stream(&response.headers);
         let kind = if is_stream { Motion::Answer } else { Motion::Plain };
-        motion::answered(streams::length(&response.headers), kind);
+        let length = streams::length(&response.headers);
+        motion::answered(length, kind);
+        motion::ends_with_head(&session.req_header().method, status, length);
         ctx.head_at = Some(now.elapsed);
         if !ctx.stream && is_stream {
             ctx.stream = true;

@@ -7,7 +7,7 @@ use pingora::{Error, Result, http::RequestHeader, proxy::Session};
 use super::{Ctx, DENIED, Reverse};
 use crate::{
     heads,
-    request::{X_FORWARDED_PROTO, X_REQUEST_ID, head},
+    request::{X_FORWARDED_PROTO, X_REQUEST_ID, has_large_body, head},
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -104,19 +104,6 @@ impl Reverse {
         let url = [url.as_bytes(), request.raw_path()].concat();
         request.set_raw_path(&url)
     }
-}
-
-/// Bodies up to this size go out in one piece, and are there before they are answered.
-const SMALL: u64 = 64 << 10;
-
-/// Whether a request has a body that is long, or of unknown length.
-fn has_large_body(session: &mut Session) -> bool {
-    if session.as_downstream_mut().is_body_empty() {
-        return false;
-    }
-    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
-    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    length.is_none_or(|length| length > SMALL)
 }
 
 /// Cookies in pieces are one line to whoever reads HTTP/1.1 (RFC 9113 8.2.3), and may be to others.

@@ -5,6 +5,7 @@
 
 const assert = require('node:assert/strict');
 const { execFile } = require('node:child_process');
+const crypto = require('node:crypto');
 const { once } = require('node:events');
 const fs = require('node:fs');
 const http = require('node:http');
@@ -19,7 +20,7 @@ const { freePort } = require('../rig/ports');
 const { stagedoor } = require('../rig/stagedoor');
 
 const FIVE = Buffer.alloc(5 << 20, 'x');
-let ca; let folder; let bytes; let secure; let modern; let door; let proxy; let hinting;
+let ca; let folder; let bytes; let secure; let modern; let door; let proxy; let hinting; let eitherPort;
 
 /** Servers that write `answers[PATH](socket, head)` as soon as a head is there, on TCP or TLS. */
 const answers = {};
@@ -61,12 +62,13 @@ before(async () => {
   await new Promise((resolve) => modern.listen(0, '127.0.0.1', resolve));
   proxy = await freePort();
   hinting = await freePort();
+  eitherPort = await freePort();
   const calm = 'breaker: {requests_min: 1000000}';
   door = await stagedoor((ports) => `
 listeners:
-  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
-  tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${folder}/portal.crt, key: ${folder}/portal.key}]}}
-  out: {kind: forward, address: 127.0.0.1:${proxy}, workspace: payments}
+  edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, limits: {body_max: 1GiB}}
+  tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, limits: {body_max: 1GiB}, tls: {certificates: [{cert: ${folder}/portal.crt, key: ${folder}/portal.key}]}}
+  out: {kind: forward, address: 127.0.0.1:${proxy}, workspace: payments, limits: {body_max: 1GiB}}
 workspaces: {named: {payments: {}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
 egress:
@@ -77,11 +79,15 @@ upstreams:
   secure: {url: "https://localhost:${secure.address().port}", tls: {ca: ${ca.ca}}, ${calm}}
   modern: {url: "http://127.0.0.1:${modern.address().port}", http: h2, ${calm}}
   hinting: {url: "http://127.0.0.1:${hinting}", ${calm}}
+  either: {url: "https://localhost:${eitherPort}", tls: {ca: ${ca.ca}}, ${calm}}
+  strict: {url: "http://127.0.0.1:${bytes.address().port}"}
   theirs: {url: "http://127.0.0.1:${bytes.address().port}", external: true, ${calm}}
 routes:
 - {name: modern, methods: [ANY], path: /modern/**, upstream: modern, class: read, options: {public: true, detail: full}}
 - {name: secure, methods: [ANY], path: /tls/**, upstream: secure, class: read, options: {public: true, detail: full}}
 - {name: hinting, methods: [ANY], path: /hinting/**, upstream: hinting, class: read, options: {public: true, detail: full}}
+- {name: either, methods: [ANY], path: /either/**, upstream: either, class: read, options: {public: true, detail: full}}
+- {name: strict, methods: [ANY], path: /strict/**, upstream: strict, class: read, options: {public: true, detail: full}}
 - {name: theirs, methods: [ANY], path: /theirs/**, upstream: theirs, class: read, options: {public: true, detail: full}}
 - {name: socket, methods: [GET], path: /socket/**, upstream: bytes, class: read, options: {public: true, upgrade: true, detail: full}}
 - {name: bytes, methods: [ANY], path: /**, upstream: bytes, class: read, options: {public: true, detail: full}}`);
@@ -458,6 +464,155 @@ test('an answer that comes before the request has ended is passed on', async () 
   modern.answer = (stream) => { stream.respond({ ':status': 413 }); stream.end('big\n'); };
   for (const how of [[plain('/modern/early')], ['-H', 'Transfer-Encoding: chunked', plain('/modern/early')], over2('/modern/early')]) {
     assert.equal((await post(...how)).said.split(' ')[0], '413');
+  }
+});
+
+test('an answer of an upstream that reads no more and stays is passed on at once', async () => {
+  // More than all buffers on the way hold. The upstream never closes: only its answer can end it.
+  fs.writeFileSync(`${folder}/large`, Buffer.alloc(48 << 20, 'x'));
+  const upload = (...how) => curl('-H', 'Expect:', '-T', `${folder}/large`, ...how);
+  const body = 'Content-Length: 4\r\n\r\nbig\n';
+  const said = {
+    refused: ['413', `HTTP/1.1 413 Too Large\r\n${body}`],
+    empty: ['401', 'HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n'],
+    chunked: ['400', 'HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbig\n\r\n0\r\n\r\n'],
+    hinted: ['507', `HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 507 Insufficient Storage\r\n${body}`],
+  };
+  for (const [name, [status, text]] of Object.entries(said)) {
+    for (const where of [`/stuck/${name}`, `/tls/stuck/${name}`]) {
+      // Once before it has got much of the body, and once when nothing moves any more.
+      for (const delay of [0, 500]) {
+        answers[where] = (socket) => { socket.pause(); setTimeout(() => socket.write(text), delay); };
+        for (const how of [[plain(where)], ['-H', 'Transfer-Encoding: chunked', plain(where)], over2(where)]) {
+          const began = performance.now();
+          const came = await upload(...how);
+          assert.equal(came.said.split(' ')[0], status, `${where} ${how} ${delay}`);
+          assert.ok(performance.now() - began < 6000, `${where} ${how} ${delay}: ${performance.now() - began} ms`);
+        }
+      }
+    }
+  }
+  for (const [name, [status]] of Object.entries(said)) {
+    const began = performance.now();
+    const came = await upload('-x', `http://127.0.0.1:${proxy}`, `http://127.0.0.1:${bytes.address().port}/stuck/${name}`);
+    assert.equal(came.said.split(' ')[0], status, name);
+    assert.ok(performance.now() - began < 6000, name);
+  }
+  // An upstream of HTTP/2 says itself that it needs no more.
+  modern.answer = (stream) => { stream.respond({ ':status': 413 }); stream.end('big\n'); };
+  for (const how of [[plain('/modern/stuck')], over2('/modern/stuck')]) {
+    assert.equal((await upload(...how)).said.split(' ')[0], '413');
+  }
+  // The record says what the client got, and no breaker holds it against the upstream.
+  const records = () => door.records().filter((line) => line.path?.includes('/stuck/') && line.route);
+  await door.record(() => records().length === 48);
+  records().forEach((line) => assert.ok(line.code === 'ok' && Object.values(said).some(([status]) => status === `${line.status}`), JSON.stringify(line)));
+  answers['/strict/stuck'] = (socket) => { socket.pause(); setTimeout(() => socket.write(said.refused[1]), 300); };
+  answers['/strict/fine'] = OK;
+  await Promise.all(Array.from({ length: 8 }, () => upload(...over2('/strict/stuck'))));
+  await door.record(() => door.records().filter((line) => line.path === '/strict/stuck').length === 8);
+  assert.equal((await curl(plain('/strict/fine'))).said, '200 1.1');
+});
+
+test('a client of HTTP/2 is told after the answer that the rest of its body is not needed', async () => {
+  answers['/stuck/told'] = (socket) => { socket.pause(); socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n'); };
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'portal.example' });
+  try {
+    const stream = session.request({ ':method': 'POST', ':path': '/stuck/told', ':authority': 'portal.example' });
+    stream.on('error', () => {});
+    const feed = () => { while (!stream.destroyed && stream.write(Buffer.alloc(1 << 20))); };
+    stream.on('drain', feed);
+    feed();
+    const began = performance.now();
+    const [head] = await once(stream, 'response');
+    assert.equal(head[':status'], 413);
+    assert.ok(performance.now() - began < 2000);
+    let text = '';
+    stream.on('data', (data) => { text += data; });
+    await once(stream, 'close');
+    assert.deepEqual([text, stream.rstCode], ['big\n', http2.constants.NGHTTP2_NO_ERROR]);
+    // The connection is as good as before.
+    const next = session.request({ ':path': '/hints', ':authority': 'portal.example' });
+    assert.equal((await once(next, 'response'))[0][':status'], 200);
+    next.resume();
+    await once(next, 'close');
+  } finally {
+    session.destroy();
+  }
+});
+
+test('uploads to an upstream that turns out to speak HTTP/2 arrive, at once and one after the other', async () => {
+  const pair = { cert: fs.readFileSync(`${folder}/portal.crt`), key: fs.readFileSync(`${folder}/portal.key`) };
+  const either = http2.createSecureServer({ ...pair, allowHTTP1: true });
+  const versions = new Set();
+  either.on('request', (request, response) => {
+    const hash = crypto.createHash('sha256');
+    versions.add(request.httpVersion);
+    request.on('data', (data) => hash.update(data));
+    request.on('end', () => response.end(hash.digest('hex')));
+  });
+  await new Promise((resolve) => either.listen(eitherPort, '127.0.0.1', resolve));
+  try {
+    const sent = crypto.randomBytes(6 << 20);
+    fs.writeFileSync(`${folder}/six`, sent);
+    const expected = crypto.createHash('sha256').update(sent).digest('hex');
+    const upload = async (...how) => assert.deepEqual(await curl('-H', 'Expect:', '-T', `${folder}/six`, ...how).then(({ body }) => body), expected);
+    const ways = [[plain('/either/x')], ['-H', 'Transfer-Encoding: chunked', plain('/either/x')], over2('/either/x')];
+    for (let round = 0; round < 3; round += 1) await Promise.all([...ways, ...ways].map((how) => upload(...how)));
+    assert.deepEqual([...versions], ['2.0']);
+  } finally {
+    either.close();
+  }
+});
+
+test('a client of HTTP/1 that goes on sending reads the answer, and that it is the last', async () => {
+  answers['/stuck/goes-on'] = (socket) => { socket.pause(); socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n'); };
+  const socket = net.connect(door.ports.edge, '127.0.0.1');
+  let got = '';
+  socket.on('error', () => {});
+  socket.on('data', (data) => { got += data; });
+  const closed = once(socket, 'close');
+  socket.write(`POST /stuck/goes-on HTTP/1.1\r\nHost: a\r\nContent-Length: ${1 << 30}\r\n\r\n`);
+  const feed = () => { while (!socket.destroyed && socket.write(Buffer.alloc(1 << 20))); };
+  socket.on('drain', feed);
+  feed();
+  const began = performance.now();
+  while (!got.endsWith('big\n')) await once(socket, 'data');
+  assert.ok(performance.now() - began < 2000);
+  assert.match(got, /^HTTP\/1.1 413 .*\r\nconnection: close\r\n/is);
+  await closed;
+  assert.ok(performance.now() - began < 10000);
+});
+
+test('what an upstream is slow to take still reaches it, whatever it has answered', async () => {
+  const size = 12 << 20;
+  let got;
+  const slowly = http.createServer((request, response) => {
+    got = crypto.createHash('sha256');
+    let bytes = 0;
+    // A head and a part of a body come long before the request has ended.
+    response.writeHead(200, { 'content-type': 'application/octet-stream' });
+    response.write('early\n');
+    request.on('data', (data) => {
+      got.update(data);
+      bytes += data.length;
+      request.pause();
+      setTimeout(() => request.resume(), 2);
+    });
+    request.on('end', () => response.end(`${bytes} ${got.digest('hex')}`));
+  });
+  await new Promise((resolve) => slowly.listen(hinting, '127.0.0.1', resolve));
+  try {
+    const sent = crypto.randomBytes(size);
+    fs.writeFileSync(`${folder}/random`, sent);
+    const expected = `early\n${size} ${crypto.createHash('sha256').update(sent).digest('hex')}`;
+    for (const how of [[plain('/hinting/slowly')], ['-H', 'Transfer-Encoding: chunked', plain('/hinting/slowly')], over2('/hinting/slowly')]) {
+      const came = await curl('-H', 'Expect:', '-T', `${folder}/random`, ...how);
+      assert.deepEqual([came.said.split(' ')[0], came.body], ['200', expected], how.join(' '));
+    }
+  } finally {
+    slowly.closeAllConnections();
+    slowly.close();
   }
 });
 
