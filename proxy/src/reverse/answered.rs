@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use filters::{
-    Denial,
+    Denial, Step,
     base::Here,
     breaker::{self, Outcome},
     headers::Edits,
@@ -68,6 +68,7 @@ impl Reverse {
         let kind = if is_stream { Motion::Answer } else { Motion::Plain };
         motion::answered(streams::length(&response.headers), kind);
         ctx.head_at = Some(now.elapsed);
+        ctx.exchange.steps.enter(Step::Response);
         if !ctx.stream && is_stream {
             ctx.stream = true;
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
