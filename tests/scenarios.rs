@@ -306,7 +306,9 @@ impl Page {
             headers: Some(&request.headers),
             ..facts(now, &name, denial)
         };
-        self.replayed.again(&written(policy, &exchange, &facts), replay);
+        let line = written(policy, &exchange, &facts);
+        tells_the_same(&line, &exchange, denial);
+        self.replayed.again(&line, replay);
         self.outcome = verdict(&exchange, denial);
         if let Ok(admitted) = &decided {
             if let Some(target) = &admitted.edits.target {
@@ -390,7 +392,9 @@ impl Page {
             host: exchange.called.is_none().then_some(target.as_bytes()),
             ..facts(now, name, decided.as_ref().err())
         };
-        self.replayed.again(&written(policy, &exchange, &facts), replay);
+        let line = written(policy, &exchange, &facts);
+        tells_the_same(&line, &exchange, decided.as_ref().err());
+        self.replayed.again(&line, replay);
         let called = exchange.called.as_ref();
         self.outcome = match &decided {
             Ok(chosen) => {
@@ -441,6 +445,12 @@ fn facts<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Facts
         idempotency_key: None,
         control_id: None,
     }
+}
+
+/// A record says of the checks what happened.
+fn tells_the_same(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
+    let record = Record::read(line).expect("it was just written");
+    assert_eq!(record.checks(), Some(exchange.steps.sentence(denial.map(Denial::step))));
 }
 
 fn written(policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) -> Vec<u8> {

@@ -26,6 +26,7 @@ use crate::{
     hex,
     identity::{ClientCertificate, Proof},
     query::Query,
+    step::{Step, Steps},
 };
 
 pub use self::housekeeping::{
@@ -100,6 +101,7 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
     line.asked(policy, exchange, facts);
     line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
     line.text("code", facts.denial.map_or("ok", Denial::code));
+    line.steps(exchange.steps, facts.denial);
     if let Some(Denial::Token(fault)) = facts.denial {
         line.foreign("token_fault", &fault.to_string());
     }
@@ -295,6 +297,21 @@ impl Line<'_> {
         {
             self.certificate(shown);
         }
+    }
+
+    /// The last check, or the one that said no and those that were passed.
+    fn steps(&mut self, steps: Steps, denial: Option<&Denial>) {
+        let Some(refused) = denial.map(Denial::step) else {
+            return self.maybe("step", steps.last().map(Step::name));
+        };
+        self.text("step", refused.name());
+        self.name("passed");
+        self.0.push(b'[');
+        for step in steps.passed(Some(refused)) {
+            self.comma();
+            self.quoted(step.name());
+        }
+        self.0.push(b']');
     }
 
     /// What of the headers and the query a decision reads.

@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use crate::{
-    Label, Secret, addresses::OFTEN_MEANT, breaker::Cause, rate_limit::Over, target::TargetFault,
+    Label, Secret, addresses::OFTEN_MEANT, breaker::Cause, rate_limit::Over, step::Step,
+    target::TargetFault,
 };
 
 pub use crate::identity::TokenFault;
@@ -187,6 +188,70 @@ impl Denial {
     /// The stable code, for clients, records and metrics.
     pub fn code(&self) -> &'static str {
         self.row().1
+    }
+
+    /// The check that says this. No catch-all here either.
+    pub fn step(&self) -> Step {
+        match self {
+            Self::TargetInvalid(_) => Step::Target,
+            Self::HostInvalid => Step::Host,
+            Self::PathAmbiguous { .. } => Step::Path,
+            Self::HostUnknown { .. } | Self::RouteUnknown => Step::Route,
+            Self::RouteClosed { .. } | Self::ClassAdmin { .. } | Self::UpgradeRefused { .. } => {
+                Step::Open
+            }
+            Self::QueryRefused { .. } => Step::Query,
+            Self::CallerMissing
+            | Self::AuthorizationAmbiguous
+            | Self::Token(_)
+            | Self::CallerUnknown { .. }
+            | Self::KeysUnavailable { .. }
+            | Self::GroupsUnavailable { .. }
+            | Self::PasswordWrong => Step::Caller,
+            Self::WorkspaceMissing
+            | Self::WorkspaceAmbiguous
+            | Self::WorkspaceUnknown { .. }
+            | Self::WorkspaceNotGranted { .. } => Step::Workspace,
+            Self::PluginDisabled { .. } => Step::Plugin,
+            Self::GroupsLeftOut { .. }
+            | Self::AccessDenied { .. }
+            | Self::ResourceRefused { .. } => Step::Access,
+            Self::GraphqlMalformed { .. } | Self::GraphqlRefused { .. } => Step::Operation,
+            Self::SwitchedOff { .. } => Step::Switches,
+            Self::HostRefused { .. } => Step::EgressRule,
+            Self::RateLimited(_) | Self::LimitsUnavailable => Step::RateLimit,
+            Self::IdempotencyInFlight | Self::IdempotencyKeyInvalid => Step::Idempotency,
+            Self::TunnelsExhausted { .. } => Step::Tunnels,
+            Self::AuditUnavailable => Step::Audit,
+            Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::BodySlow { .. }
+            | Self::BodyMalformed => Step::RequestBody,
+            Self::BreakerOpen { .. } => Step::Breaker,
+            Self::PaceExceeded { .. } => Step::Pace,
+            Self::CredentialUnavailable { .. }
+            | Self::CallerTokenMissing { .. }
+            | Self::TokenExchangeRefused { .. } => Step::Credential,
+            Self::HostUnresolved { .. } | Self::AddressRefused { .. } => Step::Address,
+            Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTls { .. }
+            | Self::UpstreamReset { .. }
+            | Self::UpstreamMalformed { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::WholeTimeout { .. }
+            | Self::ParentUnreachable { .. }
+            | Self::ParentRefused { .. }
+            | Self::ParentMalformed { .. }
+            | Self::ParentTimeout { .. }
+            // Wherever it fails, it is on the way there.
+            | Self::Internal => Step::Upstream,
+            Self::HelloRefused { .. } | Self::HelloTimeout => Step::ClientHello,
+            Self::RedirectRefused { .. }
+            | Self::RedactionImpossible { .. }
+            | Self::UpstreamSlow { .. }
+            | Self::ClientSlow { .. } => Step::Response,
+        }
     }
 
     /// The table. There is no catch-all: a new denial does not compile without a row.

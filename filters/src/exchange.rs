@@ -20,6 +20,7 @@ use crate::{
     normal_form::NormalPath,
     rate_limit::Standing,
     routes::Route,
+    step::Steps,
     switches::About,
     target::Target,
     tunnels::Open,
@@ -84,6 +85,8 @@ pub fn is_websocket(protocol: &[u8]) -> bool {
 /// was known until then.
 #[derive(Default)]
 pub struct Exchange {
+    /// The checks that it has come to.
+    pub steps: Steps,
     /// The client's address, behind trusted proxies.
     pub client: Option<IpAddr>,
     /// The path in normal form.

@@ -147,6 +147,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
         "credential",
         exchange.credential.as_ref().map(|shown| format!("{}, in `{}`", shown.name, shown.header)),
     );
+    step("checks", Some(exchange.steps.sentence(denial.map(Denial::step))));
     step("verdict", Some(verdict(exchange, denial)));
     out
 }

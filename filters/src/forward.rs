@@ -14,6 +14,7 @@ use crate::{
     exchange::{Called, Said},
     guard,
     identity::{ClientCertificate, Shown},
+    step::Step,
     switches::About,
     target::{Host, Target},
 };
@@ -48,6 +49,8 @@ pub fn decide(
     exchange.client = Some(call.peer.to_canonical());
     exchange.called = Some(Called::new(call.target.clone()));
 
+    exchange.steps.enter(Step::Target);
+    exchange.steps.enter(Step::Caller);
     let shown = Shown {
         authorization: call.authorization,
         certificate: call.certificate,
@@ -66,9 +69,11 @@ pub fn decide(
     })?;
     let known = known.or_else(|| listener.caller.clone()).ok_or(Denial::CallerMissing)?;
     let caller = exchange.caller.insert(known);
+    exchange.steps.enter(Step::Workspace);
     let workspace = policy.workspaces.of_call(call.listener, caller)?;
     exchange.workspace = workspace;
     let workspace = exchange.workspace.as_ref();
+    exchange.steps.enter(Step::Plugin);
     let called = exchange.called.as_mut().expect("just set");
     called.plugin = listener.plugin.clone().or_else(|| caller.plugin.clone());
     let plugin = called.plugin.as_ref();
@@ -81,7 +86,9 @@ pub fn decide(
         caller: Some(caller),
         class: None,
     };
+    exchange.steps.enter(Step::Switches);
     state.switches.pass(&about, now)?;
+    exchange.steps.enter(Step::EgressRule);
     match policy.allowlist.allow(call.target, plugin, workspace.map(|w| &w.name), now) {
         Ok(rule) => {
             called.rule = Some(rule.clone());
@@ -92,6 +99,7 @@ pub fn decide(
         Err(denial) if listener.report_only => called.would_deny = Some(denial.code()),
         Err(denial) => return Err(denial),
     }
+    exchange.steps.enter(Step::RateLimit);
     let standing = policy.rate_limits.take_call(
         &state.limiters,
         caller,
@@ -101,6 +109,7 @@ pub fn decide(
     )?;
     exchange.standing = Some(standing);
     let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
+    exchange.steps.enter(Step::Tunnels);
     exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod egress;
 pub mod exchange;
 pub mod policy;
 pub mod state;
+pub mod step;
 
 pub mod access;
 pub mod addresses;
@@ -70,3 +71,4 @@ pub use replay::Replay;
 pub use reverse::decide;
 pub use secret::Secret;
 pub use state::State;
+pub use step::Step;

@@ -18,7 +18,7 @@ use crate::{
     forward::{self, Call},
     graphql::{Argument, Field, Kind, Operation},
     identity::{Caller, ClientCertificate, LeftOut, Proof},
-    reverse,
+    reverse, step,
     target::Target,
 };
 use record::{Record, Text};
@@ -137,6 +137,14 @@ impl Why {
 }
 
 impl Record<'_> {
+    /// Which checks were passed and which one refused, as the exchange itself said it. Records of
+    /// versions that did not write it have nothing.
+    pub fn checks(&self) -> Option<String> {
+        let step = self.step.as_deref()?;
+        let passed: Vec<&str> = self.passed.iter().map(|step| &**step).collect();
+        Some(step::sentence(&passed, (&*self.decision == "deny").then_some(step), step))
+    }
+
     /// How it ended.
     pub fn was(&self) -> Was {
         if &*self.decision == "allow" {

@@ -17,6 +17,7 @@ use crate::{
     identity::{Asked, Caller, Refusal},
     normal_form::NormalPath,
     routes::{self, Route},
+    step::Step,
     switches::About,
 };
 
@@ -85,10 +86,13 @@ pub fn judge(
     let path = exchange.path.as_ref().expect("a passable request has a path");
 
     if route.options.public {
+        exchange.steps.enter(Step::Switches);
         state.switches.pass(&About::request(route, None, None, None), now)?;
+        exchange.steps.enter(Step::RateLimit);
         let standing = policy.rate_limits.take_public(&state.limiters, route, client, now)?;
         exchange.standing = Some(standing);
     } else {
+        exchange.steps.enter(Step::Caller);
         let asked = asked(policy, head, Some(route));
         let known = match exchange.supposed.take() {
             Some(supposed) => Ok((supposed, None)),
@@ -104,15 +108,19 @@ pub fn judge(
         })?;
         exchange.signed_in = signed_in;
         let caller = exchange.caller.insert(known);
+        exchange.steps.enter(Step::Workspace);
         let workspace = policy.workspaces.resolve(head, path, route, caller)?;
         exchange.workspace = workspace;
         let workspace = exchange.workspace.as_ref();
+        exchange.steps.enter(Step::Plugin);
         policy.plugins.enabled(route.plugin.as_ref(), workspace)?;
+        exchange.steps.enter(Step::Access);
         access::permit(route, caller)?;
         access::resources(route, path, workspace)?;
         if let Some(signed_in) = &exchange.signed_in {
             exchange.operation = Some(signed_in.operation.clone());
         } else if let Some(graphql) = &route.graphql {
+            exchange.steps.enter(Step::Operation);
             let operation = match (exchange.supposed_operation.take(), head.body) {
                 (Some(supposed), _) => supposed,
                 (None, Some(body)) => Operation::of(head, body)?,
@@ -129,10 +137,14 @@ pub fn judge(
         // As soon as it is known what it is about, a GraphQL request's class last. Not before: whoever
         // may not do it anyway learns nothing of what operators do. And before anything is charged or
         // taken for a request that goes nowhere.
+        exchange.steps.enter(Step::Switches);
         let about = About::request(route, workspace, Some(caller), exchange.class);
         state.switches.pass(&about, now)?;
-        let credential = route.credential.as_ref();
-        exchange.token = credential.map_or(Ok(None), |shown| shown.token_of(&asked, caller))?;
+        if let Some(shown) = &route.credential {
+            exchange.steps.enter(Step::Credential);
+            exchange.token = shown.token_of(&asked, caller)?;
+        }
+        exchange.steps.enter(Step::RateLimit);
         let standing = policy.rate_limits.take(
             &state.limiters,
             route,
@@ -142,8 +154,10 @@ pub fn judge(
             &mut exchange.lack,
         )?;
         exchange.standing = Some(standing);
+        exchange.steps.enter(Step::Idempotency);
         exchange.running = state.in_flight.begin(head, path, caller)?;
     }
+    exchange.steps.enter(Step::Audit);
     state.recording.ready(exchange.class.unwrap_or(route.class))?;
     Ok(query)
 }
@@ -154,13 +168,19 @@ fn passable(
     head: &Head<'_>,
     exchange: &mut Exchange,
 ) -> Result<Option<String>, Denial> {
+    exchange.steps.enter(Step::Host);
     let host = routes::host(head)?;
     let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
+    exchange.steps.enter(Step::Path);
     let path = exchange.path.insert(NormalPath::of(head.path())?);
+    exchange.steps.enter(Step::Route);
     let route =
         exchange.route.insert(policy.routes.find(head.listener, host, head.method, path)?);
+    exchange.steps.enter(Step::Open);
     access::passable(route, head)?;
+    exchange.steps.enter(Step::Path);
     ambiguous(route, path)?;
+    exchange.steps.enter(Step::Query);
     route.query.judge(head.query())
 }
 
@@ -229,6 +249,7 @@ fn authenticate(
 /// [`Denial::BreakerOpen`] and [`Denial::PaceExceeded`].
 pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), Denial> {
     let route = exchange.route.as_ref().expect("an admitted request has a route");
+    exchange.steps.enter(Step::Breaker);
     // Last, so that a request refused above does not use up the one chance a resting upstream gets.
     let permit = match state.switches.are_closed(&exchange.about(), now) {
         true => None,
@@ -240,6 +261,7 @@ pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), De
         )?),
     };
     if let Some(pace) = &route.pace {
+        exchange.steps.enter(Step::Pace);
         exchange.turn = state.paces.turn(&route.upstream, pace, now)?;
     }
     exchange.permit = permit;

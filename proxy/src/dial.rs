@@ -15,6 +15,7 @@ use filters::{
     guard::Guard,
     target::{Host, Target},
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hickory_resolver::{
     ResolverBuilder, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
@@ -75,6 +76,8 @@ pub enum Unreachable {
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an address is waited for before the next is tried beside it (RFC 8305 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// An interface that comes up is known after this.
 const OWN_FOR: Duration = Duration::from_secs(10);
 
@@ -163,8 +166,9 @@ impl Dial {
         Ok(passed.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
-    /// Connects to the first of these addresses that answers, trying them in turn. Each has its
-    /// part of the time, so that one that swallows packets leaves some for the others.
+    /// Connects to the first of these addresses that answers (Happy Eyeballs, RFC 8305): one family after
+    /// the other in turn, each a moment after the one before or as soon as that has failed. One that
+    /// swallows packets keeps nobody waiting.
     ///
     /// # Errors
     /// Why the last did not.
@@ -173,15 +177,30 @@ impl Dial {
         addresses: &[SocketAddr],
         patience: Duration,
     ) -> io::Result<(TcpStream, SocketAddr)> {
-        let each = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut left = in_turn(addresses).into_iter();
+        let mut under_way = FuturesUnordered::new();
         let mut last = io::ErrorKind::AddrNotAvailable.into();
-        for address in addresses {
-            match reach(*address, each).await {
-                Ok(stream) => return Ok((stream, *address)),
-                Err(error) => last = error,
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(address) = left.next() {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                under_way.push(async move { (reach(address, rest).await, address) });
+            }
+            let next = under_way.next();
+            let ended = if left.as_slice().is_empty() {
+                next.await
+            } else {
+                match timeout(ATTEMPT_DELAY, next).await {
+                    Ok(ended) => ended,
+                    Err(_) => continue,
+                }
+            };
+            match ended {
+                Some((Ok(stream), address)) => return Ok((stream, address)),
+                Some((Err(error), _)) => last = error,
+                None => return Err(last),
             }
         }
-        Err(last)
     }
 
     /// The addresses of this machine, as they were a moment ago.
@@ -197,6 +216,18 @@ impl Dial {
         *own = Some((Instant::now(), Arc::clone(&addresses)));
         addresses
     }
+}
+
+/// One of each family after the other, beginning with that of the first (RFC 8305 4).
+fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let of_first = |address: &&SocketAddr| address.is_ipv4() == addresses[0].is_ipv4();
+    let (first, second): (Vec<&SocketAddr>, Vec<_>) = addresses.iter().partition(of_first);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let pairs = std::iter::from_fn(|| match (first.next(), second.next()) {
+        (None, None) => None,
+        (one, other) => Some([one, other].into_iter().flatten().copied()),
+    });
+    pairs.flatten().collect()
 }
 
 /// Connects to an address: nobody else does.

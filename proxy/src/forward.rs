@@ -12,7 +12,7 @@ use std::{
 };
 
 use filters::{
-    Denial, Exchange, Label, Now,
+    Denial, Exchange, Label, Now, Step,
     forward::{self, Call},
     identity::ClientCertificate,
     target::{Host, Target},
@@ -108,11 +108,13 @@ impl Forward {
         decided?;
         let parent = live.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
         if let Some(parent) = parent {
+            exchange.steps.enter(Step::Address);
             let called = exchange.called.as_mut().expect("a call that was admitted has a target");
             let own = self.stage.dial.own_addresses();
             forward::pass_on(policy, self.listener, &parent.name, &own, clock::now(), called)?;
             return Ok(Way::Through(Arc::clone(parent)));
         }
+        exchange.steps.enter(Step::Address);
         let found = match &target.host {
             Host::Address(ip) => vec![*ip],
             Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {

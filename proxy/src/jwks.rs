@@ -7,7 +7,7 @@ use std::{
 };
 
 use certs::LoadError;
-use config::{Issuer, IssuerKind};
+use config::{Issuer, IssuerKind, Located};
 use filters::{
     Label, Secret, State,
     audit::event::Event,
@@ -15,6 +15,7 @@ use filters::{
     guard::Guard,
     identity::{KeySet, Source},
 };
+use futures_util::{StreamExt, stream};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
@@ -77,6 +78,8 @@ const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
 const ABSENT: Duration = Duration::from_secs(30);
 /// Keys this old may have come while somebody was deciding without them.
 const JUST_NOW: Duration = KeySet::ASKED_JUST_NOW;
+/// Sources that are asked at the same time, beside what tokens ask for.
+const AT_ONCE: usize = 16;
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
@@ -137,6 +140,7 @@ impl Fetcher {
 
     /// Fetches the keys of all issuers that are due. For a background task.
     pub async fn refresh(&self, config: &config::Config) {
+        let mut due: Vec<(Issuer, Source)> = Vec::new();
         for (name, issuer) in &config.identity.issuers {
             let own = Source::new(name.into(), issuer, None);
             let plugins = self.state.keys.sources().into_iter();
@@ -144,31 +148,50 @@ impl Fetcher {
             for source in std::iter::once(own.clone()).chain(plugins) {
                 let age = self.state.keys.age(&source, clock::now());
                 if age.is_none_or(|age| age >= *issuer.keys.refresh) {
-                    let _ = self.keys(&guard(config), issuer, &source, Cause::Time).await;
+                    due.push((issuer.value.clone(), source));
                 }
             }
         }
+        let guard = &guard(config);
+        let each = |(issuer, source): (Issuer, Source)| async move {
+            let _ = self.keys(guard, &issuer, &source, Cause::Time).await;
+        };
+        stream::iter(due).for_each_concurrent(AT_ONCE, each).await;
     }
 
-    /// Reads keys and secrets from files again, and fetches those of issuers whose keys were
-    /// elsewhere in `last`. Answers with what went wrong.
-    pub async fn renew(&self, config: &config::Config, last: &config::Config) -> Vec<String> {
-        let mut failures = Vec::new();
+    /// Reads keys and secrets from files again. Answers with what went wrong.
+    pub async fn read(&self, config: &config::Config) -> Vec<String> {
+        let all = sources(config).into_iter().zip(config.identity.issuers.values());
+        self.renew(config, all.filter(|(_, issuer)| is_in_file(issuer))).await
+    }
+
+    /// Fetches the keys of issuers whose keys were elsewhere in `last`. Answers with what went wrong.
+    pub async fn ask_anew(&self, config: &config::Config, last: &config::Config) -> Vec<String> {
         let last = sources(last);
-        for (source, issuer) in sources(config).into_iter().zip(config.identity.issuers.values()) {
-            let in_file = issuer.keys.file.is_some() || issuer.keys.secret_file.is_some();
-            if !in_file && last.contains(&source) {
-                continue;
-            }
-            let Err(cause) = self.keys(&guard(config), issuer, &source, Cause::Time).await else {
-                continue;
-            };
-            let kept = self.state.keys.age(&source, clock::now()).is_some();
-            let then =
-                if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
-            failures.push(format!("issuer `{}`: {cause}; {then}", source.issuer));
-        }
-        failures
+        let all = sources(config).into_iter().zip(config.identity.issuers.values());
+        let others = all.filter(|(source, issuer)| !is_in_file(issuer) && !last.contains(source));
+        self.renew(config, others).await
+    }
+
+    async fn renew<'a>(
+        &self,
+        config: &config::Config,
+        all: impl Iterator<Item = (Source, &'a Located<Issuer>)>,
+    ) -> Vec<String> {
+        let guard = &guard(config);
+        let all: Vec<(Source, Issuer)> =
+            all.map(|(source, issuer)| (source, issuer.value.clone())).collect();
+        let each = all.into_iter().map(|(source, issuer)| self.renewed(guard, issuer, source));
+        let failures = stream::iter(each).buffered(AT_ONCE);
+        failures.filter_map(|failure| async { failure }).collect().await
+    }
+
+    /// Why the keys of a source could not be renewed.
+    async fn renewed(&self, guard: &Arc<Guard>, issuer: Issuer, source: Source) -> Option<String> {
+        let cause = self.keys(guard, &issuer, &source, Cause::Time).await.err()?;
+        let kept = self.state.keys.age(&source, clock::now()).is_some();
+        let then = if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
+        Some(format!("issuer `{}`: {cause}; {then}", source.issuer))
     }
 
     async fn keys(
@@ -346,6 +369,11 @@ impl Fetcher {
     ) -> Result<fetch::Client, String> {
         fetch::client(&self.dial, guard, place, issuer.keys.ca.as_deref().map(PathBuf::as_path))
     }
+}
+
+/// Whether an issuer's keys stand in a file of this machine.
+fn is_in_file(issuer: &Issuer) -> bool {
+    issuer.keys.file.is_some() || issuer.keys.secret_file.is_some()
 }
 
 impl Progress {

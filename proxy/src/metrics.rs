@@ -461,6 +461,11 @@ impl Metrics {
         self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Notes how much more of it is not in use.
+    pub fn not_taken_over_either(&self, count: usize) {
+        self.reload_failures.add(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Notes how much of the config takes effect only at the next start.
     pub fn need_restart(&self, count: usize) {
         self.needs_restart.set(i64::try_from(count).unwrap_or(i64::MAX));

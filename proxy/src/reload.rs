@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use certs::LoadError;
 use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MIN};
 use ring::digest::{Context, SHA256};
+use tokio::time::timeout;
 
 use crate::{
     aside::aside,
@@ -23,6 +24,8 @@ use crate::{
     upstreams::Upstreams,
 };
 
+/// Whoever reloads waits so long for the names and keys of a config that is in force already.
+const BESIDE: Duration = Duration::from_secs(4);
 /// How often files are looked at. Kubernetes swaps symlinks and editors rename: looking is surer
 /// than being told.
 const PACE: Duration = Duration::from_secs(2);
@@ -202,28 +205,61 @@ impl Stage {
         let mut seen = self.seen.lock().await;
         let (now_seen, files) = Seen::load(&self.path);
         let last = self.live.load_full();
-        let result = match files {
-            Ok(files) => self.take_over_files(Arc::new(files), source).await,
+        let taken_over = match files {
+            Ok(files) => self.take_over_files(Arc::new(files)).await,
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
         };
         *seen = now_seen;
-        let now = clock::now().unix_seconds();
-        let digest = self.live.load().policy.digest.to_string();
-        let result = match result {
-            Ok(messages) => ReloadResult { successful: true, time: now, digest, messages },
-            Err(messages) => ReloadResult { successful: false, time: now, digest, messages },
+        let live = self.live.load_full();
+        drop(seen);
+        let (time, digest) = (clock::now().unix_seconds(), live.policy.digest.to_string());
+        let (mut result, asked) = match taken_over {
+            Ok((messages, asked)) => {
+                (ReloadResult { successful: true, time, digest, messages }, asked)
+            }
+            Err(messages) => (ReloadResult { successful: false, time, digest, messages }, true),
         };
         if result.successful {
             tracing::info!(policy = %result.digest, messages = ?result.messages, "policy in force");
         } else {
             tracing::error!(policy = %result.digest, problems = ?result.messages, "config has problems, keeping the policy in force");
         }
-        self.metrics.reloaded(result.successful, now);
+        self.metrics.reloaded(result.successful, time);
         self.last_reload.lock().clone_from(&result);
         self.on_record(source.name(), result.successful, Some(&last), &result.messages);
-        drop(last);
+        if result.successful {
+            // It is in force. What follows holds up neither it nor the next.
+            let ask = source != Source::Files && !asked;
+            let more = self.look_around(&live, &last, ask).await;
+            result.messages.extend(more);
+            if Arc::ptr_eq(&live, &self.live.load()) {
+                self.last_reload.lock().clone_from(&result);
+            }
+        }
+        drop((live, last));
         self.sweep();
         result
+    }
+
+    /// Finds what a config that is in force names elsewhere: addresses, keys, and what the control source
+    /// says now. Answers with what is missing.
+    async fn look_around(&self, live: &Live, last: &Live, ask: bool) -> Vec<String> {
+        let names = live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health);
+        let keys = self.fetcher.ask_anew(&live.loaded.config, &last.loaded.config);
+        let control = async { if ask { self.ask_control().await } else { Vec::new() } };
+        let (names, keys, control) =
+            tokio::join!(timeout(BESIDE, names), timeout(BESIDE, keys), timeout(BESIDE, control));
+        let late = |what: &str| vec![format!("{what} in {BESIDE:?}: it is tried on")];
+        let mut messages =
+            names.map_or_else(|_| late("not all upstreams have an address"), |()| Vec::new());
+        let keys = keys.unwrap_or_else(|_| late("not all issuers' keys came"));
+        self.metrics.not_taken_over_either(keys.len());
+        for missing in messages.iter().chain(&keys) {
+            tracing::warn!(missing, "the config is in force");
+        }
+        messages.extend(keys);
+        messages.extend(control.unwrap_or_else(|_| late("the control source did not answer")));
+        messages
     }
 
     /// Puts on record how it went, and where the admin listener tells it.
@@ -258,16 +294,16 @@ impl Stage {
         });
     }
 
-    /// Takes files over, with what their control source says: now, if somebody asks for it or it has
-    /// never said anything, or else last.
+    /// Takes files over, with what their control source said last; it is asked before if it has never said
+    /// anything. Answers with what is wrong beside, and whether it was asked.
     async fn take_over_files(
         &self,
         files: Arc<config::Loaded>,
-        source: Source,
-    ) -> Result<Vec<String>, Vec<String>> {
+    ) -> Result<(Vec<String>, bool), Vec<String>> {
+        let ask = !self.control.has_answer(&files);
         let mut told = Vec::new();
         let mut fresh = None;
-        if source != Source::Files || !self.control.has_answer(&files) {
+        if ask {
             match self.control.ask(&files, &self.dial).await {
                 Ok(said) => fresh = said,
                 Err(failure) => {
@@ -287,7 +323,7 @@ impl Stage {
             None => self.control.forget_others(&files),
         }
         self.control.changed.notify_one();
-        Ok(messages)
+        Ok((messages, ask))
     }
 
     pub(crate) async fn take_over(
@@ -305,12 +341,11 @@ impl Stage {
             needs_restart,
             ..make(loaded, files, &self.dial, &self.metrics, Some(&last.credentials))?
         });
-        live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health).await;
+        live.upstreams.begin_with(&last.upstreams);
         let config = &live.loaded.config;
         self.use_parents(&live.parents);
         let mut failures = self.swap_certificates(config);
-        // Before they are needed; those of the last config are told apart.
-        failures.extend(self.fetcher.renew(config, &last.loaded.config).await);
+        failures.extend(self.fetcher.read(config).await);
         failures.extend(live.credentials.kept.iter().cloned());
         self.metrics.not_taken_over(failures.len());
         self.metrics.need_restart(live.needs_restart.len());
@@ -408,9 +443,13 @@ impl Stage {
         }
     }
 
+    /// What is not as it was seen last. Files are read where that keeps nobody waiting.
     async fn change(&self) -> Option<Seen> {
-        let seen = self.seen.lock().await;
-        let now = seen.again();
-        (now != *seen).then_some(now)
+        let seen = self.seen.lock().await.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = seen.again();
+            (now != seen).then_some(now)
+        });
+        looked.await.ok().flatten()
     }
 }

@@ -437,11 +437,19 @@ const LOOK: Duration = Duration::from_secs(5);
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let stage = &self.0;
-        let refresh = async {
+        let keys = async {
             loop {
                 let live = stage.live.load_full();
                 stage.fetcher.refresh(&live.loaded.config).await;
+                drop(live);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let names = async {
+            loop {
+                let live = stage.live.load_full();
                 live.upstreams.resolve(&stage.dial, &live.policy.guard, &stage.state.health).await;
+                drop(live);
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -454,7 +462,8 @@ impl BackgroundService for Background {
         tokio::select! {
             () = store => {}
             () = stage.watch() => {}
-            () = refresh => {}
+            () = keys => {}
+            () = names => {}
             () = stage.watch_switches() => {}
             () = stage.watch_health() => {}
             () = stage.follow() => {}

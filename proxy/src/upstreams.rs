@@ -24,6 +24,7 @@ use filters::{
     idempotency::Scope,
     routes::Timeouts,
 };
+use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Version};
 use pingora::{
     upstreams::peer::HttpPeer,
@@ -71,6 +72,8 @@ const STREAMS_MAX: usize = 100;
 const LONGEST: Duration = Duration::from_secs(600);
 /// What of an answer may wait here for its client.
 const STREAM_WINDOW: u32 = 256 << 10;
+/// Names that are looked up at the same time.
+const LOOKUPS_MAX: usize = 32;
 /// More addresses of one name are not used.
 const ADDRESSES_MAX: usize = 256;
 
@@ -139,18 +142,37 @@ impl Upstreams {
 
     /// Looks up the names of all upstreams again. What cannot be found stays as it was.
     pub async fn resolve(&self, dial: &Dial, guard: &Guard, health: &Health) {
+        let each = |(name, upstream): (&Label, &Arc<Upstream>)| {
+            let (name, upstream) = (name.clone(), Arc::clone(upstream));
+            async move {
+                match upstream.resolve(dial, guard, health).await {
+                    Ok(()) => {}
+                    Err(Unreachable::Unresolved(error)) => {
+                        tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
+                    }
+                    Err(Unreachable::Parent(fault)) => {
+                        tracing::warn!(upstream = %name, %fault, "keeping the addresses known so far");
+                    }
+                    Err(Unreachable::Refused(denial)) => {
+                        tracing::warn!(upstream = %name, %denial, "it has no address any more");
+                    }
+                }
+            }
+        };
+        stream::iter(&self.0).for_each_concurrent(LOOKUPS_MAX, each).await;
+    }
+
+    /// Begins with the addresses that `last` had, where an upstream is still the same host: until its name
+    /// is looked up again they are the best that is known. Not where addresses are judged: the rules may
+    /// be others now.
+    pub fn begin_with(&self, last: &Self) {
         for (name, upstream) in &self.0 {
-            match upstream.resolve(dial, guard, health).await {
-                Ok(()) => {}
-                Err(Unreachable::Unresolved(error)) => {
-                    tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
-                }
-                Err(Unreachable::Parent(fault)) => {
-                    tracing::warn!(upstream = %name, %fault, "keeping the addresses known so far");
-                }
-                Err(Unreachable::Refused(denial)) => {
-                    tracing::warn!(upstream = %name, %denial, "it has no address any more");
-                }
+            let Some(before) = last.get(name) else { continue };
+            let same = before.written.url == upstream.written.url
+                && before.parent.is_none()
+                && upstream.parent.is_none();
+            if same && !upstream.written.external && !before.written.external {
+                upstream.pool.replace(before.pool.addresses());
             }
         }
     }

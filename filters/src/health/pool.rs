@@ -55,6 +55,11 @@ impl Pool {
         self.view.store(Arc::new(View { all, usable }));
     }
 
+    /// The addresses.
+    pub fn addresses(&self) -> Vec<Arc<Address>> {
+        self.view.load().all.clone()
+    }
+
     /// How many addresses there are.
     pub fn len(&self) -> usize {
         self.view.load().all.len()

@@ -77,6 +77,10 @@ pub struct Record<'a> {
     pub server_name: Option<Text<'a>>,
     pub encrypted_hello: bool,
     #[serde(borrow)]
+    pub step: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub passed: Vec<Text<'a>>,
+    #[serde(borrow)]
     pub route: Option<Text<'a>>,
     #[serde(borrow)]
     pub operation: Option<Text<'a>>,

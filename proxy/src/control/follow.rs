@@ -21,7 +21,7 @@ impl Stage {
             tokio::select! {
                 () = tokio::time::sleep(self.control.wait(control)) => {
                     let stage = Arc::clone(self);
-                    if let Err(error) = aside(async move { stage.ask_control().await }).await {
+                    if let Err(error) = aside(async move { drop(stage.ask_control().await) }).await {
                         tracing::error!(%error, "cannot ask the control source");
                     }
                 }
@@ -30,18 +30,28 @@ impl Stage {
         }
     }
 
-    /// Asks the control source of the config in force, and takes over what is new.
-    async fn ask_control(&self) {
+    /// Asks the control source of the config in force, and takes over what is new. Answers with what was
+    /// wrong.
+    pub(crate) async fn ask_control(&self) -> Vec<String> {
+        let files = Arc::clone(&self.live.load().files);
+        let said = match self.control.ask(&files, &self.dial).await {
+            Ok(Some(said)) => said,
+            Ok(None) => return Vec::new(),
+            Err(failure) => {
+                self.refused(&failure);
+                return failure.messages;
+            }
+        };
+        // Not while it is asked: a reload must not wait for that.
         let _one_after_the_other = self.seen.lock().await;
         let last = self.live.load_full();
-        let said = match self.control.ask(&last.files, &self.dial).await {
-            Ok(Some(said)) => said,
-            Ok(None) => return,
-            Err(failure) => return self.refused(&failure),
-        };
+        if !Arc::ptr_eq(&last.files, &files) {
+            // They were loaded meanwhile, and their source is asked for them.
+            self.control.changed.notify_one();
+            return Vec::new();
+        }
         if reload::digest(&said.loaded) == *last.policy.digest {
-            self.control.hold(said).await;
-            return;
+            return self.control.hold(said).await;
         }
         match self.take_over(said.loaded.clone(), Arc::clone(&last.files)).await {
             Ok(mut messages) => {
@@ -49,8 +59,13 @@ impl Stage {
                 let policy = self.live.load().policy.digest.to_string();
                 tracing::info!(policy, ?messages, "what the control source says is in force");
                 self.on_record(Source::Control.name(), true, Some(&last), &messages);
+                messages
             }
-            Err(problems) => self.refused(&self.control.refuse(problems)),
+            Err(problems) => {
+                let failure = self.control.refuse(problems);
+                self.refused(&failure);
+                failure.messages
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Label, Now, answer,
+    Denial, Exchange, Label, Now, Step, answer,
     client_hello::Peek,
     forward,
     headers::Sender,
@@ -121,6 +121,7 @@ impl ProxyHttp for Plain {
         ctx.id = RequestId::of(session.req_header());
         let decided = self.decide(session, ctx).await;
         let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
+            ctx.exchange.steps.enter(Step::Upstream);
             return Ok(false);
         };
         if !session.as_downstream_mut().is_body_empty() {
@@ -259,6 +260,7 @@ impl ProxyHttp for Plain {
         ctx.status = response.status.as_u16();
         let length = streams::length(&response.headers);
         motion::ends_with_head(&session.req_header().method, ctx.status, length);
+        ctx.exchange.steps.enter(Step::Response);
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
         if self.forward.stage.drain.is_leaving() {
             session.as_downstream_mut().set_keepalive(None);

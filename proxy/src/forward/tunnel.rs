@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use filters::{
-    Denial, Exchange, Label,
+    Denial, Exchange, Label, Step,
     client_hello::{self, Peek},
     forward,
     target::Target,
@@ -125,6 +125,7 @@ impl Forward {
         let certificate = facts.and_then(|facts| facts.certificate.as_ref());
         let shown = Shown { peer, certificate, authorization: &authorization };
         let way = self.admit(live, (&target, true), &shown, began, exchange).await?;
+        exchange.steps.enter(Step::Upstream);
         let patience = *live.loaded.config.egress.connect_timeout;
         let addresses = match way {
             Way::To(addresses) => addresses,
@@ -173,6 +174,7 @@ impl Forward {
         }
         let called = exchange.called.as_mut().expect("an open tunnel has a target");
         if forward::must_be_tls(&live.policy, &called.target) {
+            exchange.steps.enter(Step::ClientHello);
             let peek = match timeout(*egress.hello_timeout, hello(client, &mut ahead)).await {
                 Ok(Ok(peek)) => peek,
                 Ok(Err(_)) => return Ok(false),

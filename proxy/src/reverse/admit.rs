@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use filters::{
-    Admitted, Denial, Exchange, Now, api_key::SignedIn, coalesce::Key, denial::Lack,
+    Admitted, Denial, Exchange, Now, Step, api_key::SignedIn, coalesce::Key, denial::Lack,
     exchange::Shared,
 };
 use http::header;
@@ -44,6 +44,7 @@ impl Reverse {
         ctx: &mut Ctx,
     ) -> Result<Admission, Denial> {
         let admitted = self.decide(session, ctx).await?;
+        ctx.exchange.steps.enter(Step::RequestBody);
         self.fits(session, ctx)?;
         self.claim(ctx).await?;
         if let Some(signed_in) = ctx.exchange.signed_in.take() {
@@ -60,6 +61,7 @@ impl Reverse {
             tokio::time::sleep(ctx.exchange.turn).await;
         }
         self.intend(session, ctx).await?;
+        ctx.exchange.steps.enter(Step::Upstream);
         ctx.edits = admitted.edits;
         Ok(Admission::Sent)
     }
@@ -72,6 +74,7 @@ impl Reverse {
                 break;
             };
             if lack == Lack::Body {
+                ctx.exchange.steps.enter(Step::RequestBody);
                 ctx.body = Some(self.read_body(session, ctx).await?);
             } else if !self.stage.supply(&ctx.live.loaded.config, &lack).await {
                 break;
@@ -86,6 +89,7 @@ impl Reverse {
     async fn claim(&self, ctx: &mut Ctx) -> Result<(), Denial> {
         if let (Some(store), Some(running)) = (&self.stage.store, &ctx.exchange.running) {
             let whole = ctx.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
+            ctx.exchange.steps.enter(Step::Idempotency);
             ctx.claim = store.claim(running.key(), whole).await?;
         }
         Ok(())
@@ -194,6 +198,7 @@ impl Ctx {
 /// Gets what the upstream is to be shown, if anything.
 async fn fetch_credential(ctx: &mut Ctx) -> Result<(), Denial> {
     let Some(credential) = &ctx.exchange.credential else { return Ok(()) };
+    ctx.exchange.steps.enter(Step::Credential);
     // The upstream has not been asked: that the exchange takes too long is not its failure.
     let shown =
         timeout(ctx.left(), ctx.live.credentials.get(&credential.name, &ctx.exchange)).await;

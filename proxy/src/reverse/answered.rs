@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use filters::{
-    Denial,
+    Denial, Step,
     base::Here,
     breaker::{self, Outcome},
     headers::Edits,
@@ -70,6 +70,7 @@ impl Reverse {
         motion::answered(length, kind);
         motion::ends_with_head(&session.req_header().method, status, length);
         ctx.head_at = Some(now.elapsed);
+        ctx.exchange.steps.enter(Step::Response);
         if !ctx.stream && is_stream {
             ctx.stream = true;
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use filters::{
-    Denial, Now,
+    Denial, Now, Step,
     audit::Facts,
     breaker::{Outcome, Permit},
     health::Fault,
@@ -70,6 +70,7 @@ impl Reverse {
     /// it has to be there before its answer.
     pub(super) async fn intend(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
         if ctx.is_action() {
+            ctx.exchange.steps.enter(Step::Audit);
             self.begin_record(session, ctx)?;
             return self.on_disk(ctx).await;
         }

@@ -217,14 +217,14 @@ test('one record is explained from first byte to verdict', () => {
     `route        deploy, at ${record.rule}`,
     'caller       ada by orbit (token), roles [deployer], workspaces [payments]',
     'workspace    payments',
-    'checks       all passed',
+    'checks       all passed, up to response',
     'verdict      allow ok',
     `config       ${record.config}`,
   ]) assert.ok(out.includes(`${line}\n`), `${line}\n---\n${out}`);
   assert.match(out, /^intent +on disk since 20/m);
   assert.match(out, /^upstream +up at 127.0.0.1:\d+, asked 1 time\(s\), answered after \d+ us$/m);
   const refused = explain((r) => r.code === 'token_malformed').out;
-  assert.match(refused, /^checks +host, path, route, open, query passed; caller did not$/m);
+  assert.match(refused, /^checks +host, path, route, open, query passed; caller refused$/m);
   assert.match(refused, /^verdict +deny token_malformed: the token is none: not three parts, or not JSON$/m);
   assert.match(refused, /^upstream +not asked$/m);
   const called = explain((r) => r.target === `127.0.0.1:${up.port}` && r.caller).out;

@@ -17,6 +17,9 @@ pub(super) enum Member {
     Tls,
     Decision,
     Code,
+    TokenFault,
+    Step,
+    Passed,
     Status,
     Method,
     Host,
@@ -32,6 +35,8 @@ pub(super) enum Member {
     Workspace,
     AskedWorkspace,
     WorkspaceAmbiguous,
+    CookieWorkspace,
+    CookieAmbiguous,
     Plugin,
     Route,
     Rule,
@@ -44,6 +49,7 @@ pub(super) enum Member {
     WouldDeny,
     Resolved,
     ResolvedOwn,
+    Parent,
     Hello,
     ServerName,
     EncryptedHello,
@@ -54,6 +60,8 @@ pub(super) enum Member {
     Roles,
     Groups,
     Workspaces,
+    DefaultWorkspace,
+    LeftOut,
     CallerPlugin,
     Certificate,
     Attempts,
@@ -92,6 +100,19 @@ pub(super) enum Member {
     NotAfter,
     Lines,
     Due,
+    Cause,
+    Oldest,
+    Part,
+    Address,
+    Condition,
+    Reason,
+    Until,
+    Switch,
+    Change,
+    By,
+    RemovedBy,
+    Replicas,
+    OnError,
     Key,
     Signature,
     Chain,
@@ -124,5 +145,23 @@ mod tests {
         }
         assert_eq!(Member::IdempotencyKeySha256.name(), "idempotency_key_sha256");
         assert_eq!(serde_json::from_str::<Member>("\"new\"").unwrap(), Member::Other);
+    }
+
+    #[test]
+    fn every_member_that_the_manual_has_is_a_column() {
+        let manual = include_str!("../../../../docs/audit.md");
+        let (_, table) = manual.split_once("## What a record holds").unwrap();
+        let mut found = 0;
+        for row in table.lines().skip_while(|line| !line.starts_with('|')).skip(2) {
+            let Some(names) = row.strip_prefix("| ").and_then(|row| row.split(" | ").next()) else {
+                break;
+            };
+            for name in names.split(", ") {
+                let name = name.trim_matches('`');
+                assert!(Member::from_str(name, false).is_ok(), "`{name}` is no column");
+                found += 1;
+            }
+        }
+        assert!(found > 60, "{found}");
     }
 }

@@ -149,7 +149,7 @@ mod tests {
             shown(Format::Csv, &[r#"{"time":"t","id":"1","roles":["a","b"],"status":404}"#]);
         let (head, row) = shown.trim_end().split_once("\r\n").unwrap();
         assert!(head.starts_with("time,kind,id,trace_id,"), "{head}");
-        assert!(row.starts_with("t,,1,,,,,,,404,"), "{row}");
+        assert!(row.starts_with("t,,1,,,,,,,,,,404,"), "{row}");
         assert!(row.contains(r#","[""a"",""b""]","#), "{row}");
     }
 

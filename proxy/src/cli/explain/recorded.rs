@@ -185,7 +185,7 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             .unwrap_or_default(),
     );
     say("would deny", or(&record.would_deny));
-    say("checks", checks(record));
+    say("checks", record.checks().unwrap_or_default());
     let intent = found.intent.as_deref().and_then(Record::read);
     say(
         "intent",
@@ -237,85 +237,6 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     let why = lacked(&record.code).map(|why| format!(": {why}")).unwrap_or_default();
     say("verdict", format!("{} {}{why}", record.decision, record.code));
     say("config", record.config.to_string());
-}
-
-/// The checks in their order, up to the one that said no.
-fn checks(record: &Record<'_>) -> String {
-    const CALLER: &[&str] = &[
-        "caller_missing",
-        "authorization_ambiguous",
-        "token_",
-        "keys_unavailable",
-        "groups_unavailable",
-        "password_wrong",
-    ];
-    const REVERSE: [(&str, &[&str]); 14] = [
-        ("host", &["host_invalid"]),
-        ("path", &["path_ambiguous"]),
-        ("route", &["host_unknown", "route_unknown"]),
-        ("open", &["route_closed", "class_admin", "upgrade_refused"]),
-        ("query", &["query_refused"]),
-        ("caller", CALLER),
-        ("workspace", &["workspace_"]),
-        ("plugin", &["plugin_disabled"]),
-        ("access", &["access_denied", "resource_refused"]),
-        ("operation", &["graphql_"]),
-        ("switches", &["switched_off"]),
-        (
-            "limits",
-            &[
-                "rate_limited",
-                "limits_unavailable",
-                "idempotency_",
-                "breaker_open",
-                "pace_exceeded",
-            ],
-        ),
-        ("record", &["audit_unavailable"]),
-        (
-            "upstream",
-            &[
-                "upstream_",
-                "connect_timeout",
-                "whole_timeout",
-                "client_slow",
-                "credential_unavailable",
-                "caller_token_missing",
-                "token_exchange_refused",
-                "redaction_impossible",
-                "redirect_refused",
-                "body_",
-            ],
-        ),
-    ];
-    const FORWARD: [(&str, &[&str]); 9] = [
-        ("target", &["target_invalid"]),
-        ("caller", CALLER),
-        ("workspace", &["workspace_"]),
-        ("plugin", &["plugin_disabled"]),
-        ("switches", &["switched_off"]),
-        ("name", &["host_refused"]),
-        ("limits", &["rate_limited", "limits_unavailable", "tunnels_exhausted"]),
-        ("address", &["host_unresolved", "address_refused"]),
-        ("hello", &["upstream_", "connect_timeout", "hello_"]),
-    ];
-    let call = record.target.is_some() || &*record.code == "target_invalid";
-    let all = if call { &FORWARD[..] } else { &REVERSE[..] };
-    // `token_exchange_refused` comes late, whatever it begins with.
-    let is = |begins: &&str| match *begins {
-        "token_" if &*record.code == "token_exchange_refused" => false,
-        begins => record.code.starts_with(begins),
-    };
-    let at = all.iter().position(|(_, codes)| codes.iter().any(is));
-    match (&*record.decision, at) {
-        ("deny", Some(at)) => {
-            let passed: Vec<&str> = all[..at].iter().map(|(name, _)| *name).collect();
-            let passed = if passed.is_empty() { "none" } else { &*passed.join(", ") };
-            format!("{passed} passed; {} did not", all[at].0)
-        }
-        ("allow", _) => "all passed".to_owned(),
-        _ => String::new(),
-    }
 }
 
 /// What a code says that nothing else in the record does.
