@@ -1,6 +1,8 @@
 //! The frames of a connection of HTTP/2, looked at before anybody reads them, for the one fault that h2
 //! does not see: trailers with pseudo-headers (RFC 9113 8.1), which it would leave out in silence.
 
+use std::collections::BTreeSet;
+
 use super::hpack::Table;
 
 /// A place in what a client sends.
@@ -15,12 +17,16 @@ pub(super) struct Frames {
     /// What is kept back: it begins with a frame.
     held: Vec<u8>,
     last_stream: u32,
+    /// Streams whose client has not ended them.
+    open: BTreeSet<u32>,
     table: Option<Table>,
 }
 
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -32,6 +38,8 @@ const FRAME_MAX: usize = 16 << 10;
 const TRAILERS_MAX: usize = FRAME_MAX - MALFORMED.len();
 /// More is refused by h2; there is nothing to look for any more.
 const BLOCK_MAX: usize = 256 << 10;
+/// A client may leave open what we have ended. Of more than these the oldest are taken for ended.
+const OPEN_MAX: usize = 1024;
 /// `connection: x`, a literal that no table remembers: it makes any header block malformed (8.2.2).
 const MALFORMED: &[u8] = b"\x00\x0aconnection\x01x";
 
@@ -43,6 +51,7 @@ impl Frames {
             block: Vec::new(),
             held: Vec::new(),
             last_stream: 0,
+            open: BTreeSet::new(),
             table: Some(Table::default()),
         }
     }
@@ -91,14 +100,17 @@ impl Frames {
                     break;
                 };
                 let block = joined(&rest[..length]);
-                if self.has_pseudo(&block) {
+                // What comes after the end of a stream is a fault that h2 sees.
+                if self.has_pseudo(&block) && self.open.contains(&head.stream) {
                     instead.extend_from_slice(&bytes[from..at]);
                     spoil(&head, &block, &mut instead);
                     from = at + length;
                 }
+                self.note(&head);
                 at += length;
                 continue;
             }
+            self.note(&head);
             self.left = head.length;
             if self.table.is_some() && matches!(head.kind, HEADERS | CONTINUATION) {
                 self.last_stream = self.last_stream.max(head.stream);
@@ -113,6 +125,23 @@ impl Frames {
         }
         instead.extend_from_slice(&bytes[from..at]);
         Ok(Some(instead))
+    }
+
+    /// Notes which streams their client has begun and not ended.
+    fn note(&mut self, head: &Head) {
+        let ends = match head.kind {
+            HEADERS | DATA => head.flags & END_STREAM != 0,
+            RST_STREAM => true,
+            _ => return,
+        };
+        if ends {
+            self.open.remove(&head.stream);
+        } else if head.kind == HEADERS && head.stream > self.last_stream {
+            self.open.insert(head.stream);
+            if self.open.len() > OPEN_MAX {
+                self.open.pop_first();
+            }
+        }
     }
 
     /// Reads a header block that begins a stream, when it is whole.
@@ -313,6 +342,31 @@ mod tests {
             let spoilt = [begun(), frame(1, END, 1, &[b"\x82", MALFORMED].concat())];
             assert_eq!(read(&[begun(), trailers].concat()), spoilt.concat());
         }
+    }
+
+    #[test]
+    fn what_comes_after_the_end_of_a_stream_is_a_fault_that_h2_sees() {
+        let pseudo = frame(1, END, 1, b"\x82");
+        let reset = frame(RST_STREAM, 0, 1, b"\0\0\0\x08");
+        let ended = frame(DATA, END_STREAM, 1, b"");
+        let trailers = frame(1, END, 1, b"\x00\x01a\x01b");
+        for end in [reset, ended, trailers] {
+            let all = [begun(), end, pseudo.clone()].concat();
+            assert_eq!(read(&all), all);
+        }
+        // One that was passed over, and is none any more (5.1.1).
+        let passed_over = [begun(), frame(1, END, 5, REQUEST), frame(1, END, 3, REQUEST)].concat();
+        assert_eq!(read(&passed_over), passed_over);
+    }
+
+    #[test]
+    fn streams_that_are_left_open_are_forgotten_at_some_time() {
+        let mut frames = Frames::new();
+        assert_eq!(frames.look(&begun()), Ok(None));
+        for n in 1..5000 {
+            assert_eq!(frames.look(&frame(1, END_HEADERS, 1 + 2 * n, REQUEST)), Ok(None));
+        }
+        assert_eq!(frames.open.len(), OPEN_MAX);
     }
 
     #[test]
