@@ -68,7 +68,7 @@ test('an ID token and a refresh token are not access tokens', { skip }, async ()
   const { id_token: id, refresh_token: refresh } = await idp.signIn('ada', { scope: 'openid' });
   show('ID token', read(id));
   show('refresh token', read(refresh));
-  assert.equal(await ask('GET', '/read/x', id), '401 token_audience_wrong');
+  assert.equal(await ask('GET', '/read/x', id), '401 token_type_wrong');
   assert.match(await ask('GET', '/read/x', refresh), /^401 /);
 });
 
