@@ -125,3 +125,84 @@ fn the_examples_are_valid() {
         }
     }
 }
+
+/// The cells of a table's lines in a part of a page, without their head.
+fn table<'a>(part: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let lines = part.lines().skip_while(|line| *line != head).skip(2);
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// What stands in backticks.
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn each_closed_row_of_a_preset_has_a_line_in_the_manual_that_opens_it_or_says_what_instead() {
+    let page = fs::read_to_string(tests::root().join("docs/backstage.md")).unwrap();
+    let mut told = Vec::new();
+    for row in table(&page, "| you have | preset | write |") {
+        let [_, preset, write] = row[..] else { panic!("{row:?}") };
+        let [preset] = quoted(preset)[..] else { panic!("{row:?}") };
+        for line in quoted(write) {
+            let names = line.strip_prefix("open: [").and_then(|names| names.strip_suffix(']'));
+            for name in names.unwrap_or_else(|| panic!("{line}")).split(", ") {
+                told.push((preset.to_owned(), name.to_owned(), config::PresetState::OptIn));
+            }
+            // The line does open them.
+            let (authority, hosts) = match preset {
+                "dxcp" => (", authority: delivery", ", hosts: [dxcp.example]"),
+                _ => ("", ""),
+            };
+            let yaml = format!(
+                "version: stagedoor/v1\nlisteners: {{edge: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
+                 identity: {{issuers: {{idp: {{issuer: 'https://idp.example', audiences: [a]}}}}}}\n\
+                 workspaces: {{named: {{payments: {{}}}}}}\n\
+                 upstreams: {{portal: {{url: 'http://127.0.0.1:2'{authority}}}}}\n\
+                 presets: [{{preset: {preset}, upstream: portal{hosts}, {line}}}]\n"
+            );
+            let loaded = config::parse("a.yaml", &yaml);
+            assert!(loaded.is_ok(), "{preset} {line}: {:?}", loaded.err());
+        }
+    }
+    for row in table(&page, "| what | preset | rows | instead |") {
+        let [_, presets, rows, _] = row[..] else { panic!("{row:?}") };
+        for preset in quoted(presets) {
+            for name in quoted(rows) {
+                told.push((preset.to_owned(), name.to_owned(), config::PresetState::Closed));
+            }
+        }
+    }
+    let stands_for = |told: &str, name: &str| match told.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => told == name,
+    };
+    let mut rows = Vec::new();
+    for (preset, _) in config::SHIPPED {
+        for route in config::Preset::named(preset).unwrap().routes {
+            if route.state != config::PresetState::Open {
+                rows.push(((*preset).to_owned(), route.name.to_string(), route.state));
+            }
+        }
+    }
+    assert!(rows.len() > 80, "the presets have moved: {rows:?}");
+    let missing: Vec<_> = rows
+        .iter()
+        .filter(|(preset, name, state)| {
+            !told
+                .iter()
+                .any(|(of, told, as_)| of == preset && stands_for(told, name) && as_ == state)
+        })
+        .collect();
+    assert!(missing.is_empty(), "docs/backstage.md does not tell of {missing:?}");
+    let idle: Vec<_> = told
+        .iter()
+        .filter(|(of, told, as_)| {
+            !rows
+                .iter()
+                .any(|(preset, name, state)| of == preset && stands_for(told, name) && as_ == state)
+        })
+        .collect();
+    assert!(idle.is_empty(), "docs/backstage.md tells of rows that are not so: {idle:?}");
+}

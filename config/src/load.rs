@@ -23,7 +23,7 @@ pub struct Loaded {
     /// The files it was made from, the main one first, with their bytes; last, what a control source
     /// said, by its address.
     pub files: Vec<(PathBuf, Vec<u8>)>,
-    /// What stands in the files.
+    /// What stands in the files, if there is a control source.
     pub(crate) tree: Arc<Node>,
 }
 
@@ -82,6 +82,8 @@ pub fn load_from(
             if found.problems.is_empty() {
                 found.warnings.sort();
                 let (warnings, files) = (found.warnings, whole.files);
+                // Only what a control source says is laid over it, and it is larger than all else.
+                let tree = if read.control.is_some() { tree } else { Arc::new(Node::none()) };
                 return Ok(Loaded { config: read, warnings, files, tree });
             }
             problems.extend(found.problems);

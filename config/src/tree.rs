@@ -42,6 +42,11 @@ pub(crate) struct Key {
 }
 
 impl Node {
+    /// Nothing, nowhere.
+    pub(crate) fn none() -> Self {
+        Self { place: Place::default(), value: Value::Null }
+    }
+
     /// What a map has under this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };

@@ -1,5 +1,7 @@
 //! Who may act for which workspace, and which plugins it has.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
@@ -27,7 +29,8 @@ pub struct Workspaces {
     /// `. _ -`, a letter or digit first, and no two dots in a row.
     pub undeclared: bool,
     /// The workspaces, by name.
-    pub named: IndexMap<Name, Located<Workspace>>,
+    // There may be very many, and a process has its config several times.
+    pub named: Arc<IndexMap<Name, Located<Workspace>>>,
 }
 
 impl Default for Workspaces {
@@ -38,7 +41,7 @@ impl Default for Workspaces {
             hosts: Vec::new(),
             default: None,
             undeclared: false,
-            named: IndexMap::new(),
+            named: Arc::default(),
         }
     }
 }

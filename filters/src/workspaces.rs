@@ -1,9 +1,6 @@
 //! For which workspace a request is, and whether the caller may act for it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use http::HeaderMap;
 
@@ -31,8 +28,8 @@ pub struct Workspaces {
 /// A workspace that the config declares.
 #[derive(Debug)]
 pub struct Declared {
-    groups: HashSet<String>,
-    callers: HashSet<String>,
+    groups: Members,
+    callers: Members,
     /// Plugins switched on or off here.
     pub plugins: HashMap<String, bool>,
     /// What is its own in the systems behind, by kind.
@@ -41,6 +38,27 @@ pub struct Declared {
     pub rate_limit: Option<config::Limit>,
     /// Its number in the config, for metrics.
     pub index: usize,
+}
+
+/// Texts to look for, in order. A set of one takes five times the memory, and there may be very many
+/// workspaces.
+#[derive(Debug)]
+struct Members(Box<[Box<str>]>);
+
+impl Members {
+    fn of(written: &[String]) -> Self {
+        let mut all: Vec<Box<str>> = written.iter().map(|one| one.as_str().into()).collect();
+        all.sort_unstable();
+        Self(all.into())
+    }
+
+    fn contains(&self, one: &str) -> bool {
+        self.0.binary_search_by(|member| (**member).cmp(one)).is_ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// The workspace of a request.
@@ -67,8 +85,8 @@ impl Workspaces {
                 by_caller.entry(caller.clone()).or_default().push(label.clone());
             }
             let declared = Declared {
-                groups: workspace.groups.iter().cloned().collect(),
-                callers: workspace.callers.iter().cloned().collect(),
+                groups: Members::of(&workspace.groups),
+                callers: Members::of(&workspace.callers),
                 plugins: workspace.plugins.iter().map(|(p, on)| (p.to_string(), *on)).collect(),
                 resources: workspace
                     .resources
@@ -80,6 +98,8 @@ impl Workspaces {
             };
             named.insert(label, Arc::new(declared));
         }
+        // Most have one.
+        by_group.values_mut().chain(by_caller.values_mut()).for_each(Vec::shrink_to_fit);
         Self {
             choose_by: written.workspaces.choose_by.clone(),
             undeclared: written.workspaces.undeclared,
@@ -306,9 +326,9 @@ fn values_of<'a, 'n>(
 
 fn is_member(caller: &Caller, name: &Label, declared: Option<&Declared>) -> bool {
     let listed = |declared: &Declared| {
-        caller.groups.iter().any(|group| declared.groups.contains(&**group))
-            || declared.callers.contains(&*caller.subject)
-            || caller.on_behalf_of.as_ref().is_some_and(|user| declared.callers.contains(&**user))
+        caller.groups.iter().any(|group| declared.groups.contains(group))
+            || declared.callers.contains(&caller.subject)
+            || caller.on_behalf_of.as_ref().is_some_and(|user| declared.callers.contains(user))
     };
     caller.workspaces.contains(name) || declared.is_some_and(listed)
 }

@@ -86,7 +86,8 @@ impl Over<'_> {
 
     fn workspace(&mut self, name: &Name, said: &SaidOfWorkspace) {
         let each = self.config.rate_limit.each_workspace;
-        let written = self.config.workspaces.named.entry(name.clone());
+        let named = Arc::make_mut(&mut self.config.workspaces.named);
+        let written = named.entry(name.clone());
         let workspace = &mut written
             .or_insert_with(|| Located { value: Workspace::default(), place: self.place.clone() })
             .value;
@@ -147,7 +148,7 @@ impl Over<'_> {
     /// Off in every workspace that the answer does not name it for.
     fn only_where_said(&mut self, plugin: &Name, answer: &Answer) {
         self.percent(plugin, Percent(0));
-        for (name, workspace) in &mut self.config.workspaces.named {
+        for (name, workspace) in Arc::make_mut(&mut self.config.workspaces.named) {
             let said = answer.workspaces.get(name).and_then(|said| said.plugins.get(plugin));
             if said != Some(&true) {
                 workspace.value.plugins.insert(plugin.clone(), false);

@@ -1,6 +1,8 @@
 //! The smallest changes to a config that would turn a decision on record. Each is proven: it is made
 //! to the config, and the same functions decide again.
 
+use std::sync::Arc;
+
 use config::{Access, Config, Located, Name};
 use http::Method;
 
@@ -149,7 +151,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
                     &declared,
                     format!("workspaces.named.{workspace}.plugins.{plugin}: true"),
                     move |config| {
-                        config.workspaces.named[&key].value.plugins.insert(plugin.clone(), true);
+                        workspace_in(config, &key).plugins.insert(plugin.clone(), true);
                     },
                 ));
             }
@@ -178,7 +180,8 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
                     move |config| {
                         let new =
                             config::Workspace { callers: callers.clone(), ..Default::default() };
-                        config.workspaces.named.insert(name.clone(), Located::nowhere(new));
+                        let named = Arc::make_mut(&mut config.workspaces.named);
+                        named.insert(name.clone(), Located::nowhere(new));
                     },
                 ));
             }
@@ -220,7 +223,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
                 &place,
                 format!("workspaces.named.{key}.resources.{kind}: add `{name}`"),
                 move |config| {
-                    let own = &mut config.workspaces.named[&key].value.resources;
+                    let own = &mut workspace_in(config, &key).resources;
                     own.entry(kind.clone()).or_default().push(name.clone());
                 },
             ));
@@ -298,7 +301,7 @@ fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
             place,
             format!("workspaces.named.{key}.plugins.{plugin}: false"),
             move |config| {
-                config.workspaces.named[&key].value.plugins.insert(plugin.clone(), false);
+                workspace_in(config, &key).plugins.insert(plugin.clone(), false);
             },
         ));
     }
@@ -331,7 +334,7 @@ fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
             if !all.is_empty() {
                 let change = format!("workspaces.named.{key}: without {} as members", quoted(&all));
                 edits.push(edit(&place, change, move |config| {
-                    let declared = &mut config.workspaces.named[&key].value;
+                    let declared = workspace_in(config, &key);
                     declared.groups.retain(|one| !all.contains(one));
                     declared.callers.retain(|one| !all.contains(one));
                 }));
@@ -366,10 +369,15 @@ fn workspace_of(config: &Config, name: &str) -> Option<(Name, String)> {
     Some((key.clone(), declared.place.to_string()))
 }
 
+/// A workspace that the config declares, to be changed.
+fn workspace_in<'a>(config: &'a mut Config, key: &Name) -> &'a mut config::Workspace {
+    &mut Arc::make_mut(&mut config.workspaces.named)[key].value
+}
+
 fn member(key: &Name, place: &str, list: &'static str, who: &str) -> Edit {
     let (key, who) = (key.clone(), who.to_owned());
     edit(place, format!("workspaces.named.{key}.{list}: add `{who}`"), move |config| {
-        let declared = &mut config.workspaces.named[&key].value;
+        let declared = workspace_in(config, &key);
         let to = if list == "groups" { &mut declared.groups } else { &mut declared.callers };
         to.push(who.clone());
     })

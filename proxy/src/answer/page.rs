@@ -15,7 +15,7 @@ const STYLE: &str = "\
 body{margin:0;font:1rem/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}\
 main{max-width:36rem;margin:12vh auto;padding:0 1.5rem}\
 h1{font-size:1.5rem;line-height:1.25}\
-dt{color:#59636e}dd{margin:0 0 .5rem;font-family:ui-monospace,monospace;overflow-wrap:anywhere}\
+dt{color:#4d5661}dd{margin:0 0 .5rem;font-family:ui-monospace,monospace;overflow-wrap:anywhere}\
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}dt{color:#9ba5b0}}";
 
 /// Nothing but its own style: no script, no picture, no form, in no frame of anybody else's.

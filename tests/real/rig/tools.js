@@ -15,9 +15,13 @@ exports.jenkins = async (certificate, { username, token }) => {
     switch (`${method} ${path}`) {
       // The card asks for a branch, as a job below it.
       case 'GET /job/pay/job/master/api/json':
+      case 'GET /job/shop/job/pay/api/json':
       case 'GET /job/pay/api/json': return { body: { name: 'pay', fullName: 'pay', displayName: 'pay', fullDisplayName: 'pay', url: `${url()}/`, inQueue: false, actions: [], lastBuild: build(), builds: [build()] } };
+      case 'GET /job/shop/job/pay/7/api/json':
       case 'GET /job/pay/7/api/json': return { body: build() };
+      case 'GET /job/pay/7/consoleText': return { body: 'built' };
       case 'GET /crumbIssuer/api/json': return { body: { crumbRequestField: 'Jenkins-Crumb', crumb: 'c' } };
+      case 'POST /job/shop/job/pay/7/replay/rebuild':
       case 'POST /job/pay/7/replay/rebuild': rebuilt.push('pay/7'); return { body: {} };
       default: return { status: 404, body: {} };
     }

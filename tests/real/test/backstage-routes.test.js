@@ -15,12 +15,14 @@ const { postgres } = require('../rig/postgres');
 const { stagedoor } = require('../rig/stagedoor');
 
 const ROOT = path.join(__dirname, '../../..');
-const PRESETS = ['backstage', 'argocd', 'azure-devops', 'jenkins', 'kubernetes', 'sonarqube', 'spacelift'];
+const PRESETS = ['backstage', 'argocd', 'azure-devops', 'harbor', 'jenkins', 'kubernetes', 'pagerduty', 'sonarqube', 'spacelift', 'vault'];
 const PLUGINS = [
   '@backstage/plugin-catalog-backend-module-unprocessed', '@backstage/plugin-devtools-backend', '@backstage/plugin-kubernetes-backend',
   '@backstage/plugin-mcp-actions-backend', '@backstage/plugin-notifications-backend', '@backstage/plugin-scaffolder-backend',
   '@backstage/plugin-search-backend', '@backstage/plugin-search-backend-module-catalog', '@backstage/plugin-search-backend-module-pg',
-  '@backstage/plugin-techdocs-backend', '@backstage/plugin-user-settings-backend', '@backstage-community/plugin-azure-devops-backend',
+  '@backstage/plugin-techdocs-backend', '@backstage/plugin-user-settings-backend', '@backstage-community/plugin-argocd-backend',
+  '@backstage-community/plugin-azure-devops-backend', '@backstage-community/plugin-vault-backend', '@digitalist-open-cloud/backstage-plugin-harbor-backend',
+  '@pagerduty/backstage-plugin-backend',
   '@backstage-community/plugin-jenkins-backend', '@backstage-community/plugin-sonarqube-backend', '@roadiehq/backstage-plugin-argo-cd-backend',
   '@spacelift-io/backstage-integration-backend',
 ];
@@ -40,6 +42,7 @@ rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 10
 upstreams: {portal: {url: "http://127.0.0.1:${port}", preserve_host: true}}
 presets:
 ${PRESETS.map((preset) => `- {preset: ${preset}, upstream: portal, detail: full${preset === 'backstage' ? `, open: [${open}]` : ''}}`).join('\n')}
+- {preset: argocd, name: argocd-community, prefix: /api/backstage-community-argocd, upstream: portal, detail: full}
 routes:
 - {name: stage, methods: [GET], path: /api/stage/**, upstream: portal, plugin: stage, class: read}
 - {name: socket, methods: [GET], path: /api/stage/socket, upstream: portal, plugin: stage, class: read, options: {upgrade: true}}`;
@@ -61,6 +64,9 @@ azureDevOps: {host: "127.0.0.1:1", organization: acme, token: ${'p'.repeat(52)}}
 events: {http: {topics: [github]}}
 jenkins: {baseUrl: "${NOWHERE}", username: a, apiKey: b}
 kubernetes: {serviceLocatorMethod: {type: multiTenant}, clusterLocatorMethods: [{type: config, clusters: []}]}
+harbor: {baseUrl: "${NOWHERE}", username: a, password: b}
+pagerDuty: {apiToken: a, apiBaseUrl: "${NOWHERE}"}
+vault: {baseUrl: "${NOWHERE}", token: a, schedule: false}
 sonarqube: {baseUrl: "${NOWHERE}", apiKey: a}
 spacelift: {hostUrl: "127.0.0.1:1", apiKey: a, apiSecret: b}
 techdocs: {builder: local, generator: {runIn: local}, publisher: {type: local}}
@@ -115,12 +121,13 @@ test('each route that its routers serve has a row that decides it on purpose, an
   const missing = asked.filter(({ id, own }) => !own && CATCH_ALLS.includes(rows.get(id))).map(({ method, there, id }) => `${method} ${there} ${rows.get(id)}`);
   assert.deepEqual(missing, []);
 
-  const hit = new Set(rows.values());
-  const named = (preset) => [...fs.readFileSync(`${ROOT}/config/presets/${preset}.yaml`, 'utf8').matchAll(/name: ([\w-]+)[,\n]/g)].map(([, name]) => `${preset}.${name}`);
+  const hit = new Set([...rows.values()].map((name) => name?.replace('argocd-community', 'argocd')));
+  const named = (preset) => [...fs.readFileSync(`${ROOT}/config/presets/${preset}.yaml`, 'utf8').matchAll(/(?:\{|- )name: ([\w-]+)[,\n]/g)].map(([, name]) => `${preset}.${name}`);
   const idle = PRESETS.flatMap(named).filter((name) => !hit.has(name));
   assert.deepEqual(idle.filter((name) => !/other-spelling/.test(name)).sort(), [
     // What only older versions serve or ask for.
-    'argocd.app-revision', 'azure-devops.build-definitions', 'azure-devops.repo-builds', 'backstage.oauth-register',
+    'argocd.app-revision', 'azure-devops.build-definitions', 'azure-devops.repo-builds', 'backstage.oauth-register', 'harbor.team-artifacts',
+    'pagerduty.all-services', 'pagerduty.auto-match', 'pagerduty.filtered-services',
     // Parts of a prefix that Express tells as one, what depends on the config, and what is for all plugins alike.
     ...['attach', 'exec', 'node-proxy', 'old-proxy', 'old-watch', 'pod-proxy', 'port-forward', 'secrets', 'secrets-of-namespace', 'service-proxy'].map((name) => `kubernetes.${name}`),
     ...['app', 'app-cookie', 'app-health', 'app-internals', 'app-jwks', 'frontend', 'oauth-consent', 'proxy', 'proxy-writes', 'sign-out', 'techdocs-cookie'].map((name) => `backstage.${name}`),

@@ -34,7 +34,7 @@ listeners:
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, ${cors}, tls: {certificates: [{cert: ${cert}, key: ${key}}]}}
 ${identity(folder)}
     portal: {kind: backstage, issuer: http://portal/api/auth, audiences: [stagedoor], algorithms: [ES256], keys: {backstage_url: "${silent.url}"}}
-workspaces: {named: {payments: {}, web: {}, once: {rate_limit: {rate: 1/h, burst: 1}}, calls: {rate_limit: {rate: 1/h, burst: 1}}}}
+workspaces: {named: {payments: {}, web: {}, once: {rate_limit: {rate: 1/h, burst: 1}}, calls: {rate_limit: {rate: 1/h, burst: 1}}, pages: {rate_limit: {rate: 1/h, burst: 1}}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   up: {url: ${up.url}, breaker: {requests_min: 1000000}}
@@ -83,6 +83,33 @@ test('a browser that goes to a page shows one, in the light and in the dark, and
     const id = await answer.headerValue('x-request-id');
     assert.ok((await ada.page.locator('dl').innerText()).includes(id));
     assert.deepEqual([(await door.record((r) => r.id === id)).code], ['upstream_unreachable']);
+    await ada.leave();
+  }
+});
+
+test('a page passes every rule of axe, contrast among them, in the light and in the dark', async () => {
+  await get('/sick/x?do=status&n=500');
+  const pages = {
+    '/dead/x': [502, {}], '/sick/x': [503, {}], '/api/x': [401, {}], '/nowhere': [403, {}], '/full/web/x': [403, bearer('ada', ['payments'])],
+    '/api/limited': [429, bearer('ada', ['pages'])],
+  };
+  await get('/api/x', { headers: bearer('ada', ['pages']) });
+  for (const colorScheme of ['light', 'dark']) {
+    // Its policy lets no script in; axe is the test's.
+    const ada = await browser.person({ colorScheme, bypassCSP: true });
+    for (const [path, [status, headers]] of Object.entries(pages)) {
+      await ada.context.setExtraHTTPHeaders(headers);
+      assert.equal((await ada.page.goto(`https://127.0.0.1:${door.ports.tls}${path}`)).status(), status, path);
+      await ada.page.addScriptTag({ path: require.resolve('axe-core/axe.min.js') });
+      const { violations, incomplete, passes } = await ada.page.evaluate(() => window.axe.run(document, {
+        rules: Object.fromEntries(window.axe.getRules().map(({ ruleId }) => [ruleId, { enabled: true }])),
+      }));
+      const told = ({ id, nodes }) => `${id}: ${nodes.map(({ target, failureSummary }) => `${target} ${failureSummary}`).join('; ')}`;
+      assert.deepEqual([...violations, ...incomplete].map(told), [], `${path}, ${colorScheme}`);
+      // It did measure.
+      const measured = passes.find(({ id }) => id === 'color-contrast-enhanced');
+      assert.ok(measured.nodes.length >= 5, JSON.stringify(measured));
+    }
     await ada.leave();
   }
 });

@@ -1,6 +1,6 @@
 //! What a copy lets its callers ask for, and where it counts that.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use config::{Config, HostPort, Limit, Located, StoreKind};
 
@@ -40,9 +40,7 @@ pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &
     config.egress.each_workspace = all;
     let each = |limit: &mut Option<Limit>| *limit = limit.and(own);
     each(&mut config.rate_limit.each_caller);
-    config
-        .workspaces
-        .named
+    Arc::make_mut(&mut config.workspaces.named)
         .values_mut()
         .for_each(|workspace| each(&mut workspace.value.rate_limit));
     // Those that are not written are no narrower than what is lifted here.
