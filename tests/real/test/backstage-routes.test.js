@@ -94,10 +94,12 @@ const ask = (method, at) => new Promise((resolve, reject) => {
   }).on('error', reject).end();
 });
 /** The records of exchanges, by their id. */
-const recorded = async () => {
+/** Records by id, once these are among them: an answer is there a moment before its record. */
+const recorded = (ids) => until('their records', async () => {
   await door.settled();
-  return new Map(door.records().map((record) => [record.id, record]));
-};
+  const all = new Map(door.records().map((record) => [record.id, record]));
+  return ids.every((id) => all.has(id)) && all;
+}, 10000);
 
 /** Rows for whatever no other row takes. */
 const CATCH_ALLS = ['backstage.frontend', 'backstage.other-apis', 'backstage.other-internals', 'backstage.other-plugins', undefined];
@@ -117,7 +119,7 @@ test('each route that its routers serve has a row that decides it on purpose, an
   await Promise.all(Array.from({ length: 8 }, async () => {
     for (let one = rest.pop(); one; one = rest.pop()) one.id = await ask(one.method, one.there);
   }));
-  const rows = new Map([...await recorded()].map(([id, { route }]) => [id, route]));
+  const rows = new Map([...await recorded(asked.map(({ id }) => id))].map(([id, { route }]) => [id, route]));
   const missing = asked.filter(({ id, own }) => !own && CATCH_ALLS.includes(rows.get(id))).map(({ method, there, id }) => `${method} ${there} ${rows.get(id)}`);
   assert.deepEqual(missing, []);
 
@@ -146,7 +148,7 @@ test('what discovery announces is open where the manual says so, and closed for 
   assert.ok(announced.has('/api/auth/v1/authorize') && announced.has('/api/auth/v1/token') && announced.has('/api/mcp-actions/v1'), [...announced].join());
   const ids = [];
   for (const at of announced) for (const method of /token|revoke|mcp/.test(at) ? ['POST'] : ['GET']) ids.push([at, await ask(method, at)]);
-  const records = await recorded();
+  const records = await recorded(ids.map(([, id]) => id));
   for (const [at, id] of ids) {
     assert.notEqual(records.get(id).code, 'route_closed', at);
     assert.ok(!CATCH_ALLS.includes(records.get(id).route), `${at} ${records.get(id).route}`);
