@@ -110,13 +110,18 @@ def test_what_is_rendered_is_in_the_golden_file(mode):
     written(GOLDEN / f"{mode}.yaml", template(values(mode)))
 
 
+def notes(given):
+    """What Helm says after an installation."""
+    namespace = "portal" if given["mode"] == "sidecar" else "gate"
+    install = [os.environ["HELM"], "install", "portal", CHART, "--namespace", namespace, "--dry-run=client", "-f", "-"]
+    code, said = run(*install, given=json.dumps(given))
+    assert code == 0, said
+    return said[said.index("NOTES:") :]
+
+
 @each_mode
 def test_the_notes_are_in_the_golden_file(mode):
-    namespace = "portal" if mode == "sidecar" else "gate"
-    install = [os.environ["HELM"], "install", "portal", CHART, "--namespace", namespace, "--dry-run=client", "-f", "-"]
-    code, said = run(*install, given=json.dumps(values(mode)))
-    assert code == 0, said
-    written(GOLDEN / f"{mode}-notes.txt", said[said.index("NOTES:") :])
+    written(GOLDEN / f"{mode}-notes.txt", notes(values(mode)))
 
 
 def readme():
@@ -497,6 +502,13 @@ def test_records_without_persistence_are_on_a_volume_with_a_limit():
     objects = rendered(changed("egress", ("config/audit", {"folder": "/var/lib/stagedoor/audit"})))
     _, spec = gate("egress", objects)
     assert {"name": "stagedoor-audit", "emptyDir": {"sizeLimit": "2Gi"}} in spec["volumes"]
+
+
+@pytest.mark.parametrize("mode", ["edge", "sidecar"])
+def test_the_samples_sign_their_records_and_the_notes_remind_who_does_not(mode):
+    assert values(mode)["config"]["audit"]["checkpoints"]["key_file"] == "/run/secrets/audit/audit.key"
+    assert "not signed" not in notes(values(mode))
+    assert "not signed" in notes(changed(mode, ("config/audit/checkpoints", None)))
 
 
 def test_an_external_secret_is_mounted_where_the_config_looks():
