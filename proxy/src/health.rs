@@ -140,8 +140,22 @@ pub(crate) async fn takes_connections(
     at: SocketAddr,
     within: Duration,
 ) -> bool {
+    connects(connector, upstream, at, within).await.is_ok()
+}
+
+/// The same, and why not.
+pub(crate) async fn connects(
+    connector: &Connector,
+    upstream: &Upstream,
+    at: SocketAddr,
+    within: Duration,
+) -> Result<(), String> {
     let peer = upstream.peer_to_check(at, within);
-    matches!(timeout(within, connector.get_http_session(&peer)).await, Ok(Ok(_)))
+    match timeout(within, connector.get_http_session(&peer)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no connection in time".to_owned()),
+    }
 }
 
 /// What is sent: nothing but what is here. Nobody asks, so nobody is named.

@@ -1,5 +1,8 @@
 //! Fetches signing keys and groups: one flight at a time for each source, and not too often.
 
+mod fault;
+mod look;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,6 +28,11 @@ use crate::{
     dial::Dial,
     fetch::{self, Allowance, Place},
     metrics::Metrics,
+};
+
+pub(crate) use self::{
+    fault::{Contradiction, Fault},
+    look::Looked,
 };
 
 /// Fetches what a decision lacked.
@@ -55,7 +63,10 @@ struct Progress {
     /// When the last one ended.
     ended: Option<Duration>,
     /// Why it failed, so that an outage is told once.
-    failing: Option<String>,
+    failing: Option<Fault>,
+    /// What discovery said of another issuer, so that it is told once: an outage in between says nothing
+    /// new.
+    contradicted: Option<Contradiction>,
     /// Names that several keys had, so that each is told once.
     repeated: Vec<Label>,
     allowance: Allowance,
@@ -200,7 +211,7 @@ impl Fetcher {
         issuer: &Issuer,
         source: &Source,
         cause: Cause,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         let flight = self.flights.get_with_by_ref(source, Arc::default);
         let asked = clock::now();
         let _only = flight.under_way.lock().await;
@@ -212,7 +223,7 @@ impl Fetcher {
             }
         }
         if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
-            return Err("it was asked too often".to_owned());
+            return Err("it was asked too often".to_owned().into());
         }
         let result = self.key_set(guard, issuer, source).await;
         let now = clock::now();
@@ -247,15 +258,35 @@ impl Fetcher {
         guard: &Arc<Guard>,
         issuer: &Issuer,
         source: &Source,
-    ) -> Result<KeySet, String> {
+    ) -> Result<KeySet, Fault> {
         let keys = &issuer.keys;
         if let Some(file) = &keys.secret_file {
-            return secret(file).map_err(|error| error.to_string());
+            return secret(file).map_err(|error| error.to_string().into());
         }
         if let Some(file) = &keys.file {
-            return set(file).map_err(|error| error.to_string());
+            return set(file).map_err(|error| error.to_string().into());
         }
-        let (url, place) = match (issuer.kind, &keys.url, &keys.backstage_url) {
+        let (url, place) = self.place(guard, issuer, source).await?;
+        let client = self.client(guard, issuer, &place)?;
+        let token = self.token(issuer, &place)?;
+        let text = get(&client, &url, token.as_ref()).await?;
+        let set = KeySet::from_jwks(&text)?;
+        // A Backstage plugin has none until it has signed something.
+        if set.is_empty() && source.plugin.is_none() {
+            return Err(Fault::Keyless { url });
+        }
+        Ok(set)
+    }
+
+    /// Where the keys of a source are that are in no file.
+    async fn place(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+    ) -> Result<(String, Place), Fault> {
+        let keys = &issuer.keys;
+        Ok(match (issuer.kind, &keys.url, &keys.backstage_url) {
             (IssuerKind::Backstage, _, Some(base)) => {
                 let path = match &source.plugin {
                     Some(plugin) => format!("/api/{plugin}/.backstage/auth/v1/jwks.json"),
@@ -265,16 +296,7 @@ impl Fetcher {
             }
             (_, Some(url), _) => (url.value.to_string(), Place::declared(url)),
             _ => self.discovered(guard, issuer).await?,
-        };
-        let client = self.client(guard, issuer, &place)?;
-        let token = self.token(issuer, &place)?;
-        let text = get(&client, &url, token.as_ref()).await?;
-        let set = KeySet::from_jwks(&text)?;
-        // A Backstage plugin has none until it has signed something.
-        if set.is_empty() && source.plugin.is_none() {
-            return Err(format!("`{url}` has no usable key"));
-        }
-        Ok(set)
+        })
     }
 
     /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the one that was asked.
@@ -282,19 +304,10 @@ impl Fetcher {
         &self,
         guard: &Arc<Guard>,
         written: &Issuer,
-    ) -> Result<(String, Place), String> {
-        let issuer = &*written.issuer;
-        let asked: config::Url = issuer.parse()?;
+    ) -> Result<(String, Place), Fault> {
+        let asked: config::Url = written.issuer.parse()?;
         let place = Place::declared(&asked);
-        let client = &self.client(guard, written, &place)?;
-        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let token = self.token(written, &place)?;
-        let text = get(client, &url, token.as_ref()).await?;
-        let document: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|_| format!("`{url}` does not answer in JSON"))?;
-        if document["issuer"] != issuer {
-            return Err(format!("`{url}` is of another issuer than `{issuer}`"));
-        }
+        let (url, document) = self.document(guard, written, &written.issuer, &place).await?;
         let found = document["jwks_uri"].as_str();
         let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
         let place = Place::found(found, &place)?;
@@ -304,9 +317,35 @@ impl Fetcher {
             return Err(format!(
                 "`{url}` names keys that come in the clear, at `{}`; if that network is yours alone, write `keys: {{insecure_http: true}}`",
                 found.escape_debug()
-            ));
+            )
+            .into());
         }
         Ok((found.to_owned(), place))
+    }
+
+    /// The discovery document below `base`, and where it was found. It says that it is of this issuer.
+    async fn document(
+        &self,
+        guard: &Arc<Guard>,
+        written: &Issuer,
+        base: &str,
+        place: &Place,
+    ) -> Result<(String, serde_json::Value), Fault> {
+        let client = &self.client(guard, written, place)?;
+        let url = format!("{}/.well-known/openid-configuration", base.trim_end_matches('/'));
+        let token = self.token(written, place)?;
+        let text = get(client, &url, token.as_ref()).await?;
+        let document: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|_| format!("`{url}` does not answer in JSON"))?;
+        let configured = &*written.issuer;
+        if document["issuer"] != configured {
+            return Err(Fault::Contradicted(Contradiction {
+                url,
+                configured: configured.to_owned(),
+                discovered: document["issuer"].as_str().map(str::to_owned),
+            }));
+        }
+        Ok((url, document))
     }
 
     /// What is shown where keys are fetched: to the place that the operator wrote, and to no other that
@@ -337,7 +376,7 @@ impl Fetcher {
         let answer = async {
             let client = self.client(guard, written, &Place::declared(base))?;
             let url = format!("{}/api/auth/v1/userinfo", base.value);
-            let text = get(&client, &url, Some(token)).await?;
+            let text = get(&client, &url, Some(token)).await.map_err(|fault| fault.to_string())?;
             let info: serde_json::Value =
                 serde_json::from_slice(&text).map_err(|_| "user info is not JSON".to_owned())?;
             let claims = &info["claims"];
@@ -378,7 +417,7 @@ fn is_in_file(issuer: &Issuer) -> bool {
 
 impl Progress {
     /// Notes how a flight ended, and tells when that is news.
-    fn note(&mut self, source: &Source, now: Duration, result: &Result<KeySet, String>) {
+    fn note(&mut self, source: &Source, now: Duration, result: &Result<KeySet, Fault>) {
         self.ended = Some(now);
         let plugin = source.plugin.as_deref().unwrap_or_default();
         let failure = result.as_ref().err();
@@ -391,13 +430,24 @@ impl Progress {
             self.repeated = repeated.to_vec();
         }
         match failure {
+            Some(Fault::Contradicted(said)) if self.contradicted.as_ref() != Some(said) => {
+                let (configured, discovered) = (&said.configured, said.shown());
+                let correction = said.correction();
+                tracing::warn!(issuer = %source.issuer, configured, discovered, correction, "discovery contradicts the configured issuer, so its keys are not used");
+                self.contradicted = Some(said.clone());
+            }
+            // It was told, whatever was in between.
+            Some(Fault::Contradicted(_)) => {}
             Some(cause) if self.failing.as_ref() != Some(cause) => {
-                tracing::warn!(issuer = %source.issuer, plugin, cause, "keys could not be fetched, keeping the last");
+                tracing::warn!(issuer = %source.issuer, plugin, %cause, "keys could not be fetched, keeping the last");
             }
             None if self.failing.is_some() => {
                 tracing::info!(issuer = %source.issuer, plugin, "keys can be fetched again");
             }
             _ => {}
+        }
+        if failure.is_none() {
+            self.contradicted = None;
         }
         self.failing = failure.cloned();
     }
@@ -436,14 +486,15 @@ pub fn set(file: &Path) -> Result<KeySet, LoadError> {
 }
 
 /// The body of a 200, up to a limit.
-async fn get(client: &fetch::Client, url: &str, token: Option<&Secret>) -> Result<Vec<u8>, String> {
+async fn get(client: &fetch::Client, url: &str, token: Option<&Secret>) -> Result<Vec<u8>, Fault> {
     let mut request = client.get(url);
     if let Some(token) = token {
         request = request.bearer_auth(token.expose());
     }
     let answer = client.send(request, url).await?;
-    if answer.status() != 200 {
-        return Err(format!("`{url}` answers {}", answer.status().as_u16()));
+    match answer.status().as_u16() {
+        200 => Ok(fetch::body(answer, url).await?),
+        status @ (404 | 410) => Err(Fault::NotFound { url: url.to_owned(), status }),
+        status => Err(format!("`{url}` answers {status}").into()),
     }
-    fetch::body(answer, url).await
 }

@@ -191,7 +191,11 @@ pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
 }
 
 impl Upstream {
-    fn new(name: Label, written: &config::Upstream, dial: &Dial) -> Result<Self, LoadError> {
+    pub(crate) fn new(
+        name: Label,
+        written: &config::Upstream,
+        dial: &Dial,
+    ) -> Result<Self, LoadError> {
         let url = &written.url;
         let parents = dial.parents();
         let parent = parents.on_the_way_to(&url.host, url.port, url.tls);
@@ -258,7 +262,8 @@ impl Upstream {
         })
     }
 
-    async fn resolve(
+    /// Looks its name up, and uses what is found from now on.
+    pub(crate) async fn resolve(
         &self,
         dial: &Dial,
         guard: &Guard,

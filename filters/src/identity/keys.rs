@@ -340,6 +340,23 @@ impl KeySet {
         }
     }
 
+    /// Whether a key of it may verify one of these algorithms.
+    pub fn serves(&self, algorithms: &[Algorithm]) -> bool {
+        algorithms.iter().any(|wanted| self.keys.iter().any(|key| key.fits(*wanted)))
+    }
+
+    /// The algorithms that its keys are for. One that does not say is for the usual one of its kind.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let mut all: Vec<Algorithm> = Vec::new();
+        for key in &self.keys {
+            let own = key.algorithm.unwrap_or_else(|| key.kind.usual());
+            if !all.contains(&own) {
+                all.push(own);
+            }
+        }
+        all
+    }
+
     /// How many keys it has.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -487,6 +504,17 @@ impl std::fmt::Debug for Key {
 }
 
 impl Kind {
+    fn usual(self) -> Algorithm {
+        match self {
+            Self::Rsa => Algorithm::RS256,
+            Self::P256 => Algorithm::ES256,
+            Self::P384 => Algorithm::ES384,
+            Self::P521 => Algorithm::ES512,
+            Self::Ed25519 => Algorithm::EdDSA,
+            Self::Secret => Algorithm::HS256,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Rsa => "RSA",

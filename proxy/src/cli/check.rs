@@ -1,8 +1,11 @@
 //! `stagedoor check`: everything that is wrong with a config.
 
+mod online;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use certs::LoadError;
@@ -10,6 +13,7 @@ use clap::{Args, ValueEnum};
 use config::Place;
 use serde_json::json;
 
+use self::online::Online;
 use crate::{
     audit::{chain::Signing, ship::Secrets},
     control, credentials, jwks, opaque, parent, reload, serve, store, tls, upstreams,
@@ -27,6 +31,11 @@ pub(super) struct Check {
     /// Also read the files it names: certificates, keys and secrets.
     #[arg(long)]
     files: bool,
+    /// Also ask whom it names, as the running proxy would: each issuer for its discovery document and
+    /// keys, each upstream for a connection. 10 s at most. What contradicts the config is a problem; who
+    /// cannot be reached from here is a warning.
+    #[arg(long)]
+    online: bool,
     /// Check what its control source would answer, too: a file in the shape that `control.shape` says.
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
@@ -45,15 +54,23 @@ enum Format {
 
 impl Check {
     pub(super) fn run(self) -> ExitCode {
-        let (problems, warnings): (Vec<config::Problem>, Vec<config::Problem>) =
-            match reload::load_with(&self.config, self.control.as_deref()) {
-                Err(problems) => (problems.iter().cloned().collect(), Vec::new()),
-                Ok(loaded) => {
-                    let warnings = loaded.warnings.iter().cloned().collect();
-                    let problems = if self.files { unusable(&loaded) } else { Vec::new() };
-                    (problems, warnings)
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let mut answers = None;
+        match reload::load_with(&self.config, self.control.as_deref()) {
+            Err(found) => problems.extend(found.iter().cloned()),
+            Ok(loaded) => {
+                warnings.extend(loaded.warnings.iter().cloned());
+                if self.files {
+                    problems.extend(unusable(&loaded));
                 }
-            };
+                if self.online {
+                    let online = Online::ask(&Arc::new(loaded.config));
+                    problems.extend(online.problems.iter().cloned());
+                    warnings.extend(online.warnings.iter().cloned());
+                    answers = Some(online.answers);
+                }
+            }
+        }
         match self.format {
             Format::Text => {
                 problems.iter().for_each(|problem| crate::cli::say::out(format_args!("{problem}")));
@@ -63,14 +80,25 @@ impl Check {
                         warning.place, warning.message
                     ))
                 });
+                let answers = answers.as_deref().unwrap_or_default();
+                let reached = answers.iter().filter(|answer| answer.well);
+                reached.for_each(|answer| crate::cli::say::out(format_args!("{answer}")));
+                if answers.iter().any(|answer| !answer.not_checked.is_empty()) {
+                    crate::cli::say::out(format_args!(
+                        "not checked: `audiences`, which only a token shows; `stagedoor explain -H 'authorization: Bearer ...'` judges one"
+                    ));
+                }
                 if problems.is_empty() {
                     crate::cli::say::out(format_args!("{}: valid", self.config.display()));
                 }
             }
-            Format::Json => crate::cli::say::out(format_args!(
-                "{:#}",
-                json!({"problems": problems, "warnings": warnings})
-            )),
+            Format::Json => {
+                let mut found = json!({"problems": problems, "warnings": warnings});
+                if let Some(answers) = answers {
+                    found["online"] = json!(answers);
+                }
+                crate::cli::say::out(format_args!("{found:#}"));
+            }
         }
         let fine = problems.is_empty() && (warnings.is_empty() || !self.strict);
         ExitCode::from(u8::from(!fine))

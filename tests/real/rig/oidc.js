@@ -37,14 +37,14 @@ const machine = (id, method, ...more) => ({
  * their cookie `person` says.
  */
 exports.oidc = async ({
-  claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false, lifetime,
+  claims = {}, clientClaims = {}, algorithms = ['RS256'], port, callbacks = [], user = 'ada', slash = false, host = '127.0.0.1', lifetime,
   exchange = {},
 } = {}) => {
   const { default: Provider, errors } = await import('oidc-provider');
   port ??= await freePort();
   const url = `http://127.0.0.1:${port}`;
-  // Auth0's issuers end in a slash.
-  const issuer = slash ? `${url}/` : url;
+  // Auth0's issuers end in a slash; others know themselves by another `host` than they are asked at.
+  const issuer = `http://${host}:${port}${slash ? '/' : ''}`;
   const clients = [machine('portal', 'client_secret_basic', EXCHANGE), machine('portal-post', 'client_secret_post', EXCHANGE), machine('ci', 'client_secret_basic')];
   const people = {
     client_id: 'people', client_secret: 'people-secret-people-secret-people', redirect_uris: callbacks,
