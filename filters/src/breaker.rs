@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use http::{HeaderMap, header};
@@ -115,6 +116,19 @@ pub struct Facts {
     pub cause: Option<Cause>,
 }
 
+/// What one breaker would do with a request. Looking asks for no leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Which it is: of a part there may be none yet, and then it is closed.
+    pub key: Key,
+    /// What it is doing, and why.
+    pub facts: Facts,
+    /// Since when it has not been closed.
+    pub since: Option<Duration>,
+    /// When requests try it again at the latest; earlier, if it is found before that.
+    pub tried_at: Option<Duration>,
+}
+
 /// Leave to ask an upstream once. Dropped without a report (the request was refused further on, or
 /// the client went away) it counts for nothing and gives the leave back.
 pub struct Permit {
@@ -187,6 +201,26 @@ impl Breakers {
             admitted
         };
         Some(Permit { circuit, tripped: Arc::clone(&self.tripped), key, probe, half_opened })
+    }
+
+    /// What the breaker of a route is doing, or that of a part of it.
+    pub fn look(&self, key: &Key, part: Option<&str>, now: Now) -> Look {
+        let all = self.all.read();
+        let own = Key { part: part.map(Label::lossy), ..key.clone() };
+        // Where there is no room for another part, it is its route's.
+        let crowded = own.part.is_some() && all.parts >= PARTS_MAX;
+        let (key, circuit) = match all.circuits.get_key_value(&own) {
+            None if crowded => (key.clone(), all.circuits.get(key)),
+            None => (own, None),
+            Some((own, circuit)) => (own.clone(), Some(circuit)),
+        };
+        let closed = Facts { position: Position::Closed, cause: None };
+        let Some(circuit) = circuit else {
+            return Look { key, facts: closed, since: None, tried_at: None };
+        };
+        let circuit = circuit.lock();
+        let (since, tried_at) = circuit.times().unzip();
+        Look { key, facts: circuit.facts(now.elapsed), since, tried_at }
     }
 
     /// What each breaker is doing, in the order of their names.

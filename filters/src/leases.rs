@@ -216,6 +216,20 @@ impl Leases {
         })
     }
 
+    /// How many would pass right now as far as this replica knows, or how long there is none. `None` if it
+    /// has not asked yet.
+    pub(crate) fn look(&self, key: u64, now: Now) -> Option<Result<u32, Duration>> {
+        let lease = self.all.get(&key)?;
+        let tide = self.tide.load(Ordering::Acquire);
+        if is_there(tide) {
+            return lease.look(tide, now);
+        }
+        match self.on_error {
+            OnStoreError::Closed => Some(Ok(0)),
+            OnStoreError::Share | OnStoreError::Open => Some(lease.look_alone(&self.terms(), now)),
+        }
+    }
+
     /// Puts back a token that was taken for a request that has yet to ask.
     pub(crate) fn put_back(&self, lease: &Lease) {
         lease.put_back(self.tide.load(Ordering::Acquire));

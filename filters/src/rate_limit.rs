@@ -1,5 +1,7 @@
 //! How much each workspace, plugin, route, caller and client may ask for (GCRA).
 
+mod each;
+mod left;
 mod limiters;
 mod told;
 
@@ -17,6 +19,9 @@ use crate::{
     routes::Route,
     workspaces::Workspace,
 };
+pub use each::Who;
+use each::{OfClient, One, What, each};
+pub use left::Left;
 pub use limiters::Limiters;
 pub use told::told;
 
@@ -119,30 +124,8 @@ impl RateLimits {
         now: Now,
         lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
-        let (scope, who) = whose(caller, workspace);
-        let limits = &route.limits;
         let mut count = Count::new(limiters, now);
-        if let Some(limit) = limits.each_caller {
-            let subject = &caller.subject;
-            let parts = ["caller", &caller.issuer, subject];
-            count.take("caller", subject, || Of::Rest, limit, &parts)?;
-        }
-        if let Some(limit) = limits.own {
-            let of = || Of::Route(route.name.clone());
-            count.take(scope, who, of, limit, &["route", &route.name, scope, who])?;
-        }
-        if let Some((limit, name)) = limits.plugin.zip(route.plugin.as_ref()) {
-            let of = || Of::Plugin(name.clone());
-            count.take(scope, who, of, limit, &["plugin", name, scope, who])?;
-        }
-        let limit = limits.of_workspace(workspace);
-        match &limits.bucket {
-            None => count.take(scope, who, || Of::Rest, limit, &["workspace", scope, who])?,
-            Some(Bucket { name, .. }) => {
-                let of = || Of::Bucket(name.clone());
-                count.take(scope, who, of, limit, &["bucket", name, scope, who])?;
-            }
-        }
+        each(route, caller.into(), workspace, |one| count.take(one))?;
         count.end(lack)
     }
 
@@ -158,10 +141,10 @@ impl RateLimits {
         now: Now,
         lack: &mut Option<Lack>,
     ) -> Result<Standing, Denial> {
-        let (scope, who) = whose(caller, workspace);
+        let (scope, who) = whose(caller.into(), workspace);
         let mut count = Count::new(limiters, now);
-        let limit = self.each_workspace_calls;
-        count.take(scope, who, || Of::Calls, limit, &["call", scope, who])?;
+        let (limit, parts) = (self.each_workspace_calls, &["call", scope, who]);
+        count.take(&One { scope, name: who, of: What::Calls, limit, parts })?;
         count.end(lack)
     }
 
@@ -176,15 +159,7 @@ impl RateLimits {
         client: IpAddr,
         now: Now,
     ) -> Result<Standing, Denial> {
-        let limits = &route.limits;
-        let (kind, name, of, limit): (_, _, fn(Label) -> Of, _) = match (limits.own, &limits.bucket)
-        {
-            (Some(own), _) => ("route", &route.name, Of::Route, own),
-            (None, Some(bucket)) => ("bucket", &bucket.name, Of::Bucket, limits.each_client),
-            (None, None) => return self.take_stranger(limiters, client, now),
-        };
-        let taken = limiters.take_stranger((kind, name), limit, client, now);
-        stranger(taken, || of(name.clone()), limit, client)
+        count_client(&self.of_public(route), limiters, client, now)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -197,9 +172,7 @@ impl RateLimits {
         client: IpAddr,
         now: Now,
     ) -> Result<Standing, Denial> {
-        let limit = self.each_client;
-        let taken = limiters.take_stranger(("", ""), limit, client, now);
-        stranger(taken, || Of::Rest, limit, client)
+        count_client(&self.of_stranger(), limiters, client, now)
     }
 }
 
@@ -261,23 +234,24 @@ impl Standing {
 }
 
 /// Whom a request is charged to: its workspace, or its caller if it is for none.
-fn whose<'a>(caller: &'a Caller, workspace: Option<&'a Workspace>) -> (&'static str, &'a Label) {
+fn whose<'a>(caller: Who<'a>, workspace: Option<&'a Workspace>) -> (&'static str, &'a Label) {
     match workspace {
         Some(workspace) => ("workspace", &workspace.name),
-        None => ("caller", &caller.subject),
+        None => ("caller", caller.subject),
     }
 }
 
-fn stranger(
-    taken: Result<u32, Duration>,
-    of: impl FnOnce() -> Of,
-    limit: config::Limit,
+fn count_client(
+    OfClient { parts, of, limit }: &OfClient<'_>,
+    limiters: &Limiters,
     client: IpAddr,
+    now: Now,
 ) -> Result<Standing, Denial> {
-    match taken {
-        Ok(remaining) => Ok(Standing::new("client", of(), limit, remaining)),
+    let (of, limit) = (*of, *limit);
+    match limiters.take_stranger(*parts, limit, client, now) {
+        Ok(remaining) => Ok(Standing::new("client", of.into(), limit, remaining)),
         Err(retry_after) => {
-            let standing = Standing::new("client", of(), limit, 0);
+            let standing = Standing::new("client", of.into(), limit, 0);
             let name = Label::lossy(&client.to_string());
             Err(Denial::RateLimited(Over::boxed(standing, &name, retry_after)))
         }
@@ -300,30 +274,23 @@ impl<'a> Count<'a> {
         Self { limiters, now, tightest: None, taken: SmallVec::new(), lacking: None }
     }
 
-    /// `parts` are its name, which is the same on all replicas.
-    fn take(
-        &mut self,
-        scope: &'static str,
-        name: &Label,
-        of: impl Fn() -> Of,
-        limit: config::Limit,
-        parts: &[&str],
-    ) -> Result<(), Denial> {
+    fn take(&mut self, one: &One<'_>) -> Result<(), Denial> {
         let (limiters, now) = (self.limiters, self.now);
+        let One { scope, name, of, limit, parts } = *one;
         let over = |retry_after| {
-            let standing = Standing::new(scope, of(), limit, 0);
+            let standing = Standing::new(scope, of.into(), limit, 0);
             Denial::RateLimited(Over::boxed(standing, name, retry_after))
         };
         let key = limiters.key(&parts, limit);
         let Some(leases) = &limiters.leases else {
             let remaining = limiters.take(key, limit, now).map_err(over)?;
-            self.stand(Standing::new(scope, of(), limit, remaining));
+            self.stand(Standing::new(scope, of.into(), limit, remaining));
             return Ok(());
         };
         let lease = leases.of(key, |number| Lease::new(stored_as(parts, limit), number, limit));
         match leases.take(&lease, now) {
             Taken::Token { remaining } => {
-                self.stand(Standing::new(scope, of(), limit, remaining));
+                self.stand(Standing::new(scope, of.into(), limit, remaining));
                 self.taken.push(lease);
                 Ok(())
             }

@@ -125,8 +125,7 @@ impl Workspaces {
     }
 
     /// What is declared of a workspace.
-    #[cfg(test)]
-    pub(crate) fn declared(&self, name: &Label) -> Option<Arc<Declared>> {
+    pub fn declared(&self, name: &Label) -> Option<Arc<Declared>> {
         self.named.get(name).cloned()
     }
 

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, state, reload and switches. For operators, on loopback.
 
 mod bounded;
+mod standing;
 mod switches;
 mod wanted;
 
@@ -83,6 +84,7 @@ impl Admin {
             "/metrics" if read => metrics(stage),
             "/config" if read => json(StatusCode::OK, &config(stage)),
             "/state" if read => json(StatusCode::OK, &state(stage)),
+            "/standing" if read => standing::answer(stage, head.uri.query().unwrap_or_default()),
             "/jwks" if read => jwks(stage),
             "/config/history" if read => json(StatusCode::OK, &json!(stage.history.all())),
             "/audit/head" if read => audit_head(stage).await,
@@ -99,11 +101,11 @@ impl Admin {
                 json(status, &serde_json::to_value(&result).expect("a result is JSON"))
             }
             "/livez" | "/readyz" | "/metrics" | "/config" | "/config/history" | "/state"
-            | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
+            | "/standing" | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /config/history /state /jwks /audit/head /switches, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /config/history /state /standing /jwks /audit/head /switches, and POST /reload\n",
             ),
         }
     }

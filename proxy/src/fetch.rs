@@ -60,6 +60,11 @@ impl Place {
         Self { host: name.to_owned(), port: url.port, tls: url.tls, inside }
     }
 
+    /// Where somebody on the command line said, who is meant to know: inside, and nobody is on the way.
+    pub(crate) fn told(url: &config::Url) -> Self {
+        Self { inside: true, ..Self::declared(url) }
+    }
+
     /// Whether both are one host and port, asked in one way.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.tls == other.tls && self.port == other.port && self.host == other.host

@@ -17,6 +17,8 @@ pub(super) struct Circuit {
     /// Counts which opening this is, so that a late probe of an earlier one is not believed.
     round: u64,
     slots: [Slot; SLOTS],
+    /// When it opened last.
+    opened: Duration,
     /// When it was found again after nothing had answered.
     returned: Option<Duration>,
     /// What may be asked again.
@@ -94,6 +96,15 @@ impl Circuit {
             State::Open { cause, .. } | State::HalfOpen { cause, .. } => {
                 Facts { position: Position::HalfOpen, cause: Some(cause) }
             }
+        }
+    }
+
+    /// Since when it is not closed, and when requests try it again at the latest.
+    pub(super) fn times(&self) -> Option<(Duration, Duration)> {
+        match self.state {
+            State::Closed => None,
+            State::Open { until, .. } => Some((self.opened, until)),
+            State::HalfOpen { .. } => Some((self.opened, self.opened)),
         }
     }
 
@@ -219,6 +230,10 @@ impl Circuit {
             Cause::Answers | Cause::Silence => *rules.rest,
         };
         self.round += 1;
+        // From one rest to the next it was not well in between.
+        if !self.is_tripped() {
+            self.opened = now;
+        }
         self.state = State::Open { until: now + rest, cause, gone: false };
         (Position::Open, cause)
     }

@@ -23,6 +23,8 @@ pub struct Lease {
 /// The part that changes. Times are nanoseconds since the process started.
 #[derive(Default)]
 pub(super) struct Held {
+    /// The latest moment that a request was decided for.
+    latest: u64,
     /// What stands here is what the store said at this tide.
     tide: u64,
     left: u32,
@@ -111,8 +113,8 @@ impl Lease {
         now: Now,
         queue: impl FnOnce(&mut Held) -> u64,
     ) -> Taken {
-        let at = nanos(now.elapsed);
         let mut held = self.held.lock();
+        let at = held.moment(now);
         held.reach(tide);
         held.lapse(at);
         let over = held.spent_until.filter(|(_, again)| at < *again);
@@ -125,7 +127,7 @@ impl Lease {
                 held.refilling = true;
                 queue(&mut held);
             }
-            return Taken::Token { remaining: self.remaining(&held, at) };
+            return Taken::Token { remaining: self.remaining(&held, held.left, at) };
         }
         if let Some((until, _)) = over {
             return Taken::Over(Duration::from_nanos(until.saturating_sub(at)));
@@ -136,8 +138,8 @@ impl Lease {
 
     /// Takes a token of this replica's part, which knows no other.
     pub(super) fn take_alone(&self, terms: &Terms, now: Now) -> Taken {
-        let at = nanos(now.elapsed);
         let mut held = self.held.lock();
+        let at = held.moment(now);
         let (interval, full) = self.part(terms);
         let debt = held.whole_at.saturating_sub(at);
         let then = debt.saturating_add(interval);
@@ -148,6 +150,34 @@ impl Lease {
         held.carried = true;
         let remaining = u32::try_from((full - then) / interval).unwrap_or(u32::MAX);
         Taken::Token { remaining }
+    }
+
+    /// What would pass of what is held and was left in the store. `None` if that said nothing yet.
+    pub(super) fn look(&self, tide: u64, now: Now) -> Option<Result<u32, Duration>> {
+        let at = nanos(now.elapsed);
+        let held = self.held.lock();
+        if held.tide != tide || held.rest_at == 0 {
+            return None;
+        }
+        let of_lease = if at < held.lapses { held.left } else { 0 };
+        let over =
+            held.spent_until.filter(|(until, again)| of_lease == 0 && at < *until.min(again));
+        if let Some((until, _)) = over {
+            return Some(Err(Duration::from_nanos(until - at)));
+        }
+        Some(Ok(self.remaining(&held, of_lease, at)))
+    }
+
+    /// The same of this replica's part.
+    pub(super) fn look_alone(&self, terms: &Terms, now: Now) -> Result<u32, Duration> {
+        let at = nanos(now.elapsed);
+        let (interval, full) = self.part(terms);
+        let debt = self.held.lock().whole_at.saturating_sub(at);
+        let then = debt.saturating_add(interval);
+        if then > full {
+            return Err(Duration::from_nanos(then - full));
+        }
+        Ok(u32::try_from((full - debt) / interval).unwrap_or(u32::MAX))
     }
 
     pub(super) fn put_back(&self, tide: u64) {
@@ -220,10 +250,10 @@ impl Lease {
     }
 
     /// What others let through is not known until the next question, so it may be less.
-    fn remaining(&self, held: &Held, at: u64) -> u32 {
+    fn remaining(&self, held: &Held, left: u32, at: u64) -> u32 {
         let back = at.saturating_sub(held.rest_at) / nanos(self.interval).max(1);
         let back = u32::try_from(back).unwrap_or(u32::MAX);
-        held.rest.saturating_add(back).saturating_add(held.left).min(self.burst)
+        held.rest.saturating_add(back).saturating_add(left).min(self.burst)
     }
 
     /// Charges this replica's part as well, so that it does not begin whole when the store is lost.
@@ -246,6 +276,13 @@ impl Lease {
 }
 
 impl Held {
+    /// When a request is decided: a crowd does not come in order, and one that is decided late is not
+    /// held to what others were given since.
+    fn moment(&mut self, now: Now) -> u64 {
+        self.latest = self.latest.max(nanos(now.elapsed));
+        self.latest
+    }
+
     /// What was held at another tide does not count: the store gives it back to itself.
     fn reach(&mut self, tide: u64) {
         if self.tide != tide {

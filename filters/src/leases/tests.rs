@@ -256,6 +256,49 @@ fn leases_are_forgotten_before_memory_runs_out() {
     assert!(leases.facts().limits <= KEPT_MAX);
 }
 
+#[test]
+fn a_crowd_that_is_decided_late_is_not_refused_for_those_who_came_later() {
+    let limit = limit("100000/s", 10_000);
+    let alone = Leases::new(OnStoreError::Share);
+    let lease = alone.of(7, |number| Lease::new("workspace:a".to_owned(), number, limit));
+    for at in [0, 1_000_000].into_iter().chain((0..2000).map(|late| 1_000_000 - late * 250)) {
+        let taken = alone.take(&lease, after(at));
+        assert!(matches!(taken, Taken::Token { .. }), "{at}: {taken:?}");
+    }
+}
+
+#[test]
+fn to_look_at_what_is_leased_takes_nothing() {
+    let mut stage = Stage::new(limit("10/s", 20), 1, OnStoreError::Share);
+    let look = |stage: &Stage, at| stage.replicas[0].0.look(7, after(at));
+    assert_eq!(look(&stage, 0), None, "it has not asked yet");
+    let mut left = 20;
+    for at in 0..40 {
+        let taken = stage.ask(0, at, false);
+        let looked = look(&stage, at);
+        assert_eq!(look(&stage, at), looked);
+        match taken {
+            Taken::Token { .. } => {
+                left -= 1;
+                assert_eq!(looked, if left > 0 { Some(Ok(left)) } else { looked });
+            }
+            _ => assert!(matches!(looked, Some(Err(_) | Ok(0))), "{taken:?} {looked:?}"),
+        }
+    }
+    assert_eq!((left, stage.let_through), (0, 20));
+    // Without the store it is this replica's part that counts.
+    stage.replicas[0].0.lost();
+    let looked = look(&stage, 50).unwrap();
+    assert!(looked.is_err(), "it spent its part as well: {looked:?}");
+    let alone = Leases::new(OnStoreError::Share);
+    let lease = alone.of(7, |number| Lease::new("workspace:a".to_owned(), number, stage.limit));
+    for left in (0..20).rev() {
+        assert_eq!(alone.look(7, after(0)), Some(Ok(left + 1)));
+        assert_eq!(alone.take(&lease, after(0)), Taken::Token { remaining: left });
+    }
+    assert_eq!(alone.look(7, after(0)), Some(Err(Duration::from_millis(100))));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

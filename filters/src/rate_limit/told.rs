@@ -41,7 +41,7 @@ pub fn told(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
         line("client", &client, of.clone(), *limit, &key);
         return lines;
     };
-    let (scope, who) = whose(caller, exchange.workspace.as_ref());
+    let (scope, who) = whose(caller.into(), exchange.workspace.as_ref());
     let Some(route) = &exchange.route else {
         line(scope, who, Of::Calls, standing.limit, "egress.each_workspace");
         return lines;

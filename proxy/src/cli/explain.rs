@@ -2,6 +2,7 @@
 //! happened to one that is on record.
 
 mod recorded;
+mod running;
 
 use std::{io::Read, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -82,6 +83,10 @@ pub(super) struct Explain {
     /// The client's address.
     #[arg(long, default_value = "127.0.0.1")]
     client: std::net::IpAddr,
+    /// Also ask the running process what its breaker and limits say of this request right now: its admin
+    /// listener, for example `http://127.0.0.1:9901`. That takes nothing from a limit.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["preset", "audit_id", "call"])]
+    admin: Option<String>,
 }
 
 impl Explain {
@@ -164,7 +169,33 @@ impl Explain {
             denial = filters::reverse::depart(&state, now, &mut exchange).err();
         }
         crate::cli::say::text(&explain::steps(&exchange, denial.as_ref()));
-        Ok(ExitCode::from(u8::from(denial.is_some())))
+        let mut refused = denial.is_some();
+        if let Some(admin) = &self.admin {
+            // What a request counts against is known once it has come so far.
+            let counts =
+                exchange.standing.is_some() || matches!(denial, Some(Denial::RateLimited(_)));
+            let about = counts.then(|| self.about(&exchange));
+            let now = running::asked(admin, &loaded.config, &policy.digest, about.as_deref())?;
+            crate::cli::say::text(&now.text);
+            refused |= now.refuses;
+        }
+        Ok(ExitCode::from(u8::from(refused)))
+    }
+
+    /// What of a request its breaker and limits depend on, for `/standing`.
+    fn about(&self, exchange: &Exchange) -> Vec<(&'static str, String)> {
+        let route = exchange.route.as_ref().expect("a request that counts has a route");
+        let mut about = vec![("route", route.name.to_string())];
+        about.extend(exchange.breaker_part().map(|part| ("part", part.to_owned())));
+        about.extend(exchange.client.map(|client| ("client", client.to_string())));
+        if let Some(caller) = &exchange.caller {
+            about.push(("caller", caller.subject.to_string()));
+            if self.suppose.is_none() {
+                about.push(("issuer", caller.issuer.to_string()));
+            }
+        }
+        about.extend(exchange.workspace.as_ref().map(|w| ("workspace", w.name.to_string())));
+        about
     }
 
     fn supposed(&self) -> Option<Arc<Caller>> {
