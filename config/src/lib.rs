@@ -116,7 +116,7 @@ pub use rentable::{registered, rentable_above};
 pub use retries::Retries;
 pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, StreamMax,
-    WorkspaceNeed,
+    WorkspaceNeed, WrittenBy,
 };
 pub use schema::{answer_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};

@@ -1,6 +1,6 @@
 //! `/v1/services/{service}/running`: which paths a route takes.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, cmp::Ordering, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -89,6 +89,59 @@ impl PathTemplate {
     pub fn under(&self, prefix: &Self) -> Self {
         let segments = prefix.segments.iter().chain(&self.segments).cloned().collect();
         Self { segments, open_ended: self.open_ended }
+    }
+
+    /// Which is the more exact for a path that both take: `Greater` if this is. `None` if there is no such
+    /// path.
+    pub fn beside(&self, other: &Self) -> Option<Ordering> {
+        let mut order = Ordering::Equal;
+        for index in 0.. {
+            let (here, there) = match (self.segments.get(index), other.segments.get(index)) {
+                (Some(here), Some(there)) => (here, there),
+                (None, None) => return Some(order.then(other.open_ended.cmp(&self.open_ended))),
+                (Some(_), None) => {
+                    return other.open_ended.then_some(order.then(Ordering::Greater));
+                }
+                (None, Some(_)) => return self.open_ended.then_some(order.then(Ordering::Less)),
+            };
+            order = order.then(match (here, there) {
+                (Segment::Text(a), Segment::Text(b)) if a != b => return None,
+                (Segment::Text(_), Segment::Parameter(_)) => Ordering::Greater,
+                (Segment::Parameter(_), Segment::Text(_)) => Ordering::Less,
+                _ => Ordering::Equal,
+            });
+        }
+        None
+    }
+
+    /// Whether it has every text of `other`, each at its place.
+    pub fn names(&self, other: &Self) -> bool {
+        other.segments.iter().enumerate().all(|(index, segment)| match segment {
+            Segment::Text(_) => self.segments.get(index) == Some(segment),
+            Segment::Parameter(_) => true,
+        })
+    }
+
+    /// The paths that both take, if they do (see [`Self::beside`]).
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let count = self.segments.len().max(other.segments.len());
+        let at = |index: usize| match (self.segments.get(index), other.segments.get(index)) {
+            (Some(Segment::Parameter(_)), Some(there)) => Some(there.clone()),
+            (here, there) => here.or(there).cloned(),
+        };
+        let open_ended = self.open_ended && other.open_ended;
+        Self { segments: (0..count).filter_map(at).collect(), open_ended }
+    }
+
+    /// Whether it takes every path that `other` takes.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let fits = |(index, segment): (usize, &Segment)| match other.segments.get(index) {
+            Some(there) => matches!(segment, Segment::Parameter(_)) || there == segment,
+            None => false,
+        };
+        let ends =
+            self.open_ended || (!other.open_ended && self.segments.len() == other.segments.len());
+        ends && self.segments.iter().enumerate().all(fits)
     }
 
     /// Whether it is one path below the root, and stands for no other.

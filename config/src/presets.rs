@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Access, Authority, Breaker, Class, Coalesce, Detail, ErrorFormat, Fallback, HostPattern,
     IgnoredFailure, Limit, Located, Method, Name, PathTemplate, Problems, QueryRules, Route,
-    RouteOptions, Size, StreamMax, Timeouts, WorkspaceNeed, read_shipped,
+    RouteOptions, Size, StreamMax, Timeouts, WorkspaceNeed, WrittenBy, read_shipped,
 };
 
 /// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
@@ -40,7 +40,8 @@ pub struct PresetUse {
     #[serde(default)]
     pub strip_prefix: Option<Located<PathTemplate>>,
     /// Routes to open that the preset leaves closed, by name. What the preset closes for good
-    /// cannot be opened.
+    /// cannot be opened. One that nobody opened yields to a route of yours that takes the request and names
+    /// every text of its path, as `/api/proxy/**` does of `/api/proxy/{endpoint}/**`, and `/api/**` does not.
     #[serde(default)]
     pub open: Vec<Located<Name>>,
     /// Routes to close, by name.
@@ -277,6 +278,11 @@ impl PresetUse {
             upstream: self.upstream.clone(),
             plugin: route.plugin.clone().or_else(|| preset.plugin.clone()),
             class: route.class,
+            written_by: match route.state {
+                PresetState::OptIn if !open && !listed(&self.close) => WrittenBy::Unopened,
+                PresetState::Closed => WrittenBy::ClosedForGood,
+                _ => WrittenBy::Preset,
+            },
             options: RouteOptions {
                 closed: !open,
                 public: route.public,

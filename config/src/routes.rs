@@ -39,6 +39,40 @@ pub struct Route {
     /// What else holds for it.
     #[serde(default)]
     pub options: RouteOptions,
+    /// Where it comes from.
+    #[serde(skip)]
+    pub written_by: WrittenBy,
+}
+
+/// Where a route comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WrittenBy {
+    /// The operator wrote it.
+    #[default]
+    Operator,
+    /// A preset has it: open, or closed by the operator.
+    Preset,
+    /// A preset closes it for good.
+    ClosedForGood,
+    /// A preset has it and leaves it closed, and nobody opened it: it yields to what the operator wrote.
+    Unopened,
+}
+
+impl Route {
+    /// Whether this, of a preset, yields to `own` where both take a request: only to one of the operator
+    /// that names every text in its path. A wider one was not written with this in mind.
+    pub fn yields_to(&self, own: &Self) -> bool {
+        self.written_by == WrittenBy::Unopened
+            && own.written_by == WrittenBy::Operator
+            && !own.options.closed
+            && own.path.names(&self.path)
+    }
+
+    /// Whether this, which a preset closes for good, keeps others from yielding to `own` where it takes a
+    /// request, too: it names what that does not.
+    pub fn bars(&self, own: &Self) -> bool {
+        self.written_by == WrittenBy::ClosedForGood && !own.path.names(&self.path)
+    }
 }
 
 /// What else holds for a route.

@@ -93,6 +93,8 @@ pub struct Exchange {
     pub path: Option<NormalPath>,
     /// The route.
     pub route: Option<Arc<Route>>,
+    /// The more exact route of a preset that yielded to it, as nobody opened it.
+    pub yielded: Option<Arc<Route>>,
     /// A caller to suppose instead of asking who it is: `explain` and scenario pages set it,
     /// nothing that serves requests does.
     pub supposed: Option<Arc<Caller>>,

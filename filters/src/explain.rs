@@ -111,6 +111,12 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
             .as_ref()
             .map(|route| format!("{} ({}), at {}", route.name, route.template, route.place)),
     );
+    step(
+        "yielded",
+        exchange.yielded.as_ref().map(|row| {
+            format!("{} ({}), which nobody opened, at {}", row.name, row.template, row.place)
+        }),
+    );
     step("operation", exchange.operation.as_ref().map(ToString::to_string));
     let class = exchange.class.or(exchange.route.as_ref().map(|route| route.class));
     step("class", class.map(|class| crate::audit::class(class).to_owned()));

@@ -324,7 +324,8 @@ impl Replay {
         let host = crate::routes::host(head).ok()?;
         let path = crate::normal_form::NormalPath::of(head.path()).ok()?;
         let host = std::str::from_utf8(&host).ok()?;
-        self.policy.routes.find(head.listener, host, head.method, &path).ok()
+        let found = self.policy.routes.find(head.listener, host, head.method, &path).ok()?;
+        Some(found.route)
     }
 
     /// Whether the record holds all that the decision was made from.

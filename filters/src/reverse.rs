@@ -174,8 +174,9 @@ fn passable(
     exchange.steps.enter(Step::Path);
     let path = exchange.path.insert(NormalPath::of(head.path())?);
     exchange.steps.enter(Step::Route);
-    let route =
-        exchange.route.insert(policy.routes.find(head.listener, host, head.method, path)?);
+    let found = policy.routes.find(head.listener, host, head.method, path)?;
+    exchange.yielded = found.yielded;
+    let route = exchange.route.insert(found.route);
     exchange.steps.enter(Step::Open);
     access::passable(route, head)?;
     exchange.steps.enter(Step::Path);

@@ -99,6 +99,19 @@ pub struct Routes {
     all: Vec<Arc<Route>>,
     /// By listener number.
     listeners: Vec<Hosts>,
+    /// Routes of presets that nobody opened, and those of the operator that they yield to.
+    yielding: HashMap<usize, Vec<usize>>,
+    /// Of these, the routes that presets close for good and that keep others from yielding to them.
+    barred: HashMap<usize, Vec<usize>>,
+}
+
+/// The route that takes a request.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// It.
+    pub route: Arc<Route>,
+    /// The more exact one of a preset that would have, had somebody opened it.
+    pub yielded: Option<Arc<Route>>,
 }
 
 /// The routes of one listener, by host.
@@ -133,7 +146,10 @@ impl Routes {
         let mut this = Self {
             all: Vec::with_capacity(routes.len()),
             listeners: listeners.iter().map(|_| Hosts::default()).collect(),
+            yielding: yielding(&routes),
+            barred: HashMap::new(),
         };
+        this.barred = barred(&this.yielding, &routes);
         for (index, (route, written)) in routes.into_iter().enumerate() {
             for (listener, hosts) in listeners.iter().zip(&mut this.listeners) {
                 let on = written.listeners.is_empty()
@@ -162,7 +178,7 @@ impl Routes {
         host: &str,
         method: &Method,
         path: &NormalPath,
-    ) -> Result<Arc<Route>, Denial> {
+    ) -> Result<Found, Denial> {
         let hosts = self.listeners.get(listener).ok_or(Denial::RouteUnknown)?;
         let exact = hosts.exact.get(host);
         let wildcard = host.split_once('.').and_then(|(_, domain)| hosts.wildcard.get(domain));
@@ -171,9 +187,48 @@ impl Routes {
             return Err(Denial::HostUnknown { host: Label::lossy(host) });
         }
         let segments: smallvec::SmallVec<[&str; 16]> = path.segments().collect();
-        let index = tables.into_iter().flatten().find_map(|node| node.find(method, &segments));
-        index.map(|index| Arc::clone(&self.all[index])).ok_or(Denial::RouteUnknown)
+        let find = |taken: &dyn Fn(usize) -> bool| {
+            tables.into_iter().flatten().find_map(|node| node.find(method, &segments, taken))
+        };
+        let first = find(&|_| true).ok_or(Denial::RouteUnknown)?;
+        let of = |index: usize| Arc::clone(&self.all[index]);
+        Ok(match self.instead(first, find) {
+            Some(own) => Found { route: of(own), yielded: Some(of(first)) },
+            None => Found { route: of(first), yielded: None },
+        })
     }
+
+    /// The operator's route that takes a request in the place of `first`, if that yields. It is the next
+    /// one in exactness, but for others that yield to it, too: what a preset opens does not take what
+    /// another row of it keeps closed. And what is closed for good does not come to pass by this.
+    fn instead(
+        &self,
+        first: usize,
+        find: impl Fn(&dyn Fn(usize) -> bool) -> Option<usize>,
+    ) -> Option<usize> {
+        // Nearly always that is all.
+        let yields_to = self.yielding.get(&first)?;
+        let (mut to, mut passed) = (vec![yields_to], vec![first]);
+        loop {
+            let next = find(&|index| !passed.contains(&index))?;
+            if to.iter().all(|to| to.contains(&next)) {
+                let bars = self.barred.get(&next).map_or(&[][..], |bars| bars);
+                return find(&|index| bars.contains(&index)).is_none().then_some(next);
+            }
+            to.push(self.yielding.get(&next)?);
+            passed.push(next);
+        }
+    }
+}
+
+fn yielding(routes: &[(Arc<Route>, &config::Route)]) -> HashMap<usize, Vec<usize>> {
+    let all = routes.iter().enumerate();
+    let unopened = all.filter(|(_, (_, route))| route.written_by == config::WrittenBy::Unopened);
+    let yielding = unopened.map(|(index, (_, row))| {
+        let own = routes.iter().enumerate().filter(|(_, (_, own))| row.yields_to(own));
+        (index, own.map(|(own, _)| own).collect::<Vec<_>>())
+    });
+    yielding.filter(|(_, own)| !own.is_empty()).collect()
 }
 
 /// The host of a request in normal form: lower case, without port and closing dot.
@@ -246,25 +301,35 @@ impl Node {
     }
 
     /// Text before parameter before open end, from left to right; back one step where that leads
-    /// nowhere.
-    fn find(&self, method: &Method, segments: &[&str]) -> Option<usize> {
+    /// nowhere, or to one that is not `taken`.
+    fn find(
+        &self,
+        method: &Method,
+        segments: &[&str],
+        taken: &dyn Fn(usize) -> bool,
+    ) -> Option<usize> {
         let deeper = match segments {
-            [] => self.ends.find(method),
+            [] => self.ends.find(method, taken),
             [segment, rest @ ..] => {
-                self.text.get(*segment).and_then(|node| node.find(method, rest)).or_else(|| {
-                    let node = self.parameter.as_deref().filter(|_| !segment.is_empty())?;
-                    node.find(method, rest)
-                })
+                self.text.get(*segment).and_then(|node| node.find(method, rest, taken)).or_else(
+                    || {
+                        let node = self.parameter.as_deref().filter(|_| !segment.is_empty())?;
+                        node.find(method, rest, taken)
+                    },
+                )
             }
         };
-        deeper.or_else(|| self.open_ended.find(method))
+        deeper.or_else(|| self.open_ended.find(method, taken))
     }
 }
 
 impl Methods {
-    fn find(&self, method: &Method) -> Option<usize> {
-        let named = |wanted| self.named.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
-        let head = || self.head.filter(|_| *method == Method::HEAD);
+    fn find(&self, method: &Method, taken: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let named = |wanted| {
+            let found = self.named.iter().find(|(m, _)| *m == wanted).map(|(_, index)| *index);
+            found.filter(|index| taken(*index))
+        };
+        let head = || self.head.filter(|index| *method == Method::HEAD && taken(*index));
         // The answer to TRACE is the request (RFC 9110 9.3.8), with what only the upstream may see.
         let any = || named(config::Method::Any).filter(|_| *method != Method::TRACE);
         known(method).and_then(named).or_else(head).or_else(any)
@@ -283,3 +348,17 @@ fn known(method: &Method) -> Option<config::Method> {
         _ => return None,
     })
 }
+
+fn barred(
+    yielding: &HashMap<usize, Vec<usize>>,
+    routes: &[(Arc<Route>, &config::Route)],
+) -> HashMap<usize, Vec<usize>> {
+    let bars = |own: usize| {
+        let all = routes.iter().enumerate();
+        all.filter(|(_, (_, row))| row.bars(routes[own].1)).map(|(index, _)| index).collect()
+    };
+    yielding.values().flatten().map(|own| (*own, bars(*own))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! Routes: references, and two that take the same requests.
 
-use std::{borrow::Cow, collections::HashMap, rc::Rc};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap, rc::Rc};
 
 use super::Findings;
-use crate::{Config, ListenerKind, Located, Method, Name, Place, Route, Segment};
+use crate::{Config, ListenerKind, Located, Method, Name, Place, Route, Segment, WrittenBy};
 
 /// Upstreams and listeners that routes name, also those routes of which not all could be read.
 pub(super) fn references(config: &Config, read: &Config, found: &mut Findings) {
@@ -78,6 +78,81 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
     }
     same_requests(&routes, found);
+    beside_presets(config, found);
+}
+
+/// The operator's wide routes where a preset keeps something closed: what they do not take there, and what they
+/// do take though the preset would never open it.
+fn beside_presets(config: &Config, found: &mut Findings) {
+    for (used, preset) in config.presets_used() {
+        let rows = used.routes(&preset);
+        let wide = |own: &&Located<Route>| own.path.open_ended && !own.options.closed;
+        for own in config.routes.iter().filter(wide) {
+            let beside = |row: &Route| own.path.beside(&row.path).filter(|_| meet(row, own));
+            // A host is more exact than a path.
+            let yields = |row: &Route| {
+                row.yields_to(own) && row.hosts.iter().all(|host| own.hosts.contains(host))
+            };
+            let hidden = rows.iter().zip(&preset.routes).filter(|(row, _)| {
+                let unopened = row.written_by == WrittenBy::Unopened;
+                unopened && beside(row) == Some(Ordering::Less) && !yields(row)
+            });
+            let hidden: Vec<&str> = hidden.map(|(_, shipped)| &*shipped.name).collect();
+            let others = || config.routes.iter().map(|own| &own.value).chain(&rows);
+            // Those of another route that is more exact are not its own.
+            let taken = rows.iter().filter(|row| {
+                let both = own.path.and(&row.path);
+                row.bars(own)
+                    && beside(row) == Some(Ordering::Greater)
+                    && !others().any(|other| {
+                        beside(other) == Some(Ordering::Less) && other.path.covers(&both)
+                    })
+            });
+            let taken: Vec<String> =
+                taken.map(|row| format!("`{}`", own.path.and(&row.path))).collect();
+            let (name, path, preset) = (&own.name, &own.path, &*used.preset);
+            if !hidden.is_empty() {
+                let names = list(&hidden);
+                found.warning(
+                    &own.place,
+                    format!("route `{name}` (`{path}`) does not take what preset `{preset}` leaves closed below it: {names}; write them into its `open` or, if that is meant, `close`, or write a route with the path of one"),
+                );
+            }
+            if !taken.is_empty() {
+                let paths = taken.join(", ");
+                found.warning(
+                    &own.place,
+                    format!("route `{name}` (`{path}`) also takes what preset `{preset}` closes for good: {paths}; write a route for it with `options: {{closed: true}}`"),
+                );
+            }
+        }
+    }
+}
+
+/// A few names, and how many there are beside them.
+fn list(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Whether two routes may take the same request, but for its path.
+fn meet(row: &Route, own: &Route) -> bool {
+    let any = |one: &[Method]| one.contains(&Method::Any);
+    let by_method = any(&row.methods)
+        || any(&own.methods)
+        || row.methods.iter().any(|m| own.methods.contains(m));
+    let on = |route: &Route, name: &Name| {
+        route.listeners.is_empty() || route.listeners.iter().any(|own| own.value == *name)
+    };
+    let by_listener = row.listeners.is_empty() || row.listeners.iter().any(|l| on(own, &l.value));
+    let by_host = row.hosts.is_empty()
+        || own.hosts.is_empty()
+        || row.hosts.iter().any(|host| own.hosts.contains(host));
+    by_method && by_listener && by_host
 }
 
 /// What is said of paths, bodies and answers.

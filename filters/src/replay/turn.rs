@@ -499,6 +499,7 @@ fn routes(config: &Config, record: &Record<'_>) -> Vec<Edit> {
                     plugin: None,
                     class,
                     options: config::RouteOptions::default(),
+                    written_by: config::WrittenBy::Operator,
                 }));
             },
         ));
@@ -516,7 +517,7 @@ fn with_other_methods(config: &Config, record: &Record<'_>) -> Vec<usize> {
     let Ok(path) = crate::normal_form::NormalPath::of(path.as_bytes()) else { return Vec::new() };
     let others = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let found = others.iter().filter_map(|method| {
-        let route = policy.routes.find(listener, &host, method, &path).ok()?;
+        let route = policy.routes.find(listener, &host, method, &path).ok()?.route;
         config.routes.iter().position(|own| *own.name == *route.name)
     });
     let mut found: Vec<usize> = found.collect();
