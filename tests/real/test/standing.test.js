@@ -22,7 +22,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: 6/h, burst: 4}, each_caller: {rate: 60/h, burst: 20}, each_client: {rate: 6/h, burst: 3}, buckets: {apart: {rate: 6/h, burst: 2}, gone: {rate: 100/s, burst: 100}}}
+rate_limit: {each_workspace: {rate: 6/h, burst: 4}, each_caller: {rate: 60/h, burst: 200}, each_client: {rate: 6/h, burst: 3}, buckets: {apart: {rate: 6/h, burst: 2}, gone: {rate: 100/s, burst: 100}}}
 upstreams:
   up: {url: "${up.url}"}
   gone: {url: "http://127.0.0.1:${gone}", retries: {attempts_max: 1}}
@@ -44,12 +44,12 @@ test('what is left of each limit, and asking takes nothing of it', async () => {
   const door = await stagedoor(config());
   const before = await explain(door, '/read/x');
   assert.equal(before.code, 0, before.out + before.err);
-  assert.deepEqual(now(before, 'limit'), ['caller `ada`: 20 of 20 left', 'workspace `payments`: 4 of 4 left']);
+  assert.deepEqual(now(before, 'limit'), ['caller `ada`: 200 of 200 left', 'workspace `payments`: 4 of 4 left']);
   assert.deepEqual(now(before, 'breaker'), ['of upstream `up`: closed']);
   assert.deepEqual(now(before, 'verdict'), ['neither breaker nor limits refuse it']);
   assert.equal(await ask(door, '/read/x'), 200);
   for (let n = 0; n < 10; n += 1) {
-    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all in .*/, '')), ['caller `ada`: 19 of 20 left', 'workspace `payments`: 3 of 4 left']);
+    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all in .*/, '')), ['caller `ada`: 199 of 200 left', 'workspace `payments`: 3 of 4 left']);
   }
   // As many pass as it said.
   for (let n = 0; n < 3; n += 1) assert.equal(await ask(door, '/read/x'), 200);
@@ -82,8 +82,9 @@ test('a breaker that is open: since when, why, and when it is tried next', async
   const { breakers } = await (await door.admin('/state')).json();
   assert.deepEqual(breakers.filter(({ part }) => part).map(({ part, position }) => [part, position]), [['one', 'open']]);
   const back = await upstream({ port: gone });
-  await until('it to be found', async () => now(await explain(door, '/gone/one/x'), 'breaker')[0] === 'of upstream `gone`, part `one`: closed', 10000);
-  assert.equal(await ask(door, '/gone/one/x'), 200);
+  // If nobody had looked for it while it was gone, three requests must show that it answers.
+  await until('it to be closed', async () => (await ask(door, '/gone/one/x')) === 200
+    && now(await explain(door, '/gone/one/x'), 'breaker')[0] === 'of upstream `gone`, part `one`: closed', 40000);
   await back.stop();
   await door.stop('SIGINT');
 });
