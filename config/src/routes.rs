@@ -107,7 +107,9 @@ pub struct RouteOptions {
     /// `/api/proxy/{endpoint}/**`: what is behind one endpoint may be away while others answer. There are
     /// at most 512 of them at once; beyond that they share the breaker of their route.
     pub breaker_by: Option<String>,
-    /// Let `%2F` within a segment through, as Jenkins' folder jobs need it. It stays encoded.
+    /// Let `%2F` within a segment through, as Jenkins' folder jobs need it, and what is escaped twice, as
+    /// its branches have it (`%252F` for one that is called `feature/x`). It stays encoded. Dots and letters
+    /// that are escaped twice are refused anywhere.
     pub encoded_slashes: bool,
     /// Let any escaped bytes through, as a store of files named in Latin-1 needs it: bytes that are no
     /// UTF-8 (`%E9`, but also the overlong `%C0%AF`), and characters that some servers take for `.`, `/`,

@@ -71,7 +71,8 @@ impl Base {
     /// `target` there. `None` if it can stay.
     ///
     /// One of the upstream's own becomes ours, so that whoever follows it passes here again. One
-    /// that leads elsewhere stays.
+    /// that leads elsewhere stays. One that is relative stays so (RFC 9110 10.2.2): how a client reaches
+    /// us it knows better than we do.
     pub fn ours(&self, reference: &str, target: &str, here: Here<'_>) -> Option<String> {
         if self.has_our_prefix(reference) {
             return None;
@@ -79,19 +80,27 @@ impl Base {
         if here.preserved {
             return self.our_path(reference);
         }
+        let reference = reference.trim();
+        let is_absolute = Url::parse(reference).is_ok();
+        if !is_absolute && self.is_plain() {
+            return None;
+        }
         let asked = self.origin.join(target).ok()?;
-        let meant = asked.join(reference.trim()).ok()?;
-        let is_absolute = Url::parse(reference.trim()).is_ok();
+        let meant = asked.join(reference).ok()?;
         let plain = meant.username().is_empty() && meant.password().is_none();
         let same = meant.origin() == self.origin.origin() && plain;
         let inside = meant.path().strip_prefix(&*self.theirs);
         let inside = inside.filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let Some(rest) = inside.filter(|_| same) else {
-            // To the client it would be relative to us.
-            return (!is_absolute).then(|| meant.into());
+            // To the client a path would be relative to us.
+            let is_path = !is_absolute && !reference.starts_with("//");
+            return is_path.then(|| meant.into());
         };
         let rest = if rest.is_empty() { "/" } else { rest };
-        let mut ours = format!("{}://{}{}{rest}", here.scheme, here.host, self.ours);
+        let mut ours = match is_absolute {
+            true => format!("{}://{}{}{rest}", here.scheme, here.host, self.ours),
+            false => format!("{}{rest}", self.ours),
+        };
         if let Some(query) = meant.query() {
             ours.push('?');
             ours.push_str(query);
@@ -225,10 +234,10 @@ mod tests {
         check(&github, "https://api.github.com/x?y=z#f", Some(&format!("{ours}/x?y=z#f")));
         check(&github, "https://API.GitHub.com:443/x", Some(&format!("{ours}/x")));
         check(&github, "https://api.github.com", Some(&format!("{ours}/")));
-        check(&github, "/x", Some(&format!("{ours}/x")));
-        check(&github, "x", Some(&format!("{ours}/a/x")));
-        check(&github, "?page=2", Some(&format!("{ours}/a/b?page=2")));
-        check(&github, "//api.github.com/x", Some(&format!("{ours}/x")));
+        check(&github, "/x", Some("/ext/github/x"));
+        check(&github, "x", Some("/ext/github/a/x"));
+        check(&github, "?page=2", Some("/ext/github/a/b?page=2"));
+        check(&github, "//api.github.com/x", Some("/ext/github/x"));
         for elsewhere in [
             "https://codeload.github.com/x",
             "http://api.github.com/x",
@@ -239,11 +248,17 @@ mod tests {
         ] {
             check(&github, elsewhere, None);
         }
-        check(&github, "//evil.example/x", Some("https://evil.example/x"));
+        check(&github, "//cdn.example/x", None);
+        let plain = base("http://backstage:7007", None);
+        check(&plain, "http://backstage:7007/x", Some("https://portal.example/x"));
+        for stays in ["/login", "login", "?page=2", "../x", "//cdn.example/x", "https://a.example"]
+        {
+            check(&plain, stays, None);
+        }
         let ghes = base("https://ghes.example/api/v3", Some("/ext/ghes"));
         let ours = "https://portal.example/ext/ghes";
         check(&ghes, "https://ghes.example/api/v3/x", Some(&format!("{ours}/x")));
-        check(&ghes, "/api/v3", Some(&format!("{ours}/")));
+        check(&ghes, "/api/v3", Some("/ext/ghes/"));
         check(&ghes, "https://ghes.example/api/v30/x", None);
         check(&ghes, "https://ghes.example/api/v3/../login", None);
         check(&ghes, "/login", Some("https://ghes.example/login"));
@@ -317,9 +332,7 @@ mod tests {
         check("<https://docs.github.com/x>; rel=\"help\"", None);
         check(
             "</r>; title=\"a <https://api.github.com/> \\\" b\", <https://other/>",
-            Some(
-                "<https://portal.example/ext/github/r>; title=\"a <https://api.github.com/> \\\" b\", <https://other/>",
-            ),
+            Some("</ext/github/r>; title=\"a <https://api.github.com/> \\\" b\", <https://other/>"),
         );
         check("<https://api.github.com/r", None);
         check("", None);

@@ -25,7 +25,8 @@ impl NormalPath {
     /// # Errors
     /// [`Denial::PathAmbiguous`] for a path that some server could read in another way: an escaped
     /// backslash or NUL, a dot segment in any spelling, an empty segment, a path parameter (`;`),
-    /// an escaped percent sign, bytes that are not ASCII.
+    /// an escaped percent sign (but before what names of Jenkins' branches have in them), bytes that are
+    /// not ASCII. What browsers send as it is and RFC 3986 wants escaped is escaped.
     pub fn of(path: &[u8]) -> Result<Self, Denial> {
         let refuse = |why| Err(Denial::PathAmbiguous { why });
         if path.first() != Some(&b'/') {
@@ -49,7 +50,16 @@ impl NormalPath {
                             text.push_str("%2F");
                         }
                         b'\\' => return refuse("an escaped backslash"),
-                        b'%' => return refuse("an escaped percent sign"),
+                        b'%' => {
+                            let Some(twice) = escaped_twice(&after[2..]) else {
+                                return refuse("an escaped percent sign");
+                            };
+                            rest = &after[4..];
+                            encoded_slash = true;
+                            text.push_str("%25");
+                            text.push(hex(twice >> 4));
+                            text.push(hex(twice & 15));
+                        }
                         b';' => return refuse("an escaped semicolon"),
                         0..=0x1f | 0x7f => return refuse("an escaped control character"),
                         b if is_unreserved(b) => text.push(char::from(b)),
@@ -64,6 +74,11 @@ impl NormalPath {
                 b'\\' => return refuse("a backslash"),
                 b';' => return refuse("a semicolon"),
                 b if is_unreserved(*b) || b"/!$&'()*+,=:@".contains(b) => text.push(char::from(*b)),
+                b if b"\"<>[]^`{|}".contains(b) => {
+                    text.push('%');
+                    text.push(hex(b >> 4));
+                    text.push(hex(b & 15));
+                }
                 _ => return refuse("a character that a path cannot have"),
             }
         }
@@ -74,8 +89,11 @@ impl NormalPath {
                 _ => {}
             }
             // `..%2F` is a dot segment to whoever decodes the slash first.
-            if encoded_slash && segment.0.split("%2F").any(|part| matches!(part, "." | ".." | "")) {
-                return refuse("a dot segment beside an escaped slash");
+            if encoded_slash {
+                let once = segment.0.replace("%252F", "%2F");
+                if once.split("%2F").any(|part| matches!(part, "." | ".." | "")) {
+                    return refuse("a dot segment beside an escaped slash");
+                }
             }
         }
         let changed = text.as_bytes() != path;
@@ -93,7 +111,8 @@ impl NormalPath {
         self.changed
     }
 
-    /// Whether a segment holds an escaped slash, which only some routes take.
+    /// Whether a segment holds an escaped slash, or something that is escaped twice: only some routes take
+    /// that.
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
@@ -153,6 +172,14 @@ fn escaped(after: &[u8]) -> Option<u8> {
     Some(digit(*after.first()?)? << 4 | digit(*after.get(1)?)?)
 }
 
+/// What is escaped behind an escaped percent sign, where that may stand: a slash, or another character that
+/// has to be escaped in a path. Nobody escapes letters or dots twice, but to hide them.
+fn escaped_twice(after: &[u8]) -> Option<u8> {
+    let byte = escaped(after)?;
+    let hides = is_unreserved(byte) || byte.is_ascii_control() || b"\\%;".contains(&byte);
+    (!hides).then_some(byte)
+}
+
 fn hex(nibble: u8) -> char {
     char::from(b"0123456789ABCDEF"[usize::from(nibble)])
 }
@@ -199,18 +226,30 @@ mod tests {
         check("/a%5cb", None);
         check("/a%00", None);
         check("/a%2561", None);
+        check("/job/folder%2ffeature%252fx/7", Some("/job/folder%2Ffeature%252Fx/7"));
+        check("/job/a%2520b%2523c%25e4", Some("/job/a%2520b%2523c%25E4"));
+        check("/job/..%252fx", None);
+        check("/job/%252e%252e%252fx", None);
+        check("/job/a%2f%252fb", None);
+        check("/job/a%252f", None);
+        for hides in ["/a%25252f", "/a%255cb", "/a%253bb", "/a%2500", "/a%252e", "/a%25", "/a%252"]
+        {
+            check(hides, None);
+        }
         check("/a%zz", None);
         check("/a%2", None);
         check("/a;b=c", None);
         check("/a%3bb", None);
         check("/caf\u{e9}", None);
         check("/a b", None);
-        check("/a\"b", None);
+        check("/a#b", None);
+        check("/a|b[c]^d", Some("/a%7Cb%5Bc%5D%5Ed"));
+        check("/a\"b<c>`{}", Some("/a%22b%3Cc%3E%60%7B%7D"));
     }
 
     proptest! {
         #[test]
-        fn the_normal_form_of_a_normal_form_is_itself(path in "/[a-z%0-9A-F./;~-]{0,24}") {
+        fn the_normal_form_of_a_normal_form_is_itself(path in "/[a-z%0-9A-F./;~|-]{0,24}") {
             if let Ok(first) = NormalPath::of(path.as_bytes()) {
                 let again = NormalPath::of(first.as_str().as_bytes()).unwrap();
                 prop_assert_eq!(again.as_str(), first.as_str());

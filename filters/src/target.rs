@@ -4,6 +4,7 @@
 //! parsers can disagree about the host. What some parser could read as an address is no name.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -79,7 +80,7 @@ impl Target {
     ///
     /// # Errors
     /// If the host could be read in two ways, or for a URL other than of scheme `http`.
-    pub fn of_url(url: &[u8]) -> Result<(Self, &[u8]), TargetFault> {
+    pub fn of_url(url: &[u8]) -> Result<(Self, Cow<'_, [u8]>), TargetFault> {
         let after = |scheme: &[u8]| {
             let (start, rest) = url.split_at_checked(scheme.len())?;
             start.eq_ignore_ascii_case(scheme).then_some(rest)
@@ -96,9 +97,10 @@ impl Target {
         let (host, port) = parts(authority)?;
         let target = Self { host, port: port.unwrap_or(80) };
         match path.first() {
-            None => Ok((target, b"/")),
-            Some(b'/') => Ok((target, path)),
-            Some(_) => Err(TargetFault::Malformed { why: "no slash before the query" }),
+            None => Ok((target, Cow::Borrowed(b"/"))),
+            Some(b'/') => Ok((target, Cow::Borrowed(path))),
+            // An empty path is the root (RFC 9110 4.2.3), also before a query.
+            Some(_) => Ok((target, Cow::Owned([b"/", path].concat()))),
         }
     }
 }
@@ -433,10 +435,11 @@ mod tests {
     fn a_url_is_target_and_path() {
         let check = |url: &'static str, target: &str, path: &str| {
             let (found, rest) = Target::of_url(url.as_bytes()).unwrap();
-            assert_eq!((found.to_string().as_str(), rest), (target, path.as_bytes()), "{url}");
+            assert_eq!((found.to_string().as_str(), &*rest), (target, path.as_bytes()), "{url}");
         };
         check("http://a/b", "a:80", "/b");
         check("http://a", "a:80", "/");
+        check("http://a?b=c", "a:80", "/?b=c");
         check("http://a:8080", "a:8080", "/");
         check("HTTP://GitHub.com./x?y=http://z/@", "github.com:80", "/x?y=http://z/@");
         check("http://a//evil.com", "a:80", "//evil.com");
@@ -469,7 +472,6 @@ mod tests {
         refuse("http://0x7f.1/", AddressOdd);
         refuse("http://a..b/", LabelBad);
         for url in [
-            "http://a?b",
             "http://a#b",
             "http://a/#b",
             "http://a/ b",
@@ -502,7 +504,7 @@ mod tests {
         let shown = target.to_string();
         prop_assert_eq!(&Target::of_connect(shown.as_bytes()), &Ok(target.clone()));
         let url = format!("http://{shown}/x");
-        prop_assert_eq!(Target::of_url(url.as_bytes()), Ok((target, &b"/x"[..])));
+        prop_assert_eq!(Target::of_url(url.as_bytes()), Ok((target, Cow::Borrowed(&b"/x"[..]))));
         Ok(())
     }
 

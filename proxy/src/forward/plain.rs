@@ -454,7 +454,7 @@ impl Plain {
     async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
         let request = session.req_header();
         let (target, path) = Target::of_url(request.raw_path()).map_err(Denial::TargetInvalid)?;
-        let path = path.to_vec();
+        let path = path.into_owned();
         let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
         let facts = facts_of(session.as_ref().digest());
         let shown = Shown {

@@ -260,10 +260,11 @@ async fn refuse(stream: &mut Stream, denial: &Denial, id: &RequestId) {
     }
     let answer = format!(
         "HTTP/1.1 {} {code}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-         X-Request-Id: {}\r\nProxy-Status: stagedoor; error=\"{code}\"\r\n{more}Connection: close\r\n\r\n{body}",
+         X-Request-Id: {}\r\nProxy-Status: {}\r\n{more}Connection: close\r\n\r\n{body}",
         status.as_u16(),
         body.len(),
         id.as_str(),
+        filters::proxy_status::of(denial).to_str().unwrap_or_default(),
     );
     let write = async {
         stream.write_all(answer.as_bytes()).await?;

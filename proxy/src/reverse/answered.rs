@@ -192,7 +192,9 @@ impl Reverse {
         let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;
         let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
-        let tls = proto.map_or(self.tls, |proto| proto == "https");
+        // Of several the first is the client's.
+        let proto = proto.and_then(|proto| proto.to_str().ok()?.split(',').next());
+        let tls = proto.map_or(self.tls, |proto| proto.trim().eq_ignore_ascii_case("https"));
         let host = std::str::from_utf8(head.host?).ok()?.to_owned();
         let preserved = upstream.written.preserve_host;
         Some(HereOwned { scheme: if tls { "https" } else { "http" }, host, preserved })

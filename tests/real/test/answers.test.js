@@ -20,7 +20,7 @@ const { freePort } = require('../rig/ports');
 const { stagedoor } = require('../rig/stagedoor');
 
 const FIVE = Buffer.alloc(5 << 20, 'x');
-let ca; let folder; let bytes; let secure; let modern; let door; let proxy; let hinting; let eitherPort;
+let ca; let folder; let bytes; let secure; let modern; let door; let proxy; let hinting; let behind; let eitherPort;
 
 /** Servers that write `answers[PATH](socket, head)` as soon as a head is there, on TCP or TLS. */
 const answers = {};
@@ -62,6 +62,7 @@ before(async () => {
   await new Promise((resolve) => modern.listen(0, '127.0.0.1', resolve));
   proxy = await freePort();
   hinting = await freePort();
+  behind = await freePort();
   eitherPort = await freePort();
   const calm = 'breaker: {requests_min: 1000000}';
   door = await stagedoor((ports) => `
@@ -69,6 +70,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, limits: {body_max: 1GiB}}
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, limits: {body_max: 1GiB}, tls: {certificates: [{cert: ${folder}/portal.crt, key: ${folder}/portal.key}]}}
   out: {kind: forward, address: 127.0.0.1:${proxy}, workspace: payments, limits: {body_max: 1GiB}}
+  behind: {kind: reverse, address: 127.0.0.1:${behind}, trusted_proxies: [127.0.0.1/32]}
 workspaces: {named: {payments: {}}}
 rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
 egress:
@@ -295,15 +297,33 @@ test('a client of HTTP/1.0 gets no chunks and no interim answer', async () => {
 });
 
 const hint = (link, ...lines) => `HTTP/1.1 103 Early Hints\r\nLink: <${link}>; rel=preload\r\n${lines.map((line) => `${line}\r\n`).join('')}\r\n`;
-/** As links of upstreams are told to clients: where they lead by way of us. */
-const ours = (link) => `<https://portal.example${link}>; rel=preload`;
+/** As links of upstreams are told to clients: what is relative stays so. */
+const ours = (link) => `<${link}>; rel=preload`;
 const links = ({ interim }) => interim.map((head) => [head[':status'], head.link]);
+
+test('where an answer leads is told as the upstream told it, as long as that is not itself', async () => {
+  const moved = (where) => `HTTP/1.1 302 Found\r\nLocation: ${where}\r\nContent-Location: ${where}\r\nContent-Length: 0\r\n\r\n`;
+  const told = (text) => [/^location: (.*)\r$/mi.exec(text)[1], /^content-location: (.*)\r$/mi.exec(text)[1]];
+  for (const where of ['/login', 'login?next=/', '?page=2', '../up', '//cdn.example/x', 'https://idp.example/authorize']) {
+    answers['/moved'] = moved(where);
+    for (const ask of [plain('/moved'), over2('/moved')]) {
+      const { body } = await curl('-i', ...[ask].flat());
+      assert.deepEqual(told(body), [where, where]);
+    }
+  }
+  // Itself becomes us, as the client reaches us: a balancer before us says how.
+  answers['/moved'] = moved(`http://127.0.0.1:${bytes.address().port}/x`);
+  for (const [proto, scheme] of [['https', 'https'], ['HTTPS', 'https'], ['https,http', 'https'], ['http', 'http']]) {
+    const { body } = await curl('-i', '-H', 'Host: portal.example', '-H', `X-Forwarded-Proto: ${proto}`, `http://127.0.0.1:${behind}/moved`);
+    assert.deepEqual(told(body), [`${scheme}://portal.example/x`, `${scheme}://portal.example/x`], proto);
+  }
+});
 
 test('interim answers pass, and have an end', async () => {
   answers['/hints'] = hint('/1', 'Content-Length: 3') + hint('/2') + OK;
   answers['/flood'] = (socket) => { const flood = setInterval(() => socket.write(hint('/0').repeat(50)), 1); socket.on('close', () => clearInterval(flood)); };
   const { got } = await talk('GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
-  assert.match(got, /^HTTP\/1.1 103 .*<http:\/\/a\/1>.*HTTP\/1.1 103 .*<http:\/\/a\/2>.*HTTP\/1.1 200 .*ok$/s);
+  assert.match(got, /^HTTP\/1.1 103 .*<\/1>.*HTTP\/1.1 103 .*<\/2>.*HTTP\/1.1 200 .*ok$/s);
   assert.match((await curl(plain('/flood'))).body, /upstream_malformed/);
 
   const over = await ask2('/hints');
@@ -430,7 +450,7 @@ test('hints of a server of Node reach clients of HTTP/2 of every make', async ()
     assert.deepEqual(links(direct), [[103, `${ours('/style.css')}; as=style, ${ours('/app.js')}; as=script`]]);
     assert.equal(direct.interim[0]['x-trace'], 'abc');
     const { body } = await curl('-i', ...over2('/hinting/page'));
-    assert.match(body, /^HTTP\/2 103 \r\n.*\blink: <https:\/\/portal.example:\d+\/style.css>.*\r\n\r\nHTTP\/2 200 \r\n.*\r\n\r\nok$/s);
+    assert.match(body, /^HTTP\/2 103 \r\n.*\blink: <\/style.css>.*\r\n\r\nHTTP\/2 200 \r\n.*\r\n\r\nok$/s);
     const nghttp = await new Promise((resolve) => {
       execFile('nghttp', ['-v', '-n', '--no-verify-peer', `https://127.0.0.1:${door.ports.tls}/hinting/page`, '-H', ':authority: portal.example'], (error, out) => resolve(error?.code === 'ENOENT' ? undefined : out));
     });

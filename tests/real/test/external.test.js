@@ -133,11 +133,11 @@ test('redirects are not followed: one within the API leads back here, any other 
     assert.deepEqual([response.status, response.headers.get('location')], [302, expected], location);
   };
   await check(`https://api.test:${port}/v3/x?y=1`, `${door.url}/ext/api/x?y=1`);
-  await check('/v3/x', `${door.url}/ext/api/x`);
-  await check('x', `${door.url}/ext/api/a/x`);
+  await check('/v3/x', '/ext/api/x');
+  await check('x', '/ext/api/a/x');
   await check('/login', `https://api.test:${port}/login`);
   await check('https://codeload.test/x', 'https://codeload.test/x');
-  await check('//evil.test/x', 'https://evil.test/x');
+  await check('//evil.test/x', '//evil.test/x');
   await check(`https://api.test.evil.test:${port}/v3/x`, `https://api.test.evil.test:${port}/v3/x`);
   assert.equal(seen.length, 7, 'each was asked for once, and none was followed');
   // Who follows one passes here again.

@@ -113,6 +113,13 @@ test('what only we or a proxy may say of a client does not come from one', async
   for (const name of LOOK_ALIKES) assert.ok(!names().includes(name.toLowerCase()), name);
 });
 
+test('characters that browsers leave as they are go on as RFC 3986 wants them', async () => {
+  await both(async (ask, version) => {
+    assert.equal((await ask('/open/a|b[c]^d?e=f|g', '--globoff')).said, `200 ${version}`);
+    assert.equal(up.last().url, '/open/a%7Cb%5Bc%5D%5Ed?e=f|g');
+  });
+});
+
 test('what is meant for the next hop goes no further, and nothing of ours can be named among it', async () => {
   const answer = await raw(door.ports.edge, 'GET /open/x HTTP/1.1\r\nHost: a\r\nConnection: close, X-Mine, Keep-Alive\r\nX-Mine: evil\r\nKeep-Alive: timeout=5\r\nTE: gzip\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: evil\r\nTrailer: X-Evil\r\n\r\n');
   assert.match(answer, /^HTTP\/1.1 200 /);
