@@ -54,6 +54,7 @@ use self::{
 };
 
 pub use self::head::{Head, HeadRefusal};
+pub(crate) use self::refusal::Refusing;
 use crate::http2;
 
 /// Sizes, counts and times for a listener's connections.
@@ -363,13 +364,14 @@ impl<A> Front<A> {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
     /// Serves the streams of a connection until its client leaves.
-    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+    async fn http2(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) {
+        let refusing = Refusing::new(&self.refusals, peer, self.form());
         let Some(drain) = &self.drain else {
-            return http2::serve(&self.app, stream, shutdown).await;
+            return http2::serve(&self.app, stream, &refusing, shutdown).await;
         };
         let _multiplexed = drain.multiplexed();
         if !drain.closing.load(Ordering::Relaxed) {
-            return leave::serve(&self.app, stream, self.leaving(shutdown)).await;
+            return leave::serve(&self.app, stream, &refusing, self.leaving(shutdown)).await;
         }
         let late = Arc::new(Late::new(&self.app));
         let mut shutdown = shutdown.clone();
@@ -379,7 +381,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
                 _ = shutdown.changed() => {}
             }
         };
-        leave::serve(&late, stream, told).await;
+        leave::serve(&late, stream, &refusing, told).await;
     }
 
     /// Serves one request after the other; answers with the tunnel that one of them asked for.
@@ -489,7 +491,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         if is_http2 {
             let late = Arc::new(AtomicBool::new(false));
             let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
-            self.http2(Box::new(Through { inner: stream, reading }), shutdown).await;
+            self.http2(Box::new(Through { inner: stream, reading }), peer, shutdown).await;
             if late.load(Ordering::Relaxed) {
                 self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
             }

@@ -8,7 +8,7 @@ mod serve;
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use pingora::{
     Error, ErrorType, OrErr, Result,
@@ -22,7 +22,7 @@ use pingora::{
         l4::socket::SocketAddr,
     },
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc::UnboundedSender, time::timeout};
 
 pub(crate) use serve::serve;
 
@@ -39,6 +39,8 @@ pub(crate) struct Stream {
     request: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
+    /// Where it goes if its answer breaks off.
+    broken: UnboundedSender<SendResponse<Bytes>>,
     /// Once the answer has begun.
     answer: Option<SendStream<Bytes>>,
     /// Its head.
@@ -58,12 +60,14 @@ impl Stream {
         request: RequestHeader,
         body: RecvStream,
         respond: SendResponse<Bytes>,
+        broken: UnboundedSender<SendResponse<Bytes>>,
         digest: Arc<Digest>,
     ) -> Self {
         Self {
             request,
             body,
             respond,
+            broken,
             answer: None,
             written: None,
             ended: false,
@@ -273,10 +277,11 @@ impl Stream {
         self.written.as_deref()
     }
 
-    /// Gives the stream up, unless its answer is complete.
-    pub(crate) fn shutdown(&mut self) {
+    /// Ends the stream. Its client sees that the answer broke off, unless it is complete.
+    pub(crate) fn end(self) {
         if !self.ended {
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
+            // Without its connection there is nobody to tell.
+            let _ = self.broken.send(self.respond);
         }
     }
 

@@ -412,12 +412,8 @@ impl ProxyHttp for Reverse {
         }
         // An answer was thrown away for another attempt.
         let again = ctx.wait.is_some();
-        match error.etype() {
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => ctx.fault = Fault::Timeout,
-            _ if caused_by(&error, std::io::ErrorKind::TimedOut) => ctx.fault = Fault::Timeout,
-            // Ours: what the fault is has been said.
-            ErrorType::Custom(_) => {}
-            _ => ctx.fault = Fault::Reset,
+        if let Some(fault) = failure::fault_of(&error) {
+            ctx.fault = fault;
         }
         let was_idle = client_reused && ctx.attempts < 3 && self.is_safe(session, ctx);
         if was_idle && !again {

@@ -14,17 +14,19 @@ use pingora::{
 };
 use tokio::sync::{Notify, watch};
 
+use super::Refusing;
 use crate::http2;
 
 /// Serves a connection, and tells its client to leave when `told` is ready.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     stream: Stream,
+    refusing: &Refusing,
     told: impl Future<Output = ()> + Send,
 ) {
     // GOAWAY is said when this changes. That of the process does so too late.
     let (leave, leaving) = watch::channel(false);
-    let served = http2::serve(app, stream, &leaving);
+    let served = http2::serve(app, stream, refusing, &leaving);
     let telling = async {
         told.await;
         leave.send_replace(true);

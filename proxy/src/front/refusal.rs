@@ -1,27 +1,65 @@
 //! What a client is told whose head never became a request.
 
-use config::{Cors, ErrorFormat};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use std::{net::IpAddr, sync::Arc};
 
-use super::{HeadRefusal, head::Form};
+use bytes::Bytes;
+use config::{Cors, ErrorFormat};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use pingora::http::RequestHeader;
+
+use super::{HeadRefusal, Refusals, head::Form};
 use crate::{
     answer::{Reader, Said, Written, cors},
     clock,
 };
 
-/// The whole answer. `head` is as much of a head as came.
-pub(super) fn answer(
+/// Refuses heads of one connection of HTTP/2, which goes on all the same.
+pub(crate) struct Refusing {
+    refusals: Arc<dyn Refusals>,
+    peer: IpAddr,
+    form: Form,
+}
+
+impl Refusing {
+    pub(super) fn new(refusals: &Arc<dyn Refusals>, peer: IpAddr, form: Form) -> Self {
+        Self { refusals: Arc::clone(refusals), peer, form }
+    }
+
+    /// Puts it on record; answers with what the client reads.
+    pub(crate) fn refuse(&self, refusal: HeadRefusal, head: &RequestHeader) -> Response<Bytes> {
+        let (method, target) = (&head.method, head.raw_path());
+        let line = [method.as_str().as_bytes(), target, b"HTTP/2"].join(&b' ');
+        let id = self.refusals.refused(refusal, self.peer, &line, true);
+        let query = target.split(|b| *b == b'?').nth(1);
+        let asked = Asked { method, query, headers: &head.headers };
+        let cors = self.refusals.cors();
+        let Written { status, headers, body } =
+            written(refusal, &id, &asked, self.form, cors.as_deref());
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        answer
+    }
+}
+
+/// What says how an answer is read.
+struct Asked<'a> {
+    method: &'a Method,
+    query: Option<&'a [u8]>,
+    headers: &'a HeaderMap,
+}
+
+fn written(
     refusal: HeadRefusal,
     id: &str,
-    head: &[u8],
+    asked: &Asked<'_>,
     form: Form,
     origins: Option<&Cors>,
-) -> Vec<u8> {
+) -> Written {
     let (status, code, sentence) = refusal.row();
     let status = StatusCode::from_u16(status).expect("the table has statuses");
-    let (method, query, asked) = read(head);
     let reader = match form {
-        Form::Origin => Reader::of(&method, query, &asked, ErrorFormat::Problem),
+        Form::Origin => Reader::of(asked.method, asked.query, asked.headers, ErrorFormat::Problem),
         Form::Proxy => Reader::Program(ErrorFormat::Problem),
     };
     let said = Said {
@@ -32,15 +70,29 @@ pub(super) fn answer(
         rule: None,
         request_id: id,
         retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
-        method: method.as_str(),
+        method: asked.method.as_str(),
         path: "",
         now: clock::now().unix,
     };
-    let Written { status, mut headers, body } = Written::new(reader, &said);
+    let mut written = Written::new(reader, &said);
     if let Some(origins) = origins {
-        cors::allow(&mut headers, origins, &asked);
+        cors::allow(&mut written.headers, origins, asked.headers);
     }
-    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    written.headers.insert(header::CONTENT_LENGTH, written.body.len().into());
+    written
+}
+
+/// The whole answer over HTTP/1. `head` is as much of a head as came.
+pub(super) fn answer(
+    refusal: HeadRefusal,
+    id: &str,
+    head: &[u8],
+    form: Form,
+    origins: Option<&Cors>,
+) -> Vec<u8> {
+    let (method, query, headers) = read(head);
+    let asked = Asked { method: &method, query, headers: &headers };
+    let Written { status, mut headers, body } = written(refusal, id, &asked, form, origins);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let reason = status.canonical_reason().unwrap_or_default();
     let mut answer = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();

@@ -8,31 +8,28 @@ use pingora::{
     },
 };
 
-/// What is wrong with a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It is no request.
-    Malformed,
-    /// It does not say in one way whom it is for.
-    Authority,
-}
+use crate::front::HeadRefusal::{self, FramingAmbiguous, Malformed};
+
+const AUTHORITY: HeadRefusal =
+    Malformed("`:authority` and Host do not name one host, without a user, together");
+const LENGTH: HeadRefusal = FramingAmbiguous("Content-Length is not one plain number");
 
 /// Looks for what others might read in another way.
-pub(super) fn check(request: &RequestHeader) -> Result<(), Fault> {
+pub(super) fn check(request: &RequestHeader) -> Result<(), HeadRefusal> {
     let target = request.raw_path();
     if target.iter().any(|b| matches!(b, b'\0' | b'\n' | b'\r' | b' ')) {
-        return Err(Fault::Malformed);
+        return Err(Malformed("the target has a character that none has"));
     }
     if !is_one_length(&request.headers) {
-        return Err(Fault::Malformed);
+        return Err(LENGTH);
     }
     let says_whom = request.uri.authority().is_some() || request.headers.contains_key(header::HOST);
     if !says_whom || validate_request_authority(request).is_err() {
-        return Err(Fault::Authority);
+        return Err(AUTHORITY);
     }
     let is_connect = request.method == http::Method::CONNECT;
     if !is_connect && !matches!(raw_target_authority(target), RawTargetAuthority::None) {
-        return Err(Fault::Authority);
+        return Err(AUTHORITY);
     }
     Ok(())
 }
@@ -60,7 +57,7 @@ fn is_one_length(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn of(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<(), Fault> {
+    fn of(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<(), HeadRefusal> {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -77,11 +74,11 @@ mod tests {
         check("https://a.example/x", &[], Ok(()));
         check("https://a.example/x", &[("host", "a.example")], Ok(()));
         check("/x", &[("host", "a.example")], Ok(()));
-        check("/x", &[], Err(Fault::Authority));
-        check("https://a.example/x", &[("host", "b.example")], Err(Fault::Authority));
-        check("/x", &[("host", "a"), ("host", "a")], Err(Fault::Authority));
-        check("/x", &[("host", "me@a.example")], Err(Fault::Authority));
-        check("https://me@a.example/x", &[], Err(Fault::Authority));
+        check("/x", &[], Err(AUTHORITY));
+        check("https://a.example/x", &[("host", "b.example")], Err(AUTHORITY));
+        check("/x", &[("host", "a"), ("host", "a")], Err(AUTHORITY));
+        check("/x", &[("host", "me@a.example")], Err(AUTHORITY));
+        check("https://me@a.example/x", &[], Err(AUTHORITY));
         check("https://a.example//b.example/x", &[], Ok(()));
     }
 
@@ -96,10 +93,10 @@ mod tests {
         check(&["5"], Ok(()));
         check(&["5", "5"], Ok(()));
         check(&["5, 5"], Ok(()));
-        check(&["5, 6"], Err(Fault::Malformed));
-        check(&["5", "6"], Err(Fault::Malformed));
-        check(&["+5"], Err(Fault::Malformed));
-        check(&[""], Err(Fault::Malformed));
-        check(&["99999999999999999999"], Err(Fault::Malformed));
+        check(&["5, 6"], Err(LENGTH));
+        check(&["5", "6"], Err(LENGTH));
+        check(&["+5"], Err(LENGTH));
+        check(&[""], Err(LENGTH));
+        check(&["99999999999999999999"], Err(LENGTH));
     }
 }

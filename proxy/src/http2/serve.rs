@@ -1,6 +1,7 @@
 //! The streams of a client's connection, one after the other.
 
 use std::{
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,29 +10,33 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::Reason;
-use http::{Response, StatusCode};
+use h2::{Reason, server::SendResponse};
+use http::{Method, Response};
 use pingora::{
     apps::HttpServerApp,
     http::RequestHeader,
     protocols::{Digest, Stream as Connection, http::v2::server::default_h2_options},
     server::ShutdownWatch,
 };
-use tokio::{sync::Notify, time::sleep};
-
-use super::{
-    Stream,
-    head::{self, Fault},
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
 };
-use crate::unattended;
+
+use super::{Stream, head};
+use crate::{front::Refusing, unattended};
 
 /// A connection ends with so many requests that cannot be read in one way only.
 const FAULTS_MAX: usize = 32;
 
 /// Serves a connection until its client leaves. When `leaving` changes the client is told to; what it asks
 /// until it has heard that is still answered.
-pub(crate) async fn serve<A>(app: &Arc<A>, connection: Connection, leaving: &ShutdownWatch)
-where
+pub(crate) async fn serve<A>(
+    app: &Arc<A>,
+    connection: Connection,
+    refusing: &Refusing,
+    leaving: &ShutdownWatch,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let digest = Arc::new(Digest {
@@ -51,6 +56,10 @@ where
     };
     let (active, mut changed) = (Arc::new(Active::default()), leaving.clone());
     let (mut told, mut faults) = (false, 0);
+    // No more than there are streams. h2 ends one that is dropped with CANCEL, which clients take for the
+    // end of a whole answer.
+    let (broken, mut breaks_off) = mpsc::unbounded_channel();
+    let mut breaking: Option<SendResponse<Bytes>> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -60,22 +69,27 @@ where
                 continue;
             }
             accepted = connection.accept() => accepted,
+            // A reset takes back what is not written yet. Meanwhile everything was that the client takes.
+            () = ready(()), if breaking.is_some() => {
+                if let Some(mut respond) = breaking.take() {
+                    respond.send_reset(Reason::INTERNAL_ERROR);
+                }
+                continue;
+            }
+            Some(respond) = breaks_off.recv() => {
+                breaking = Some(respond);
+                continue;
+            }
             () = active.idle(idle_timeout), if !told => return,
         };
         // It is for a client to close a connection, in whatever way.
-        let Some(Ok((request, mut respond))) = accepted else { return };
+        let Some(Ok((request, respond))) = accepted else { return };
         let (request, body) = request.into_parts();
         let request = RequestHeader::from(request);
-        if let Err(fault) = head::check(&request) {
-            match fault {
-                Fault::Malformed => respond.send_reset(Reason::PROTOCOL_ERROR),
-                Fault::Authority => {
-                    let mut response = Response::new(());
-                    *response.status_mut() = StatusCode::BAD_REQUEST;
-                    // A client that has given it up does not want to know.
-                    let _ = respond.send_response(response, true);
-                }
-            }
+        if let Err(refusal) = head::check(&request) {
+            let answer = refusing.refuse(refusal, &request);
+            // A client that has given it up does not want to know.
+            let _ = send(respond, answer, request.method == Method::HEAD);
             faults += 1;
             if faults >= FAULTS_MAX {
                 tracing::debug!("too many malformed requests on a connection of HTTP/2");
@@ -83,13 +97,25 @@ where
             }
             continue;
         }
-        let stream = Stream::new(request, body, respond, Arc::clone(&digest));
+        let stream = Stream::new(request, body, respond, broken.clone(), Arc::clone(&digest));
         let (app, leaving, under_way) = (Arc::clone(app), leaving.clone(), active.begin());
         tokio::spawn(async move {
             let _under_way = under_way;
             app.process_new_http(unattended::session(stream), &leaving).await;
         });
     }
+}
+
+/// The whole of a short answer. h2 keeps what the client has no room for yet.
+fn send(
+    mut respond: SendResponse<Bytes>,
+    answer: Response<Bytes>,
+    is_head: bool,
+) -> Result<(), h2::Error> {
+    let (head, body) = answer.into_parts();
+    let end = is_head || body.is_empty();
+    let mut answer = respond.send_response(Response::from_parts(head, ()), end)?;
+    if end { Ok(()) } else { answer.send_data(body, true) }
 }
 
 /// How many streams are under way.

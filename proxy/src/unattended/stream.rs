@@ -44,7 +44,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
         if !self.answered || stream.is_body_done() {
-            return;
+            return stream.end();
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -175,9 +175,8 @@ impl Session for Kept {
         taken(self.get_mut().finish(), ())
     }
 
-    async fn shutdown(&mut self, _: u32, _: &str) {
-        self.get_mut().shutdown();
-    }
+    /// Whatever ends the exchange, the stream ends when this is dropped.
+    async fn shutdown(&mut self, _: u32, _: &str) {}
 
     fn req_header(&self) -> &RequestHeader {
         self.get().req_header()

@@ -15,6 +15,7 @@ const os = require('node:os');
 const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
+const { setTimeout: sleep } = require('node:timers/promises');
 const { authority } = require('../rig/certificates');
 const { freePort } = require('../rig/ports');
 const { stagedoor } = require('../rig/stagedoor');
@@ -84,6 +85,8 @@ upstreams:
   either: {url: "https://localhost:${eitherPort}", tls: {ca: ${ca.ca}}, ${calm}}
   strict: {url: "http://127.0.0.1:${bytes.address().port}"}
   theirs: {url: "http://127.0.0.1:${bytes.address().port}", external: true, ${calm}}
+  hasty: {url: "http://127.0.0.1:${bytes.address().port}", timeouts: {upstream: 1s}, ${calm}}
+  sick: {url: "http://127.0.0.1:${bytes.address().port}", breaker: {requests_min: 5}}
 routes:
 - {name: modern, methods: [ANY], path: /modern/**, upstream: modern, class: read, options: {public: true, detail: full}}
 - {name: secure, methods: [ANY], path: /tls/**, upstream: secure, class: read, options: {public: true, detail: full}}
@@ -91,6 +94,9 @@ routes:
 - {name: either, methods: [ANY], path: /either/**, upstream: either, class: read, options: {public: true, detail: full}}
 - {name: strict, methods: [ANY], path: /strict/**, upstream: strict, class: read, options: {public: true, detail: full}}
 - {name: theirs, methods: [ANY], path: /theirs/**, upstream: theirs, class: read, options: {public: true, detail: full}}
+- {name: hasty, methods: [ANY], path: /hasty/**, upstream: hasty, class: read, options: {public: true, detail: full}}
+- {name: sick, methods: [ANY], path: /sick/**, upstream: sick, class: read, options: {public: true, detail: full}}
+- {name: redacted, methods: [ANY], path: /redacted/**, upstream: bytes, class: read, options: {public: true, detail: full, redact: [secret]}}
 - {name: socket, methods: [GET], path: /socket/**, upstream: bytes, class: read, options: {public: true, upgrade: true, detail: full}}
 - {name: bytes, methods: [ANY], path: /**, upstream: bytes, class: read, options: {public: true, detail: full}}`);
 });
@@ -135,8 +141,8 @@ const ask2 = (where, { method = 'GET', headers = {}, body } = {}) => new Promise
   stream.on('response', (head) => { came.head = head; came.status = head[':status']; });
   stream.on('trailers', (trailers) => { came.trailers = trailers; });
   stream.on('data', (data) => { came.body += data; });
-  stream.on('error', () => {});
-  stream.on('close', () => { came.broken = stream.rstCode !== 0; session.destroy(); resolve(came); });
+  stream.on('error', (error) => { came.error = error.code; });
+  stream.on('close', () => { came.broken = stream.rstCode !== 0; came.code = stream.rstCode; session.destroy(); resolve(came); });
   if (body !== undefined) stream.end(body);
 });
 
@@ -247,14 +253,61 @@ test('framing that can be read in two ways is made right, or refused and said wh
 });
 
 test('a body that breaks off is seen to be broken', async () => {
+  const length = 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart';
+  const chunk = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\npart';
+  const last = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n';
   const cut = (text) => (socket) => socket.write(text, () => socket.destroy());
-  answers['/cut/length'] = cut('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart');
-  answers['/cut/chunk'] = cut('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\npart');
-  answers['/cut/last'] = cut('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n');
-  for (const where of ['/cut/length', '/cut/chunk', '/cut/last']) {
+  const later = (text, end) => (socket) => { socket.write(text); setTimeout(() => end(socket), 300); };
+  // Node ends the stream with CANCEL for this error, and for no other.
+  const aborted = sleep(1, undefined, { signal: AbortSignal.abort() });
+  aborted.catch(() => {});
+  const broken = {
+    '/cut/length': [cut(length), 'upstream_reset'],
+    '/cut/chunk': [cut(chunk), 'upstream_reset'],
+    '/cut/last': [cut(last), 'upstream_reset'],
+    '/cut/length/later': [later(length, (socket) => socket.destroy()), 'upstream_reset'],
+    '/cut/last/later': [later(last, (socket) => socket.end()), 'upstream_reset'],
+    '/cut/none': [later('HTTP/1.1 200 OK\r\n\r\npart', (socket) => socket.resetAndDestroy()), 'upstream_reset'],
+    '/cut/bad': [later(last, (socket) => socket.write('zz\r\n')), 'upstream_malformed'],
+    '/cut/bad/at-once': [(socket) => socket.write(`${last}zz\r\n`), 'upstream_malformed'],
+    '/hasty/length': [(socket) => socket.write(length), 'upstream_timeout'],
+    '/hasty/chunk': [(socket) => socket.write(last), 'upstream_timeout'],
+    '/redacted/lines': [later('HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n{"secret": 1, "a": 2}\n', (socket) => socket.end('{"secret: 1}\n')), 'redaction_impossible', /^\{ ?"a": 2\}\n$/],
+    '/modern/cut/error': [(stream) => { stream.respond({ ':status': 200 }); stream.write('part'); setTimeout(() => stream.destroy(new Error('it broke')), 300); }, 'upstream_reset'],
+    // What the upstream takes back (CANCEL) is as broken as the rest.
+    '/modern/cut/cancel': [(stream) => { stream.respond({ ':status': 200 }); stream.write('part'); setTimeout(() => aborted.catch((error) => stream.destroy(error)), 300); }, 'upstream_reset'],
+    '/modern/cut/gone': [(stream) => { stream.respond({ ':status': 200 }); stream.write('part'); setTimeout(() => stream.session.destroy(), 300); }, 'upstream_reset'],
+  };
+  modern.answer = (stream, headers) => broken[headers[':path']][0](stream);
+  for (const [where, [answer, code, body = /^part$/]] of Object.entries(broken)) {
+    answers[where] = answer;
     assert.ok((await curl(plain(where))).broken, where);
-    assert.ok((await ask2(where)).broken, where);
+    // Node, and those who read as it does, take CANCEL for the end of a whole answer (RFC 9113 7).
+    const came = await ask2(where);
+    assert.deepEqual([came.status, came.code, came.error], [200, http2.constants.NGHTTP2_INTERNAL_ERROR, 'ERR_HTTP2_STREAM_ERROR'], where);
+    assert.match(came.body, body, where);
+    const record = await door.record((line) => line.path === where);
+    assert.deepEqual([record.status, record.code], [200, code], where);
   }
+  // Whose answers are whole is told nothing of the kind, on the same connection.
+  answers['/whole'] = OK;
+  const whole = await ask2('/whole');
+  assert.deepEqual([whole.body, whole.code, whole.error], ['ok', http2.constants.NGHTTP2_NO_ERROR, undefined]);
+});
+
+test('broken chunks are failures of the upstream: on record as such, counted, and no secret to its breaker', async () => {
+  answers['/sick/chunks'] = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n';
+  answers['/sick/trailers'] = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\nno trailer\rat all\r\n\r\n';
+  for (const where of ['/sick/chunks', '/sick/trailers', '/sick/chunks', '/sick/chunks', '/sick/chunks']) {
+    assert.ok((await curl(plain(where))).broken, where);
+  }
+  const records = () => door.records().filter((line) => line.upstream === 'sick');
+  await door.record(() => records().length === 5);
+  assert.deepEqual([...new Set(records().map(({ code }) => code))], ['upstream_malformed']);
+  assert.match((await curl(plain('/sick/chunks'))).body, /breaker_open/);
+  const metrics = await (await door.admin('/metrics')).text();
+  assert.match(metrics, /stagedoor_[a-z_]*\{[^}]*upstream_malformed[^}]*\} [1-9]/);
+  assert.doesNotMatch(door.output(), /unexpected/);
 });
 
 test('what was meant for us goes, with what Connection names', async () => {

@@ -176,6 +176,43 @@ test('HTTP/2 requests pass the same checks', async () => {
   session.close();
 });
 
+test('a head of HTTP/2 that can be read in two ways is refused and on record', async () => {
+  const session = http2.connect(`https://localhost:${door.ports.tls}`, { ca: fs.readFileSync(ca.ca), servername: 'first.example' });
+  const ask = (headers) => new Promise((resolve, reject) => {
+    const stream = session.request({ ':path': '/open/x?secret=1', ...headers });
+    const came = { body: '' };
+    stream.on('response', (head) => { came.head = head; came.status = head[':status']; });
+    stream.on('data', (data) => { came.body += data; });
+    stream.on('error', reject);
+    stream.on('close', () => resolve({ ...came, code: stream.rstCode }));
+    stream.end(headers[':method'] === 'POST' ? 'abc' : undefined);
+  });
+  const bad = [
+    { ':authority': 'first.example', host: 'second.example' },
+    { ':authority': 'ada@first.example' },
+    { ':authority': 'first.example', host: 'second.example', ':method': 'POST' },
+  ];
+  const seen = up.seen.length;
+  for (const headers of bad) {
+    const came = await ask(headers);
+    assert.equal(came.status, 400);
+    assert.match(came.head['content-type'], /^application\/problem\+json/);
+    const body = JSON.parse(came.body);
+    assert.deepEqual([body.code, body.request_id], ['head_malformed', came.head['x-request-id']]);
+    const record = await door.record((r) => r.id === body.request_id);
+    assert.deepEqual([record.code, record.status], ['head_malformed', 400]);
+    assert.ok(JSON.stringify(record).includes(`${headers[':method'] ?? 'GET'} /open/x`) && !JSON.stringify(record).includes('secret'), JSON.stringify(record));
+  }
+  const page = await ask({ ...bad[0], accept: 'text/html' });
+  assert.match(page.head['content-type'], /^text\/html/);
+  const head = await ask({ ...bad[0], ':method': 'HEAD' });
+  assert.deepEqual([head.status, head.body, Number(head.head['content-length']) > 0], [400, '', true]);
+  assert.equal(up.seen.length, seen, 'nothing reached the upstream');
+  assert.match(await (await door.admin('/metrics')).text(), /head_malformed[^}]*\} 5\b/);
+  assert.equal((await ask({ ':authority': 'first.example' })).status, 200, 'the connection goes on');
+  session.close();
+});
+
 test('a client that says nothing after choosing HTTP/2 is cut off', async () => {
   const socket = tls.connect({ host: '127.0.0.1', port: door.ports.tls, servername: 'first.example', ca: fs.readFileSync(ca.ca), ALPNProtocols: ['h2'] });
   const begun = Date.now();
