@@ -19,7 +19,8 @@ pub struct Audit {
     pub folder: Option<PathBuf>,
     /// When records of reads are on disk. Those of actions always are before the upstream is asked.
     pub reads: Reads,
-    /// A segment that reaches this size is closed and a new one begun. At least 4KiB.
+    /// A segment is closed before the record that would make it longer than this, and a new one begun.
+    /// Only a record that is longer by itself makes a longer segment. At least 4KiB.
     #[serde(deserialize_with = "segment_max")]
     pub segment_max: Size,
     /// A segment that holds records is closed at this age, too.

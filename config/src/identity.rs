@@ -155,7 +155,7 @@ pub struct Keys {
     pub ca: Option<Located<PathBuf>>,
     /// A token in this file is shown where keys are fetched, as Kubernetes' API server wants it:
     /// `/var/run/secrets/kubernetes.io/serviceaccount/token`. Read anew each time. It goes to the host of
-    /// `url` or of the issuer, and nowhere else.
+    /// `url` or of the issuer, over `https` alone, and nowhere else.
     pub token_file: Option<Located<PathBuf>>,
     /// Whether keys may come over plain `http` from another machine: whoever is on the way there could
     /// then sign tokens of everybody. This machine (`127.0.0.1`, `::1`, `localhost`) needs no leave.

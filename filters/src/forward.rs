@@ -13,6 +13,7 @@ use crate::{
     client_hello::{ClientHello, Peek},
     exchange::{Called, Said},
     guard,
+    hello_fault::HelloFault,
     identity::{ClientCertificate, Shown},
     step::Step,
     switches::About,
@@ -192,11 +193,11 @@ pub fn hello(
         Peek::More => return Ok(()),
         Peek::NotTls => {
             called.said = Some(Said::NotTls);
-            Some("it is not TLS")
+            Some(HelloFault::NotTls)
         }
         Peek::Malformed(why) => {
             called.said = Some(Said::Malformed);
-            Some(*why)
+            Some(HelloFault::Malformed(why))
         }
         Peek::Hello(hello) => {
             called.said = Some(Said::Hello(hello.server_name.as_deref().map(Label::lossy)));
@@ -204,25 +205,20 @@ pub fn hello(
             name_fault(policy, hello, &called.target)
         }
     };
-    let Some(why) = fault else { return Ok(()) };
+    let Some(fault) = fault else { return Ok(()) };
     if policy.listeners[listener].report_only {
         called.would_deny = called.would_deny.or(Some("hello_refused"));
         return Ok(());
     }
-    Err(Denial::HelloRefused { target: Label::lossy(&called.target.to_string()), why })
+    let target = Label::lossy(&called.target.to_string());
+    Err(Denial::HelloRefused { target, why: fault.sentence() })
 }
 
-fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<&'static str> {
+fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<HelloFault> {
     if hello.encrypted && policy.egress.encrypted_hello == config::EncryptedHello::Refuse {
-        return Some("the server's name is encrypted");
+        return Some(HelloFault::Encrypted);
     }
-    match (&hello.server_name, &target.host) {
-        // A client names no server when it was given an address (RFC 6066 3).
-        (None, Host::Address(_)) => None,
-        (None, Host::Name(_)) => Some("it names no server"),
-        (Some(name), host) if Host::of(name).as_ref() == Ok(host) => None,
-        (Some(_), _) => Some("it names another server than was asked for"),
-    }
+    HelloFault::of_name(hello.server_name.as_deref(), target)
 }
 
 /// Networks that an operator may have called on purpose, and would learn of. The others never.

@@ -31,6 +31,7 @@ pub mod graphql;
 pub mod guard;
 pub mod headers;
 pub mod health;
+pub mod hello_fault;
 pub mod idempotency;
 pub mod identity;
 mod json;

@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 use self::{
     chain::{Chain, Signing},
-    folder::Folder,
+    folder::{Folder, Unwritten},
     recovery::Found,
     sink::Sink,
 };
@@ -219,29 +219,31 @@ impl Shared {
             }
             let wrote = (!batch.lines.is_empty()).then(|| sink.write(&batch.lines));
             let kept = match &wrote {
-                Some(Err(_)) => {
-                    let records = batch.lines.iter().filter(|b| **b == b'\n').count() as u64;
-                    let gaps = u64::from(batch.lost > 0);
-                    self.lost.fetch_add(records - gaps, Ordering::Relaxed);
-                    // Told once something can be kept again.
-                    self.buffer.lock().lost += batch.lost + records - gaps;
-                    false
-                }
-                _ => {
-                    self.written.fetch_add(batch.lines.len() as u64, Ordering::Relaxed);
-                    true
-                }
+                Some(Err(Unwritten { kept, .. })) => *kept,
+                _ => batch.lines.len(),
             };
+            self.written.fetch_add(kept as u64, Ordering::Relaxed);
+            let all_kept = kept == batch.lines.len();
+            if !all_kept {
+                let left = batch.lines[kept..].iter().filter(|b| **b == b'\n').count() as u64;
+                // The last of them says what was lost before.
+                let gaps = u64::from(batch.lost > 0);
+                self.lost.fetch_add(left - gaps, Ordering::Relaxed);
+                // Told once something can be kept again.
+                self.buffer.lock().lost += batch.lost + left - gaps;
+            }
             let synced = match batch.waiting.is_empty() {
                 true if sink.is_due() => sink.checkpoint(),
                 true => Ok(()),
                 false => sink.sync().map(|()| *self.head.lock() = sink.head()),
             };
-            let durable = kept && synced.is_ok();
+            let durable = all_kept && synced.is_ok();
             batch.waiting.drain(..).for_each(|told| _ = told.send(durable));
             let reserved = sink.reserve();
             let shown = match wrote {
-                Some(wrote) => wrote.and(synced).and(reserved.map(|_| true)),
+                Some(wrote) => {
+                    wrote.map_err(|left| left.error).and(synced).and(reserved.map(|_| true))
+                }
                 None => reserved,
             };
             self.note(shown);

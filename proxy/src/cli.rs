@@ -1,5 +1,5 @@
-//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use; 3 if the doctor finds somebody out,
-//! a replay what it must not, or a drill a promise that was broken.
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use, or an answer that could not be written;
+//! 3 if the doctor finds somebody out, a replay what it must not, or a drill a promise that was broken.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -62,11 +62,21 @@ enum Command {
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
+    let code = run();
+    // Whoever redirects an answer must not take half of it for all.
+    if say::is_unwritten() { ExitCode::from(2) } else { code }
+}
+
+fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let printed = error.print();
+            if error.use_stderr() {
+                return ExitCode::from(2);
+            }
+            say::written(printed);
+            return ExitCode::SUCCESS;
         }
     };
     match cli.command {

@@ -90,15 +90,13 @@ fn in_the_clear(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
         (None, Some(url)) => (&issuer.place, url),
         (None, None) => return,
     };
-    if !is_open_to_all(url) {
-        return;
-    }
-    if let Some(file) = &keys.token_file {
+    // Also on this machine: the other end proves nothing there, and whoever has the port has the token.
+    if let Some(file) = keys.token_file.as_ref().filter(|_| !url.tls) {
         found.problem(
             &file.place,
             format!("the token of `{name}` would go to `{url}` in the clear; write `https://`"),
         );
-    } else if !keys.insecure_http {
+    } else if is_open_to_all(url) && !keys.insecure_http {
         found.problem(
             place,
             format!(
@@ -282,7 +280,13 @@ identity: {{{identity}}}
         url("http://localhost.evil.example/k", "", "insecure_http");
         url("http://idp.example/k", ", insecure_http: true", "");
         url("http://idp.example/k", ", insecure_http: true, token_file: t", "in the clear");
+        url("http://127.0.0.1:7/k", ", token_file: t", "write `https://`");
+        url("http://localhost:7/k", ", token_file: t", "in the clear");
         url("https://k8s.example/k", ", token_file: t", "");
+        of_identity(
+            "issuers: {k: {issuer: 'http://127.0.0.1:1', audiences: [a], keys: {token_file: t}}}",
+            "in the clear",
+        );
         of_identity("issuers: {idp: {issuer: 'http://idp.example', audiences: [a]}}", "insecure");
         of_identity("issuers: {idp: {issuer: 'http://127.0.0.1:1', audiences: [a]}}", "");
         let backstage = |url: &str| {

@@ -114,7 +114,8 @@ fn in_authorization(headers: &HeaderMap) -> Result<Authorization<'_>, Refusal> {
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Ok(Authorization::Other);
     }
-    let token = rest.get(1..).unwrap_or_default();
+    // One space or more (RFC 9110 11.4), and no tab.
+    let token = &rest[rest.iter().take_while(|b| **b == b' ').count()..];
     if token.is_empty() || memchr::memchr3(b' ', b',', b'\t', token).is_some() {
         return Err(malformed.into());
     }

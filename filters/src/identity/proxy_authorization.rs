@@ -86,6 +86,8 @@ impl Identity {
             || Refusal::from(TokenFault::Malformed { why: "it is not `<scheme> <credentials>`" });
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
+        // One space or more (RFC 9110 11.4).
+        let rest = rest.trim_start_matches(' ');
         if scheme.eq_ignore_ascii_case("bearer") {
             let found = Found { text: rest, proof: Proof::Token, header: None };
             let at = At { listener: shown.listener, certificate: shown.certificate };

@@ -29,6 +29,17 @@ pub(super) struct Place {
     signed_at: Duration,
 }
 
+/// Lines that were sealed, and what that makes of the chain once they are written.
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    pub(super) place: Place,
+    /// How many bytes of the lines it holds.
+    pub(super) taken: usize,
+}
+
+/// A checkpoint is shorter. So much is left at the end of a segment while one is due there.
+const CHECKPOINT_MAX: usize = 512;
+
 /// What signs, and when.
 pub struct Signing {
     signer: Signer,
@@ -68,18 +79,48 @@ impl Chain {
 
     /// Lines with their digests, and where the chain is after them.
     pub(super) fn seal(&self, lines: &[u8]) -> (Vec<u8>, Place) {
-        let mut out = Vec::with_capacity(lines.len() + lines.len() / 4);
-        let mut place = self.place;
+        let piece = self.seal_within(lines, usize::MAX);
+        (piece.bytes, piece.place)
+    }
+
+    /// As many of the lines as there is room for, with that of the checkpoint that they may need.
+    pub(super) fn seal_within(&self, lines: &[u8], room: usize) -> Piece {
+        let capacity = (lines.len() + lines.len() / 4).min(room);
+        let mut piece = Piece { bytes: Vec::with_capacity(capacity), place: self.place, taken: 0 };
         for line in lines.split_inclusive(|b| *b == b'\n') {
-            place.link = place.link.seal(line, &mut out);
-            place.lines += 1;
-            if let Some(signing) = &self.signing
-                && place.lines - place.signed >= signing.lines_max
-            {
-                place = signing.sign(place, &mut out);
+            let (written, before) = (piece.bytes.len(), piece.place);
+            self.add(line, &mut piece);
+            let checkpoint = match &self.signing {
+                Some(_) if piece.place.lines > piece.place.signed => CHECKPOINT_MAX,
+                _ => 0,
+            };
+            if piece.bytes.len() > room.saturating_sub(checkpoint) {
+                piece.bytes.truncate(written);
+                piece.place = before;
+                break;
             }
+            piece.taken += line.len();
         }
-        (out, place)
+        piece
+    }
+
+    /// The first of the lines, however long it is.
+    pub(super) fn seal_one(&self, lines: &[u8]) -> Piece {
+        let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
+        let mut piece = Piece { bytes: Vec::new(), place: self.place, taken: end };
+        self.add(&lines[..end], &mut piece);
+        piece
+    }
+
+    fn add(&self, line: &[u8], piece: &mut Piece) {
+        let Piece { bytes, place, .. } = piece;
+        place.link = place.link.seal(line, bytes);
+        place.lines += 1;
+        if let Some(signing) = &self.signing
+            && place.lines - place.signed >= signing.lines_max
+        {
+            *place = signing.sign(*place, bytes);
+        }
     }
 
     /// A checkpoint over lines that have none yet, and where the chain is after it.
@@ -87,6 +128,7 @@ impl Chain {
         let signing = self.signing.as_ref().filter(|_| self.place.lines > self.place.signed)?;
         let mut out = Vec::new();
         let place = signing.sign(self.place, &mut out);
+        debug_assert!(out.len() <= CHECKPOINT_MAX, "{} bytes", out.len());
         Some((out, place))
     }
 

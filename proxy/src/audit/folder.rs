@@ -38,6 +38,14 @@ pub(super) struct Folder {
     pub(super) chain: Chain,
 }
 
+/// Not all lines could be written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// How many bytes were: whole lines, from the first on.
+    pub(super) kept: usize,
+    pub(super) error: io::Error,
+}
+
 /// Which segments stay.
 struct Kept {
     count: usize,
@@ -77,13 +85,33 @@ impl Folder {
         }
     }
 
-    /// Seals lines and appends them, all or none.
-    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.begin()?;
-        let (sealed, place) = self.chain.seal(lines);
-        self.open.as_mut().expect("just begun").append(&sealed)?;
-        self.chain.place = place;
+    /// Seals lines and appends them, to as many segments as they need: each ends before the line
+    /// that would make it too long. A longer line has one of its own.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        let mut kept = 0;
+        while kept < lines.len() {
+            kept += self.append(&lines[kept..]).map_err(|error| Unwritten { kept, error })?;
+        }
         Ok(())
+    }
+
+    /// Appends as many of the lines as one segment takes, all of them or none. Answers how many bytes
+    /// of them that were.
+    fn append(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.begin()?;
+        let segment = self.open.as_ref().expect("just begun");
+        let (has_more, room) = (segment.has_more(), segment.room(self.length_max));
+        let mut piece = self.chain.seal_within(lines, room);
+        if piece.taken == 0 && has_more {
+            self.close()?;
+            return Ok(0);
+        }
+        if piece.taken == 0 {
+            piece = self.chain.seal_one(lines);
+        }
+        self.open.as_mut().expect("just begun").append(&piece.bytes)?;
+        self.chain.place = piece.place;
+        Ok(piece.taken)
     }
 
     /// Signs what is not signed yet, if there is anything.
@@ -120,7 +148,7 @@ impl Folder {
         if self.open.is_some() {
             let mut end = Vec::new();
             audit::write_end(&mut end, clock::now());
-            self.write(&end)?;
+            self.write(&end).map_err(|unwritten| unwritten.error)?;
         }
         self.close()
     }
@@ -158,7 +186,10 @@ impl Folder {
         self.open = Some(Segment::create(&self.path, &sealed)?);
         self.chain.place = place;
         self.found.clear();
-        self.prune()
+        let pruned = self.prune();
+        // Also if that failed: then the next line is the first.
+        self.open.as_mut().expect("just begun").begun();
+        pruned
     }
 
     /// Removes what is too old, or too many, and says so first: what is missing without such a word
@@ -257,9 +288,10 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use filters::audit::chain::Link;
+    use filters::audit::chain::{Link, Sealed};
 
     use super::*;
+    use crate::audit::chain::Signing;
 
     fn folder(path: &Path) -> io::Result<Folder> {
         let chain = Chain::new(None, Link::START);
@@ -274,6 +306,115 @@ mod tests {
         );
         folder.reserve()?;
         Ok(folder)
+    }
+
+    const LIMIT: u64 = 4096;
+
+    /// A folder with small segments, after these lines.
+    fn small(path: &Path, signing: Option<Signing>, lines: &[u8]) -> Vec<String> {
+        let written = config::Audit {
+            segment_max: config::Size::of_bytes(LIMIT),
+            segments_kept: 0,
+            ..config::Audit::default()
+        };
+        let chain = Chain::new(signing, Link::START);
+        let mut folder = Folder::new(&written, path, "run".to_owned(), chain, false, Vec::new());
+        folder.reserve().unwrap();
+        folder.write(lines).unwrap();
+        folder.end().unwrap();
+        let files = segments(path).unwrap();
+        files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+    }
+
+    /// A record, with its number.
+    fn line(n: usize, padding: usize) -> String {
+        format!("{{\"n\":{n},\"padding\":\"{}\"}}\n", "x".repeat(padding))
+    }
+
+    /// Checks that lines follow each other from the first on, and answers the numbers of records.
+    fn numbers(segments: &[String]) -> Vec<u64> {
+        let mut last = Link::START;
+        let mut numbers = Vec::new();
+        for line in segments.iter().flat_map(|text| text.lines()) {
+            let sealed = Sealed::of(line.as_bytes()).unwrap();
+            assert!(sealed.follows(&last), "{line}");
+            last = sealed.link;
+            let read: serde_json::Value = serde_json::from_str(line).unwrap();
+            numbers.extend(read["n"].as_u64());
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_segment_ends_before_the_line_that_would_make_it_too_long() {
+        let lines: String = (0..200).map(|n| line(n, n * 7)).collect();
+        let path = tempfile::tempdir().unwrap();
+        let kept = small(path.path(), None, lines.as_bytes());
+        assert_eq!(numbers(&kept), (0..200).collect::<Vec<_>>());
+        assert!(kept.iter().all(|text| text.len() as u64 <= LIMIT));
+        let (last, closed) = kept.split_last().unwrap();
+        let next = closed.iter().skip(1).chain([last]).map(|text| text.lines().nth(1).unwrap());
+        let wasted = closed.iter().zip(next).find(|(text, next)| text.len() + next.len() < 4096);
+        assert_eq!(wasted, None, "a segment was closed although a line would have fitted");
+    }
+
+    #[test]
+    fn a_line_that_is_longer_than_a_segment_has_one_of_its_own() {
+        let lines = [line(0, 10), line(1, 5000), line(2, 10)].concat();
+        let path = tempfile::tempdir().unwrap();
+        let kept = small(path.path(), None, lines.as_bytes());
+        assert_eq!(numbers(&kept), [0, 1, 2]);
+        let own: Vec<Vec<u64>> = kept
+            .iter()
+            .map(|text| (0..3).filter(|n| text.contains(&format!("\"n\":{n},"))).collect())
+            .collect();
+        assert_eq!(own, [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn what_a_segment_ends_with_when_it_is_signed_is_within_the_limit() {
+        let (private, _) = certs::dev::signing_key().unwrap();
+        let path = tempfile::tempdir().unwrap();
+        let key = path.path().join("key");
+        fs::write(&key, private).unwrap();
+        for lines_max in [3_u32, 10_000] {
+            let signing = Signing::new(&config::Checkpoints {
+                key_file: config::Located::nowhere(key.clone()),
+                lines_max: lines_max.try_into().unwrap(),
+                every: "1m".parse().unwrap(),
+            });
+            let signing = signing.unwrap();
+            let lines: String = (0..100).map(|n| line(n, n * 3)).collect();
+            let path = tempfile::tempdir().unwrap();
+            let kept = small(path.path(), Some(signing), lines.as_bytes());
+            assert_eq!(numbers(&kept), (0..100).collect::<Vec<_>>());
+            assert!(kept.len() > 5);
+            for text in kept {
+                assert!(text.len() as u64 <= LIMIT, "{}", text.len());
+                assert!(text.lines().last().unwrap().starts_with("{\"kind\":\"checkpoint\""));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_kept_before_a_segment_could_not_be_begun_is_known() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("audit");
+        fs::create_dir(&path).unwrap();
+        let written = config::Audit {
+            segment_max: config::Size::of_bytes(LIMIT),
+            ..config::Audit::default()
+        };
+        let chain = Chain::new(None, Link::START);
+        let mut folder = Folder::new(&written, &path, "run".to_owned(), chain, false, Vec::new());
+        folder.reserve().unwrap();
+        let moved = parent.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        let lines: Vec<String> = (0..30).map(|n| line(n, 300)).collect();
+        let unwritten = folder.write(lines.concat().as_bytes()).unwrap_err();
+        let kept = numbers(&[fs::read_to_string(&segments(&moved).unwrap()[0]).unwrap()]);
+        assert!(kept.len() > 5 && kept.len() < 30, "{kept:?}");
+        assert_eq!(unwritten.kept, lines[..kept.len()].concat().len());
     }
 
     #[test]

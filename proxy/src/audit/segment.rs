@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     file: File,
     length: u64,
-    /// The length of its first line: more are records.
+    /// The length of the lines that it begins with: more are records.
     header: u64,
     reserved: u64,
     began: Duration,
@@ -108,10 +108,25 @@ impl Segment {
         self.file.set_len(self.length)
     }
 
+    /// What was appended until now is not a record: it says what the segment is, and what was before.
+    pub(super) fn begun(&mut self) {
+        self.header = self.length;
+    }
+
+    /// Whether something was appended to what it begins with.
+    pub(super) fn has_more(&self) -> bool {
+        self.length > self.header
+    }
+
+    /// How many bytes it may still take.
+    pub(super) fn room(&self, length_max: u64) -> usize {
+        usize::try_from(length_max.saturating_sub(self.length)).unwrap_or(usize::MAX)
+    }
+
     /// Whether it is to be closed. One without records stays.
     pub(super) fn is_full(&self, length_max: u64, age_max: Duration) -> bool {
         let age = clock::elapsed().saturating_sub(self.began);
-        self.length > self.header && (self.length >= length_max || age >= age_max)
+        self.has_more() && (self.length >= length_max || age >= age_max)
     }
 
     /// Whether the file can still be found, not removed under us.

@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{Head, chain::Chain, folder::Folder};
+use super::{
+    Head,
+    chain::Chain,
+    folder::{Folder, Unwritten},
+};
 
 pub(super) enum Sink {
     Stdout { run: String, chain: Chain },
@@ -10,13 +14,13 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    /// Seals lines and writes them. What cannot be written whole is not written at all.
-    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Seals lines and writes them. Each is written whole or not at all.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
         match self {
             Self::Folder(folder) => folder.write(lines),
             Self::Stdout { chain, .. } => {
                 let (sealed, place) = chain.seal(lines);
-                print(&sealed)?;
+                print(&sealed).map_err(|error| Unwritten { kept: 0, error })?;
                 chain.place = place;
                 Ok(())
             }

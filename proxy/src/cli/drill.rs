@@ -62,6 +62,9 @@ pub(super) struct Drill {
     /// Faults that are drilled at the same time, each with a copy of its own.
     #[arg(long, default_value_t = 4, value_parser = value_parser!(u8).range(1..=16))]
     at_once: u8,
+    /// Name each route and host that was not driven. Default: they are counted, by the reason.
+    #[arg(long, conflicts_with = "json")]
+    not_driven: bool,
     /// Print one object.
     #[arg(long)]
     json: bool,
@@ -89,7 +92,10 @@ impl Drill {
         };
         match self.drilled(loaded.config) {
             Ok(Some(report)) => {
-                super::say::text(&if self.json { report.json() } else { report.text() });
+                super::say::text(&match self.json {
+                    true => report.json(),
+                    false => report.text(self.not_driven),
+                });
                 let failed = u8::from(report.has_failed());
                 ExitCode::from(if report.broken().is_empty() { failed } else { BROKEN })
             }

@@ -2,7 +2,7 @@
 
 mod tally;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use filters::{Policy, replay::record::Record};
@@ -91,8 +91,7 @@ impl Replay {
             Output::Table => tally.table(&self.candidate, &digest, files),
             Output::Json => tally.json(&digest, files),
         };
-        // Whoever reads it may have read enough.
-        let _ = std::io::stdout().write_all(told.as_bytes());
+        crate::cli::say::text(&told);
         let fails = self.fail_on.iter().any(|on| match on {
             FailOn::NewAllows => tally.new_allows.total > 0,
             FailOn::NewDenies => tally.new_denies.total > 0,

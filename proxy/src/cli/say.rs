@@ -4,7 +4,10 @@
 use std::{
     fmt,
     io::{self, ErrorKind, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
+
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line to standard output.
 pub(super) fn out(line: fmt::Arguments<'_>) {
@@ -21,10 +24,16 @@ pub(super) fn err(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// Whether something of the answer could not be written. A reader that left wanted no more of it.
+pub(super) fn is_unwritten() -> bool {
+    UNWRITTEN.load(Ordering::Relaxed)
+}
+
 /// A reader that left has seen enough; anything else should be known.
-fn written(result: io::Result<()>) {
+pub(super) fn written(result: io::Result<()>) {
     match result.and_then(|()| io::stdout().lock().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            UNWRITTEN.store(true, Ordering::Relaxed);
             err(format_args!("cannot write the answer: {error}"));
         }
         _ => {}

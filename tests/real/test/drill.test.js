@@ -286,7 +286,7 @@ test('what is wrong with a config or a command line is told, and nothing is dril
 });
 
 test('a table tells what was not driven, and a folder is left where that is asked for', async () => {
-  const { code, out, err, folder } = await drill(path.join(ROOT, 'examples/external.yaml'), ['--for', '500ms', '--only', 'redis-down,jwks-rotated', '--rate', '20/s', '--at-once', '1', '--keep']);
+  const { code, out, err, folder } = await drill(path.join(ROOT, 'examples/external.yaml'), ['--for', '500ms', '--only', 'redis-down,jwks-rotated', '--rate', '20/s', '--at-once', '1', '--keep', '--not-driven']);
   assert.equal(code, 0, out + err);
   assert.deepEqual(out.split('\n')[0].split(/ {2,}/), HEADER);
   assert.match(out, /^redis-down .*n\/a: limits are not shared$/m);

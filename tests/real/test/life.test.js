@@ -71,6 +71,25 @@ test('no command panics when its reader has left', async () => {
   fs.rmSync(own, { recursive: true });
 });
 
+test('a command whose answer cannot be written says so in its exit code', () => {
+  const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-full-'));
+  const file = `${own}/stagedoor.yaml`;
+  fs.writeFileSync(file, 'version: stagedoor/v1\nlisteners: {edge: {kind: reverse, address: "127.0.0.1:1"}}\n');
+  const audit = `${own}/audit`;
+  fs.mkdirSync(audit);
+  fs.writeFileSync(`${audit}/audit-1-1.jsonl`, '{"time":"2026-11-24T12:00:00.000000Z","id":"1","decision":"allow","code":"ok"}\n');
+  for (const words of [
+    ['schema'], ['schema', '--markdown'], ['check', '-c', file], ['check', '-c', file, '--format', 'json'], ['explain', '--preset', 'backstage'],
+    ['audit', 'verify', audit], ['audit', 'query', audit], ['audit', 'stats', audit], ['audit', 'tail', audit],
+    ['replay', '--audit', audit, '--candidate', file], ['suggest', 'egress', '--audit', audit, '-c', file], ['--help'], ['schema', '--help'], ['--version'],
+  ]) {
+    const told = spawnSync('bash', ['-c', '"$0" "$@" >/dev/full', binary, ...words], { encoding: 'utf8' });
+    assert.equal(told.status, 2, `${words.join(' ')}: ${told.status} ${told.stderr}`);
+    assert.match(told.stderr, /cannot write the answer: No space left on device/, words.join(' '));
+  }
+  fs.rmSync(own, { recursive: true });
+});
+
 test('a start says in one line what is served, as JSON or as text', async () => {
   for (const [env, shown] of [
     [{}, /^\{.*"message":"serving","version":"[\d.]+","config":".*stagedoor\.yaml","policy":"[0-9a-f]{32}","listeners":"admin=admin@127\.0\.0\.1:\d+ edge=reverse@127\.0\.0\.1:\d+"/m],

@@ -7,12 +7,14 @@ use http::{
 
 use super::{
     backstage::{know_alice, limited},
+    signer::SECRET,
     stage::{Stage, headers, label, labels, orbit, plain},
 };
 use crate::{
-    Denial,
+    Denial, State,
+    assertion::Assertions,
     denial::TokenFault,
-    identity::{Asked, CallerKind, ClientCertificate, Proof},
+    identity::{Asked, CallerKind, ClientCertificate, KeySet, Proof, Shown},
 };
 
 #[test]
@@ -22,6 +24,26 @@ fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let caller = stage.ask(&[(AUTHORIZATION, &format!("{scheme} {token}"))]).unwrap();
         assert_eq!(caller.proof, Proof::Token);
+    }
+}
+
+#[test]
+fn more_than_one_space_may_stand_before_a_token() {
+    let stage = Stage::new();
+    let token = stage.hs256.sign(&orbit());
+    for spaces in [" ", "  ", "          "] {
+        let line = format!("Bearer{spaces}{token}");
+        stage.ask(&[(AUTHORIZATION, &line)]).unwrap();
+        // On a forward listener it is `Proxy-Authorization`.
+        let state = State::new(Assertions::with_new_key());
+        state.keys.replace(
+            &stage.source("orbit", None),
+            KeySet::from_secret(SECRET).unwrap(),
+            stage.now,
+        );
+        let lines = [line.as_bytes()];
+        let shown = Shown { authorization: &lines, certificate: None, listener: 0 };
+        assert!(stage.identity.authenticate_call(&shown, &state, stage.now).unwrap().is_some());
     }
 }
 
@@ -64,7 +86,9 @@ fn a_header_that_is_not_one_scheme_and_one_token_is_malformed() {
     };
     check("Bearer");
     check("Bearer ");
-    check(&format!("Bearer  {token}"));
+    check("Bearer   ");
+    check(&format!("Bearer \t{token}"));
+    check(&format!("Bearer {token} "));
     check(&format!("Bearer {token} {token}"));
     check(&format!("Bearer {token}, Bearer {token}"));
     check(&format!("Bearer {token},"));

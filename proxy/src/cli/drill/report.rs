@@ -118,7 +118,8 @@ impl Report {
         format!("{all:#}\n")
     }
 
-    pub(super) fn text(&self) -> String {
+    /// For people. `named` says whether what was not driven is named, or only counted.
+    pub(super) fn text(&self, named: bool) -> String {
         let mut lines = vec![HEADER.map(str::to_owned)];
         lines.extend(self.rows.iter().map(Row::cells));
         let mut text = table(&lines);
@@ -134,7 +135,13 @@ impl Report {
             reasons.entry(&left.why).or_default().push(&left.of);
         }
         for (why, of) in reasons {
-            let _ = writeln!(text, "not driven, {why}: {}", of.join(", "));
+            let _ = match named {
+                true => writeln!(text, "not driven, {why}: {}", of.join(", ")),
+                false => writeln!(text, "not driven, {why}: {}", of.len()),
+            };
+        }
+        if !named && !self.left.is_empty() {
+            text += "`--not-driven` names them\n";
         }
         for note in &self.notes {
             let _ = writeln!(text, "in the copy: {note}");
@@ -246,10 +253,12 @@ upstream-500       3 %              -     1      0      26.1 s  503 breaker_open
 redis-down           -              -     -      -           -  n/a: limits are not shared
 
 4 of 5 routes and hosts driven
-not driven, closed: route a on edge
+not driven, closed: 1
+`--not-driven` names them
 BROKEN upstream-500: 1 exchange answered and not on record
 ";
-        assert_eq!(report.text(), expected);
+        assert_eq!(report.text(false), expected);
+        assert!(report.text(true).contains("\nnot driven, closed: route a on edge\nBROKEN"));
         let told: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(told["faults"][0]["drilled"]["saw"]["503 breaker_open"], 18);
         assert_eq!(told["faults"][1]["not_applicable"], "limits are not shared");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use config::{HostRule, Name};
-use filters::{Label, target::Target};
+use filters::{Label, hello_fault::HelloFault, target::Target};
 
 use super::records::Record;
 use crate::cli::counted;
@@ -46,8 +46,9 @@ pub(super) struct Tally {
     pub(super) addresses: Few<IpAddr>,
     /// Refused for their address, or would be: a rule does not help.
     pub(super) by_address: u64,
-    /// Refused for what the client said first, or would be: a rule does not help.
-    pub(super) by_hello: u64,
+    /// Refused for what the client said first, or would be, by what was wrong with it: a rule does
+    /// not help.
+    pub(super) by_hello: BTreeMap<HelloFault, u64>,
 }
 
 /// A few of many.
@@ -75,13 +76,14 @@ const FEW: usize = 5;
 enum Fault {
     Host,
     Address,
-    Hello,
+    Hello(HelloFault),
 }
 
 impl Calls {
     /// Takes a record, if it is one of a call that something was wrong with.
     pub(super) fn take(&mut self, record: Record) {
-        let (Some(target), Some(fault)) = (&record.target, fault_of(&record)) else { return };
+        let Some(target) = &record.target else { return };
+        let Some(fault) = fault_of(&record, target) else { return };
         let Some(key) = key_of(&record, target) else {
             self.left.unwritable += 1;
             return;
@@ -94,15 +96,19 @@ impl Calls {
     }
 }
 
-fn fault_of(record: &Record) -> Option<Fault> {
+fn fault_of(record: &Record, target: &str) -> Option<Fault> {
+    let hello = || {
+        let (said, name) = (record.hello.as_deref(), record.server_name.as_deref());
+        HelloFault::of_record(said, name, record.encrypted_hello, target)
+    };
     let denied = (record.decision == "deny").then_some(&*record.code);
     // The last check that said no is the one that counts: a rule would not help with the address.
     match (denied, record.would_deny.as_deref()) {
         (Some("address_refused"), _) => Some(Fault::Address),
-        (Some("hello_refused"), _) => Some(Fault::Hello),
+        (Some("hello_refused"), _) => Some(Fault::Hello(hello())),
         (Some("host_refused"), _) | (_, Some("host_refused")) => Some(Fault::Host),
         (_, Some("address_refused")) => Some(Fault::Address),
-        (_, Some("hello_refused")) => Some(Fault::Hello),
+        (_, Some("hello_refused")) => Some(Fault::Hello(hello())),
         _ => None,
     }
 }
@@ -133,7 +139,7 @@ impl Tally {
         match fault {
             Fault::Host => self.calls += 1,
             Fault::Address => self.by_address += 1,
-            Fault::Hello => self.by_hello += 1,
+            Fault::Hello(fault) => *self.by_hello.entry(fault).or_default() += 1,
         }
         self.plain += u64::from(fault == Fault::Host && record.method != "CONNECT");
         self.seen(&record.time, &record.time);
@@ -168,7 +174,9 @@ impl Tally {
         self.calls += other.calls;
         self.plain += other.plain;
         self.by_address += other.by_address;
-        self.by_hello += other.by_hello;
+        for (fault, times) in &other.by_hello {
+            *self.by_hello.entry(*fault).or_default() += times;
+        }
         self.seen(&other.first, &other.last);
         other.callers.some.iter().for_each(|caller| self.callers.add(caller.clone()));
         self.callers.more |= other.callers.more;
@@ -265,7 +273,8 @@ mod tests {
             let (decision, code) = (decision.to_owned(), code.to_owned());
             let mut calls = Calls::default();
             calls.take(Record { decision, code, would_deny, ..refused("a.example:443") });
-            calls.by.into_values().next().map(|t| (t.calls, t.by_address, t.by_hello))
+            let told = calls.by.into_values().next();
+            told.map(|t| (t.calls, t.by_address, t.by_hello.into_values().sum::<u64>()))
         };
         assert_eq!(check("allow", "ok", None), None);
         assert_eq!(check("allow", "ok", Some("host_refused")), Some((1, 0, 0)));
@@ -275,6 +284,28 @@ mod tests {
         assert_eq!(check("allow", "ok", Some("address_refused")), Some((0, 1, 0)));
         assert_eq!(check("deny", "hello_refused", None), Some((0, 0, 1)));
         assert_eq!(check("deny", "rate_limited", None), None);
+    }
+
+    #[test]
+    fn each_kind_of_a_first_message_is_told_as_its_denial_tells_it() {
+        let check = |hello: &str, name: Option<&str>, encrypted_hello, expected: &str| {
+            let mut calls = Calls::default();
+            calls.take(Record {
+                code: "hello_refused".to_owned(),
+                hello: Some(hello.to_owned()),
+                server_name: name.map(str::to_owned),
+                encrypted_hello,
+                ..refused("a.example:443")
+            });
+            let by_hello = calls.by.into_values().next().unwrap().by_hello;
+            let told: Vec<_> = by_hello.into_keys().map(HelloFault::sentence).collect();
+            assert_eq!(told, [expected]);
+        };
+        check("tls", None, false, "it names no server");
+        check("tls", Some("b.example"), false, "it names another server than was asked for");
+        check("tls", Some("front.example"), true, "the server's name is encrypted");
+        check("not_tls", None, false, "it is not TLS");
+        check("malformed", None, false, "it is no hello of TLS that can be read");
     }
 
     #[test]

@@ -140,12 +140,13 @@ fn refused_otherwise(
 ) -> Vec<String> {
     let host = place.rule();
     let mut notes = Vec::new();
-    if tally.by_hello > 0 {
-        notes.push(format!(
-            "{host} for {who}: what came first was not TLS for this host, {}; see docs/egress.md",
-            counted(tally.by_hello, "time")
-        ));
-    }
+    notes.extend(tally.by_hello.iter().map(|(fault, times)| {
+        format!(
+            "{host} for {who}: refused for the first message of its tunnel: {}, {}; see docs/egress.md",
+            fault.sentence(),
+            counted(*times, "time")
+        )
+    }));
     if tally.by_address > 0 {
         let times = counted(tally.by_address, "time");
         notes.push(format!("{host} for {who}: refused by its address, {times}"));

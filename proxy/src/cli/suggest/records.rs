@@ -24,6 +24,9 @@ pub(super) struct Record {
     pub(super) code: String,
     pub(super) would_deny: Option<String>,
     pub(super) upstream_address: Option<String>,
+    pub(super) hello: Option<String>,
+    pub(super) server_name: Option<String>,
+    pub(super) encrypted_hello: bool,
 }
 
 /// What was read.
