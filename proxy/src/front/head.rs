@@ -220,7 +220,7 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     if !visible {
         return Err(Malformed("the target has a character that none has"));
     }
-    if !is_uri(target) {
+    if str::from_utf8(target).is_err() || !is_uri(target) {
         return Err(Malformed("the target has a character that must be percent-encoded"));
     }
     let path = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
@@ -498,6 +498,14 @@ mod tests {
                 let read = pingora::http::RequestHeader::build("GET", target.as_bytes(), None);
                 assert_eq!(passes, read.is_ok(), "{target}");
             }
+        }
+        // What reads the head after us is httparse, to which a target is UTF-8.
+        for (target, passes) in
+            [(&b"/caf\xc3\xa9"[..], true), (b"/caf\xe9", false), (b"/?\xff", false)]
+        {
+            let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            let ours = check(&head, 5, Form::Origin).is_ok();
+            assert_eq!(ours, passes, "{}", target.escape_ascii());
         }
     }
 
