@@ -216,6 +216,9 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     if method == b"CONNECT" && form == Form::Origin {
         return Err(HeadRefusal::ConnectRefused);
     }
+    if target.is_empty() {
+        return Err(Malformed("there is no target"));
+    }
     let visible = none(target, |b| b <= b' ' || b == 0x7f);
     if !visible {
         return Err(Malformed("the target has a character that none has"));
@@ -487,6 +490,7 @@ mod tests {
         check("GET http://b.example HTTP/1.1~Host: a.example~~", Ok(Body::Length(0)));
         check("GET /x HTTP/1.1~Host: a~~", Err("head_malformed"));
         check("OPTIONS * HTTP/1.1~Host: a~~", Err("head_malformed"));
+        check("GET  HTTP/1.1~Host: a~~", Err("head_malformed"));
     }
 
     #[test]
