@@ -7,6 +7,8 @@ mod certificates;
 mod claims;
 mod crypto;
 mod fault;
+#[doc(hidden)]
+pub mod fuzz;
 mod issuer;
 mod keys;
 mod opaque;

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use time::{
+    OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem,
+    macros::format_description,
+};
+
 /// `2026-11-24T12:00:00.000000Z`.
 pub fn rfc3339(unix: Duration) -> [u8; 27] {
     let seconds = unix.as_secs();
@@ -25,24 +30,13 @@ pub fn rfc3339(unix: Duration) -> [u8; 27] {
 
 /// The time since 1970 that a record's text says.
 pub fn unix_of(text: &str) -> Option<Duration> {
-    let bytes = text.as_bytes();
-    let number = |from: usize, to: usize| -> Option<u64> {
-        let digits = bytes.get(from..to)?;
-        let digit = |sum: u64, b: &u8| b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0'));
-        digits.iter().try_fold(0, digit)
-    };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    if bytes.len() != 27 || bytes[26] != b'Z' || !(1..=12).contains(&month) || year < 1970 {
-        return None;
-    }
-    // As `civil`, the other way round.
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
-    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
-    let days = (year / 400 * 146_097 + of_era).checked_sub(719_468)?;
-    let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    Some(Duration::from_secs(days * 86_400 + seconds) + Duration::from_micros(number(20, 26)?))
+    let moment = PrimitiveDateTime::parse(text, WRITTEN).ok()?.assume_utc();
+    Duration::try_from(moment - OffsetDateTime::UNIX_EPOCH).ok()
 }
+
+/// As `rfc3339` writes it.
+const WRITTEN: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 /// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: eras of 400 years
 /// that begin in March, so that the leap day comes last.
@@ -79,6 +73,13 @@ mod tests {
             "2026-11-24T12:00:00Z",
             "1969-12-31T23:59:59.000000Z",
             "2026-00-24T12:00:00.000000Z",
+            "2026-02-31T00:00:00.000000Z",
+            "2026-02-29T00:00:00.000000Z",
+            "2026-11-24T24:00:00.000000Z",
+            "2026-11-24T12:60:00.000000Z",
+            "2026-11-24T12:00:60.000000Z",
+            "2026-11-24 12:00:00.000000Z",
+            "2026-02-31T99:99:99.000000Z",
         ] {
             assert_eq!(unix_of(text), None, "{text}");
         }

@@ -11,6 +11,9 @@ use super::{NotJson, redact};
 /// does not pass.
 pub const HELD_MAX: usize = 8 << 20;
 
+/// The byte order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How an answer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -146,11 +149,10 @@ impl Redactor {
 
 /// How an answer is read that begins so.
 fn sniffed(held: &[u8]) -> Reads {
-    const BOM: &[u8] = b"\xef\xbb\xbf";
-    if BOM.starts_with(held) {
+    if MARK.starts_with(held) {
         return Reads::Nothing;
     }
-    let text = held.strip_prefix(BOM).unwrap_or(held);
+    let text = held.strip_prefix(MARK).unwrap_or(held);
     match text.iter().find(|b| !b.is_ascii_whitespace()) {
         None => Reads::Nothing,
         // In another encoding than UTF-8 a JSON text has such bytes among its first.
@@ -171,7 +173,9 @@ fn json_line(line: &[u8], names: &[String], out: &mut Vec<u8>) -> Result<(), Not
 }
 
 fn event_line(line: &[u8], names: &[String], out: &mut Vec<u8>) -> Result<(), NotJson> {
-    let text = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii_start);
+    // Clients leave out a mark before the first line.
+    let field = line.strip_prefix(MARK).unwrap_or(line);
+    let text = field.strip_prefix(b"data:").map(<[u8]>::trim_ascii_start);
     let Some(text) = text.filter(|text| matches!(text.first(), Some(b'{' | b'['))) else {
         out.extend_from_slice(line);
         return Ok(());
@@ -252,6 +256,11 @@ mod tests {
         let kept = "event: a\ndata: {}\rdata:[{}]\n\ndata: plain\n\n";
         assert_eq!(left("text/event-stream", events, 4).unwrap(), kept);
         assert_eq!(left("text/event-stream", "data: {\ndata: \"secret\":1}\n\n", 4), Err(NotJson));
+        // Whoever reads events leaves out a mark before the first.
+        for length in [1, 2, 4, 100] {
+            let marked = left("text/event-stream", "\u{feff}data: {\"secret\":1}\n\n", length);
+            assert_eq!(marked.unwrap(), "\u{feff}data: {}\n\n");
+        }
         let mut redactor = Redactor::new(Kind::Lines);
         let first = redactor.part(Bytes::from_static(b"{\"a\":1}\n{\"b"), false, &[]).unwrap();
         assert_eq!(first, &b"{\"a\":1}\n"[..], "a line waits for the next");

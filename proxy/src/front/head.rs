@@ -216,11 +216,14 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     if method == b"CONNECT" && form == Form::Origin {
         return Err(HeadRefusal::ConnectRefused);
     }
+    if target.is_empty() {
+        return Err(Malformed("there is no target"));
+    }
     let visible = none(target, |b| b <= b' ' || b == 0x7f);
     if !visible {
         return Err(Malformed("the target has a character that none has"));
     }
-    if !is_uri(target) {
+    if str::from_utf8(target).is_err() || !is_uri(target) {
         return Err(Malformed("the target has a character that must be percent-encoded"));
     }
     let path = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
@@ -487,6 +490,7 @@ mod tests {
         check("GET http://b.example HTTP/1.1~Host: a.example~~", Ok(Body::Length(0)));
         check("GET /x HTTP/1.1~Host: a~~", Err("head_malformed"));
         check("OPTIONS * HTTP/1.1~Host: a~~", Err("head_malformed"));
+        check("GET  HTTP/1.1~Host: a~~", Err("head_malformed"));
     }
 
     #[test]
@@ -498,6 +502,14 @@ mod tests {
                 let read = pingora::http::RequestHeader::build("GET", target.as_bytes(), None);
                 assert_eq!(passes, read.is_ok(), "{target}");
             }
+        }
+        // What reads the head after us is httparse, to which a target is UTF-8.
+        for (target, passes) in
+            [(&b"/caf\xc3\xa9"[..], true), (b"/caf\xe9", false), (b"/?\xff", false)]
+        {
+            let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            let ours = check(&head, 5, Form::Origin).is_ok();
+            assert_eq!(ours, passes, "{}", target.escape_ascii());
         }
     }
 

@@ -1,0 +1,22 @@
+//! For fuzzing alone: what a token's text says before anything of it is believed.
+
+use serde_json::{Map, Value};
+
+use super::token::Token;
+
+/// A token that nobody verified.
+#[derive(Debug, PartialEq)]
+#[expect(missing_docs, reason = "as in a token")]
+pub struct Unverified {
+    pub algorithm: String,
+    pub key_id: Option<String>,
+    pub kind: Option<String>,
+    pub claims: Map<String, Value>,
+}
+
+/// What stands in it; `None` if it cannot be read in exactly one way.
+pub fn unverified(text: &str, padding: config::Padding) -> Option<Unverified> {
+    let Token { jws, claims } = Token::read(text, padding).ok()?;
+    let algorithm = format!("{:?}", jws.algorithm);
+    Some(Unverified { algorithm, key_id: jws.key_id, kind: jws.kind, claims })
+}

@@ -1,0 +1,18 @@
+//! The proxy's readers of heads and chunks, as they stand there.
+//!
+//! Read from its files and not through its crate: they need nothing of Pingora, which would take minutes
+//! to build for fuzzing, and nothing has to be made public for it.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "the proxy uses the rest")]
+
+#[path = "../../proxy/src/front/authority.rs"]
+mod authority;
+#[path = "../../proxy/src/front/chunks.rs"]
+mod chunks;
+#[path = "../../proxy/src/front/head.rs"]
+mod head;
+#[path = "../../proxy/src/front/trailers.rs"]
+mod trailers;
+
+pub mod bodies;
+pub mod heads;
