@@ -11,7 +11,13 @@ pub fn check(path: &[u8]) {
     let again = NormalPath::of(text.as_bytes()).expect("a normal form has one");
     assert!(again.as_str() == text && !again.changed());
     assert_eq!(normal.changed(), text.as_bytes() != path);
-    assert!(percent_decode(path).eq(percent_decode(text.as_bytes())), "it says something else");
+    // What is escaped twice comes in capitals both times.
+    let read = |path: &[u8]| -> Vec<u8> {
+        let once: Vec<u8> = percent_decode(path).collect();
+        let twice = normal.has_encoded_slash().then(|| percent_decode(&once).collect());
+        twice.unwrap_or(once)
+    };
+    assert_eq!(read(path), read(text.as_bytes()), "it says something else");
 
     let url = Url::parse(&format!("http://host{text}")).expect("a URL");
     assert_eq!((url.path(), url.query(), url.fragment()), (text, None, None));
