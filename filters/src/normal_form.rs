@@ -51,14 +51,15 @@ impl NormalPath {
                         }
                         b'\\' => return refuse("an escaped backslash"),
                         b'%' => {
-                            let Some(twice) = escaped_twice(&after[2..]) else {
+                            let inner = &after[2..];
+                            if !may_be_escaped_twice(inner) {
                                 return refuse("an escaped percent sign");
-                            };
-                            rest = &after[4..];
+                            }
+                            rest = &inner[2..];
                             encoded_slash = true;
+                            // As they came: to whoever decodes once they are text.
                             text.push_str("%25");
-                            text.push(hex(twice >> 4));
-                            text.push(hex(twice & 15));
+                            text.extend(inner[..2].iter().map(|digit| char::from(*digit)));
                         }
                         b';' => return refuse("an escaped semicolon"),
                         0..=0x1f | 0x7f => return refuse("an escaped control character"),
@@ -90,7 +91,7 @@ impl NormalPath {
             }
             // `..%2F` is a dot segment to whoever decodes the slash first.
             if encoded_slash {
-                let once = segment.0.replace("%252F", "%2F");
+                let once = segment.0.replace("%252F", "%2F").replace("%252f", "%2F");
                 if once.split("%2F").any(|part| matches!(part, "." | ".." | "")) {
                     return refuse("a dot segment beside an escaped slash");
                 }
@@ -172,12 +173,11 @@ fn escaped(after: &[u8]) -> Option<u8> {
     Some(digit(*after.first()?)? << 4 | digit(*after.get(1)?)?)
 }
 
-/// What is escaped behind an escaped percent sign, where that may stand: a slash, or another character that
+/// Whether an escaped percent sign may stand before this: it escapes a slash, or another character that
 /// has to be escaped in a path. Nobody escapes letters or dots twice, but to hide them.
-fn escaped_twice(after: &[u8]) -> Option<u8> {
-    let byte = escaped(after)?;
-    let hides = is_unreserved(byte) || byte.is_ascii_control() || b"\\%;".contains(&byte);
-    (!hides).then_some(byte)
+fn may_be_escaped_twice(after: &[u8]) -> bool {
+    let hides = |b: u8| is_unreserved(b) || b.is_ascii_control() || b"\\%;".contains(&b);
+    escaped(after).is_some_and(|byte| !hides(byte))
 }
 
 fn hex(nibble: u8) -> char {
@@ -226,8 +226,8 @@ mod tests {
         check("/a%5cb", None);
         check("/a%00", None);
         check("/a%2561", None);
-        check("/job/folder%2ffeature%252fx/7", Some("/job/folder%2Ffeature%252Fx/7"));
-        check("/job/a%2520b%2523c%25e4", Some("/job/a%2520b%2523c%25E4"));
+        check("/job/folder%2ffeature%252fx/7", Some("/job/folder%2Ffeature%252fx/7"));
+        check("/job/a%2520b%2523c%25e4", Some("/job/a%2520b%2523c%25e4"));
         check("/job/..%252fx", None);
         check("/job/%252e%252e%252fx", None);
         check("/job/a%2f%252fb", None);
