@@ -141,6 +141,9 @@ impl Record<'_> {
     /// versions that did not write it have nothing.
     pub fn checks(&self) -> Option<String> {
         let step = self.step.as_deref()?;
+        if let Some(why) = &self.fallback_for {
+            return Some(format!("{why} after {step}: an answer that was kept was given"));
+        }
         let passed: Vec<&str> = self.passed.iter().map(|step| &**step).collect();
         Some(step::sentence(&passed, (&*self.decision == "deny").then_some(step), step))
     }

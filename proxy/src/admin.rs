@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use filters::{
     audit::{checkpoint::PublicKey, event::Event},
-    breaker::Position,
+    breaker::{Facts, Key, Position},
 };
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
@@ -168,24 +168,24 @@ fn config(stage: &Stage) -> Value {
     })
 }
 
+/// A circuit, and what its breaker does.
+fn circuit(key: &Key, facts: Facts) -> Value {
+    json!({
+        "upstream": key.upstream.as_str(),
+        "plugin": key.plugin.as_deref(),
+        "host": key.host.as_deref(),
+        "part": key.part.as_deref(),
+        "position": facts.position.name(),
+        "cause": facts.cause.map(|cause| cause.name()),
+        "probing": facts.position == Position::Open,
+    })
+}
+
 fn state(stage: &Stage) -> Value {
     let now = clock::now();
     let live = stage.live.load();
-    let breakers: Vec<Value> = stage
-        .breakers()
-        .into_iter()
-        .map(|(key, facts)| {
-            json!({
-                "upstream": key.upstream.as_str(),
-                "plugin": key.plugin.as_deref(),
-                "host": key.host.as_deref(),
-                "part": key.part.as_deref(),
-                "position": facts.position.name(),
-                "cause": facts.cause.map(|cause| cause.name()),
-                "probing": facts.position == Position::Open,
-            })
-        })
-        .collect();
+    let breakers: Vec<Value> =
+        stage.breakers().into_iter().map(|(key, facts)| circuit(&key, facts)).collect();
     let keys: Vec<Value> = stage
         .state
         .keys

@@ -200,7 +200,7 @@ impl Stage {
         }
     }
 
-    async fn reload_now(&self, source: Source) -> ReloadResult {
+    async fn reload_now(self: &Arc<Self>, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
         let (now_seen, files) = Seen::load(&self.path);
@@ -243,17 +243,31 @@ impl Stage {
 
     /// Finds what a config that is in force names elsewhere: addresses, keys, and what the control source
     /// says now. Answers with what is missing.
-    async fn look_around(&self, live: &Live, last: &Live, ask: bool) -> Vec<String> {
+    async fn look_around(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        last: &Live,
+        ask: bool,
+    ) -> Vec<String> {
         let names = live.upstreams.resolve(&self.dial, &live.policy.guard, &self.state.health);
         let keys = self.fetcher.ask_anew(&live.loaded.config, &last.loaded.config);
-        let control = async { if ask { self.ask_control().await } else { Vec::new() } };
+        // To its end, also when nobody waits for it any more: what it takes over it takes over whole.
+        let control = async {
+            let stage = Arc::clone(self);
+            match ask {
+                true => aside(async move { stage.ask_control().await }).await.unwrap_or_default(),
+                false => Vec::new(),
+            }
+        };
         let (names, keys, control) =
             tokio::join!(timeout(BESIDE, names), timeout(BESIDE, keys), timeout(BESIDE, control));
         let late = |what: &str| vec![format!("{what} in {BESIDE:?}: it is tried on")];
         let mut messages =
             names.map_or_else(|_| late("not all upstreams have an address"), |()| Vec::new());
         let keys = keys.unwrap_or_else(|_| late("not all issuers' keys came"));
-        self.metrics.not_taken_over_either(keys.len());
+        if Arc::ptr_eq(live, &self.live.load()) {
+            self.metrics.not_taken_over_either(keys.len());
+        }
         for missing in messages.iter().chain(&keys) {
             tracing::warn!(missing, "the config is in force");
         }

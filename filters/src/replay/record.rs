@@ -77,6 +77,8 @@ pub struct Record<'a> {
     pub server_name: Option<Text<'a>>,
     pub encrypted_hello: bool,
     #[serde(borrow)]
+    pub fallback_for: Option<Text<'a>>,
+    #[serde(borrow)]
     pub step: Option<Text<'a>>,
     #[serde(borrow)]
     pub passed: Vec<Text<'a>>,

@@ -261,3 +261,14 @@ fn what_administers_the_control_plane_cannot_be_turned() {
     assert_eq!(turns(&config, &Record::read(line.as_bytes()).unwrap(), &decided), []);
     assert!(settled(&config, &decided).unwrap().contains("closed for good"));
 }
+
+#[test]
+fn an_answer_that_was_kept_is_not_told_as_a_check_that_was_passed() {
+    let checks = |more: &str| Record::read(line(more).as_bytes()).unwrap().checks();
+    assert_eq!(checks(r#"{"step":"response"}"#).unwrap(), "all passed, up to response");
+    assert_eq!(
+        checks(r#"{"step":"breaker","fallback_for":"breaker_open"}"#).unwrap(),
+        "breaker_open after breaker: an answer that was kept was given"
+    );
+    assert_eq!(checks("{}"), None);
+}

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Label, Now,
-    breaker::{Look, Position},
+    breaker::Look,
     rate_limit::{Left, Of, Who},
     routes::Route,
     workspaces::Workspace,
@@ -124,18 +124,11 @@ fn left(
 fn breaker(look: &Look, now: Now) -> Value {
     let Look { key, facts, since, tried_at } = look;
     let ago = |then: Duration| now.elapsed.saturating_sub(then);
-    json!({
-        "upstream": key.upstream.as_str(),
-        "plugin": key.plugin.as_deref(),
-        "host": key.host.as_deref(),
-        "part": key.part.as_deref(),
-        "position": facts.position.name(),
-        "cause": facts.cause.map(|cause| cause.name()),
-        "since": since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()),
-        "for_seconds": since.map(|since| seconds(ago(since))),
-        "tried_in_seconds": tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))),
-        "probing": facts.position == Position::Open,
-    })
+    let mut told = super::circuit(key, *facts);
+    told["since"] = json!(since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()));
+    told["for_seconds"] = json!(since.map(|since| seconds(ago(since))));
+    told["tried_in_seconds"] = json!(tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))));
+    told
 }
 
 fn limit(left: &Left) -> Value {

@@ -151,6 +151,13 @@ test('a slow client is cut off: in its head, in its body, when it says nothing',
   assert.ok(Date.now() - begun < 7000);
 });
 
+test('a token after two spaces counts, and goes on as it came', async () => {
+  // Node's client would send one space.
+  const head = await raw(door.ports.edge, `GET /read/spaces HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer  ${ada.authorization.split(' ')[1]}\r\nConnection: close\r\n\r\n`);
+  assert.match(head, /^HTTP\/1.1 200 /);
+  assert.equal(up.last().headers.authorization, ada.authorization.replace(' ', '  '));
+});
+
 test('a body over the limit is refused, told ahead or not', async () => {
   assert.deepEqual(await code(await get('/open/x', { method: 'POST', body: 'x'.repeat(200 * 1024) })), [413, 'body_too_large']);
   const stream = new ReadableStream({ pull(c) { c.enqueue(Buffer.alloc(16384)); if ((this.n = (this.n ?? 0) + 1) > 20) c.close(); } });
