@@ -3,7 +3,7 @@
 .PHONY: demo test unit setup check extra bench load load-audit load-egress load-scale load-steady load-shared
 
 demo: setup
-	cargo build --release -p proxy
+	cargo build --release -p cli
 	./target/release/stagedoor demo
 
 test: setup

@@ -14,7 +14,7 @@ use filters::{
     replay,
 };
 
-#[path = "../../proxy/src/audit/read.rs"]
+#[path = "../../proxy/src/observability/audit/read.rs"]
 mod read;
 
 use read::{Line, Lines};
@@ -35,7 +35,7 @@ fn segment(bytes: &[u8]) {
     let places = lines(&plain, bytes);
     for (byte, line) in &places {
         let mut from = Lines::open_at(&plain, *byte as u64).expect("a file");
-        match from.next().expect("a line") {
+        match from.next_line().expect("a line") {
             Some(Line::Whole(text) | Line::Torn(text)) => assert_eq!(text, *line),
             other => panic!("{other:?}"),
         }
@@ -47,7 +47,7 @@ fn segment(bytes: &[u8]) {
     let broken = folder.path().join("audit-3.jsonl.zst");
     fs::write(&broken, bytes).expect("a file");
     if let Ok(mut lines) = Lines::open(&broken) {
-        while let Ok(Some(_)) = lines.next() {}
+        while let Ok(Some(_)) = lines.next_line() {}
     }
 }
 
@@ -58,7 +58,7 @@ fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Vec<(usize, &'a [u8])> {
     let mut at = 0;
     loop {
         assert_eq!((lines.number, lines.byte), (all.len() as u64 + 1, at as u64));
-        let (text, next) = match lines.next().expect("a line") {
+        let (text, next) = match lines.next_line().expect("a line") {
             None => break,
             Some(Line::Whole(text)) => (text, at + text.len() + 1),
             Some(Line::Torn(text)) => (text, at + text.len()),

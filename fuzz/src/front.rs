@@ -5,13 +5,13 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "the proxy uses the rest")]
 
-#[path = "../../proxy/src/front/authority.rs"]
+#[path = "../../proxy/src/data_plane/listener/authority.rs"]
 mod authority;
-#[path = "../../proxy/src/front/chunks.rs"]
-mod chunks;
-#[path = "../../proxy/src/front/head.rs"]
-mod head;
-#[path = "../../proxy/src/front/trailers.rs"]
+#[path = "../../proxy/src/data_plane/listener/chunked.rs"]
+mod chunked;
+#[path = "../../proxy/src/data_plane/listener/request_head.rs"]
+mod request_head;
+#[path = "../../proxy/src/data_plane/listener/trailers.rs"]
 mod trailers;
 
 pub mod bodies;

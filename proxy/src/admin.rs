@@ -1,9 +1,11 @@
 //! The admin listener: health, metrics, state, reload and switches. For operators, on loopback.
 
 mod bounded;
-mod standing;
+mod breakers;
+mod metrics_page;
+mod quota_status;
+mod switch_request;
 mod switches;
-mod wanted;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,10 +20,10 @@ use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::S
 use serde_json::{Value, json};
 
 use crate::{
-    audit::Head,
     clock,
-    live::{Live, Stage},
-    reload::Source,
+    data_plane::gateway::Live,
+    lifecycle::{process::Process, reload::Source},
+    observability::audit::Head,
 };
 
 pub use self::bounded::Bounded;
@@ -29,7 +31,7 @@ pub use self::bounded::Bounded;
 /// Answers operators.
 pub struct Admin {
     /// What it tells of.
-    pub stage: Arc<Stage>,
+    pub process: Arc<Process>,
     /// How much of it.
     pub answers: Answers,
 }
@@ -51,20 +53,20 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let stage = &self.stage;
+        let process = &self.process;
         if self.answers == Answers::Status && !STATUS.contains(&&*path) {
             return text(StatusCode::NOT_FOUND, "there is /livez /readyz /metrics\n");
         }
         let answer = if switches::is_one(&path) {
-            switches::answer(stage, session, &method, &path).await
+            switches::answer(process, session, &method, &path).await
         } else {
-            Self::answer(stage, session.req_header(), &method, &path).await
+            Self::answer(process, session.req_header(), &method, &path).await
         };
         if !STATUS.contains(&&*path) {
             let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
             let status = answer.status().as_u16();
             let event = Event::Admin { client, method: method.as_str(), path: &path, status };
-            stage.audit.happened(&event);
+            process.gateway.audit.happened(&event);
         }
         answer
     }
@@ -72,7 +74,7 @@ impl ServeHttp for Admin {
 
 impl Admin {
     async fn answer(
-        stage: &Arc<Stage>,
+        process: &Arc<Process>,
         head: &RequestHeader,
         method: &Method,
         path: &str,
@@ -80,19 +82,21 @@ impl Admin {
         let read = *method == Method::GET || *method == Method::HEAD;
         match path {
             "/livez" if read => text(StatusCode::OK, "ok\n"),
-            "/readyz" if read => ready(stage),
-            "/metrics" if read => metrics(stage),
-            "/config" if read => json(StatusCode::OK, &config(stage)),
-            "/state" if read => json(StatusCode::OK, &state(stage)),
-            "/standing" if read => standing::answer(stage, head.uri.query().unwrap_or_default()),
-            "/jwks" if read => jwks(stage),
-            "/config/history" if read => json(StatusCode::OK, &json!(stage.history.all())),
-            "/audit/head" if read => audit_head(stage).await,
+            "/readyz" if read => ready(process),
+            "/metrics" if read => metrics(process),
+            "/config" if read => json(StatusCode::OK, &config(process)),
+            "/state" if read => json(StatusCode::OK, &state(process)),
+            "/standing" if read => {
+                quota_status::answer(process, head.uri.query().unwrap_or_default())
+            }
+            "/jwks" if read => jwks(process),
+            "/config/history" if read => json(StatusCode::OK, &json!(process.history.all())),
+            "/audit/head" if read => audit_head(process).await,
             "/reload" if *method == Method::POST => {
                 if let Some(refused) = from_page(head) {
                     return refused;
                 }
-                let result = stage.reload(Source::Admin).await;
+                let result = process.reload(Source::Admin).await;
                 let status = if result.successful {
                     StatusCode::OK
                 } else {
@@ -117,19 +121,19 @@ fn from_page(head: &RequestHeader) -> Option<Response<Vec<u8>>> {
     from_page.then(|| text(StatusCode::FORBIDDEN, "not from a browser\n"))
 }
 
-fn ready(stage: &Stage) -> Response<Vec<u8>> {
-    if stage.drain.is_draining() {
+fn ready(process: &Process) -> Response<Vec<u8>> {
+    if process.gateway.drain.is_draining() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     text(StatusCode::OK, "ok\n")
 }
 
-fn metrics(stage: &Stage) -> Response<Vec<u8>> {
-    answer(StatusCode::OK, "text/plain; version=0.0.4", stage.metrics.text(stage))
+fn metrics(process: &Process) -> Response<Vec<u8>> {
+    answer(StatusCode::OK, "text/plain; version=0.0.4", process.gateway.metrics.text(process))
 }
 
-fn jwks(stage: &Stage) -> Response<Vec<u8>> {
-    let body = stage.state.assertions.jwks().into_bytes();
+fn jwks(process: &Process) -> Response<Vec<u8>> {
+    let body = process.gateway.state.assertions.jwks().into_bytes();
     let mut answer = answer(StatusCode::OK, "application/jwk-set+json", body);
     let cached = "public, max-age=60".parse().expect("a valid header");
     answer.headers_mut().insert(header::CACHE_CONTROL, cached);
@@ -137,8 +141,8 @@ fn jwks(stage: &Stage) -> Response<Vec<u8>> {
 }
 
 /// The end of the chain of records, for keeping elsewhere: what it names is durable.
-async fn audit_head(stage: &Stage) -> Response<Vec<u8>> {
-    match stage.audit.head().await {
+async fn audit_head(process: &Process) -> Response<Vec<u8>> {
+    match process.gateway.audit.head().await {
         Some(head) => json(StatusCode::OK, &chain(&head)),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "records cannot be written\n"),
     }
@@ -157,8 +161,8 @@ fn chain(head: &Head) -> Value {
 }
 
 /// The config in force: it holds no secret, only paths to them.
-fn config(stage: &Stage) -> Value {
-    let live = stage.live.load();
+fn config(process: &Process) -> Value {
+    let live = process.gateway.live.load();
     json!({
         "digest": live.policy.digest.as_str(),
         "files": live.loaded.files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
@@ -181,12 +185,15 @@ fn circuit(key: &Key, facts: Facts) -> Value {
     })
 }
 
-fn state(stage: &Stage) -> Value {
+fn state(process: &Process) -> Value {
     let now = clock::now();
-    let live = stage.live.load();
-    let breakers: Vec<Value> =
-        stage.breakers().into_iter().map(|(key, facts)| circuit(&key, facts)).collect();
-    let keys: Vec<Value> = stage
+    let live = process.gateway.live.load();
+    let breakers: Vec<Value> = breakers::all(&process.gateway)
+        .into_iter()
+        .map(|(key, facts)| circuit(&key, facts))
+        .collect();
+    let keys: Vec<Value> = process
+        .gateway
         .state
         .keys
         .describe()
@@ -202,7 +209,7 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
-    let certificates: Vec<Value> = stage
+    let certificates: Vec<Value> = process
         .certificates()
         .into_iter()
         .map(|(listener, facts)| {
@@ -231,7 +238,7 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
-    let shipping: Vec<Value> = stage
+    let shipping: Vec<Value> = process
         .shipping
         .told()
         .iter()
@@ -252,7 +259,7 @@ fn state(stage: &Stage) -> Value {
             })
         })
         .collect();
-    let control = stage.control.facts(&live.files).map(|facts| {
+    let control = process.control.facts(&live.files).map(|facts| {
         json!({
             "url": facts.url,
             "shape": facts.shape,
@@ -264,7 +271,7 @@ fn state(stage: &Stage) -> Value {
             "failing": facts.failing,
         })
     });
-    let store = stage.store.as_ref().map(|store| {
+    let store = process.gateway.store.as_ref().map(|store| {
         let (facts, told) = (store.leases.facts(), store.told());
         json!({
             "kind": store.written().kind,
@@ -279,23 +286,23 @@ fn state(stage: &Stage) -> Value {
             "tokens_spent": facts.spent,
         })
     });
-    let (verified, strangers) = stage.state.limiters.len();
+    let (verified, strangers) = process.gateway.state.limiters.len();
     let upstreams: Vec<Value> =
         live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "config": live.policy.digest.as_str(),
-        "last_reload": *stage.last_reload.lock(),
+        "last_reload": *process.last_reload.lock(),
         "needs_restart": live.needs_restart,
-        "draining": stage.drain.is_draining(),
-        "requests_in_flight": stage.drain.under_way(),
-        "requests_waiting": stage.flights.waiting(),
-        "fallback_bytes": stage.fallback.bytes(),
+        "draining": process.gateway.drain.is_draining(),
+        "requests_in_flight": process.gateway.drain.under_way(),
+        "requests_waiting": process.gateway.flights.waiting(),
+        "fallback_bytes": process.gateway.fallback.bytes(),
         "breakers": breakers,
-        "switches": switches::all(stage),
+        "switches": switches::all(process),
         "limiters": {"verified": verified, "strangers": strangers},
-        "tokens_verified": stage.state.tokens.len(),
-        "idempotency_keys_in_flight": stage.state.in_flight.len(),
+        "tokens_verified": process.gateway.state.tokens.len(),
+        "idempotency_keys_in_flight": process.gateway.state.in_flight.len(),
         "keys": keys,
         "certificates": certificates,
         "credentials": credentials,
@@ -303,10 +310,10 @@ fn state(stage: &Stage) -> Value {
         "store": store,
         "upstreams": upstreams,
         "audit": {
-            "works": stage.state.recording.works(),
-            "records_lost": stage.audit.lost(),
-            "bytes_written": stage.audit.written(),
-            "head": chain(&stage.audit.last_head()),
+            "works": process.gateway.state.recording.works(),
+            "records_lost": process.gateway.audit.lost(),
+            "bytes_written": process.gateway.audit.written(),
+            "head": chain(&process.gateway.audit.last_head()),
             "ship": shipping,
         },
     })

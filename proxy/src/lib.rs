@@ -1,45 +1,39 @@
-//! The binary `stagedoor`: the only crate that does anything.
+//! What serves traffic, on Pingora. The command line around it is the crate `cli`.
+//!
+//! Nine rooms. Each imports only from those above it, so that one can be read at a time:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`net`] | reaches others: names to addresses, the parent proxy, requests of our own |
+//! | [`observability`] | audit records and metrics |
+//! | [`upstream`] | where requests go: addresses, their health, the credentials they are shown |
+//! | [`identity`] | the keys that tokens are verified with |
+//! | [`replicas`] | what replicas share: limits, idempotency keys, operators' switches |
+//! | [`data_plane`] | a request's way, from its connection to its record |
+//! | [`lifecycle`] | start, reload, drain, and whatever runs beside requests |
+//! | [`admin`] | the listener for operators |
+//! | [`serve`] | the wiring, all of it |
+
+pub mod clock;
+mod head_edit;
+mod progress;
+mod request_id;
+pub mod secret_file;
+
+pub mod net;
+
+pub mod observability;
+
+pub mod upstream;
+
+pub mod identity;
+
+pub mod replicas;
+
+pub mod data_plane;
+
+pub mod lifecycle;
 
 pub mod admin;
-pub mod answer;
-mod aside;
-pub mod audit;
-pub mod cli;
-pub mod clock;
-pub mod control;
-pub mod credentials;
-pub mod crowd;
-pub mod dial;
-mod failure;
-pub mod fallback;
-mod fetch;
-pub mod flights;
-pub mod forward;
-pub mod front;
-mod heads;
-pub mod health;
-pub mod history;
-mod hops;
-mod http2;
-pub mod jwks;
-pub mod lasting;
-mod limits;
-pub mod live;
-pub mod metrics;
-mod motion;
-pub mod opaque;
-pub mod parent;
-mod probing;
-pub mod reload;
-mod request;
-pub mod restart;
-pub mod reverse;
-pub mod seen;
+
 pub mod serve;
-pub mod stop;
-pub mod store;
-pub mod switches;
-pub mod tls;
-mod unattended;
-pub mod upgrade;
-pub mod upstreams;

@@ -29,27 +29,37 @@ use pingora::{
 
 use crate::{
     admin::{Admin, Answers, Bounded},
-    audit::{Audit, chain::Signing, ship::Shipping},
     clock,
-    control::Control,
-    crowd::Crowd,
-    dial::Dial,
-    fallback::Fallback,
-    flights::Flights,
-    forward::{Forward, Plain},
-    front::{Front, HeadRefusal, Limits, Refusals},
-    history::History,
-    jwks::Fetcher,
-    lasting::Severable,
-    live::{ReloadResult, Stage},
-    metrics::Metrics,
-    reload,
-    request::RequestId,
-    reverse::Reverse,
-    seen::Seen,
-    stop::Stop,
-    store::{self, Store},
-    tls,
+    data_plane::{
+        coalescing::Flights,
+        forward::{Forward, Plain},
+        gateway::Stage,
+        listener::{Front, HeadRefusal, Limits, Refusals, tls},
+        long_lived::{Lasting, Severable},
+        reverse::Reverse,
+        shared_address::Crowd,
+        stale_fallback::Fallback,
+    },
+    identity::jwks::Fetcher,
+    lifecycle::{
+        control::Control,
+        file_watch::Seen,
+        process::Process,
+        reload::{self, ReloadResult},
+        reload_history::History,
+        shutdown::Stop,
+    },
+    net::dial::Dial,
+    observability::{
+        audit::{Audit, chain::Signing, ship::Shipping},
+        metrics::Metrics,
+    },
+    replicas::{
+        store::{self, Store},
+        switches::Switchboard,
+    },
+    request_id::RequestId,
+    upstream::health::Watch,
 };
 
 /// Serves a config until the process is told to stop.
@@ -57,31 +67,32 @@ use crate::{
 /// # Errors
 /// What is wrong with the config or with what it names, before anything listens.
 pub fn run(path: &Path, upgrade: bool) -> Result<()> {
-    let stage = prepare(path, upgrade)?;
-    let (server, stage) = server(stage, upgrade)?;
-    started(&stage);
-    run_until_drained(server, &stage);
+    let process = prepare(path, upgrade)?;
+    let server = server(&process, upgrade)?;
+    started(&process);
+    run_until_drained(server, &process);
     // Last: so that all of it can be shipped.
-    stage.shipping.stop();
+    process.shipping.stop();
     Ok(())
 }
 
 /// Runs a server until nothing is under way any more, or until it was told not to wait. All records
 /// are written then.
-pub fn run_until_drained(server: Server, stage: &Arc<Stage>) {
+pub fn run_until_drained(server: Server, process: &Arc<Process>) {
     let (drained, may_end) = mpsc::channel();
-    let stop = Stop { stage: Arc::clone(stage), drained: drained.clone() };
+    let stop = Stop { process: Arc::clone(process), drained: drained.clone() };
     std::thread::spawn(move || {
         server.run(RunArgs { shutdown_signal: Box::new(stop) });
         let _ = drained.send(());
     });
     let _ = may_end.recv();
-    stage.audit.stop();
+    process.gateway.audit.stop();
 }
 
 /// Says what is served.
-fn started(stage: &Stage) {
-    let listeners: Vec<String> = stage
+fn started(process: &Process) {
+    let listeners: Vec<String> = process
+        .gateway
         .started
         .listeners
         .iter()
@@ -92,8 +103,8 @@ fn started(stage: &Stage) {
         .collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        config = %stage.path.display(),
-        policy = %stage.live.load().policy.digest,
+        config = %process.path.display(),
+        policy = %process.gateway.live.load().policy.digest,
         listeners = listeners.join(" "),
         "serving"
     );
@@ -103,7 +114,7 @@ fn started(stage: &Stage) {
 ///
 /// # Errors
 /// What is wrong with the config or with what it names.
-pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
+pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     certs::provider();
     filters::identity::install_crypto();
     let (seen, files) = Seen::load(path);
@@ -141,7 +152,8 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         store::files(written).map_err(|cause| anyhow::anyhow!("{}: {cause}", written.place))?;
     }
     let store = started.store.as_ref().zip(leases).map(|(written, leases)| {
-        Store::new(written, dial.clone(), Arc::clone(&metrics), Arc::clone(&audit), leases)
+        let (metrics, audit) = (Arc::clone(&metrics), Arc::clone(&audit));
+        Arc::new(Store::new(written, dial.clone(), metrics, audit, leases))
     });
     let live = reload::make(loaded, files, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
@@ -155,7 +167,15 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
     };
     live.parents.tell();
     dial.use_parents(&live.parents);
-    let stage = Arc::new(Stage {
+    let lasting: Arc<Lasting> = Arc::default();
+    let sever = Arc::clone(&lasting);
+    let switchboard = Switchboard::new(
+        Arc::clone(&state),
+        Arc::clone(&audit),
+        store.clone(),
+        Box::new(move |switch, now| sever.cut(switch, now)),
+    );
+    let gateway = Stage {
         live: ArcSwap::from_pointee(live),
         fetcher: Fetcher::new(
             dial.clone(),
@@ -165,27 +185,31 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Stage>> {
         ),
         state,
         audit,
-        shipping,
         metrics,
-        control,
         store,
+        switchboard,
         dial,
         fallback: Fallback::new(started.process.fallback_memory.bytes()),
         flights: Flights::new(),
-        lasting: Arc::default(),
+        lasting,
         drain: Arc::default(),
-        path: path.to_owned(),
         started,
+    };
+    let process = Arc::new(Process {
+        gateway: Arc::new(gateway),
+        shipping,
+        control,
+        path: path.to_owned(),
         seen: tokio::sync::Mutex::new(seen),
         retired: Mutex::default(),
         last_reload: Mutex::new(first),
         history: History::default(),
         served,
     });
-    let messages = stage.last_reload.lock().messages.clone();
-    stage.on_record("start", true, None, &messages);
-    stage.use_passwords(&stage.live.load());
-    Ok(stage)
+    let messages = process.last_reload.lock().messages.clone();
+    process.on_record("start", true, None, &messages);
+    process.use_passwords(&process.gateway.live.load());
+    Ok(process)
 }
 
 /// What signs the statements that upstreams receive.
@@ -203,8 +227,8 @@ pub fn assertions(written: &config::Headers) -> Result<Assertions, LoadError> {
 ///
 /// # Errors
 /// If an address cannot be listened on.
-pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> {
-    let config = stage.started.clone();
+pub fn server(process: &Arc<Process>, upgrade: bool) -> Result<Server> {
+    let config = process.gateway.started.clone();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads: config.process.threads.map_or(cores, |threads| usize::from(threads.get())),
@@ -236,32 +260,32 @@ pub fn server(stage: Arc<Stage>, upgrade: bool) -> Result<(Server, Arc<Stage>)> 
     for (index, (name, listener)) in config.listeners.iter().enumerate() {
         match listener.kind {
             ListenerKind::Reverse => {
-                let service = reverse(&stage, index, name, listener, &conf)?;
+                let service = reverse(process, index, name, listener, &conf)?;
                 server.add_service(service);
             }
             ListenerKind::Forward => {
-                let service = forward(&stage, index, name, listener, &conf)?;
+                let service = forward(process, index, name, listener, &conf)?;
                 server.add_service(service);
             }
             ListenerKind::Admin | ListenerKind::Status => {
-                let service = admin(&stage, name, listener)?;
+                let service = admin(process, name, listener)?;
                 server.add_service(service);
             }
         }
     }
-    server.add_service(background_service("background", Background(Arc::clone(&stage))));
-    Ok((server, stage))
+    server.add_service(background_service("background", Background(Arc::clone(process))));
+    Ok(server)
 }
 
 fn reverse(
-    stage: &Arc<Stage>,
+    process: &Arc<Process>,
     index: usize,
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
 ) -> Result<Service<Front<Severable<HttpProxy<Reverse>>>>> {
     let reverse = Reverse {
-        stage: Arc::clone(stage),
+        stage: Arc::clone(&process.gateway),
         listener: index,
         tls: listener.tls.is_some(),
         body_timeout: *listener.limits.body_timeout,
@@ -276,22 +300,26 @@ fn reverse(
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front =
-        Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals));
-    listen(front, stage, name, listener)
+    let front = Front::new(
+        Arc::new(app),
+        limits,
+        Some(Arc::clone(&process.gateway.drain)),
+        Arc::new(refusals),
+    );
+    listen(front, process, name, listener)
 }
 
 fn forward(
-    stage: &Arc<Stage>,
+    process: &Arc<Process>,
     index: usize,
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
 ) -> Result<Service<Front<Severable<HttpProxy<Plain>>>>> {
-    let forward = Arc::new(Forward { stage: Arc::clone(stage), listener: index });
+    let forward = Arc::new(Forward { stage: Arc::clone(&process.gateway), listener: index });
     let plain = Plain {
         forward: Arc::clone(&forward),
         body_timeout: *listener.limits.body_timeout,
@@ -302,22 +330,26 @@ fn forward(
         ServerConf { threads: conf.threads, max_retries: usize::MAX, ..ServerConf::default() };
     let mut proxy = HttpProxy::new(plain, Arc::new(conf));
     proxy.handle_init_modules();
-    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front =
-        Front::new(Arc::new(app), limits, Some(Arc::clone(&stage.drain)), Arc::new(refusals))
-            .with_tunnel(forward);
+    let front = Front::new(
+        Arc::new(app),
+        limits,
+        Some(Arc::clone(&process.gateway.drain)),
+        Arc::new(refusals),
+    )
+    .with_tunnel(forward);
     let mut listener = listener.clone();
     if let Some(tls) = &mut listener.tls {
         // Clients of proxies speak HTTP/1.1 to them, and a tunnel within HTTP/2 is none of ours.
         tls.value.http2 = false;
     }
-    listen(front, stage, name, &listener)
+    listen(front, process, name, &listener)
 }
 
 fn admin(
-    stage: &Arc<Stage>,
+    process: &Arc<Process>,
     name: &config::Name,
     listener: &config::Listener,
 ) -> Result<Service<Front<Bounded>>> {
@@ -327,17 +359,17 @@ fn admin(
     };
     let (h2, options) = http2(&listener.limits);
     let app = Bounded {
-        admin: Arc::new(Admin { stage: Arc::clone(stage), answers }),
+        admin: Arc::new(Admin { process: Arc::clone(process), answers }),
         body_timeout: *listener.limits.body_timeout,
         write_timeout: *listener.limits.write_timeout,
         h2,
         options,
     };
-    let refusals = Record { stage: Arc::clone(stage), listener: name.to_string() };
+    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
     // No drain: whoever asks how the process is must be answered while it stops, on a connection
     // of before, too.
     let front = Front::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
-    let mut service = listen(front, stage, name, listener)?;
+    let mut service = listen(front, process, name, listener)?;
     service.threads = Some(1);
     Ok(service)
 }
@@ -360,19 +392,19 @@ fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
 /// Pingora only accepts connections: what they begin with is the front's.
 fn listen<A>(
     mut front: Front<A>,
-    stage: &Arc<Stage>,
+    process: &Arc<Process>,
     name: &config::Name,
     listener: &config::Listener,
 ) -> Result<Service<Front<A>>> {
     if let Some(written) = &listener.tls {
-        let served = stage.served.iter().find(|served| served.listener == **name);
+        let served = process.served.iter().find(|served| served.listener == **name);
         let served = served.expect("every TLS listener's certificates were read");
         let settings = tls::settings(written, served)
             .map_err(|error| anyhow::anyhow!("listener `{name}`: {error}"))?;
         front = front.with_tls(settings.build());
     }
     if listener.proxy_protocol.is_some() {
-        let (stage, name) = (Arc::clone(stage), name.clone());
+        let (stage, name) = (Arc::clone(&process.gateway), name.clone());
         front = front.behind(Box::new(move |ip| {
             let live = stage.live.load();
             let balancers = live.loaded.config.listeners.get(&name).and_then(|l| l.balancers());
@@ -429,14 +461,15 @@ impl Refusals for Record {
 }
 
 /// Keys, names and files, while the process runs.
-struct Background(Arc<Stage>);
+struct Background(Arc<Process>);
 
 const LOOK: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let stage = &self.0;
+        let process = &self.0;
+        let stage = &process.gateway;
         let keys = async {
             loop {
                 let live = stage.live.load_full();
@@ -448,25 +481,35 @@ impl BackgroundService for Background {
         let names = async {
             loop {
                 let live = stage.live.load_full();
-                live.upstreams.resolve(&stage.dial, &live.policy.guard, &stage.state.health).await;
+                live.upstreams.resolve(&stage.lookup(&live)).await;
                 drop(live);
                 tokio::time::sleep(LOOK).await;
             }
         };
         let store = async {
             match &stage.store {
-                Some(store) => store.run(stage).await,
+                Some(store) => store.run(&stage.switchboard).await,
                 None => std::future::pending().await,
             }
         };
+        let health = Watch {
+            state: Arc::clone(&stage.state),
+            dial: stage.dial.clone(),
+            audit: Arc::clone(&stage.audit),
+            metrics: Arc::clone(&stage.metrics),
+        };
+        let in_force = || {
+            let live = stage.live.load();
+            (Arc::clone(&live.upstreams), Arc::clone(&live.policy))
+        };
         tokio::select! {
             () = store => {}
-            () = stage.watch() => {}
+            () = process.watch() => {}
             () = keys => {}
             () = names => {}
-            () = stage.watch_switches() => {}
-            () = stage.watch_health() => {}
-            () = stage.follow() => {}
+            () = stage.switchboard.run() => {}
+            () = health.run(in_force) => {}
+            () = process.follow() => {}
             _ = shutdown.changed() => {}
         }
         if let Some(store) = &stage.store {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use proxy::front::Limits;
+use proxy::data_plane::listener::Limits;
 use stage::{Protocol, Stage, Upstream, limits, within};
 
 const SHORT: Duration = Duration::from_millis(60);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Answer, Question};
 
-/// As `proxy/src/store/count.lua`. Times are microseconds.
+/// As `proxy/src/replicas/store/count.lua`. Times are microseconds.
 #[derive(Default)]
 pub struct Store {
     /// By the limit's name.

@@ -2,7 +2,7 @@
 
 use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
 
-use super::chunks::Chunks;
+use super::chunked::Chunks;
 
 /// The first byte says how long the pieces are in which the rest comes.
 pub fn check(bytes: &[u8]) {

@@ -6,14 +6,14 @@ use httparse::{EMPTY_HEADER, Request, Status};
 
 use super::{
     authority,
-    head::{self, Body, Form, Head},
+    request_head::{self, Body, Form, Head},
 };
 
 const HEADERS_MAX: usize = 100;
 
 pub fn check(bytes: &[u8]) {
     for form in [Form::Origin, Form::Proxy] {
-        if let Ok(Some(end)) = head::end(bytes, 0) {
+        if let Ok(Some(end)) = request_head::end(bytes, 0) {
             in_pieces(bytes, end);
             whole(&bytes[..end], form);
         }
@@ -23,14 +23,14 @@ pub fn check(bytes: &[u8]) {
 /// It ends at the same byte, however it comes.
 fn in_pieces(bytes: &[u8], end: usize) {
     for cut in 0..end {
-        assert_eq!(head::end(&bytes[..cut], 0), Ok(None), "complete after {cut} of {end}");
+        assert_eq!(request_head::end(&bytes[..cut], 0), Ok(None), "complete after {cut} of {end}");
         // As the front goes on: it has looked at all that had come.
-        assert_eq!(head::end(bytes, cut), Ok(Some(end)), "another end after {cut}");
+        assert_eq!(request_head::end(bytes, cut), Ok(Some(end)), "another end after {cut}");
     }
 }
 
 fn whole(text: &[u8], form: Form) {
-    let Ok(body) = head::check(text, HEADERS_MAX, form) else { return };
+    let Ok(body) = request_head::check(text, HEADERS_MAX, form) else { return };
     let Ok(settled) = authority::settled(text, form) else { return };
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut theirs = Request::new(&mut headers);
@@ -97,8 +97,8 @@ fn framing(body: Body, head: &Request<'_, '_>) {
 /// What we pass on in the place of a head is a head of the same body, with the one host that its target
 /// named, and nothing is left to settle.
 fn in_settled_form(text: &[u8], body: Body, form: Form) {
-    assert_eq!(head::end(text, 0), Ok(Some(text.len())));
-    assert_eq!(head::check(text, HEADERS_MAX + 1, form), Ok(body));
+    assert_eq!(request_head::end(text, 0), Ok(Some(text.len())));
+    assert_eq!(request_head::check(text, HEADERS_MAX + 1, form), Ok(body));
     assert_eq!(authority::settled(text, form), Ok(None));
     assert_eq!(Head::new(BytesMut::from(text)).values("host").count(), 1);
 }

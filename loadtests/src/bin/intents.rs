@@ -10,7 +10,7 @@ use std::{
 };
 
 use filters::{State, assertion::Assertions};
-use proxy::audit::Audit;
+use proxy::observability::audit::Audit;
 
 /// As long as one usually is.
 const BYTES: usize = 560;

@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    another_method, from_page, text,
-    wanted::{Known, Wanted, remover},
+    another_method, from_page,
+    switch_request::{Known, Wanted, remover},
+    text,
 };
-use crate::{
-    clock,
-    live::{Live, Stage},
-};
+use crate::{clock, data_plane::gateway::Live, lifecycle::process::Process};
 
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +25,7 @@ pub(super) fn is_one(path: &str) -> bool {
 }
 
 pub(super) async fn answer(
-    stage: &Stage,
+    process: &Process,
     session: &mut ServerSession,
     method: &Method,
     path: &str,
@@ -37,8 +35,8 @@ pub(super) async fn answer(
     let read = *method == Method::GET || *method == Method::HEAD;
     match id {
         None if read => {
-            stage.expire_switches();
-            return super::json(StatusCode::OK, &all(stage));
+            process.gateway.switchboard.expire();
+            return super::json(StatusCode::OK, &all(process));
         }
         _ if *method == allowed => {}
         None => return another_method("GET, HEAD, POST"),
@@ -52,25 +50,25 @@ pub(super) async fn answer(
         Err(refused) => return refused,
     };
     match id {
-        None => set(stage, &body),
-        Some(id) => remove(stage, id, &body),
+        None => set(process, &body),
+        Some(id) => remove(process, id, &body),
     }
 }
 
 /// The switches that are set.
-pub(super) fn all(stage: &Stage) -> Value {
+pub(super) fn all(process: &Process) -> Value {
     let now = clock::now();
-    let all = stage.state.switches.all();
+    let all = process.gateway.state.switches.all();
     all.iter().filter(|switch| switch.lasts(now)).map(|switch| shown(switch, now)).collect()
 }
 
-fn set(stage: &Stage, body: &[u8]) -> Response<Vec<u8>> {
-    let wanted = match Wanted::read(body, &known(&stage.live.load())) {
+fn set(process: &Process, body: &[u8]) -> Response<Vec<u8>> {
+    let wanted = match Wanted::read(body, &known(&process.gateway.live.load())) {
         Ok(wanted) => wanted,
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
     let Wanted { scope, position, lasts, cuts, by, reason } = wanted;
-    match stage.switch(scope, position, lasts, cuts, (&by, &reason)) {
+    match process.gateway.switchboard.set(scope, position, lasts, cuts, (&by, &reason)) {
         Some((switch, cut)) => {
             let mut shown = shown(&switch, clock::now());
             if let Some(cut) = cut {
@@ -85,12 +83,12 @@ fn set(stage: &Stage, body: &[u8]) -> Response<Vec<u8>> {
     }
 }
 
-fn remove(stage: &Stage, id: &str, body: &[u8]) -> Response<Vec<u8>> {
+fn remove(process: &Process, id: &str, body: &[u8]) -> Response<Vec<u8>> {
     let by = match remover(body) {
         Ok(by) => by,
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
-    match id.parse().ok().and_then(|id| stage.remove_switch(id, &by)) {
+    match id.parse().ok().and_then(|id| process.gateway.switchboard.remove(id, &by)) {
         Some(switch) => super::json(StatusCode::OK, &shown(&switch, clock::now())),
         None => {
             let why = "there is no such switch; `GET /switches` lists them".to_owned();

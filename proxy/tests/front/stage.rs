@@ -23,8 +23,8 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 use proxy::{
-    front::{Drain, Front, HeadRefusal, Limits, Refusals},
-    upgrade::{self, Answered},
+    data_plane::listener::{Drain, Front, HeadRefusal, Limits, Refusals},
+    upstream::upgrade::{self, Answered},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},

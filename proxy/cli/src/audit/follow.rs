@@ -1,0 +1,268 @@
+//! Goes on where a file ended: over new segments, compressed ones, and lines that are completed later.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::source::Reading;
+use proxy::observability::audit::read::{Line, Lines, is_compressed};
+
+/// Reads each line of some files once, however often it looks.
+pub(super) struct Follower {
+    /// By name, without what says that a file is compressed: it goes on at the same byte.
+    seen: HashMap<PathBuf, Seen>,
+    pub(super) reading: Reading,
+}
+
+/// Where to begin.
+#[derive(Debug, PartialEq)]
+pub(super) struct Start {
+    pub(super) file: PathBuf,
+    pub(super) byte: u64,
+}
+
+/// How far a file was read.
+#[derive(Default)]
+struct Seen {
+    /// Where the next line begins.
+    byte: u64,
+    /// Lines that end until here are not asked for.
+    after: u64,
+    /// The file as it was when it was looked at last, and its length then.
+    looked: Option<(PathBuf, u64)>,
+    /// Kept open, so that each look does not read all from the beginning.
+    open: Option<Lines>,
+    is_torn: bool,
+}
+
+/// What is done with a line.
+pub(super) type Each<'a> = dyn FnMut(&mut Reading, &[u8]) -> io::Result<()> + 'a;
+
+impl Follower {
+    /// Begins after what is in these files now. Those that stay as they are, are not opened.
+    pub(super) fn new(files: &[PathBuf]) -> Self {
+        let seen = |file: &PathBuf| {
+            let length = file.metadata().map_or(0, |data| data.len());
+            let after = if is_compressed(file) { u64::MAX } else { length };
+            (name(file), Seen { after, looked: Some((file.clone(), length)), ..Seen::default() })
+        };
+        Self { seen: files.iter().map(seen).collect(), reading: Reading::default() }
+    }
+
+    /// Goes back, and reads this file and those that come after it from there.
+    pub(super) fn back(&mut self, files: &[PathBuf], start: &Start) {
+        let from = files.iter().skip_while(|file| **file != start.file);
+        for file in from {
+            let byte = if *file == start.file { start.byte } else { 0 };
+            self.seen.insert(name(file), Seen { byte, after: byte, ..Seen::default() });
+        }
+    }
+
+    /// Looks at what came since the last time.
+    ///
+    /// # Errors
+    /// If the output is at its end.
+    pub(super) fn look(&mut self, files: &[PathBuf], each: &mut Each<'_>) -> io::Result<()> {
+        for (index, file) in files.iter().enumerate() {
+            let seen = self.seen.entry(name(file)).or_default();
+            seen.look(file, &mut self.reading, each)?;
+            // Only the newest is written to, but for a process that drains.
+            if index + 1 < files.len() {
+                seen.open = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody waits any more for lines to be completed.
+    pub(super) fn end(&mut self) {
+        self.reading.not_records += self.seen.values().filter(|seen| seen.is_torn).count() as u64;
+    }
+}
+
+impl Seen {
+    fn look(&mut self, file: &Path, reading: &mut Reading, each: &mut Each<'_>) -> io::Result<()> {
+        // One that is gone was pruned, or is compressed at this moment.
+        let Ok(length) = file.metadata().map(|data| data.len()) else { return Ok(()) };
+        match &self.looked {
+            Some((path, looked)) if path == file && *looked == length => return Ok(()),
+            Some((path, _)) if path == file => {}
+            _ => self.open = None,
+        }
+        self.looked = Some((file.to_owned(), length));
+        if !is_compressed(file) && length < self.byte {
+            reading.problem(format!(
+                "`{}` is shorter than it was; going on at its end",
+                file.display()
+            ));
+            *self =
+                Self { byte: length, after: length, looked: self.looked.take(), ..Self::default() };
+        }
+        match self.open(file) {
+            Ok(lines) => self.rest(file, lines, reading, each),
+            Err(error) => {
+                reading.unreadable(file, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn open(&mut self, file: &Path) -> io::Result<Lines> {
+        if let Some(open) = self.open.take() {
+            return Ok(open);
+        }
+        let mut lines = Lines::open(file)?;
+        lines.skip(self.byte)?;
+        Ok(lines)
+    }
+
+    fn rest(
+        &mut self,
+        file: &Path,
+        mut lines: Lines,
+        reading: &mut Reading,
+        each: &mut Each<'_>,
+    ) -> io::Result<()> {
+        self.is_torn = false;
+        loop {
+            match lines.next_line() {
+                Ok(None) => {
+                    self.open = Some(lines);
+                    return Ok(());
+                }
+                // It is read again when there is more of it.
+                Ok(Some(Line::Torn(_))) => {
+                    self.is_torn = true;
+                    return Ok(());
+                }
+                Ok(Some(Line::TooLong)) => {
+                    reading.not_records += 1;
+                    self.byte = lines.byte;
+                }
+                Ok(Some(Line::Whole(line))) => {
+                    self.byte += line.len() as u64 + 1;
+                    if self.byte > self.after {
+                        each(reading, line)?;
+                    }
+                }
+                Err(error) => {
+                    reading.unreadable(file, &error);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn name(file: &Path) -> PathBuf {
+    if is_compressed(file) { file.with_extension("") } else { file.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::Write,
+    };
+
+    use super::*;
+    use proxy::observability::audit::read::segments;
+
+    struct Watched {
+        folder: tempfile::TempDir,
+        follower: Follower,
+    }
+
+    impl Watched {
+        fn new(text: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("audit-1.jsonl"), text).unwrap();
+            let follower = Follower::new(&segments(folder.path()).unwrap());
+            Self { folder, follower }
+        }
+
+        fn append(&self, name: &str, text: &str) {
+            let path = self.folder.path().join(name);
+            let mut file = File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
+
+        fn compress(&self, name: &str) {
+            let path = self.folder.path().join(name);
+            let packed = zstd::encode_all(&*fs::read(&path).unwrap(), 1).unwrap();
+            fs::write(path.with_extension("jsonl.zst"), packed).unwrap();
+            fs::remove_file(path).unwrap();
+        }
+
+        fn look(&mut self) -> String {
+            let mut all = Vec::new();
+            let files = segments(self.folder.path()).unwrap();
+            let mut each = |_: &mut Reading, line: &[u8]| {
+                all.push(String::from_utf8_lossy(line).into_owned());
+                Ok(())
+            };
+            self.follower.look(&files, &mut each).unwrap();
+            all.join(" ")
+        }
+    }
+
+    #[test]
+    fn each_line_is_told_once_over_rotation_and_compressing() {
+        let mut watched = Watched::new("old\n");
+        assert_eq!(watched.look(), "");
+        watched.append("audit-1.jsonl", "a\nb\n");
+        assert_eq!(watched.look(), "a b");
+        assert_eq!(watched.look(), "");
+        watched.append("audit-1.jsonl", "c\n");
+        watched.append("audit-2.jsonl", "d\n");
+        assert_eq!(watched.look(), "c d");
+        // The process before drains still.
+        watched.append("audit-1.jsonl", "e\n");
+        watched.append("audit-2.jsonl", "f\n");
+        assert_eq!(watched.look(), "e f");
+        // Compressed with a line that was not seen yet.
+        watched.append("audit-1.jsonl", "g\n");
+        watched.compress("audit-1.jsonl");
+        assert_eq!(watched.look(), "g");
+        watched.compress("audit-2.jsonl");
+        watched.append("audit-3.jsonl", "h\n");
+        assert_eq!(watched.look(), "h");
+        fs::remove_file(watched.folder.path().join("audit-1.jsonl.zst")).unwrap();
+        assert_eq!(watched.look(), "");
+        assert_eq!(watched.follower.reading, Reading::default());
+    }
+
+    #[test]
+    fn a_torn_line_is_told_when_it_is_completed_and_not_before() {
+        let mut watched = Watched::new("old\nto");
+        assert_eq!(watched.look(), "");
+        watched.append("audit-1.jsonl", "r");
+        assert_eq!(watched.look(), "");
+        watched.append("audit-1.jsonl", "n\nnext\n");
+        assert_eq!(watched.look(), "torn next");
+        watched.append("audit-1.jsonl", "ha");
+        assert_eq!(watched.look(), "");
+        watched.compress("audit-1.jsonl");
+        assert_eq!(watched.look(), "");
+        watched.follower.end();
+        assert_eq!(watched.follower.reading.not_records, 1);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_followed_from_its_end() {
+        let mut watched = Watched::new("");
+        watched.append("audit-1.jsonl", "a\nbbbbbb\n");
+        assert_eq!(watched.look(), "a bbbbbb");
+        File::options()
+            .write(true)
+            .open(watched.folder.path().join("audit-1.jsonl"))
+            .unwrap()
+            .set_len(2)
+            .unwrap();
+        assert_eq!(watched.look(), "");
+        watched.append("audit-1.jsonl", "c\n");
+        assert_eq!(watched.look(), "c");
+    }
+}

@@ -1,0 +1,295 @@
+//! One fault from beginning to end: a copy, the calm, the fault, the recovery, and what was kept.
+
+mod shared;
+
+use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+
+use config::{Config, Limit, ListenerKind, Rate};
+
+use super::{
+    aims::{self, Aim, Left},
+    ask::{Client, Saw},
+    copy::Counting,
+    fault::Fault,
+    load::{Load, Made, Phase},
+    measured::Measured,
+    records,
+    report::{Drilled, Row},
+    stage::Stage,
+};
+use crate::counted;
+
+/// How hard and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// The time of a fault.
+    pub(super) time: Duration,
+    /// The time between two calls.
+    pub(super) every: Duration,
+    /// How many calls come in which time, by which it is meant.
+    pub(super) rate: Rate,
+}
+
+impl Pace {
+    /// A limit that nobody reaches: twice of what is asked for, and at once what is tried at first.
+    fn twice(self) -> Limit {
+        let Rate { count, per } = self.rate;
+        let rate = Rate { count: count.saturating_mul(TWO), per };
+        let burst = ROUND_MAX.as_secs_f64() / rate.interval().as_secs_f64();
+        Limit { rate, burst: NonZeroU32::new((burst as u32).max(BURST_MIN)) }
+    }
+}
+
+const TWO: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
+/// At a low rate, too, everything is tried at first without a pause.
+const BURST_MIN: u32 = 1000;
+
+/// The calm before a fault is no longer than this.
+const CALM_MAX: Duration = Duration::from_secs(2);
+/// What was asked before a fault has so long to be answered before it begins, and to be decided
+/// before it ends.
+const MOMENT: Duration = Duration::from_millis(200);
+/// Beyond what a breaker rests, a recovery may take so long.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Nobody waits longer until everything was asked for once.
+const ROUND_MAX: Duration = Duration::from_secs(60);
+const STARTS_MAX: u32 = 5;
+/// Of what must not matter, so much may go wrong for other reasons, in percent.
+const NOT_ALL: f64 = 95.0;
+
+/// A fault, drilled.
+pub(super) struct Outcome {
+    pub(super) row: Row,
+    /// What was asked for, and what could not be.
+    pub(super) driven: usize,
+    pub(super) left: Vec<Left>,
+    /// How the copy differs.
+    pub(super) notes: Vec<String>,
+}
+
+/// Drills one fault in a folder of its own.
+pub(super) async fn drill(
+    fault: Fault,
+    written: Arc<Config>,
+    folder: &Path,
+    pace: Pace,
+) -> Result<Outcome, String> {
+    let counting = || match fault {
+        Fault::RedisDown => Counting::Shared(pace.twice()),
+        _ => Counting::Nothing,
+    };
+    let mut stage = start(&written, folder, counting).await?;
+    let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
+    let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
+    let client = Arc::new(client);
+    let (aims, left) = driven(&stage, &client).await;
+    let notes = std::mem::take(&mut stage.copy.notes);
+    let driven = aims.len();
+    let touched =
+        |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
+    if !aims.iter().any(touched) {
+        let row = Row::not(fault, "nothing that it would break can be driven");
+        return Ok(Outcome { row, driven, left, notes });
+    }
+    let (made, back) = broken_and_mended(fault, &mut stage, &client, &aims, pace).await?;
+    let mut drilled = ended(stage, &client).await?;
+    drilled.measured = Measured::of(&made);
+    drilled.back_after = back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0);
+    drilled.broken.extend(fault.allowed(&written));
+    drilled.broken.extend(promises(fault, &drilled, &made));
+    if let (Fault::RedisDown, Some(store)) = (fault, &written.store) {
+        drilled.broken.extend(shared::promises(store.on_error, &drilled, &made));
+    }
+    Ok(Outcome { row: Row::ran(fault, drilled), driven, left, notes })
+}
+
+/// The calm, the fault and the recovery: all calls, and how long the recovery took.
+async fn broken_and_mended(
+    fault: Fault,
+    stage: &mut Stage,
+    client: &Arc<Client>,
+    aims: &[Aim],
+    pace: Pace,
+) -> Result<(Vec<Made>, Option<Duration>), String> {
+    // Everything is asked for at least once.
+    let round = pace.every.saturating_mul(u32::try_from(aims.len()).unwrap_or(u32::MAX));
+    if round > ROUND_MAX {
+        let all = aims.len();
+        return Err(format!("{all} routes and hosts take too long at this rate; raise `--rate`"));
+    }
+    let load = Load::begin(Arc::clone(client), aims, pace.every);
+    load.go_on(Phase::Calm, (pace.time / 2).min(CALM_MAX).max(round)).await;
+    load.go_on(Phase::Between, MOMENT).await;
+    fault.begin(stage).await?;
+    load.go_on(Phase::Fault, fault.lasts(pace.time, &stage.copy.config)).await;
+    load.go_on(Phase::Between, MOMENT).await;
+    fault.end(stage).await?;
+    let patience = patience(&stage.copy.config) + round * 2;
+    let (back, found) = tokio::join!(load.recovered(patience), stage.find_redis());
+    found?;
+    Ok((load.end().await, back))
+}
+
+/// Ends a copy, and looks at what it leaves.
+pub(super) async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
+    let mut drilled = Drilled {
+        actions_twice: stage.stand_ins.twice(),
+        reached: stage.stand_ins.trapped(),
+        broken: std::mem::take(&mut stage.broken),
+        store: stage.store,
+        ..Drilled::default()
+    };
+    let listeners = stage.copy.config.listeners.iter();
+    let forward: Vec<String> = listeners
+        .filter(|(_, listener)| listener.kind == ListenerKind::Forward)
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let records = stage.records();
+    let (was_running, last) = (stage.child.is_running(), stage.child.said());
+    // Calls that are under way need their stand-ins until the end.
+    let Stage { child, stand_ins, .. } = stage;
+    let stopped = child.stop().await;
+    drop(stand_ins);
+    match stopped {
+        _ if !was_running => drilled.broken.push(format!("the proxy ended by itself:\n{last}")),
+        Err(why) => drilled.broken.push(why),
+        Ok(()) => {}
+    }
+    let (lost, told) = records::lost(&records, &client.answered(), &forward)?;
+    (drilled.records_lost, drilled.records_lost_told) = (lost, told);
+    drilled.records_wrong = records::verify(&records).err();
+    Ok(drilled)
+}
+
+/// Starts a copy; again if somebody else was given one of its ports meanwhile.
+pub(super) async fn start(
+    written: &Config,
+    folder: &Path,
+    counting: impl Fn() -> Counting<Limit>,
+) -> Result<Stage, String> {
+    for _ in 1..STARTS_MAX {
+        match Stage::start(written, folder, counting()).await {
+            Err(error) if error.contains("cannot listen on") => {
+                std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
+            }
+            started => return started,
+        }
+    }
+    Stage::start(written, folder, counting()).await
+}
+
+/// How long a recovery may take.
+fn patience(config: &Config) -> Duration {
+    let rests =
+        config.upstreams.iter().map(|(name, upstream)| *config.breaker(name, upstream).rest);
+    rests.max().unwrap_or_default() + PATIENCE
+}
+
+/// Tries each aim once in each way, and keeps the way that is admitted.
+async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
+    let (all, mut left) = aims::all(&stage.copy.config, &stage.mint);
+    let mut aims = Vec::new();
+    for mut aim in all {
+        let mut why = String::new();
+        let mut found = None;
+        for way in &aim.ways {
+            match client.make(way).await {
+                Saw::Good => {
+                    found = Some(way.clone());
+                    break;
+                }
+                other => why = other.label(),
+            }
+        }
+        match found {
+            Some(way) => {
+                aim.ways = vec![way];
+                aims.push(aim);
+            }
+            None => left.push(Left {
+                of: aim.of,
+                why: format!("nobody whom a drill can be is let through: {why}"),
+            }),
+        }
+    }
+    (aims, left)
+}
+
+/// The promises that were broken, in a sentence each.
+fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
+    let untold = drilled.records_lost.saturating_sub(drilled.records_lost_told);
+    let unkept = made.iter().filter(|made| {
+        let let_through = made.action && made.saw == Some(Saw::Good);
+        fault == Fault::AuditFull && made.phase == Phase::Fault && let_through
+    });
+    let count = |count: usize, what: &str| (count > 0).then(|| counted(count as u64, what));
+    let mut broken = Vec::new();
+    broken.extend(
+        count(untold, "exchange")
+            .map(|them| format!("{them} answered, and neither on record nor told to be lost")),
+    );
+    broken.extend(
+        count(unkept.count(), "action")
+            .map(|them| format!("{them} let through that could not be put on record")),
+    );
+    broken.extend(
+        drilled.records_wrong.as_ref().map(|wrong| format!("the records are not whole: {wrong}")),
+    );
+    broken.extend(
+        count(drilled.actions_twice, "action")
+            .map(|them| format!("{them} asked of an upstream twice")),
+    );
+    broken.extend(
+        count(drilled.reached, "connection")
+            .map(|them| format!("a poisoned address was reached, by {them}")),
+    );
+    if drilled.back_after.is_none() {
+        broken.push("callers were not admitted again as before".to_owned());
+    }
+    let admitted = drilled.measured.admitted.filter(|_| fault.must_not_matter());
+    if let Some(admitted) = admitted.filter(|admitted| *admitted < NOT_ALL) {
+        broken.push(format!("only {admitted} % were admitted, and it should not matter"));
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_was_promised_is_held_against_what_was_seen() {
+        let well = || Drilled { back_after: Some(0.0), ..Drilled::default() };
+        let check = |fault, drilled: Drilled, made: &[Made], expected: &[&str]| {
+            assert_eq!(promises(fault, &drilled, made), expected);
+        };
+        check(Fault::UpstreamReset, well(), &[], &[]);
+        let told = Drilled { records_lost: 3, records_lost_told: 3, ..well() };
+        check(Fault::AuditFull, told, &[], &[]);
+        let untold = Drilled { records_lost: 3, records_lost_told: 2, ..well() };
+        let sentence = "1 exchange answered, and neither on record nor told to be lost";
+        check(Fault::AuditFull, untold, &[], &[sentence]);
+        let twice = Drilled { actions_twice: 2, ..well() };
+        check(Fault::UpstreamReset, twice, &[], &["2 actions asked of an upstream twice"]);
+        let lasting = Drilled::default();
+        check(Fault::IdpDown, lasting, &[], &["callers were not admitted again as before"]);
+        let measured = Measured { admitted: Some(94.9), ..Measured::default() };
+        let kept_out = || Drilled { measured: measured.clone(), ..well() };
+        let sentence = "only 94.9 % were admitted, and it should not matter";
+        check(Fault::JwksRotated, kept_out(), &[], &[sentence]);
+        check(Fault::Upstream500, kept_out(), &[], &[]);
+        let acted = |phase| Made {
+            phase,
+            began: Instant::now(),
+            saw: Some(Saw::Good),
+            took: Duration::ZERO,
+            action: true,
+        };
+        let made = [acted(Phase::Calm), acted(Phase::Between), acted(Phase::Fault)];
+        let sentence = "1 action let through that could not be put on record";
+        check(Fault::AuditFull, well(), &made, &[sentence]);
+        check(Fault::IdpDown, well(), &made, &[]);
+    }
+}

@@ -1,0 +1,69 @@
+//! `stagedoor suggest`: what a person could write into the config, from what was recorded.
+
+mod calls;
+mod groups;
+mod proposal;
+mod records;
+mod risks;
+mod standing;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+use self::{calls::Calls, standing::Standing};
+use proxy::{clock, lifecycle::reload};
+
+/// Propose what could be written into the config. Applies nothing and writes no file.
+#[derive(Args)]
+pub(super) struct Suggest {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Rules for the calls that were refused, or that a listener with `report_only` let pass.
+    Egress(Egress),
+}
+
+#[derive(Args)]
+struct Egress {
+    /// Files of audit records; a folder stands for all of its files.
+    #[arg(long, required = true, num_args = 1..)]
+    audit: Vec<PathBuf>,
+    /// The config file: leaves out what its rules allow now, and uses groups of hosts by name.
+    #[arg(short, long, env = "STAGEDOOR_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Suggest {
+    pub(super) fn run(self) -> ExitCode {
+        let What::Egress(egress) = self.what;
+        match egress.proposed() {
+            Ok(text) => {
+                super::say::text(&text);
+                ExitCode::SUCCESS
+            }
+            Err(message) => {
+                crate::say::err(format_args!("{message}"));
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+impl Egress {
+    fn proposed(self) -> Result<String, String> {
+        let loaded = match &self.config {
+            Some(path) => Some(reload::load(path).map_err(|problems| problems.to_string())?),
+            None => None,
+        };
+        let mut calls = Calls::default();
+        let read = records::read(&self.audit, |record| calls.take(record))?;
+        read.tell();
+        calls.left.tell();
+        let standing = Standing::of(loaded.as_ref().map(|loaded| &loaded.config));
+        Ok(proposal::write(calls, &standing, clock::now()))
+    }
+}

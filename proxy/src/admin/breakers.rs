@@ -1,0 +1,23 @@
+//! What the breakers of the policy in force do.
+
+use std::collections::BTreeMap;
+
+use filters::breaker::{Facts, Key, Position};
+
+use crate::{clock, data_plane::gateway::Stage};
+
+/// All of them. One that nothing has happened to is closed.
+pub(super) fn all(gateway: &Stage) -> Vec<(Key, Facts)> {
+    let seen = gateway.state.breakers.facts(clock::now());
+    let live = gateway.live.load();
+    let closed = Facts { position: Position::Closed, cause: None };
+    let named = live.policy.routes.all().iter().map(|route| (route.breaker.clone(), closed));
+    let mut all: BTreeMap<Key, Facts> = named.collect();
+    for (key, facts) in seen {
+        let of_route = Key { part: None, ..key.clone() };
+        if all.contains_key(&of_route) {
+            all.insert(key, facts);
+        }
+    }
+    all.into_iter().collect()
+}

@@ -1,0 +1,156 @@
+//! `/standing`: what a request would meet right now, its breaker and its limits. Nothing is taken for the
+//! question, and nothing is kept of it.
+
+use std::{net::IpAddr, time::Duration};
+
+use filters::{
+    Label, Now,
+    breaker::Look,
+    rate_limit::{Left, Of, Who},
+    routes::Route,
+    workspaces::Workspace,
+};
+use http::{Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::{clock, data_plane::gateway::Live, lifecycle::process::Process};
+
+/// Whose request it is about.
+#[derive(Default)]
+struct About {
+    route: Option<Label>,
+    part: Option<Label>,
+    issuer: Option<Label>,
+    caller: Option<Label>,
+    workspace: Option<Label>,
+    client: Option<IpAddr>,
+}
+
+const MEMBERS: &str = "`route`, `part`, `issuer`, `caller`, `workspace` and `client`";
+
+pub(super) fn answer(process: &Process, query: &str) -> Response<Vec<u8>> {
+    let live = process.gateway.live.load();
+    match About::read(query).and_then(|about| standing(process, &live, &about)) {
+        Ok(found) => super::json(StatusCode::OK, &found),
+        Err(wrong) => super::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({"messages": [wrong]})),
+    }
+}
+
+impl About {
+    fn read(query: &str) -> Result<Self, String> {
+        let mut about = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_decode_str(value).decode_utf8_lossy();
+            let label = || {
+                Label::new(&value)
+                    .ok_or_else(|| format!("`{name}` has 1 to 256 visible characters"))
+            };
+            match name {
+                "route" => about.route = Some(label()?),
+                "part" => about.part = Some(label()?),
+                "issuer" => about.issuer = Some(label()?),
+                "caller" => about.caller = Some(label()?),
+                "workspace" => about.workspace = Some(label()?),
+                "client" => {
+                    let address = value.parse().map_err(|_| "`client` is no address".to_owned())?;
+                    about.client = Some(address);
+                }
+                _ => {
+                    return Err(format!(
+                        "there is no `{}`; there are {MEMBERS}",
+                        name.escape_debug()
+                    ));
+                }
+            }
+        }
+        Ok(about)
+    }
+}
+
+fn standing(process: &Process, live: &Live, about: &About) -> Result<Value, String> {
+    let wanted = about.route.as_ref().ok_or("write `route`: the name of a route".to_owned())?;
+    let routes = live.policy.routes.all();
+    let route = routes.iter().find(|route| route.name == *wanted);
+    let route = route.ok_or_else(|| format!("the config in force has no route `{wanted}`"))?;
+    let now = clock::now();
+    let part = about.part.as_deref().filter(|_| route.breaker_by.is_some());
+    let look = process.gateway.state.breakers.look(&route.breaker, part, now);
+    let left = left(process, live, about, route, now)?;
+    Ok(json!({
+        "config": live.policy.digest.as_str(),
+        "route": route.name.as_str(),
+        "breaker": breaker(&look, now),
+        "limits": left.iter().map(limit).collect::<Vec<_>>(),
+    }))
+}
+
+fn left(
+    process: &Process,
+    live: &Live,
+    about: &About,
+    route: &Route,
+    now: Now,
+) -> Result<Vec<Left>, String> {
+    let (limits, limiters) = (&live.policy.rate_limits, &process.gateway.state.limiters);
+    if route.options.public {
+        let client = about.client.ok_or("that route asks nobody who they are: write `client`")?;
+        return Ok(vec![limits.left_public(limiters, route, client, now)]);
+    }
+    let subject = about.caller.as_ref().ok_or("write `caller`: its limits are a caller's")?;
+    let workspace = about.workspace.as_ref().map(|name| Workspace {
+        name: name.clone(),
+        declared: live.policy.workspaces.declared(name),
+    });
+    let of = |issuer: &Label| {
+        limits.left(limiters, route, Who { issuer, subject }, workspace.as_ref(), now)
+    };
+    if let Some(issuer) = &about.issuer {
+        return Ok(of(issuer));
+    }
+    // Whose issuer is not said may be any of them: of each limit the one that has least left.
+    let issuers = live.loaded.config.identity.issuers.keys().map(Label::from);
+    let all = issuers.map(|issuer| of(&issuer)).reduce(|least, other| {
+        let both = least.into_iter().zip(other);
+        both.map(|(a, b)| if b.left < a.left { b } else { a }).collect()
+    });
+    Ok(all.unwrap_or_else(|| of(&Label::lossy("?"))))
+}
+
+fn breaker(look: &Look, now: Now) -> Value {
+    let Look { key, facts, since, tried_at } = look;
+    let ago = |then: Duration| now.elapsed.saturating_sub(then);
+    let mut told = super::circuit(key, *facts);
+    told["since"] = json!(since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()));
+    told["for_seconds"] = json!(since.map(|since| seconds(ago(since))));
+    told["tried_in_seconds"] = json!(tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))));
+    told
+}
+
+fn limit(left: &Left) -> Value {
+    let (kind, of) = match &left.of {
+        Of::Rest => ("rest", None),
+        Of::Bucket(name) => ("bucket", Some(name)),
+        Of::Plugin(name) => ("plugin", Some(name)),
+        Of::Route(name) => ("route", Some(name)),
+        Of::Calls => ("calls", None),
+    };
+    json!({
+        "scope": left.scope,
+        "name": left.name.as_str(),
+        "kind": kind,
+        "of": of.map(Label::as_str),
+        "rate": left.limit.rate.to_string(),
+        "burst": left.limit.burst(),
+        "left": left.left,
+        "next_in_seconds": seconds(left.next),
+        "whole_in_seconds": left.left.map(|_| seconds(left.whole())),
+        "shared": left.shared,
+    })
+}
+
+/// In milliseconds, as a person reads them.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).ceil() / 1000.0
+}

@@ -1,0 +1,103 @@
+//! What an error of Pingora's means, in the words of denials.
+
+use filters::{Denial, Label, health::Fault};
+use pingora::{Error, ErrorSource, ErrorType as E};
+
+use crate::{data_plane::request::caused_by, net::parent};
+
+/// Types of Pingora's own that it shows to nobody: of a body in chunks, and of the trailers after it.
+const BROKEN_CHUNK: &str = "InvalidChunk";
+const BROKEN_TRAILERS: &str = "InvalidTrailerEnd";
+/// An upstream of HTTP/2 did not answer a PING.
+const NO_PONG: &str = "PingTimedout";
+
+/// What an attempt has failed by. `None` if that has been said: the error is ours.
+pub(crate) fn fault_of(error: &Error) -> Option<Fault> {
+    match error.etype() {
+        E::ReadTimedout | E::WriteTimedout | E::Custom(NO_PONG) => Some(Fault::Timeout),
+        _ if caused_by(error, std::io::ErrorKind::TimedOut) => Some(Fault::Timeout),
+        E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS) => Some(Fault::Reset),
+        E::Custom(_) => None,
+        _ => Some(Fault::Reset),
+    }
+}
+
+/// What ended an exchange. `None` if the client went away: nobody was denied.
+pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
+    if error.esource() == &ErrorSource::Downstream {
+        return match error.etype() {
+            E::ReadTimedout => Some(Denial::BodyTimeout),
+            E::InvalidHTTPHeader
+            | E::H1Error
+            | E::InvalidH2
+            | E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS) => Some(Denial::BodyMalformed),
+            // The front found the chunks broken.
+            E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
+                Some(Denial::BodyMalformed)
+            }
+            // So did h2, of trailers or of a length.
+            _ if is_fault(error) => Some(Denial::BodyMalformed),
+            // An error of HTTP/2 is also how a client says that it wants no answer any more.
+            _ => None,
+        };
+    }
+    if let Some(fault) = error.root_cause().downcast_ref::<parent::Fault>() {
+        return Some(fault.clone().denial());
+    }
+    Some(match error.etype() {
+        E::ConnectTimedout | E::TLSHandshakeTimedout => Denial::ConnectTimeout { upstream },
+        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
+            Denial::UpstreamUnreachable { upstream }
+        }
+        E::HandshakeError | E::H2Error if broke_off(error) => Denial::UpstreamReset { upstream },
+        E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError => {
+            Denial::UpstreamTls { upstream }
+        }
+        E::ReadTimedout | E::WriteTimedout | E::Custom(NO_PONG) => {
+            Denial::UpstreamTimeout { upstream }
+        }
+        E::ReadError | E::WriteError | E::ConnectionClosed => Denial::UpstreamReset { upstream },
+        E::InvalidHTTPHeader
+        | E::H1Error
+        | E::H2Error
+        | E::InvalidH2
+        | E::H2Downgrade
+        | E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS) => {
+            Denial::UpstreamMalformed { upstream, why: malformed(error) }
+        }
+        _ => {
+            tracing::error!(%error, "unexpected");
+            Denial::Internal
+        }
+    })
+}
+
+/// What is wrong with an answer that Pingora or `h2` could not read.
+fn malformed(error: &Error) -> &'static str {
+    let context = error.context.as_ref().map_or("", |context| context.as_str());
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    if matches!(error.etype(), E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS)) {
+        "its chunks are broken"
+    } else if context.starts_with("invalid Content-Length") {
+        "its Content-Lengths differ, or are no numbers"
+    } else if cause.is_some_and(|cause| cause.reason() == Some(h2::Reason::PROTOCOL_ERROR)) {
+        "its HTTP/2 is broken, or has what only HTTP/1 knows"
+    } else {
+        "it is not HTTP"
+    }
+}
+
+/// Whether the upstream ended a connection of HTTP/2, or its stream. It depends on the moment whether
+/// Pingora tells that as an error of reading, of the protocol, or of the first words of it.
+fn broke_off(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| {
+        cause.is_io() || (cause.is_remote() && (cause.is_reset() || cause.is_go_away()))
+    })
+}
+
+/// Whether a stream of HTTP/2 was ended by what came on it, and not by its client.
+fn is_fault(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| cause.is_reset() && cause.is_library())
+}

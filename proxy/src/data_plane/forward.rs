@@ -1,0 +1,175 @@
+//! The way out: calls of Backstage, as tunnels (CONNECT) and as plain requests in absolute form.
+//!
+//! Both pass `filters::forward` in the same order; nothing is decided here.
+
+mod copy;
+mod plain;
+mod tunnel;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use filters::{
+    Denial, Exchange, Label, Now, Step,
+    forward::{self, Call},
+    identity::ClientCertificate,
+    target::{Host, Target},
+};
+
+use crate::{
+    clock,
+    data_plane::gateway::{Live, Stage},
+    net::parent::Parent,
+    observability::metrics::Counted,
+    request_id::RequestId,
+};
+
+pub use plain::Plain;
+
+/// One forward listener.
+pub struct Forward {
+    /// What every call needs.
+    pub stage: Arc<Stage>,
+    /// Its number in the config.
+    pub listener: usize,
+}
+
+/// What a call shows of who calls.
+struct Shown<'a> {
+    peer: IpAddr,
+    certificate: Option<&'a ClientCertificate>,
+    authorization: &'a [&'a [u8]],
+}
+
+/// How a call ended.
+struct Ended<'a> {
+    began: Now,
+    id: &'a RequestId,
+    peer: IpAddr,
+    method: &'a str,
+    trace_id: Option<&'a str>,
+    /// What it asked for, if that is no target.
+    host: Option<&'a [u8]>,
+    /// The path of a plain request; a tunnel has none.
+    path: &'a [u8],
+    tls: bool,
+    certificate: Option<&'a ClientCertificate>,
+    status: u16,
+    denial: Option<&'a Denial>,
+    address: Option<SocketAddr>,
+    bytes_in: u64,
+    bytes_out: u64,
+    cut: bool,
+}
+
+/// How a call gets to where it wants to go.
+enum Way {
+    /// To one of these addresses.
+    To(Vec<SocketAddr>),
+    /// Through a proxy that looks the name up.
+    Through(Arc<Parent>),
+}
+
+/// More than this cannot be lacking for one call.
+const LACKS_MAX: usize = 6;
+
+impl Forward {
+    /// Whether the call may go out, and how. `secure` is one that asks for a tunnel.
+    async fn admit(
+        &self,
+        live: &Live,
+        (target, secure): (&Target, bool),
+        shown: &Shown<'_>,
+        now: Now,
+        exchange: &mut Exchange,
+    ) -> Result<Way, Denial> {
+        let call = Call {
+            listener: self.listener,
+            peer: shown.peer,
+            certificate: shown.certificate,
+            authorization: shown.authorization,
+            target,
+        };
+        let (policy, state) = (&live.policy, &self.stage.state);
+        let mut decided = forward::decide(policy, state, &call, now, exchange);
+        for _ in 0..LACKS_MAX {
+            let Some(lack) = decided.as_ref().err().and_then(|_| exchange.lack.take()) else {
+                break;
+            };
+            if !self.stage.supply(&live.loaded.config, &lack).await {
+                break;
+            }
+            *exchange = Exchange::default();
+            // As of now: others were let through while this one waited, and limits know.
+            decided = forward::decide(policy, state, &call, clock::now(), exchange);
+        }
+        decided?;
+        let parent = live.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
+        if let Some(parent) = parent {
+            exchange.steps.enter(Step::Address);
+            let called = exchange.called.as_mut().expect("a call that was admitted has a target");
+            let own = self.stage.dial.own_addresses();
+            forward::pass_on(policy, self.listener, &parent.name, &own, clock::now(), called)?;
+            return Ok(Way::Through(Arc::clone(parent)));
+        }
+        exchange.steps.enter(Step::Address);
+        let found = match &target.host {
+            Host::Address(ip) => vec![*ip],
+            Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {
+                tracing::debug!(%error, "a called host cannot be resolved");
+                Denial::HostUnresolved { target: Label::lossy(&target.to_string()) }
+            })?,
+        };
+        let called = exchange.called.as_mut().expect("a call that was admitted has a target");
+        let own = self.stage.dial.own_addresses();
+        // The addresses that passed are the ones dialled: a name could change in between.
+        let chosen = forward::choose(policy, self.listener, &found, &own, clock::now(), called)?;
+        Ok(Way::To(chosen.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect()))
+    }
+
+    /// Puts a call on record and counts it.
+    fn record(&self, live: &Live, exchange: &Exchange, ended: &Ended<'_>) {
+        let took = clock::elapsed().saturating_sub(ended.began.elapsed);
+        let counted = Counted {
+            status: ended.status,
+            code: ended.denial.map(Denial::code),
+            upstream_failed: ended.denial.is_some_and(Denial::is_upstream_failure),
+            method: ended.method,
+            took,
+            upstream_took: None,
+        };
+        self.stage.metrics.call(&live.counts, exchange, &counted, ended.bytes_in + ended.bytes_out);
+        let facts = filters::audit::Facts {
+            began: ended.began,
+            request_id: ended.id.as_str(),
+            trace_id: ended.trace_id,
+            listener: &live.policy.listeners[self.listener].name,
+            peer: ended.peer,
+            method: ended.method,
+            host: ended.host,
+            raw_path: ended.path,
+            query: None,
+            tls: ended.tls,
+            headers: None,
+            certificate: ended.certificate,
+            status: ended.status,
+            denial: ended.denial,
+            upstream_address: ended.address,
+            attempts: u32::from(ended.address.is_some()),
+            bytes_in: ended.bytes_in,
+            bytes_out: ended.bytes_out,
+            took,
+            upstream_took: None,
+            upgraded: false,
+            cut: ended.cut,
+            intended: false,
+            idempotency_key: None,
+            control_id: None,
+        };
+        self.stage.audit.record(|out| {
+            filters::audit::write(out, &live.policy, exchange, &facts);
+        });
+    }
+}

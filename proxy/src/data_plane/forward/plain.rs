@@ -1,0 +1,508 @@
+//! A plain request in absolute form (`GET http://host/path`), through Pingora to the address that
+//! passed.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use filters::{
+    Denial, Exchange, Label, Now, Step, answer,
+    client_hello::Peek,
+    forward,
+    headers::Sender,
+    identity::ClientCertificate,
+    redirect, streams,
+    target::{Host, Target},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
+use crate::{
+    clock,
+    data_plane::{
+        denial_response as denied, error_mapping,
+        gateway::Live,
+        hop_by_hop,
+        listener::UnderWay,
+        long_lived::Place,
+        request::{facts_of, has_large_body, peer, trace_id},
+    },
+    head_edit,
+    net::parent::{Fault, Parent},
+    progress,
+    request_id::{RequestId, X_REQUEST_ID},
+    upstream::{self, upgrade},
+};
+
+/// The plain requests of one forward listener.
+pub struct Plain {
+    /// The listener's calls.
+    pub forward: Arc<Forward>,
+    /// Silence of a client within a request body.
+    pub body_timeout: Duration,
+    /// How long one write to a client may stand still.
+    pub write_timeout: Duration,
+}
+
+/// One exchange.
+pub struct Ctx {
+    live: Arc<Live>,
+    exchange: Exchange,
+    began: Now,
+    id: RequestId,
+    denial: Option<Denial>,
+    target: Option<(Target, Vec<u8>)>,
+    addresses: Vec<SocketAddr>,
+    /// The proxy that they are of, if the call goes through one.
+    parent: Option<Arc<Parent>>,
+    /// How many of them could not be connected to.
+    failed: usize,
+    address: Option<SocketAddr>,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// How many interim answers (1xx) came.
+    interim: u32,
+    status: u16,
+    lasting: Option<Lasting>,
+    _under_way: UnderWay,
+}
+
+/// Its place among those that can be cut, and what its record then needs: the session is gone.
+struct Lasting {
+    place: Place,
+    forward: Arc<Forward>,
+    came: RequestHeader,
+    peer: IpAddr,
+    tls: bool,
+    certificate: Option<ClientCertificate>,
+}
+
+#[async_trait]
+impl ProxyHttp for Plain {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        let stage = &self.forward.stage;
+        Ctx {
+            live: stage.live.load_full(),
+            exchange: Exchange::default(),
+            began: clock::now(),
+            id: RequestId::UNKNOWN,
+            denial: None,
+            target: None,
+            addresses: Vec::new(),
+            parent: None,
+            failed: 0,
+            address: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            interim: 0,
+            status: 0,
+            lasting: None,
+            _under_way: stage.drain.exchange(),
+        }
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let downstream = session.as_downstream_mut();
+        downstream.set_read_timeout(Some(self.body_timeout));
+        downstream.set_write_timeout(Some(self.write_timeout));
+        downstream.set_close_on_response_before_downstream_finish(true);
+        downstream.set_ignore_info_resp(downstream.req_header().version == Version::HTTP_10);
+        upgrade::note_offer(downstream.req_header_mut());
+        hop_by_hop::end(session.req_header_mut(), |_| false);
+        ctx.id = RequestId::of(session.req_header());
+        let decided = self.decide(session, ctx).await;
+        let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
+            ctx.exchange.steps.enter(Step::Upstream);
+            return Ok(false);
+        };
+        if !session.as_downstream_mut().is_body_empty() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        denied::write_proxy(session, &ctx.exchange, &denial, proxy_status(&denial), &ctx.id)
+            .await?;
+        ctx.denial = Some(denial);
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let address = *ctx.addresses.get(ctx.failed).expect("an admitted call has an address");
+        ctx.address = Some(address);
+        let mut peer = match &ctx.parent {
+            Some(parent) => Box::new(parent.peer(address)?),
+            None => Box::new(HttpPeer::new(address, false, String::new())),
+        };
+        let egress = &ctx.live.loaded.config.egress;
+        // Each has its part of the time, as in `Dial::connect`.
+        let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
+        let connect = *egress.connect_timeout / parts;
+        peer.options.connection_timeout = Some(connect);
+        peer.options.total_connection_timeout = Some(connect);
+        peer.options.read_timeout = Some(*egress.idle_timeout);
+        peer.options.write_timeout = Some(*egress.idle_timeout);
+        if has_large_body(session) {
+            let way = upstream::Way { patience: connect, through: None };
+            upstream::upload::decorate(&mut peer, way);
+        }
+        // Nothing is kept: the next call may be for another name at this address.
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        Ok(peer)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (target, path) = ctx.target.as_ref().expect("an admitted call has a target");
+        let host = HeaderValue::from_str(&host_of(target)).expect("a target is plain");
+        let uri = std::str::from_utf8(path).ok().and_then(|path| path.parse().ok());
+        let uri = uri.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
+        let login = ctx.parent.as_ref().and_then(|parent| parent.authorization());
+        head_edit::edit_request(request, |parts| {
+            let headers = &mut parts.headers;
+            for name in ctx.live.policy.headers.strip(headers, Sender::Stranger) {
+                headers.remove(&name);
+            }
+            // Whatever they are called here: they say who calls, to nobody outside.
+            let ours: Vec<HeaderName> =
+                headers.keys().filter(|name| is_orbit(name)).cloned().collect();
+            for name in ours {
+                headers.remove(&name);
+            }
+            headers.insert(header::HOST, host);
+            if let Some(login) = login {
+                headers.insert(header::PROXY_AUTHORIZATION, login);
+            }
+        });
+        if ctx.parent.is_some() {
+            // A proxy is asked for the URL, in the one form that was judged.
+            let url = [format!("http://{target}").as_bytes(), path].concat();
+            return request.set_raw_path(&url);
+        }
+        // What came is kept as the URL it was: the server is asked for a path.
+        request.set_uri(uri);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        ctx.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes_max = ctx.live.policy.listeners[self.forward.listener].body_max;
+        if ctx.bytes_in > bytes_max {
+            ctx.denial = Some(Denial::BodyTooLarge { bytes_max });
+            return Err(Error::new(ErrorType::Custom("denied")));
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let asked = answer::Asked {
+            websocket: session.as_ref().is_upgrade_req(),
+            trailers: false,
+            interim: ctx.interim,
+        };
+        if response.status.is_informational() {
+            ctx.interim += 1;
+        }
+        let settled = head_edit::edit_response(response, |parts| {
+            let upstream = ctx.called();
+            answer::settle(parts, asked)
+                .map_err(|why| Denial::UpstreamMalformed { upstream, why })?;
+            self.keep_outside(&mut parts.headers, ctx)
+        });
+        settled.map_err(|denial| {
+            ctx.denial = Some(denial);
+            Error::new(ErrorType::Custom("denied"))
+        })
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(parent) = &ctx.parent {
+            // It asks us who we are, not the client.
+            if response.status == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                ctx.denial =
+                    Some(Denial::ParentRefused { parent: parent.name.clone(), status: 407 });
+                return Err(Error::new(ErrorType::Custom("denied")));
+            }
+        }
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            return Ok(());
+        }
+        ctx.status = response.status.as_u16();
+        let length = streams::length(&response.headers);
+        progress::ends_with_head(&session.req_header().method, ctx.status, length);
+        ctx.exchange.steps.enter(Step::Response);
+        response.insert_header(X_REQUEST_ID, ctx.id.header())?;
+        if self.forward.stage.drain.is_leaving() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            progress::answer_ended();
+        }
+        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        Ok(None)
+    }
+
+    /// Nothing was sent yet: the next address is as good.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.failed += 1;
+        error.set_retry(ctx.failed < ctx.addresses.len());
+        error
+    }
+
+    /// What a call did before it broke is not known: it is never tried again.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        _: &mut Session,
+        mut error: Box<Error>,
+        _: &mut Ctx,
+        _: bool,
+    ) -> Box<Error> {
+        error.set_retry(false);
+        error.more_context(format!("peer {}", peer._address))
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let denial = ctx.denial.take().or_else(|| error_mapping::denial_of(error, ctx.called()));
+        let denial = match &ctx.parent {
+            Some(parent) => denial.map(|denial| parent.instead_of(denial)),
+            None => denial,
+        };
+        let Some(denial) = denial else {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        let status = denial.status();
+        let written = session.as_ref().response_written();
+        if written.is_none_or(|head| head.status.is_informational() && head.status != 101) {
+            session.as_downstream_mut().set_keepalive(None);
+            let written =
+                denied::write_proxy(session, &ctx.exchange, &denial, status, &ctx.id).await;
+            let _ = written;
+        }
+        ctx.denial = Some(denial);
+        FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let written = session.as_ref().response_written().map_or(0, |head| head.status.as_u16());
+        let request = session.req_header();
+        let shown = facts_of(session.as_ref().digest());
+        self.forward.record(
+            &ctx.live,
+            &ctx.exchange,
+            &Ended {
+                began: ctx.began,
+                id: &ctx.id,
+                peer: peer(session),
+                method: request.method.as_str(),
+                trace_id: trace_id(request),
+                host: ctx.exchange.called.is_none().then(|| request.raw_path()),
+                path: ctx.path(),
+                tls: shown.is_some(),
+                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
+                status: written,
+                denial: ctx.denial.as_ref(),
+                address: ctx.address,
+                bytes_in: ctx.bytes_in,
+                bytes_out: session.as_ref().body_bytes_sent() as u64,
+                cut: error.is_some() && ctx.denial.is_none(),
+            },
+        );
+        // It is on record: it is too late to cut it.
+        ctx.lasting = None;
+    }
+}
+
+impl Ctx {
+    /// What was called, as denials name it.
+    fn called(&self) -> Label {
+        let called = self.exchange.called.as_ref().map(|called| called.target.to_string());
+        Label::lossy(&called.unwrap_or_default())
+    }
+
+    fn path(&self) -> &[u8] {
+        let path = self.target.as_ref().map_or(&b""[..], |(_, path)| path);
+        path.split(|b| *b == b'?').next().unwrap_or_default()
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let Some(lasting) = self.lasting.take() else { return };
+        let Some(denial) = lasting.place.denial() else { return };
+        lasting.forward.record(
+            &self.live,
+            &self.exchange,
+            &Ended {
+                began: self.began,
+                id: &self.id,
+                peer: lasting.peer,
+                method: lasting.came.method.as_str(),
+                trace_id: trace_id(&lasting.came),
+                host: None,
+                path: self.path(),
+                tls: lasting.tls,
+                certificate: lasting.certificate.as_ref(),
+                status: self.status,
+                denial: Some(&denial),
+                address: self.address,
+                bytes_in: self.bytes_in,
+                bytes_out: self.bytes_out,
+                cut: true,
+            },
+        );
+    }
+}
+
+impl Plain {
+    /// Keeps who is called from sending the caller into our own network.
+    fn keep_outside(&self, headers: &mut HeaderMap, ctx: &Ctx) -> std::result::Result<(), Denial> {
+        let guard = &ctx.live.policy.guard;
+        let (own, now) = (self.forward.stage.dial.own_addresses(), clock::now());
+        let judge = |ip, port| {
+            let target = Target { host: Host::Address(ip), port };
+            guard.judge(&target, ip, &own, now).err()
+        };
+        // It may lead to itself: the caller is there already.
+        let itself = ctx.target.as_ref().map(|(target, _)| host_of(target));
+        let is_known = |text: &str| {
+            let authority = text.split_once("://").map(|(_, rest)| rest);
+            let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+            authority.is_some() && authority == itself.as_deref()
+        };
+        if headers.contains_key(header::LINK) {
+            redirect::unlink(headers, is_known, judge);
+        }
+        match redirect::inside(headers, is_known, judge) {
+            Some(class) => {
+                Err(Denial::RedirectRefused { upstream: ctx.called(), class: class.name() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// From now on it can be cut. What was switched off meanwhile has not done so.
+    fn may_last(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
+        let stage = &self.forward.stage;
+        let shown = facts_of(session.as_ref().digest());
+        ctx.lasting = Some(Lasting {
+            place: stage.lasting.begin(&ctx.exchange),
+            forward: Arc::clone(&self.forward),
+            came: session.req_header().clone(),
+            peer: peer(session),
+            tls: shown.is_some(),
+            certificate: shown.and_then(|shown| shown.certificate.clone()),
+        });
+        stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+    }
+
+    async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
+        let request = session.req_header();
+        let (target, path) = Target::of_url(request.raw_path()).map_err(Denial::TargetInvalid)?;
+        let path = path.into_owned();
+        let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
+        let facts = facts_of(session.as_ref().digest());
+        let shown = Shown {
+            peer: peer(session),
+            certificate: facts.and_then(|facts| facts.certificate.as_ref()),
+            authorization: &authorization,
+        };
+        let live = Arc::clone(&ctx.live);
+        let admitted =
+            self.forward.admit(&live, (&target, false), &shown, ctx.began, &mut ctx.exchange).await;
+        let plain_to_tls = forward::must_be_tls(&live.policy, &target);
+        ctx.target = Some((target, path));
+        match admitted? {
+            Way::To(addresses) => ctx.addresses = addresses,
+            Way::Through(parent) => {
+                let found = parent.addresses(&self.forward.stage.dial).await;
+                ctx.addresses = found.map_err(Fault::denial)?;
+                ctx.parent = Some(parent);
+            }
+        }
+        if plain_to_tls {
+            let called = ctx.exchange.called.as_mut().expect("an admitted call has a target");
+            forward::hello(&live.policy, self.forward.listener, &Peek::NotTls, called)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a header is one of those that say who calls and for whom, in whatever spelling.
+fn is_orbit(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() > 8
+        && name[..8].iter().zip(b"x-orbit-").all(|(found, wanted)| {
+            found == wanted || (*wanted == b'-' && !found.is_ascii_alphanumeric())
+        })
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+}
+
+/// As `Host` has it: without the scheme's own port.
+fn host_of(target: &Target) -> String {
+    let whole = target.to_string();
+    whole.strip_suffix(":80").map_or(whole.clone(), str::to_owned)
+}

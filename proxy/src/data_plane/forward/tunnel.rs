@@ -1,0 +1,277 @@
+//! A tunnel: CONNECT (RFC 9110 9.3.6).
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use filters::{
+    Denial, Exchange, Label, Step,
+    client_hello::{self, Peek},
+    forward,
+    target::Target,
+};
+use http::StatusCode;
+use pingora::{protocols::Stream, server::ShutdownWatch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Ended, Forward, Shown, Way,
+    copy::{Moved, both_ways},
+};
+use crate::{
+    clock,
+    data_plane::{
+        denial_response::PROXY_CHALLENGE,
+        gateway::Live,
+        listener::{Asked, Tunnel, tls::TlsFacts},
+        rate_limit_headers,
+        request::trace_of,
+    },
+    net::parent::Connection,
+    request_id::RequestId,
+};
+
+/// A tunnel's silence is looked at this often within its idle timeout.
+const LOOKS: u32 = 4;
+/// TLS' alert `access_denied`, so that a client says more than that the connection broke.
+const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
+
+#[async_trait]
+impl Tunnel for Forward {
+    async fn tunnel(&self, asked: Asked, shutdown: &ShutdownWatch) {
+        let live = self.stage.live.load_full();
+        let _under_way = self.stage.drain.exchange();
+        let began = clock::now();
+        let id = RequestId::new();
+        let mut exchange = Exchange::default();
+        let Asked { mut stream, head, ahead, peer } = asked;
+        let moved = Moved::default();
+        let mut address = None;
+        let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
+        let trace = head.values("traceparent").next().and_then(trace_of).map(str::to_owned);
+        let place = self.stage.lasting.begin(&exchange);
+        // What was switched off meanwhile has not cut it.
+        let switches = &self.stage.state.switches;
+        let opened = opened.and_then(|opened| {
+            switches.pass(&exchange.about(), clock::now())?;
+            Ok(opened)
+        });
+        // Both hold the buffer that the head was read into, and a tunnel may last for long.
+        let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
+        drop((head, ahead));
+        let (status, result) = match opened {
+            Ok((server, connected)) => {
+                address = Some(connected);
+                let run =
+                    self.run(&live, &mut stream, server, early, &moved, &mut exchange, shutdown);
+                let result = tokio::select! {
+                    result = run => result,
+                    denial = place.cut() => Err(denial),
+                };
+                (200, result)
+            }
+            Err(denial) => {
+                refuse(&mut stream, &denial, &id).await;
+                (proxy_status(&denial).as_u16(), Err(denial))
+            }
+        };
+        let digest = stream.get_ssl_digest();
+        let shown = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
+        self.record(
+            &live,
+            &exchange,
+            &Ended {
+                began,
+                id: &id,
+                peer,
+                method: "CONNECT",
+                trace_id: trace.as_deref(),
+                host: exchange.called.is_none().then_some(&asked_for),
+                path: b"",
+                tls: digest.is_some(),
+                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
+                status,
+                denial: result.as_ref().err(),
+                address,
+                bytes_in: moved.out.load(Ordering::Relaxed),
+                bytes_out: moved.back.load(Ordering::Relaxed),
+                cut: result == Ok(false) || status == 200 && place.denial().is_some(),
+            },
+        );
+    }
+}
+
+impl Forward {
+    /// Decides, and connects.
+    async fn open(
+        &self,
+        live: &Arc<Live>,
+        head: &crate::data_plane::listener::Head,
+        stream: &Stream,
+        peer: std::net::IpAddr,
+        began: filters::Now,
+        exchange: &mut Exchange,
+    ) -> Result<(Connection, SocketAddr), Denial> {
+        let target = Target::of_connect(head.target()).map_err(Denial::TargetInvalid)?;
+        // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
+        let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
+        let digest = stream.get_ssl_digest();
+        let facts = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
+        let certificate = facts.and_then(|facts| facts.certificate.as_ref());
+        let shown = Shown { peer, certificate, authorization: &authorization };
+        let way = self.admit(live, (&target, true), &shown, began, exchange).await?;
+        exchange.steps.enter(Step::Upstream);
+        let patience = *live.loaded.config.egress.connect_timeout;
+        let addresses = match way {
+            Way::To(addresses) => addresses,
+            Way::Through(parent) => {
+                let host = target.host.to_string();
+                let opened = parent.tunnel(&self.stage.dial, (&host, target.port), patience).await;
+                return opened.map_err(|fault| {
+                    tracing::debug!(%fault, target = %target, "no tunnel through the parent proxy");
+                    fault.denial()
+                });
+            }
+        };
+        let upstream = || Label::lossy(&target.to_string());
+        match self.stage.dial.connect(&addresses, patience).await {
+            Ok((stream, address)) => Ok((stream.into(), address)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Denial::ConnectTimeout { upstream: upstream() })
+            }
+            Err(error) => {
+                tracing::debug!(%error, target = %target, "a called host cannot be reached");
+                Err(Denial::UpstreamUnreachable { upstream: upstream() })
+            }
+        }
+    }
+
+    /// Says yes, looks at what comes first, and copies. Answers whether both sides ended as they
+    /// should.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one tunnel")]
+    async fn run(
+        &self,
+        live: &Arc<Live>,
+        client: &mut Stream,
+        mut server: Connection,
+        mut ahead: Vec<u8>,
+        moved: &Moved,
+        exchange: &mut Exchange,
+        shutdown: &ShutdownWatch,
+    ) -> Result<bool, Denial> {
+        let egress = &live.loaded.config.egress;
+        let yes = async {
+            client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
+            client.flush().await
+        };
+        if yes.await.is_err() {
+            return Ok(false);
+        }
+        let called = exchange.called.as_mut().expect("an open tunnel has a target");
+        if forward::must_be_tls(&live.policy, &called.target) {
+            exchange.steps.enter(Step::ClientHello);
+            let peek = match timeout(*egress.hello_timeout, hello(client, &mut ahead)).await {
+                Ok(Ok(peek)) => peek,
+                Ok(Err(_)) => return Ok(false),
+                Err(_) => return Err(Denial::HelloTimeout),
+            };
+            let judged = forward::hello(&live.policy, self.listener, &peek, called);
+            if judged.is_err() {
+                let _ = timeout(Duration::from_secs(1), async {
+                    client.write_all(&ACCESS_DENIED).await?;
+                    client.flush().await?;
+                    client.shutdown().await
+                })
+                .await;
+            }
+            judged.inspect_err(|denial| tracing::debug!(%denial, "a tunnel was closed"))?;
+        }
+        let mut shutdown = shutdown.clone();
+        let whole = tokio::select! {
+            copied = both_ways(client, &mut server, ahead, moved) => copied.is_ok(),
+            () = silence(moved, *egress.idle_timeout) => false,
+            () = sleep(*egress.life_max) => false,
+            _ = shutdown.changed() => false,
+        };
+        Ok(whole)
+    }
+}
+
+/// Reads until it is known what a client says first.
+async fn hello(client: &mut Stream, ahead: &mut Vec<u8>) -> io::Result<Peek> {
+    loop {
+        match client_hello::peek(ahead) {
+            Peek::More => {}
+            known => return Ok(known),
+        }
+        if client.read_buf(ahead).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Ends when nothing has moved for so long.
+async fn silence(moved: &Moved, longest: Duration) {
+    let mut silent = 0;
+    let mut before = moved.all();
+    while silent < LOOKS {
+        sleep(longest / LOOKS).await;
+        let now = moved.all();
+        silent = if now == before { silent + 1 } else { 0 };
+        before = now;
+    }
+}
+
+/// A proxy that asks who is calling says so in a status of its own (RFC 9110 15.5.8).
+pub(super) fn proxy_status(denial: &Denial) -> StatusCode {
+    match denial.status() {
+        StatusCode::UNAUTHORIZED => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        status => status,
+    }
+}
+
+/// The code stands in the reason phrase, because most clients show nothing else.
+async fn refuse(stream: &mut Stream, denial: &Denial, id: &RequestId) {
+    let (status, code) = (proxy_status(denial), denial.code());
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": code,
+        "status": status.as_u16(),
+        "code": code,
+        "request_id": id.as_str(),
+    })
+    .to_string();
+    let mut more = String::new();
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        more.push_str(&format!("Proxy-Authenticate: {PROXY_CHALLENGE}\r\n"));
+    }
+    if let Some(after) = denial.retry_after() {
+        more.push_str(&format!("Retry-After: {}\r\n", after.as_secs_f64().ceil().max(1.0)));
+    }
+    let mut told = http::HeaderMap::new();
+    rate_limit_headers::told(&mut told, None, Some(denial));
+    for (name, value) in &told {
+        more.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    let answer = format!(
+        "HTTP/1.1 {} {code}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
+         X-Request-Id: {}\r\nProxy-Status: {}\r\n{more}Connection: close\r\n\r\n{body}",
+        status.as_u16(),
+        body.len(),
+        id.as_str(),
+        filters::proxy_status::of(denial).to_str().unwrap_or_default(),
+    );
+    let write = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    let _ = timeout(Duration::from_secs(1), write).await;
+}

@@ -1,0 +1,92 @@
+//! What every request needs: the policy in force, and what outlives it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use filters::{Label, Policy, Secret, State, denial::Lack};
+
+use crate::{
+    data_plane::{
+        coalescing::Flights, listener::Drain, long_lived::Lasting, stale_fallback::Fallback,
+    },
+    identity::jwks::Fetcher,
+    net::{dial::Dial, parent::Parents},
+    observability::{
+        audit::Audit,
+        metrics::{Counts, Metrics},
+    },
+    replicas::{store::Store, switches::Switchboard},
+    upstream::{Lookup, Upstreams, credentials::Credentials},
+};
+
+/// What a config means, made ready to run. Replaced whole.
+pub struct Live {
+    /// Its decisions.
+    pub policy: Arc<Policy>,
+    /// Where they lead.
+    pub upstreams: Arc<Upstreams>,
+    /// What they are shown.
+    pub credentials: Credentials,
+    /// How often each.
+    pub counts: Counts,
+    /// The proxies that stand between us and the internet.
+    pub parents: Arc<Parents>,
+    /// The passwords of callers on forward listeners.
+    pub passwords: Vec<(Label, Secret)>,
+    /// The opaque tokens of callers.
+    pub opaque: crate::identity::opaque_tokens::Digests,
+    /// What the operator wrote, with what the control source says, as far as it is in force.
+    pub loaded: config::Loaded,
+    /// What stands in the files alone.
+    pub files: Arc<config::Loaded>,
+    /// What of it is not, until the next start.
+    pub needs_restart: Vec<String>,
+}
+
+/// What every request needs.
+pub struct Stage {
+    /// The policy in force.
+    pub live: ArcSwap<Live>,
+    /// What has happened.
+    pub state: Arc<State>,
+    /// Where records go.
+    pub audit: Arc<Audit>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Fetches keys.
+    pub fetcher: Fetcher,
+    /// Where replicas count together, if they do.
+    pub store: Option<Arc<Store>>,
+    /// Sets operators' switches.
+    pub switchboard: Switchboard,
+    /// Resolves names.
+    pub dial: Dial,
+    /// Answers for when upstreams fail.
+    pub fallback: Fallback,
+    /// Requests that are the same.
+    pub flights: Arc<Flights>,
+    /// What may last, and can be cut.
+    pub lasting: Arc<Lasting>,
+    /// Whether the process is stopping.
+    pub drain: Arc<Drain>,
+    /// What the process started with.
+    pub started: config::Config,
+}
+
+impl Stage {
+    /// What it takes to look an upstream's name up.
+    pub fn lookup<'a>(&'a self, live: &'a Live) -> Lookup<'a> {
+        Lookup { dial: &self.dial, guard: &live.policy.guard, health: &self.state.health }
+    }
+
+    /// Gets what a decision lacked; answers whether asking again makes sense.
+    pub async fn supply(&self, config: &config::Config, lack: &Lack) -> bool {
+        match (lack, &self.store) {
+            (Lack::Tokens { batch }, Some(store)) => {
+                store.answered(*batch).await;
+                true
+            }
+            _ => self.fetcher.fetch(config, lack).await,
+        }
+    }
+}

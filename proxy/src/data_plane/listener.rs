@@ -1,0 +1,517 @@
+//! Every connection begins here, before Pingora: how many there may be, how long and how large a
+//! head may be, and whether it can be read in one way only.
+
+mod accept;
+mod authority;
+mod chunked;
+mod connection_limits;
+mod goaway;
+mod h2_frames;
+mod h2_preface;
+mod hpack;
+mod http10;
+mod lingering_close;
+mod load_balancers;
+mod pipelining;
+mod proxy_protocol;
+mod refusal;
+mod request_head;
+pub mod tls;
+mod trailers;
+mod wrapped_stream;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
+    listeners::tls::Acceptor,
+    protocols::{ALPN, Stream, http::ServerSession},
+    server::ShutdownWatch,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+
+use self::{
+    accept::{Begin, Ended},
+    connection_limits::{Place, Places},
+    goaway::Late,
+    h2_preface::Guard,
+    lingering_close::{Unread, linger},
+    load_balancers::Balancers,
+    pipelining::Turns,
+    request_head::{Body, Form},
+    wrapped_stream::Through,
+};
+
+pub(crate) use self::refusal::Refusing;
+pub use self::{request_head::Head, request_head::HeadRefusal};
+use crate::data_plane::http2;
+
+/// Sizes, counts and times for a listener's connections.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "as in `config::Limits`")]
+pub struct Limits {
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
+    pub head_max: usize,
+    pub headers_max: usize,
+    pub head_timeout: Duration,
+    pub keepalive_timeout: Duration,
+    pub keepalive_requests_max: u32,
+}
+
+impl From<&config::Limits> for Limits {
+    fn from(written: &config::Limits) -> Self {
+        let bytes = |size: config::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+        Self {
+            connections_max: written.connections_max as usize,
+            connections_per_client_max: written.connections_per_client_max as usize,
+            handshakes_max: written.handshakes_max as usize,
+            handshakes_per_client_max: written.handshakes_per_client_max as usize,
+            head_max: bytes(written.head_max),
+            headers_max: written.headers_max as usize,
+            head_timeout: *written.head_timeout,
+            keepalive_timeout: *written.keepalive_timeout,
+            keepalive_requests_max: written.keepalive_requests_max,
+        }
+    }
+}
+
+/// Is told of every head that never became a request, and says what the client reads.
+pub trait Refusals: Send + Sync {
+    /// Puts it on record; answers with the request id.
+    fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
+
+    /// The pages elsewhere that may read it.
+    fn cors(&self) -> Option<Arc<config::Cors>> {
+        None
+    }
+}
+
+/// Says of an address whether it is one of a load balancer that says whose its connections are.
+pub type IsBalancer = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Takes the connections of clients that ask for a tunnel. Only a forward proxy does.
+#[async_trait]
+pub trait Tunnel: Send + Sync {
+    /// Serves one until it ends.
+    async fn tunnel(&self, asked: Asked, shutdown: &ShutdownWatch);
+}
+
+/// A client that asks for a tunnel.
+pub struct Asked {
+    /// Its connection.
+    pub stream: Stream,
+    /// Its head, which was checked.
+    pub head: Head,
+    /// What came after the head: it is for the other end.
+    pub ahead: bytes::BytesMut,
+    /// Its address.
+    pub peer: IpAddr,
+}
+
+/// Whether the process is stopping, and how much is still under way. Shared by all fronts.
+#[derive(Default)]
+pub struct Drain {
+    draining: AtomicBool,
+    handing_over: AtomicBool,
+    closing: AtomicBool,
+    exchanges: AtomicUsize,
+    /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
+    multiplexed: AtomicUsize,
+    changed: Notify,
+}
+
+impl Drain {
+    /// From now on every answer on a connection is its last.
+    pub fn begin(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The same while another process takes the listeners over: this one stays ready meanwhile.
+    pub fn hand_over(&self) {
+        self.handing_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an answer is the last on its connection.
+    pub fn is_leaving(&self) -> bool {
+        self.is_draining() || self.handing_over.load(Ordering::Relaxed)
+    }
+
+    /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
+    /// sooner than a load balancer has noticed: a client must not find its connection closed just as
+    /// it uses it, nor come back.
+    pub fn close_idle(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether the process is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many exchanges are under way.
+    pub fn under_way(&self) -> usize {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client of HTTP/2 is still connected, so that it may ask.
+    pub fn may_be_asked(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a connection of HTTP/2 until what it returns is dropped.
+    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
+        self.multiplexed.fetch_add(1, Ordering::Relaxed);
+        Multiplexed(Arc::clone(self))
+    }
+
+    /// Counts an exchange until what it returns is dropped.
+    pub fn exchange(self: &Arc<Self>) -> UnderWay {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+}
+
+/// An exchange that is under way.
+pub struct UnderWay(Arc<Drain>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.exchanges.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection of HTTP/2.
+struct Multiplexed(Arc<Drain>);
+
+impl Drop for Multiplexed {
+    fn drop(&mut self) {
+        self.0.multiplexed.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is left of a body when it was answered is read for so long, to keep the connection.
+const DRAIN: Duration = Duration::from_millis(500);
+/// Before a request line (RFC 9112 2.2).
+const EMPTY_LINES_MAX: u8 = 2;
+
+/// The front of one listener.
+pub struct Front<A> {
+    app: Arc<A>,
+    limits: Limits,
+    begin: Begin,
+    connections: Arc<Places>,
+    balancers: Option<Balancers>,
+    drain: Option<Arc<Drain>>,
+    refusals: Arc<dyn Refusals>,
+    tunnel: Option<Arc<dyn Tunnel>>,
+}
+
+impl<A> Front<A> {
+    /// In front of `app`. Without a `drain` its clients are served until the process ends.
+    pub fn new(
+        app: Arc<A>,
+        limits: Limits,
+        drain: Option<Arc<Drain>>,
+        refusals: Arc<dyn Refusals>,
+    ) -> Self {
+        let begin = Begin::new(None);
+        let (connections, balancers) = (Arc::default(), None);
+        Self { app, limits, begin, connections, balancers, drain, refusals, tunnel: None }
+    }
+
+    /// The same behind load balancers that begin each connection with a header.
+    #[must_use]
+    pub fn behind(self, is_one: IsBalancer) -> Self {
+        Self { balancers: Some(Balancers::new(is_one)), ..self }
+    }
+
+    /// The same for a listener that serves TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Acceptor) -> Self {
+        Self { begin: Begin::new(Some(tls)), ..self }
+    }
+
+    /// The same for a forward proxy: it is asked for tunnels and URLs, not for paths.
+    #[must_use]
+    pub fn with_tunnel(self, tunnel: Arc<dyn Tunnel>) -> Self {
+        Self { tunnel: Some(tunnel), ..self }
+    }
+
+    fn form(&self) -> Form {
+        if self.tunnel.is_some() { Form::Proxy } else { Form::Origin }
+    }
+
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        let limits = &self.limits;
+        self.connections.take(peer, limits.connections_max, limits.connections_per_client_max)
+    }
+
+    /// Reads on until the next head is whole: where it ends, and how its body does. `None` if the
+    /// client is gone or idle.
+    async fn head(
+        &self,
+        connection: &mut Through<Turns>,
+        first: bool,
+        shutdown: &ShutdownWatch,
+    ) -> Result<Option<(usize, Body)>, HeadRefusal> {
+        // On a new connection the first byte must come as fast as the rest of the head.
+        let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
+        let mut empty_lines = EMPTY_LINES_MAX;
+        loop {
+            // Somebody who sends no more than an empty line is still idle.
+            if first && proxy_protocol::begins(&connection.reading.ahead) {
+                return Err(HeadRefusal::Malformed(match self.balancers {
+                    Some(_) => "a second PROXY protocol header",
+                    None => proxy_protocol::UNEXPECTED,
+                }));
+            }
+            connection.skip_empty_lines(&mut empty_lines);
+            if !connection.reading.ahead.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = self.leaving(shutdown), if !first => return Ok(None),
+                read = timeout(patience, connection.more()) => match read {
+                    Ok(Ok(1..)) => {}
+                    Err(_) if first => return Err(HeadRefusal::Timeout),
+                    _ => return Ok(None),
+                },
+            }
+        }
+        let deadline = Instant::now() + self.limits.head_timeout;
+        let mut looked_at = 0;
+        loop {
+            if connection.skip_empty_lines(&mut empty_lines) {
+                looked_at = 0;
+            }
+            let came = &connection.reading.ahead;
+            if let Some(end) = request_head::end(came, looked_at)? {
+                if end > self.limits.head_max {
+                    return Err(HeadRefusal::TooLarge);
+                }
+                let body = request_head::check(&came[..end], self.limits.headers_max, self.form())?;
+                let end = match authority::settled(&came[..end], self.form())? {
+                    Some(head) => connection.replace_head(end, &head),
+                    None => end,
+                };
+                return Ok(Some((end, body)));
+            }
+            if came.len() > self.limits.head_max {
+                return Err(HeadRefusal::TooLarge);
+            }
+            looked_at = came.len();
+            match timeout_at(deadline, connection.more()).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Ok(None),
+                Err(_) => return Err(HeadRefusal::Timeout),
+            }
+        }
+    }
+
+    /// Waits until it is time for clients to leave.
+    async fn leaving(&self, shutdown: &ShutdownWatch) {
+        let Some(drain) = &self.drain else { return std::future::pending().await };
+        // Before the look: what changes after it is not missed.
+        let drained = drain.changed.notified();
+        if drain.closing.load(Ordering::Relaxed) || *shutdown.borrow() {
+            return;
+        }
+        let mut shutdown = shutdown.clone();
+        tokio::select! {
+            () = drained => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+
+    /// Whether an answer is the last on its connection, whatever comes.
+    fn is_last(&self, shutdown: &ShutdownWatch) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.is_leaving() || *shutdown.borrow())
+    }
+
+    async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
+        // A client that says nothing is told nothing.
+        let answered = refusal != HeadRefusal::Timeout || !head.is_empty();
+        let id = self.refusals.refused(refusal, peer, head, answered);
+        if !answered {
+            return;
+        }
+        let cors = self.refusals.cors();
+        let answer = refusal::answer(refusal, &id, head, self.form(), cors.as_deref());
+        let write = async {
+            stream.write_all(&answer).await?;
+            linger(stream, Duration::from_secs(1)).await;
+            std::io::Result::Ok(())
+        };
+        let _ = timeout(Duration::from_secs(2), write).await;
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
+    /// Serves the streams of a connection until its client leaves.
+    async fn http2(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) {
+        let refusing = Refusing::new(&self.refusals, peer, self.form());
+        let Some(drain) = &self.drain else {
+            return http2::serve(&self.app, stream, &refusing, shutdown).await;
+        };
+        let _multiplexed = drain.multiplexed();
+        if !drain.closing.load(Ordering::Relaxed) {
+            return goaway::serve(&self.app, stream, &refusing, self.leaving(shutdown)).await;
+        }
+        let late = Arc::new(Late::new(&self.app));
+        let mut shutdown = shutdown.clone();
+        let told = async {
+            tokio::select! {
+                () = late.asked() => {}
+                _ = shutdown.changed() => {}
+            }
+        };
+        goaway::serve(&late, stream, &refusing, told).await;
+    }
+
+    /// Serves one request after the other; answers with the tunnel that one of them asked for.
+    async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
+        let mut persistent: Option<HttpPersistentSettings> = None;
+        let unread = Unread::default();
+        let reading = Turns::new(unread.clone());
+        let mut connection = Box::new(Through { inner: stream, reading });
+        for request in 0..self.limits.keepalive_requests_max {
+            let read = match self.head(&mut connection, request == 0, shutdown).await {
+                Ok(Some((end, Body::Tunnel))) => {
+                    let (stream, mut ahead) = connection.into_parts();
+                    let head = Head::new(ahead.split_to(end));
+                    return Some(Asked { stream, head, ahead, peer });
+                }
+                Ok(read) => {
+                    let (end, body) = read?;
+                    connection.begin(end, body)
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let begun = match read {
+                Ok(begun) => begun,
+                Err(refusal) => {
+                    let (stream, ahead) = connection.into_parts();
+                    self.refuse(stream, refusal, peer, &ahead).await;
+                    return None;
+                }
+            };
+            let last = self.is_last(shutdown) || request + 1 == self.limits.keepalive_requests_max;
+            let mut session = ServerSession::new_http1(connection);
+            if let Some(persistent) = persistent.take() {
+                persistent.apply_to_session(&mut session);
+            }
+            // Pingora reads the head once more and then does as the client asks; but it keeps no
+            // connection that may not be used again, and says so in the answer.
+            session.set_keepalive_reuses_remaining(last.then_some(0));
+            session.set_pipelined_prefix(begun);
+            session.set_total_drain_timeout(Some(DRAIN));
+            // What is left of a request that was answered early is nobody's request.
+            let reused = match self.app.process_new_http(session, shutdown).await {
+                Some(reused) => reused,
+                None => {
+                    unread.end().await;
+                    return None;
+                }
+            };
+            let (back, settings) = reused.consume();
+            connection = back.into_any().downcast().ok()?;
+            if !connection.is_at_end() {
+                drop(connection);
+                unread.end().await;
+                return None;
+            }
+            persistent = settings;
+        }
+        None
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let deadline = Instant::now() + self.limits.head_timeout;
+        let peer = stream
+            .get_socket_digest()
+            .and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
+            .map_or(IpAddr::from([0, 0, 0, 0]), |addr: SocketAddr| addr.ip());
+        let (mut stream, mut peer) = (stream, peer);
+        if let Some(balancers) = &self.balancers {
+            match balancers.client(&mut stream, peer, &self.limits, deadline).await {
+                Ok(client) => peer = client,
+                Err(Ended::Refused(refusal)) => {
+                    if self.begin.is_secure() {
+                        self.refusals.refused(refusal, peer, b"", false);
+                    } else {
+                        self.refuse(stream, refusal, peer, b"").await;
+                    }
+                    return None;
+                }
+                Err(Ended::Gone) => return None,
+            }
+        }
+        let place = self.place(peer);
+        // Who has no place is told so, and for that must be listened to.
+        let stream = match self.begin.serve(stream, peer, &self.limits, deadline).await {
+            Ok(stream) => stream,
+            Err(Ended::Refused(refusal)) => {
+                self.refusals.refused(refusal, peer, b"", false);
+                return None;
+            }
+            Err(Ended::Gone) => return None,
+        };
+        let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+        let Some(place) = place else {
+            if is_http2 {
+                self.refusals.refused(HeadRefusal::ConnectionsExhausted, peer, b"", false);
+            } else {
+                self.refuse(stream, HeadRefusal::ConnectionsExhausted, peer, b"").await;
+            }
+            return None;
+        };
+        if is_http2 {
+            let late = Arc::new(AtomicBool::new(false));
+            let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
+            self.http2(Box::new(Through { inner: stream, reading }), peer, shutdown).await;
+            if late.load(Ordering::Relaxed) {
+                self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
+            }
+        } else {
+            let asked = self.http1(stream, peer, shutdown).await?;
+            let tunnel =
+                Arc::clone(self.tunnel.as_ref().expect("only a forward proxy has tunnels"));
+            let shutdown = shutdown.clone();
+            // In a task of its own: that of a connection is large, for all that a request may be,
+            // and a tunnel is mostly silent.
+            tokio::spawn(async move {
+                let _place = place;
+                tunnel.tunnel(asked, &shutdown).await;
+            });
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.app.http_cleanup().await;
+    }
+}

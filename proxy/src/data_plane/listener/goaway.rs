@@ -1,0 +1,77 @@
+//! How clients of HTTP/2 learn that they must leave: by GOAWAY, after which a connection ends with the
+//! last of its streams. What a client asks before it has read that is still answered.
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use pingora::{
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
+    protocols::{
+        Stream,
+        http::{ServerSession, v2::server::H2Options},
+    },
+    server::ShutdownWatch,
+};
+use tokio::sync::{Notify, watch};
+
+use super::Refusing;
+use crate::data_plane::http2;
+
+/// Serves a connection, and tells its client to leave when `told` is ready.
+pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+    app: &Arc<A>,
+    stream: Stream,
+    refusing: &Refusing,
+    told: impl Future<Output = ()> + Send,
+) {
+    // GOAWAY is said when this changes. That of the process does so too late.
+    let (leave, leaving) = watch::channel(false);
+    let served = http2::serve(app, stream, refusing, &leaving);
+    let telling = async {
+        told.await;
+        leave.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = served => {}
+        () = telling => {}
+    }
+}
+
+/// For a connection that begins when others were told already. Who is told before he has asked
+/// anything would come again and again.
+pub(super) struct Late<A> {
+    app: Arc<A>,
+    asked: Notify,
+}
+
+impl<A> Late<A> {
+    pub(super) fn new(app: &Arc<A>) -> Self {
+        Self { app: Arc::clone(app), asked: Notify::new() }
+    }
+
+    /// Waits for the first request.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Late<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.asked.notify_one();
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.app.server_options()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.app.h2_options()
+    }
+}

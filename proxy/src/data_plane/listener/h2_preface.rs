@@ -1,0 +1,150 @@
+//! A connection of HTTP/2 whose first bytes must come in time: Pingora waits for a preface for ever. And
+//! whose frames are looked at.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pingora::protocols::Stream;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use super::{h2_frames::Frames, wrapped_stream::Reading};
+
+/// Passes everything through, but fails if the preface takes too long.
+#[derive(Debug)]
+pub(super) struct Guard {
+    waiting: Option<Pin<Box<Sleep>>>,
+    /// How much of the preface is still to come.
+    missing: usize,
+    late: Arc<AtomicBool>,
+    frames: Frames,
+    /// What is read next, in the place of what came.
+    instead: Bytes,
+}
+
+impl Guard {
+    /// `late` becomes true if the preface does not come in time.
+    pub(super) fn new(patience: Duration, late: Arc<AtomicBool>) -> Self {
+        Self {
+            waiting: Some(Box::pin(sleep(patience))),
+            missing: PREFACE,
+            late,
+            frames: Frames::new(),
+            instead: Bytes::new(),
+        }
+    }
+
+    /// Reads what came, or what is to be read in its place.
+    fn poll_frames(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.instead.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut *inner).poll_read(cx, buf))?;
+            let came = &buf.filled()[before..];
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.frames.look(came) {
+                Ok(None) => return Poll::Ready(Ok(())),
+                Ok(Some(instead)) => self.instead = instead.into(),
+                Err(why) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
+            }
+            buf.set_filled(before);
+        }
+        let here = self.instead.len().min(buf.remaining());
+        buf.put_slice(&self.instead.split_to(here));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// `PRI * HTTP/2.0 SM` with its line ends, and the header of the SETTINGS frame after it.
+const PREFACE: usize = 24 + 9;
+
+impl Reading for Guard {
+    fn poll_read(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = self.poll_frames(inner, cx, buf);
+        let Some(waiting) = &mut self.waiting else { return polled };
+        // Counted, not taken for granted: it may come in pieces.
+        self.missing = self.missing.saturating_sub(buf.filled().len() - before);
+        if self.missing == 0 {
+            self.waiting = None;
+            return polled;
+        }
+        match (polled, waiting.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Ready(())) => {
+                self.late.store(true, Ordering::Relaxed);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            (polled, _) => polled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::timeout,
+    };
+
+    use crate::data_plane::listener::{h2_preface::*, wrapped_stream::Through};
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// Sends `pieces`, one after the other; whether the stream fails after them.
+    async fn fails_after(pieces: &[&[u8]]) -> bool {
+        let (mut client, server) = duplex(1024);
+        let late = Arc::new(AtomicBool::new(false));
+        let reading = Guard::new(SHORT, Arc::clone(&late));
+        let mut guarded = Through { inner: Box::new(server), reading };
+        let send = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut read = Vec::new();
+        let failed = tokio::select! {
+            () = send => unreachable!("it goes on for ever"),
+            failed = timeout(SHORT * 5, guarded.read_to_end(&mut read)) => failed,
+        };
+        assert_eq!(failed.is_ok(), late.load(Ordering::Relaxed));
+        matches!(failed, Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    #[tokio::test]
+    async fn a_preface_may_come_in_pieces_and_silence_after_it_is_fine() {
+        assert!(!fails_after(&[&[b'x'; PREFACE]]).await);
+        assert!(!fails_after(&[b"x".as_slice(); PREFACE]).await);
+    }
+
+    #[tokio::test]
+    async fn a_preface_that_is_never_whole_ends_the_connection() {
+        assert!(fails_after(&[]).await);
+        assert!(fails_after(&[b"x".as_slice(); PREFACE - 1]).await);
+    }
+}

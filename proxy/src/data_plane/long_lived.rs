@@ -1,0 +1,201 @@
+//! Exchanges that may last: upgraded connections, streams and calls. An operator can cut them.
+//!
+//! Each may be silent for long, so it is told, not asked. Pingora's part of one cannot be told: it is
+//! dropped as it stands, and its context writes the record.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use filters::{
+    Denial, Exchange, Label, Now,
+    identity::Caller,
+    switches::{About, Switch},
+};
+use parking_lot::Mutex;
+use pingora::{
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
+    protocols::http::{ServerSession, v2::server::H2Options},
+    server::ShutdownWatch,
+};
+use tokio::task::AbortHandle;
+
+use crate::{data_plane::detached, progress};
+
+/// Those that are under way.
+#[derive(Default)]
+pub struct Lasting(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    count: u64,
+    under_way: HashMap<u64, (Subject, Arc<Cut>)>,
+}
+
+/// What one is, as far as switches are about it.
+struct Subject {
+    upstream: Option<Label>,
+    plugin: Option<Label>,
+    workspace: Option<Label>,
+    caller: Option<Arc<Caller>>,
+    class: Option<config::Class>,
+}
+
+/// Its place among them, until it is dropped.
+pub struct Place {
+    all: Arc<Lasting>,
+    id: u64,
+    cut: Arc<Cut>,
+    end: Option<AbortHandle>,
+}
+
+/// Whether one was cut.
+#[derive(Default)]
+struct Cut(Mutex<(Option<Denial>, Option<Waker>)>);
+
+tokio::task_local! {
+    /// The exchange of a task, once it may last.
+    static OWN: RefCell<Option<Arc<Cut>>>;
+}
+
+impl Lasting {
+    /// From now on it can be cut. In Pingora's part of an exchange, that is dropped then.
+    pub fn begin(self: &Arc<Self>, exchange: &Exchange) -> Place {
+        let cut = Arc::<Cut>::default();
+        let mut all = self.0.lock();
+        all.count += 1;
+        let id = all.count;
+        all.under_way.insert(id, (Subject::of(exchange), Arc::clone(&cut)));
+        // A tunnel looks for itself.
+        let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&cut))));
+        Place { all: Arc::clone(self), id, cut, end: None }
+    }
+
+    /// Cuts those that a switch is about; how many.
+    pub fn cut(&self, switch: &Switch, now: Now) -> usize {
+        let all = self.0.lock();
+        let fits = all.under_way.values().filter(|(what, _)| switch.scope.fits(&what.about()));
+        fits.map(|(_, cut)| cut.now(switch.denial(now))).count()
+    }
+}
+
+impl Subject {
+    fn of(exchange: &Exchange) -> Self {
+        let about = exchange.about();
+        Self {
+            upstream: about.upstream.cloned(),
+            plugin: about.plugin.cloned(),
+            workspace: about.workspace.cloned(),
+            caller: exchange.caller.clone(),
+            class: about.class,
+        }
+    }
+
+    fn about(&self) -> About<'_> {
+        About {
+            upstream: self.upstream.as_ref(),
+            plugin: self.plugin.as_ref(),
+            workspace: self.workspace.as_ref(),
+            caller: self.caller.as_deref(),
+            class: self.class,
+        }
+    }
+}
+
+impl Place {
+    /// Ends it after so long, if it has not ended by then, and says why.
+    pub fn end_after(&mut self, left: Duration, why: Denial) {
+        let cut = Arc::clone(&self.cut);
+        let end = tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            cut.now(why);
+        });
+        self.end = Some(end.abort_handle());
+    }
+
+    /// Ends when it is cut.
+    pub async fn cut(&self) -> Denial {
+        poll_fn(|cx| self.cut.poll(cx)).await
+    }
+
+    /// Why it was cut, if it was.
+    pub fn denial(&self) -> Option<Denial> {
+        self.cut.0.lock().0.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(end) = &self.end {
+            end.abort();
+        }
+        self.all.0.lock().under_way.remove(&self.id);
+    }
+}
+
+impl Cut {
+    fn now(&self, denial: Denial) {
+        let mut cut = self.0.lock();
+        cut.0.get_or_insert(denial);
+        if let Some(waker) = cut.1.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Denial> {
+        let mut cut = self.0.lock();
+        if let Some(denial) = &cut.0 {
+            return Poll::Ready(denial.clone());
+        }
+        match &mut cut.1 {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+/// Pingora's part of exchanges, each of which is dropped when it is cut.
+pub struct Severable<A>(pub Arc<A>);
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let mut exchange = self.0.process_new_http(session, shutdown);
+        // It is dropped within what is noted of it, which its context reads then.
+        let until_cut = poll_fn(move |cx| {
+            if let Poll::Ready(back) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(back);
+            }
+            // It is only known after it was looked at whether it may last.
+            OWN.with(|own| match &*own.borrow() {
+                Some(cut) => cut.poll(cx).map(|_| None),
+                None => Poll::Pending,
+            })
+        });
+        let until_cut = OWN.scope(RefCell::default(), until_cut);
+        progress::exchange(detached::exchange(until_cut)).await.flatten()
+    }
+
+    async fn http_cleanup(&self) {
+        self.0.http_cleanup().await;
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.0.server_options()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.0.h2_options()
+    }
+}

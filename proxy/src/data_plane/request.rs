@@ -1,0 +1,95 @@
+//! What Pingora's session says of a request, in the words that decisions use.
+
+use std::net::{IpAddr, SocketAddr};
+
+use filters::{Head, identity::ClientCertificate};
+use http::{HeaderName, HeaderValue, header};
+use pingora::{Error, http::RequestHeader, protocols::Digest, proxy::Session};
+
+use crate::data_plane::listener::tls::TlsFacts;
+
+/// Whether an I/O error of this kind is at the root of an error.
+pub(crate) fn caused_by(error: &Error, kind: std::io::ErrorKind) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == kind)
+}
+
+/// The head that a decision is made from.
+pub(crate) fn head<'a>(
+    listener: usize,
+    tls: bool,
+    session: &Session,
+    request: &'a RequestHeader,
+    certificate: Option<&'a ClientCertificate>,
+) -> Head<'a> {
+    Head {
+        listener,
+        peer: peer(session),
+        tls,
+        certificate,
+        method: &request.method,
+        target: request.raw_path(),
+        host: host(request),
+        headers: &request.headers,
+        body: None,
+    }
+}
+
+/// The address that connected to us.
+pub(crate) fn peer(session: &Session) -> IpAddr {
+    let peer = session.client_addr().and_then(|addr| addr.as_inet());
+    peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip)
+}
+
+/// The host that a request is for, as it came.
+pub(crate) fn host(request: &RequestHeader) -> Option<&[u8]> {
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes))
+}
+
+/// What the TLS handshake told.
+pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
+    digest?.ssl_digest.as_ref()?.extension.get::<TlsFacts>()
+}
+
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The trace id of a valid `traceparent` (W3C Trace Context).
+pub(crate) fn trace_id(request: &RequestHeader) -> Option<&str> {
+    trace_of(request.headers.get("traceparent")?.as_bytes())
+}
+
+/// The trace id in the value of `traceparent`.
+pub(crate) fn trace_of(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let mut parts = text.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (version.len() == 2
+        && version != "ff"
+        && trace.len() == 32
+        && hex(trace)
+        && trace.bytes().any(|b| b != b'0'))
+    .then_some(trace)
+}
+
+/// What the control plane calls what it began.
+pub(crate) fn control_id(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Began {
+        id: String,
+    }
+    serde_json::from_slice::<Began>(body).ok().map(|began| began.id)
+}
+/// Bodies up to this size go out in one piece, and are there before they are answered.
+const SMALL: u64 = 64 << 10;
+
+/// Whether a request has a body that is long, or of unknown length.
+pub(crate) fn has_large_body(session: &mut Session) -> bool {
+    if session.as_downstream_mut().is_body_empty() {
+        return false;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length| length > SMALL)
+}

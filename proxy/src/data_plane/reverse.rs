@@ -1,0 +1,675 @@
+//! Pingora's phases of a reverse exchange, each one call into `filters`. Nothing is decided here
+//! that `filters::decide` did not.
+
+mod admit;
+mod record;
+mod redaction;
+mod request_edit;
+mod response_edit;
+mod response_head;
+mod retry;
+mod severed;
+mod stale_fallback;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use filters::{
+    Denial, Exchange, Now,
+    breaker::Outcome,
+    headers::Edits,
+    health::Fault,
+    motion::{ClientRules, Kind},
+    redact::answer::Redactor,
+    streams,
+};
+use http::{HeaderMap, Version};
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use crate::{
+    clock,
+    data_plane::{
+        coalescing::{Answer, Capture, Lead},
+        denial_response, detached, error_mapping,
+        gateway::{Live, Stage},
+        hop_by_hop,
+        listener::UnderWay,
+        request::{caused_by, has_large_body},
+        shared_address::Crowd,
+        stale_fallback::Keeping,
+    },
+    net::parent,
+    progress,
+    replicas::store::Claim,
+    request_id::RequestId,
+    upstream::{
+        Asked, Attempt, Unreachable,
+        credentials::Shown,
+        upgrade::{self, Answered},
+    },
+};
+use admit::Admission;
+use severed::Lasting;
+
+/// One reverse listener.
+pub struct Reverse {
+    /// What every request needs.
+    pub stage: Arc<Stage>,
+    /// Its number in the config.
+    pub listener: usize,
+    /// Whether it serves TLS.
+    pub tls: bool,
+    /// Silence of a client within a request body.
+    pub body_timeout: Duration,
+    /// How long one write to a client may stand still.
+    pub write_timeout: Duration,
+    /// Clients that are refused for their address.
+    pub crowd: Crowd,
+    /// Bytes a second of a body, to or from a client.
+    pub rate_min: u64,
+}
+
+/// One exchange, from Pingora's side.
+pub struct Ctx {
+    live: Arc<Live>,
+    exchange: Exchange,
+    began: Now,
+    request_id: RequestId,
+    denial: Option<Denial>,
+    edits: Edits,
+    /// What the upstream is shown.
+    shown: Option<Shown>,
+    /// Which addresses were asked.
+    asked: Asked,
+    /// What an attempt that fails has failed by, as far as it is known.
+    fault: Fault,
+    attempts: u32,
+    /// How long to wait before the next attempt, if there is one.
+    wait: Option<Duration>,
+    upstream_asked: Option<Duration>,
+    upstream_took: Option<Duration>,
+    upstream_address: Option<SocketAddr>,
+    outcome: Option<Outcome>,
+    /// Whether the upstream broke off while it waited for the client.
+    excused: bool,
+    status: u16,
+    /// How many interim answers (1xx) came.
+    interim: u32,
+    /// When the head of the answer came.
+    head_at: Option<Duration>,
+    stream: bool,
+    upgrade: bool,
+    /// Whether an upgrade was answered.
+    answered: Answered,
+    grpc: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// The request's body, where a decision is about it.
+    body: Option<Bytes>,
+    /// The answer so far, where it must be read whole to be redacted.
+    redacting: Option<Redactor>,
+    /// Whether it may be on disk that the upstream was going to be asked.
+    intended: bool,
+    /// Told once that is on disk, as long as nobody has waited for it.
+    durable: Option<tokio::sync::oneshot::Receiver<bool>>,
+    /// Others wait for the answer, which is yet to come.
+    lead: Option<Lead>,
+    /// Others wait for the answer, which is coming.
+    captured: Option<Capture>,
+    /// The answer so far, if it is kept for when the upstream fails.
+    keeping: Option<Keeping>,
+    /// What was kept, and is given now.
+    fallback: Option<Arc<Answer>>,
+    control_id: Option<String>,
+    /// Where it may last: its place, and what a record needs if it is cut.
+    lasting: Option<Lasting>,
+    /// Its idempotency key, as other replicas know it.
+    claim: Option<Claim>,
+    _under_way: UnderWay,
+}
+
+/// An error that says "the denial is in the context".
+const DENIED: ErrorType = ErrorType::Custom("denied");
+/// An error that says "the answer is thrown away": there is another attempt, or one that was kept.
+const ASIDE: ErrorType = ErrorType::Custom("answer put aside");
+
+impl Ctx {
+    fn deny(&mut self, denial: Denial) -> Box<Error> {
+        self.denial = Some(denial);
+        Error::new(DENIED)
+    }
+
+    /// The proxy that the upstream is behind, where that proxy is all that we connect to.
+    fn asked_in_the_clear(&self) -> Option<Arc<parent::Parent>> {
+        let upstream = self.live.upstreams.get(&self.upstream())?;
+        upstream.parent.clone().filter(|_| !upstream.written.url.tls)
+    }
+
+    fn is_late(&self) -> bool {
+        !self.stream && !self.upgrade && self.exchange.route.is_some() && self.left().is_zero()
+    }
+
+    /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
+    fn lasts(&self) -> bool {
+        let since = self.head_at.filter(|_| {
+            self.lasting.as_ref().is_none_or(|lasting| !lasting.lasts()) && !self.upgrade
+        });
+        let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
+        since.zip(whole).is_some_and(|(since, whole)| clock::elapsed() > since + whole)
+    }
+
+    /// Whether the upstream broke off an exchange in which it had to wait for the client: for longer than
+    /// anybody would have waited for it.
+    fn gave_up_on_client(&self, denial: &Denial) -> bool {
+        let broke =
+            matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
+        let patience = self.exchange.route.as_ref().map(|route| route.timeouts.upstream);
+        broke
+            && progress::ended().is_none()
+            && patience.is_some_and(|patience| progress::waited_for_client() >= patience)
+    }
+
+    /// Whether it does more than read, as its body says or its route.
+    fn is_action(&self) -> bool {
+        let of_route = self.exchange.route.as_ref().map(|route| route.class);
+        self.exchange.class.or(of_route) != Some(config::Class::Read)
+    }
+
+    fn upstream(&self) -> filters::Label {
+        let route = self.exchange.route.as_ref();
+        route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
+    }
+
+    /// Takes a part of the answer for those who wait for it, too.
+    fn capture(&mut self, part: Option<&Bytes>, whole: bool) {
+        let Some(captured) = self.captured.take() else { return };
+        let captured = match part {
+            Some(part) => captured.read(part),
+            None => Some(captured),
+        };
+        match captured {
+            Some(captured) if whole => captured.finish(),
+            captured => self.captured = captured,
+        }
+    }
+
+    fn late(&mut self) -> Box<Error> {
+        self.outcome = Some(Outcome::Failure);
+        self.fault = Fault::Timeout;
+        let upstream = self.upstream();
+        self.deny(Denial::WholeTimeout { upstream })
+    }
+}
+
+/// Whether an exchange that is answered could only be denied for what is left of its body.
+fn is_of_body(denial: &Denial) -> bool {
+    denial.is_upstream_failure()
+        || matches!(denial, Denial::BodyTimeout | Denial::BodySlow { .. } | Denial::BodyMalformed)
+}
+
+#[async_trait]
+impl ProxyHttp for Reverse {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx {
+            live: self.stage.live.load_full(),
+            exchange: Exchange::default(),
+            began: clock::now(),
+            request_id: RequestId::UNKNOWN,
+            denial: None,
+            edits: Edits::default(),
+            shown: None,
+            asked: Asked::default(),
+            fault: Fault::Status,
+            attempts: 0,
+            wait: None,
+            upstream_asked: None,
+            upstream_took: None,
+            upstream_address: None,
+            outcome: None,
+            excused: false,
+            status: 0,
+            interim: 0,
+            head_at: None,
+            stream: false,
+            upgrade: false,
+            answered: Answered::default(),
+            grpc: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            body: None,
+            redacting: None,
+            intended: false,
+            durable: None,
+            lead: None,
+            captured: None,
+            keeping: None,
+            fallback: None,
+            control_id: None,
+            lasting: None,
+            claim: None,
+            _under_way: self.stage.drain.exchange(),
+        }
+    }
+
+    /// No module is used, and the default one costs each request.
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let Self { body_timeout, write_timeout, rate_min, .. } = *self;
+        progress::begin(ClientRules { body_timeout, write_timeout, rate_min });
+        let downstream = session.as_downstream_mut();
+        downstream.set_read_timeout(Some(self.body_timeout));
+        downstream.set_write_timeout(Some(self.write_timeout));
+        // What is left of a body that nobody waits for is not the next request.
+        downstream.set_close_on_response_before_downstream_finish(true);
+        if downstream.is_body_empty() {
+            progress::request_ended();
+        }
+        if downstream.req_header().version == Version::HTTP_10 {
+            // It knows none of them (RFC 9110 15.2).
+            downstream.set_ignore_info_resp(true);
+        }
+        upgrade::note_offer(downstream.req_header_mut());
+        hop_by_hop::end(session.req_header_mut(), |name| ctx.live.policy.headers.is_reserved(name));
+        ctx.request_id = RequestId::of(session.req_header());
+        match self.admit(session, ctx).await {
+            Ok(Admission::Sent) => {
+                self.note_kind(session, ctx);
+                if (ctx.upgrade || ctx.stream)
+                    && let Err(denial) = self.may_last(session, ctx)
+                {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
+                if ctx.is_action() && !(ctx.upgrade || ctx.stream) {
+                    detached::begin();
+                }
+                if progress::ended().is_none() {
+                    self.may_be_lost(session, ctx);
+                }
+                // Whether it stands still is looked at in its parts.
+                session.as_downstream_mut().set_write_timeout(None);
+                Ok(false)
+            }
+            Ok(Admission::SignedIn(signed_in)) => {
+                if let Err(denial) = self.before_answer(session, ctx).await {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
+                ctx.status = 200;
+                denial_response::write_json(session, signed_in.body.expose(), &ctx.request_id)
+                    .await?;
+                Ok(true)
+            }
+            Ok(Admission::Shared(shared)) => {
+                if let Err(denial) = self.before_answer(session, ctx).await {
+                    self.refuse(session, ctx, denial).await?;
+                    return Ok(true);
+                }
+                ctx.status = shared.status.as_u16();
+                let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+                denial_response::write_shared(
+                    session,
+                    &ctx.exchange,
+                    &shared,
+                    &ctx.request_id,
+                    cors,
+                )
+                .await?;
+                Ok(true)
+            }
+            Err(denial) => {
+                match self.instead(session, ctx, &denial) {
+                    Some(kept) => self.give(session, ctx, &kept).await?,
+                    None => self.refuse(session, ctx, denial).await?,
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        // Nothing is under way with the last one any more.
+        ctx.asked.attempt = None;
+        progress::asks_again();
+        if let Some(wait) = ctx.wait.take() {
+            tokio::time::sleep(wait).await;
+        }
+        if ctx.is_late() {
+            return Err(ctx.late());
+        }
+        let route =
+            Arc::clone(ctx.exchange.route.as_ref().expect("an admitted request has a route"));
+        let live = Arc::clone(&ctx.live);
+        let upstream = live.upstreams.get(&route.upstream).expect("a policy names known upstreams");
+        let attempt = Attempt {
+            timeouts: route.timeouts,
+            upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
+            stream: ctx.stream,
+            grpc: ctx.grpc,
+            upload: has_large_body(session),
+        };
+        ctx.attempts += 1;
+        // What is left is what its answer says.
+        ctx.fault = Fault::Status;
+        let lookup = self.stage.lookup(&live);
+        match upstream.peer(&ctx.exchange, &attempt, &mut ctx.asked, &lookup).await {
+            Ok(peer) => {
+                ctx.upstream_asked = Some(clock::elapsed());
+                ctx.upstream_address = peer._address.as_inet().copied();
+                Ok(peer)
+            }
+            Err(Unreachable::Unresolved(error)) => {
+                tracing::warn!(upstream = %route.upstream, %error);
+                ctx.outcome = Some(Outcome::Failure);
+                Err(ctx.deny(Denial::UpstreamUnreachable { upstream: route.upstream.clone() }))
+            }
+            Err(Unreachable::Parent(fault)) => {
+                tracing::warn!(upstream = %route.upstream, %fault);
+                Err(ctx.deny(fault.denial()))
+            }
+            // Our refusal, and so no failure of its own.
+            Err(Unreachable::Refused(denial)) => {
+                tracing::warn!(upstream = %route.upstream, %denial);
+                Err(ctx.deny(*denial))
+            }
+        }
+    }
+
+    /// Nothing was sent yet: another address of the upstream may be asked, whatever the request.
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.fault = Fault::Connect;
+        // No failure of the upstream: no breaker hears of it.
+        let parent = error.root_cause().downcast_ref::<parent::Fault>();
+        let of_parent =
+            parent.is_some_and(|fault| !fault.is_of_target()) || ctx.asked_in_the_clear().is_some();
+        // The breaker hears of it when no address is left.
+        self.judge(ctx, Outcome::Failure, clock::now());
+        let upstream = ctx.live.upstreams.get(&ctx.upstream());
+        let others =
+            upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.pool.len().min(3));
+        let at_once = others && !ctx.is_late();
+        error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
+        error
+    }
+
+    /// A connection that the upstream had closed while it was idle is replaced for a read, at once.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        if progress::verdict().is_some() {
+            // Its time is up, whoever took it.
+            ctx.fault = Fault::Timeout;
+            error.set_retry(false);
+            return error;
+        }
+        // An answer was thrown away for another attempt.
+        let again = ctx.wait.is_some();
+        if let Some(fault) = error_mapping::fault_of(&error) {
+            ctx.fault = fault;
+        }
+        let was_idle = client_reused && ctx.attempts < 3 && self.is_safe(session, ctx);
+        if was_idle && !again {
+            error.retry.decide_reuse(true);
+        }
+        if !(was_idle && error.retry()) {
+            error.set_retry(again || self.broke_again(session, &error, ctx));
+        }
+        error
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // Pingora ends a chunked body twice if its last, empty part is handed on.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        if end_of_stream && !ctx.upgrade {
+            progress::request_ended();
+        }
+        let Some(body) = body else { return Ok(()) };
+        ctx.bytes_in += body.len() as u64;
+        let max = self.body_max(ctx);
+        if ctx.bytes_in > max && !ctx.upgrade && !ctx.grpc {
+            // The client's: else Pingora takes it for one of the upstream, and goes on.
+            return Err(ctx.deny(Denial::BodyTooLarge { bytes_max: max }).into_down());
+        }
+        if !end_of_stream && !progress::body_part(body.len()) {
+            return Err(Error::new(DENIED).into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        progress::asked();
+        self.edit_sent(session, request, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream()) {
+            upstream.answered_in(response.version);
+        }
+        self.settle(session, response, ctx)?;
+        if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
+            return Err(Error::new(ASIDE));
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Err(denial) = self.before_answer(session, ctx).await {
+            return Err(ctx.deny(denial));
+        }
+        self.edit_answered(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            progress::answer_ended();
+        } else if !progress::answer_part(body.as_ref().map_or(0, Bytes::len)) {
+            return Err(Error::new(DENIED));
+        }
+        if ctx.lasts() {
+            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
+        }
+        redaction::redact(body, end_of_stream, ctx)?;
+        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.capture(body.as_ref(), end_of_stream);
+        if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
+            self.stage.fallback.keep(whole);
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let headers = &ctx.live.policy.headers;
+        filters::answer::settle_trailers(trailers, |name| headers.is_ours(name));
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        // Taken in any case: until then the client cannot be told anything.
+        let stopped = progress::denial(ctx.upstream());
+        if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
+            && let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream())
+        {
+            upstream.give_up_connections(ctx.grpc);
+        }
+        let denial = match ctx.denial.take().or(stopped) {
+            Some(denial) => Some(denial),
+            None => {
+                let body_done = session.as_downstream_mut().is_body_done();
+                self.denial_of(error, ctx, body_done)
+            }
+        };
+        // Once the answer is whole, nobody misses the rest of the body: neither who sends nor who takes it.
+        let denial = denial.filter(|denial| !(progress::has_answer() && is_of_body(denial)));
+        // An interim answer is not the beginning of one.
+        let written = session.as_ref().response_written();
+        let begun =
+            written.is_some_and(|head| !head.status.is_informational() || head.status == 101);
+        let kept = ctx.fallback.take();
+        let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
+        if let Some(kept) = kept.filter(|_| !begun) {
+            // The client does not see it, and it is one all the same.
+            ctx.outcome.get_or_insert(Outcome::Failure);
+            self.report(ctx, ctx.outcome, clock::now());
+            let given = self.give(session, ctx, &kept).await.is_ok();
+            let error_code = kept.status.as_u16();
+            return FailToProxy { error_code, can_reuse_downstream: given };
+        }
+        let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
+        if let Some(denial) = denial {
+            tracing::debug!(%error, %denial, code = denial.code(), "exchange failed");
+            ctx.excused = ctx.gave_up_on_client(&denial);
+            if denial.is_upstream_failure() && !ctx.excused {
+                self.report(ctx, Some(Outcome::Failure), clock::now());
+            }
+            if !begun {
+                ctx.status = status;
+                session.as_downstream_mut().set_keepalive(None);
+                let _ = self.write(session, ctx, &denial).await;
+            }
+            ctx.denial = Some(denial);
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// The record and the denial's code say it; Pingora's own line would say it once more.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        if error.is_none() {
+            ctx.capture(None, true);
+        }
+        self.record(session, error, ctx);
+    }
+}
+
+impl Reverse {
+    async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
+        ctx.status = denial.status().as_u16();
+        // A body that nobody will read is not waited for.
+        let unread = !session.as_downstream_mut().is_body_empty();
+        if unread {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        if let Some(body) = &ctx.body {
+            ctx.bytes_in = body.len() as u64;
+        }
+        if let Denial::RateLimited(over) = &denial {
+            let forwarded = session.req_header().headers.contains_key("x-forwarded-for");
+            let listener = &ctx.live.policy.listeners[self.listener];
+            self.crowd.note(listener, over, forwarded, clock::elapsed());
+        }
+        ctx.denial = Some(denial.clone());
+        self.write(session, ctx, &denial).await
+    }
+
+    async fn write(&self, session: &mut Session, ctx: &Ctx, denial: &Denial) -> Result<()> {
+        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        denial_response::write(session, &ctx.exchange, denial, &ctx.request_id, cors).await
+    }
+
+    /// What kind of exchange it is, as far as its head says.
+    fn note_kind(&self, session: &mut Session, ctx: &mut Ctx) {
+        let request = session.req_header();
+        // Other offers were ignored.
+        ctx.upgrade = session.as_ref().is_upgrade_req();
+        ctx.grpc = streams::is_grpc(&request.headers);
+        let Some(route) = &ctx.exchange.route else { return };
+        let query = request.raw_path().iter().position(|b| *b == b'?');
+        let query = query.map(|mark| &request.raw_path()[mark + 1..]);
+        let asked = streams::asked(route, &request.headers, query);
+        ctx.stream = asked != Kind::Plain;
+        let kind = if ctx.upgrade { Kind::Both } else { asked };
+        progress::let_through(route.timeouts, kind);
+        if kind == Kind::Both {
+            let idle = route.timeouts.stream_idle;
+            session.as_downstream_mut().set_read_timeout(Some(idle));
+        }
+    }
+
+    /// What an error of Pingora's means. `None` if the client went away: nobody was denied.
+    fn denial_of(&self, error: &Error, ctx: &Ctx, body_done: bool) -> Option<Denial> {
+        use ErrorType as E;
+        let upstream = ctx.upstream();
+        if error.esource() == &ErrorSource::Downstream {
+            return error_mapping::denial_of(error, upstream);
+        }
+        let denial = match error.etype() {
+            // Our own connection for upgrades says so in its own way.
+            E::ReadError
+                if ctx.upgrade
+                    && !ctx.answered.is_noted()
+                    && caused_by(error, std::io::ErrorKind::TimedOut) =>
+            {
+                Some(Denial::UpstreamTimeout { upstream })
+            }
+            // It waits for a client that stopped sending: no failure of its own.
+            E::ReadTimedout if !body_done && !ctx.upgrade => Some(Denial::BodyTimeout),
+            _ => error_mapping::denial_of(error, upstream),
+        };
+        match ctx.asked_in_the_clear() {
+            Some(parent) => denial.map(|denial| parent.instead_of(denial)),
+            None => denial,
+        }
+    }
+}

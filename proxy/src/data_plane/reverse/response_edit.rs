@@ -1,0 +1,267 @@
+//! An answer's head, as the client gets it.
+
+use std::borrow::Cow;
+
+use filters::{
+    Denial, Step,
+    base::Here,
+    breaker::{self, Outcome},
+    headers::Edits,
+    motion::Kind as Motion,
+    pace::Told,
+    redact::answer::{Kind, Redactor},
+    routes::Route,
+    streams,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+
+use super::{Ctx, Reverse};
+use crate::{
+    clock,
+    data_plane::{
+        denial_response, rate_limit_headers,
+        request::{X_FORWARDED_PROTO, head},
+        stale_fallback::Keeping,
+    },
+    head_edit, progress,
+    request_id::X_REQUEST_ID,
+};
+
+impl Reverse {
+    pub(super) fn edit_answered(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(route) = ctx.exchange.route.clone() else { return Ok(()) };
+        let now = clock::now();
+        ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
+        let status = response.status.as_u16();
+        if status < 200 && status != 101 {
+            progress::asked();
+            return self.edit_interim(session, response, ctx, &route);
+        }
+        let upstream = ctx.live.upstreams.get(&route.upstream);
+        if status == 407
+            && let Some(parent) = upstream.and_then(|upstream| upstream.parent.as_ref())
+        {
+            // It asks us who we are, not the client.
+            let parent = parent.name.clone();
+            return Err(ctx.deny(Denial::ParentRefused { parent, status }));
+        }
+        ctx.status = status;
+        ctx.answered.note();
+        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
+        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        if failed {
+            // Before the client knows it, or its next request could come before the breaker moves.
+            self.report(ctx, ctx.outcome, now);
+        }
+        if status == 401
+            && let Some(shown) = &ctx.shown
+        {
+            shown.refused();
+        }
+        if route.pace.is_some() {
+            self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
+        }
+        let is_stream = streams::is_stream(&response.headers);
+        let kind = if is_stream { Motion::Answer } else { Motion::Plain };
+        let length = streams::length(&response.headers);
+        progress::answered(length, kind);
+        progress::ends_with_head(&session.req_header().method, status, length);
+        ctx.head_at = Some(now.elapsed);
+        ctx.exchange.steps.enter(Step::Response);
+        if !ctx.stream && is_stream {
+            ctx.stream = true;
+            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
+        }
+        let redacts = status != 101 && !route.options.redact.is_empty();
+        let redacting = redacts.then(|| Kind::of(content_type)).flatten();
+        let redacted = redacting.is_some();
+        if let Some(kind) = redacting {
+            if response.headers.contains_key(header::CONTENT_ENCODING) {
+                return Err(
+                    ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
+                );
+            }
+            ctx.redacting = Some(Redactor::new(kind));
+        }
+        let here = self.here(session, response, ctx);
+        if route.external {
+            let kept = head_edit::edit_response(response, |parts| {
+                let headers = &mut parts.headers;
+                if let Some(here) = &here {
+                    let target = target(session, &ctx.edits);
+                    relocate(headers, &route, &target, here.borrowed());
+                }
+                self.keep_outside(session, headers, ctx)
+            });
+            kept.map_err(|denial| ctx.deny(denial))?;
+        }
+        let target = target(session, &ctx.edits);
+        let here = here.filter(|_| !route.external);
+        // Judged by what the upstream says, of which not all is passed on.
+        let shared = ctx.lead.take().zip(route.coalesce);
+        // Nobody waits for a stream to end.
+        let shared = shared.filter(|_| !ctx.stream);
+        let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
+        let kept = self.begin_to_keep(session, response, ctx);
+        head_edit::edit_response(response, |parts| {
+            let headers = &mut parts.headers;
+            headers.reserve(8);
+            if status == 429 && !headers.contains_key(header::RETRY_AFTER) {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            if route.external {
+                headers.remove(header::SET_COOKIE);
+            } else if !route.base.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
+            }
+            if let Some(here) = &here {
+                relocate(headers, &route, &target, here.borrowed());
+            }
+            if route.delivery {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                headers.remove(header::ETAG);
+                headers.remove(header::EXPIRES);
+                headers.remove(header::AGE);
+            }
+            if redacted {
+                headers.remove(header::CONTENT_LENGTH);
+                headers.remove(header::TRAILER);
+                if parts.version != Version::HTTP_2 {
+                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+            }
+            ctx.captured = shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
+            let keeping = kept.zip(route.fallback);
+            ctx.keeping = keeping.map(|((key, varied), rules)| {
+                Keeping::new(key, rules, varied, parts.status, headers)
+            });
+            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            // What it says of its own limits stays as it is.
+            if status != 429 {
+                rate_limit_headers::told(headers, ctx.exchange.standing.as_ref(), None);
+            }
+            if let Some(cors) = &ctx.live.policy.listeners[self.listener].cors {
+                denial_response::cors::allow_of_upstream(
+                    headers,
+                    cors,
+                    &session.req_header().headers,
+                );
+            }
+        });
+        if self.stage.drain.is_leaving() && !ctx.upgrade {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// An interim answer says beforehand what the final one may, and so nothing that this may not.
+    fn edit_interim(
+        &self,
+        session: &Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+        route: &Route,
+    ) -> Result<()> {
+        let here = self.here(session, response, ctx);
+        let kept = head_edit::edit_response(response, |parts| {
+            let headers = &mut parts.headers;
+            if route.external {
+                headers.remove(header::SET_COOKIE);
+            } else if !route.base.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
+            }
+            if let Some(here) = &here {
+                relocate(headers, route, &target(session, &ctx.edits), here.borrowed());
+            }
+            if route.delivery {
+                for name in [header::CACHE_CONTROL, header::ETAG, header::EXPIRES, header::AGE] {
+                    headers.remove(name);
+                }
+            }
+            self.keep_outside(session, headers, ctx)
+        });
+        kept.map_err(|denial| ctx.deny(denial))
+    }
+
+    /// How the client reaches us, where the answer may name URLs of an upstream that knows only
+    /// its own.
+    fn here(&self, session: &Session, response: &ResponseHeader, ctx: &Ctx) -> Option<HereOwned> {
+        let names_some = REFERENCES.iter().any(|name| response.headers.contains_key(name));
+        let upstream = ctx.live.upstreams.get(&ctx.upstream()).filter(|_| names_some)?;
+        let came = session.req_header();
+        let head = head(self.listener, self.tls, session, came, None);
+        let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;
+        let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
+        let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
+        // Of several the first is the client's.
+        let proto = proto.and_then(|proto| proto.to_str().ok()?.split(',').next());
+        let tls = proto.map_or(self.tls, |proto| proto.trim().eq_ignore_ascii_case("https"));
+        let host = std::str::from_utf8(head.host?).ok()?.to_owned();
+        let preserved = upstream.written.preserve_host;
+        Some(HereOwned { scheme: if tls { "https" } else { "http" }, host, preserved })
+    }
+}
+
+/// Headers that name URLs (RFC 9110 10.2.2, 8.7; RFC 8288).
+const REFERENCES: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::LINK];
+
+struct HereOwned {
+    scheme: &'static str,
+    host: String,
+    preserved: bool,
+}
+
+impl HereOwned {
+    fn borrowed(&self) -> Here<'_> {
+        Here { scheme: self.scheme, host: &self.host, preserved: self.preserved }
+    }
+}
+
+/// What the upstream was asked for.
+fn target<'a>(session: &'a Session, edits: &'a Edits) -> Cow<'a, str> {
+    match &edits.target {
+        Some(target) => Cow::Borrowed(&**target),
+        None => String::from_utf8_lossy(session.req_header().raw_path()),
+    }
+}
+
+/// Makes the upstream's own URLs ours, so that whoever follows them passes here again.
+fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>) {
+    for name in &REFERENCES {
+        change(headers, name, |text| match *name {
+            header::LINK => route.base.our_links(text, target, here),
+            _ => route.base.ours(text, target, here),
+        });
+    }
+}
+
+/// Puts other values in the place of those of a header that `other` has some for.
+fn change(headers: &mut HeaderMap, name: &HeaderName, other: impl Fn(&str) -> Option<String>) {
+    let changed = headers.get_all(name).iter().map(|value| {
+        let other = value.to_str().ok().and_then(&other);
+        other.and_then(|text| HeaderValue::from_str(&text).ok()).unwrap_or_else(|| value.clone())
+    });
+    let changed: Vec<HeaderValue> = changed.collect();
+    headers.remove(name);
+    for value in changed {
+        headers.append(name.clone(), value);
+    }
+}
+
+/// What an answer says of the upstream's quota.
+fn told(status: u16, headers: &HeaderMap) -> Told<'_> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    Told {
+        status,
+        retry_after: text("retry-after"),
+        remaining: text("x-ratelimit-remaining"),
+        reset: text("x-ratelimit-reset"),
+    }
+}

@@ -1,0 +1,68 @@
+//! An answer's head, before anything is made of it: whether it can be read in one way, and where it
+//! leads.
+
+use filters::{
+    Denial, answer, redirect,
+    target::{Host, Target},
+};
+use http::{HeaderMap, Version, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+
+use super::{Ctx, Reverse};
+use crate::{clock, data_plane::request::host, head_edit};
+
+impl Reverse {
+    /// Makes an answer's head one that can be read in one way only, or says why nobody sees it.
+    pub(super) fn settle(
+        &self,
+        session: &Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let asked = answer::Asked {
+            websocket: ctx.upgrade,
+            trailers: session.req_header().version == Version::HTTP_2,
+            interim: ctx.interim,
+        };
+        if response.status.is_informational() {
+            ctx.interim += 1;
+        }
+        let upstream = ctx.upstream();
+        head_edit::edit_response(response, |parts| answer::settle(parts, asked))
+            .map_err(|why| ctx.deny(Denial::UpstreamMalformed { upstream, why }))
+    }
+
+    /// Keeps an upstream that is somebody else's from sending a client into our own network.
+    pub(super) fn keep_outside(
+        &self,
+        session: &Session,
+        headers: &mut HeaderMap,
+        ctx: &Ctx,
+    ) -> std::result::Result<(), Denial> {
+        let Some(route) = ctx.exchange.route.as_ref().filter(|route| route.external) else {
+            return Ok(());
+        };
+        let guard = &ctx.live.policy.guard;
+        let (own, now) = (self.stage.dial.own_addresses(), clock::now());
+        let judge = |ip, port| {
+            let target = Target { host: Host::Address(ip), port };
+            guard.judge(&target, ip, &own, now).err()
+        };
+        let ours = host(session.req_header()).and_then(|host| std::str::from_utf8(host).ok());
+        let is_known = |text: &str| {
+            let authority = text.split_once("://").map(|(_, rest)| rest);
+            let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+            authority.is_some() && authority == ours
+        };
+        if headers.contains_key(header::LINK) {
+            redirect::unlink(headers, is_known, judge);
+        }
+        match redirect::inside(headers, is_known, judge) {
+            Some(class) => {
+                let upstream = route.upstream.clone();
+                Err(Denial::RedirectRefused { upstream, class: class.name() })
+            }
+            None => Ok(()),
+        }
+    }
+}

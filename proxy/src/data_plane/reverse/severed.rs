@@ -1,0 +1,132 @@
+//! The record of an exchange that was cut: Pingora's part of it is gone, and so its session.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use filters::{
+    Denial, Exchange, audit::Facts, breaker::Outcome, denial::TokenFault,
+    identity::ClientCertificate,
+};
+use pingora::{http::RequestHeader, proxy::Session};
+
+use super::{
+    Ctx, Reverse,
+    record::{Shown, facts},
+};
+use crate::{
+    clock,
+    data_plane::{
+        gateway::Stage,
+        long_lived::Place,
+        request::{facts_of, peer},
+    },
+    observability::{changes, metrics::Counted},
+    progress,
+};
+
+/// What a record needs that is otherwise in the session.
+pub(super) struct Lasting {
+    /// Where it may last.
+    place: Option<Place>,
+    stage: Arc<Stage>,
+    listener: usize,
+    came: RequestHeader,
+    peer: IpAddr,
+    tls: bool,
+    certificate: Option<ClientCertificate>,
+}
+
+impl Lasting {
+    /// Whether it has its place among those that may last.
+    pub(super) fn lasts(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+impl Reverse {
+    /// From now on it can be cut.
+    ///
+    /// # Errors
+    /// [`Denial::SwitchedOff`] if it was switched off since it was decided about: who did so has not
+    /// cut it.
+    pub(super) fn may_last(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
+        if ctx.lasting.as_ref().is_some_and(|lasting| lasting.place.is_some()) {
+            return Ok(());
+        }
+        let mut place = self.stage.lasting.begin(&ctx.exchange);
+        if let Some(left) = left_of_token(&ctx.exchange) {
+            place.end_after(left, Denial::Token(TokenFault::Expired));
+        }
+        self.may_be_lost(session, ctx).place = Some(place);
+        self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+    }
+
+    /// From now on it is on record also if Pingora's part of it is dropped.
+    pub(super) fn may_be_lost<'a>(&self, session: &Session, ctx: &'a mut Ctx) -> &'a mut Lasting {
+        let shown = facts_of(session.as_ref().digest());
+        ctx.lasting.get_or_insert_with(|| Lasting {
+            place: None,
+            stage: Arc::clone(&self.stage),
+            listener: self.listener,
+            came: session.req_header().clone(),
+            peer: peer(session),
+            tls: self.tls,
+            certificate: shown.and_then(|shown| shown.certificate.clone()),
+        })
+    }
+}
+
+/// How long the caller's token is good for, if a stream ends with it.
+fn left_of_token(exchange: &Exchange) -> Option<Duration> {
+    let route = exchange.route.as_ref()?;
+    let expires = exchange.caller.as_ref()?.expires;
+    let ends = route.options.stream_max == Some(config::StreamMax::Token) && expires < u64::MAX;
+    ends.then(|| Duration::from_secs(expires).saturating_sub(clock::now().unix))
+}
+
+impl Ctx {
+    /// It is on record: it is too late to cut it.
+    pub(super) fn ended(&mut self) {
+        self.lasting = None;
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let Some(lasting) = self.lasting.take() else { return };
+        let cut = lasting.place.as_ref().and_then(Place::denial);
+        let lost = || progress::denial(self.upstream());
+        let Some(denial) = cut.or_else(lost) else { return };
+        let failed = denial.is_upstream_failure();
+        if failed {
+            let outcome = Some(Outcome::Silence);
+            let moved = filters::reverse::report(&mut self.exchange, outcome, clock::now());
+            if let Some(moved) = moved {
+                changes::breaker_moved(&lasting.stage.audit, &moved);
+            }
+        }
+        let Lasting { stage, listener, came, peer, tls, certificate, .. } = lasting;
+        let shown = Shown { peer, tls, certificate: certificate.as_ref() };
+        self.denial = Some(denial);
+        let took = clock::elapsed().saturating_sub(self.began.elapsed);
+        let counted = Counted {
+            status: self.status,
+            code: self.denial.as_ref().map(Denial::code),
+            upstream_failed: failed,
+            method: came.method.as_str(),
+            took,
+            upstream_took: self.upstream_took,
+        };
+        stage.metrics.exchange(&self.live.counts, &self.exchange, &counted);
+        let facts = Facts {
+            status: self.status,
+            bytes_out: self.bytes_out,
+            took,
+            upgraded: self.status == 101,
+            cut: true,
+            ..facts(listener, &came, &shown, self)
+        };
+        stage.audit.record(|out| {
+            filters::audit::write(out, &self.live.policy, &self.exchange, &facts);
+        });
+    }
+}

@@ -1,0 +1,122 @@
+//! Answers that are kept, and given while the upstream fails.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use filters::{
+    Denial,
+    breaker::{self, Outcome},
+    exchange::Shared,
+    fallback::{Key, Varied},
+};
+use http::header;
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+
+use super::{Ctx, Reverse};
+use crate::{
+    clock,
+    data_plane::{coalescing::Answer, denial_response, request::head, stale_fallback::Keeping},
+};
+
+impl Reverse {
+    /// What was kept for a request like this.
+    fn kept(&self, session: &Session, ctx: &Ctx) -> Option<Arc<Answer>> {
+        self.stage.fallback.get(&self.key(session, ctx)?, &session.req_header().headers)
+    }
+
+    /// What was kept, instead of saying that the upstream cannot be asked.
+    pub(super) fn instead(
+        &self,
+        session: &Session,
+        ctx: &mut Ctx,
+        denial: &Denial,
+    ) -> Option<Arc<Answer>> {
+        let unasked = matches!(denial, Denial::BreakerOpen { .. });
+        if !unasked && !denial.is_upstream_failure() {
+            return None;
+        }
+        let kept = self.kept(session, ctx)?;
+        ctx.exchange.fallback_for = Some(denial.code());
+        Some(kept)
+    }
+
+    /// What was kept, instead of an answer that says that the upstream failed.
+    pub(super) fn instead_of(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> bool {
+        let Some(route) = ctx.exchange.route.clone().filter(|r| r.fallback.is_some()) else {
+            return false;
+        };
+        let content_type = response.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        if !breaker::is_failure(response.status.as_u16(), content_type, &route.breaker_rules) {
+            return false;
+        }
+        let Some(kept) = self.kept(session, ctx) else { return false };
+        let status = response.status.as_u16();
+        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
+        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        self.report(ctx, ctx.outcome, clock::now());
+        ctx.exchange.fallback_for = Some("upstream_failed");
+        ctx.fallback = Some(kept);
+        true
+    }
+
+    /// Gives what was kept.
+    ///
+    /// # Errors
+    /// If the client is gone.
+    pub(super) async fn give(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        kept: &Answer,
+    ) -> Result<()> {
+        if let Err(denial) = self.before_answer(session, ctx).await {
+            return self.refuse(session, ctx, denial).await;
+        }
+        ctx.exchange.shared = Some(Shared::Fallback);
+        ctx.status = kept.status.as_u16();
+        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        denial_response::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
+    }
+
+    /// Begins to keep an answer, if it may be.
+    pub(super) fn begin_to_keep(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &Ctx,
+    ) -> Option<(Key, Varied)> {
+        if ctx.stream || ctx.exchange.route.as_ref()?.fallback.is_none() {
+            return None;
+        }
+        let asked = &session.req_header().headers;
+        let varied = Varied::of(response.status.as_u16(), asked, &response.headers)?;
+        Some((self.key(session, ctx)?, varied))
+    }
+
+    fn key(&self, session: &Session, ctx: &Ctx) -> Option<Key> {
+        let head = head(self.listener, self.tls, session, session.req_header(), None);
+        Key::of(&head, &ctx.exchange, &ctx.live.policy.digest)
+    }
+}
+
+impl Ctx {
+    /// Takes a part of an answer that is to be kept; the whole of it is answered.
+    pub(super) fn keep(&mut self, part: Option<&Bytes>, whole: bool) -> Option<Keeping> {
+        let keeping = self.keeping.take()?;
+        let keeping = match part {
+            Some(part) => keeping.read(part)?,
+            None => keeping,
+        };
+        if whole {
+            return Some(keeping);
+        }
+        self.keeping = Some(keeping);
+        None
+    }
+}

@@ -1,0 +1,104 @@
+//! Answers that are kept for when the upstream fails.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use filters::fallback::{Key, Rules, Varied};
+use http::{HeaderMap, StatusCode};
+use moka::{Expiry, sync::Cache};
+
+use crate::data_plane::coalescing::Answer;
+
+/// What is kept, within its memory.
+pub struct Fallback(Cache<Key, Arc<Kept>>);
+
+struct Kept {
+    varied: Varied,
+    answer: Arc<Answer>,
+}
+
+/// An answer that is being read, to be kept.
+pub struct Keeping {
+    key: Key,
+    rules: Rules,
+    varied: Varied,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: BytesMut,
+}
+
+impl Fallback {
+    /// Nothing yet, and never more than so many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        let weigh = |_: &Key, kept: &Arc<Kept>| kept.answer.weight();
+        let cache = Cache::builder().max_capacity(bytes_max).weigher(weigh);
+        Self(cache.expire_after(Ttl).build())
+    }
+
+    /// What may be given to this request.
+    pub fn get(&self, key: &Key, asked: &HeaderMap) -> Option<Arc<Answer>> {
+        let kept = self.0.get(key).filter(|kept| kept.varied.fits(asked))?;
+        Some(Arc::clone(&kept.answer))
+    }
+
+    /// Keeps an answer that was read whole. Not one without a body: whoever is stopping may give that,
+    /// and it would take the place of the last good one.
+    pub fn keep(&self, read: Keeping) {
+        let Keeping { key, rules, varied, status, headers, body } = read;
+        if body.is_empty() {
+            return;
+        }
+        let answer = Arc::new(Answer::new(status, headers, body.freeze(), rules.ttl));
+        self.0.insert(key, Arc::new(Kept { varied, answer }));
+    }
+
+    /// How many bytes are kept, about.
+    pub fn bytes(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.weighted_size()
+    }
+}
+
+impl Keeping {
+    /// Begins to read an answer.
+    pub fn new(
+        key: Key,
+        rules: Rules,
+        varied: Varied,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Self {
+        let headers = Answer::shared_headers(headers);
+        Self { key, rules, varied, status, headers, body: BytesMut::new() }
+    }
+
+    /// Takes a part of the body; `None` once it is too large to be kept.
+    pub fn read(mut self, part: &Bytes) -> Option<Self> {
+        self.body.extend_from_slice(part);
+        (self.body.len() <= self.rules.bytes_max).then_some(self)
+    }
+}
+
+/// Each is kept for as long as its route says.
+struct Ttl;
+
+impl Expiry<Key, Arc<Kept>> for Ttl {
+    fn expire_after_create(
+        &self,
+        _: &Key,
+        kept: &Arc<Kept>,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(kept.answer.left())
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        kept: &Arc<Kept>,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(kept.answer.left())
+    }
+}

@@ -1,0 +1,499 @@
+//! Fetches signing keys and groups: one flight at a time for each source, and not too often.
+
+mod fault;
+mod inspect;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use certs::LoadError;
+use config::{Issuer, IssuerKind, Located};
+use filters::{
+    Label, Secret, State,
+    audit::event::Event,
+    denial::Lack,
+    guard::Guard,
+    identity::{KeySet, Source},
+};
+use futures_util::{StreamExt, stream};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use crate::{
+    clock,
+    net::{
+        dial::Dial,
+        fetch::{self, Allowance, Place},
+    },
+    observability::{audit::Audit, metrics::Metrics},
+    secret_file,
+};
+
+pub use self::{fault::Contradiction, fault::Fault, inspect::Looked};
+
+/// Fetches what a decision lacked.
+pub struct Fetcher {
+    dial: Dial,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+    audit: Option<Arc<Audit>>,
+    flights: Cache<Source, Arc<Flight>>,
+    /// Key ids that a source did not have when it was asked.
+    absent: Cache<(Source, Option<Label>), ()>,
+    /// For sources that have never had a key: strangers' tokens name plugins as they like.
+    unproven: Mutex<Allowance>,
+    groups_flights: tokio::sync::Semaphore,
+}
+
+/// The flights to one source.
+#[derive(Default)]
+struct Flight {
+    /// Held while one is under way; whoever waits finds fresh keys after it.
+    under_way: tokio::sync::Mutex<()>,
+    progress: Mutex<Progress>,
+}
+
+/// How the flights to one source went so far.
+#[derive(Default)]
+struct Progress {
+    /// When the last one ended.
+    ended: Option<Duration>,
+    /// Why it failed, so that an outage is told once.
+    failing: Option<Fault>,
+    /// What discovery said of another issuer, so that it is told once: an outage in between says nothing
+    /// new.
+    contradicted: Option<Contradiction>,
+    /// Names that several keys had, so that each is told once.
+    repeated: Vec<Label>,
+    allowance: Allowance,
+}
+
+/// Why keys are fetched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A token asks for them, whoever sent it.
+    Token,
+    /// It is time.
+    Time,
+}
+
+/// Fetches of one source that tokens may cause: so many in a row, then one for each interval.
+const OF_SOURCE: (u32, Duration) = (3, Duration::from_secs(10));
+/// The same for all sources together that never had a key.
+const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
+/// A key id that was not there is not looked for again before this.
+const ABSENT: Duration = Duration::from_secs(30);
+/// Keys this old may have come while somebody was deciding without them.
+const JUST_NOW: Duration = KeySet::ASKED_JUST_NOW;
+/// Sources that are asked at the same time, beside what tokens ask for.
+const AT_ONCE: usize = 16;
+/// Plugins and key ids are named by strangers' tokens.
+const FLIGHTS_MAX: u64 = 1000;
+const ABSENT_MAX: u64 = 10_000;
+
+impl Fetcher {
+    /// Into this state. Other keys are put on record, if there is one.
+    pub fn new(
+        dial: Dial,
+        state: Arc<State>,
+        metrics: Arc<Metrics>,
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
+        Self {
+            dial,
+            state,
+            metrics,
+            audit,
+            flights: Cache::new(FLIGHTS_MAX),
+            absent: Cache::builder().max_capacity(ABSENT_MAX).time_to_live(ABSENT).build(),
+            unproven: Mutex::default(),
+            groups_flights: tokio::sync::Semaphore::new(32),
+        }
+    }
+
+    /// Fetches what a decision lacked; answers whether asking again makes sense.
+    pub async fn fetch(&self, config: &config::Config, lack: &Lack) -> bool {
+        match lack {
+            // It is the client's to send.
+            Lack::Body => false,
+            // And that is the store's.
+            Lack::Tokens { .. } => false,
+            Lack::Keys { issuer, plugin, kid } => {
+                let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
+                let source = Source::new(issuer.clone(), written, plugin.clone());
+                let wanted = (source, kid.clone());
+                if self.absent.contains_key(&wanted) {
+                    // Whoever decided before the keys came, a moment ago, asks again.
+                    let age = self.state.keys.age(&wanted.0, clock::now());
+                    return age.is_some_and(|age| age < JUST_NOW);
+                }
+                let fetched =
+                    self.keys(&guard(config), written, &wanted.0, Cause::Token).await.is_ok();
+                if fetched {
+                    // If it is there now, nobody will ask for it again.
+                    self.absent.insert(wanted, ());
+                    return true;
+                }
+                // Whoever has keys and could not get others decides again: it is no fault of the token.
+                let failed = self.state.keys.failed(&wanted.0, clock::now());
+                failed.is_some_and(|ago| ago < JUST_NOW)
+            }
+            Lack::Groups { issuer, subject, token } => {
+                let Some(written) = config.identity.issuers.get(&**issuer) else { return false };
+                self.groups(&guard(config), written, issuer, subject, token).await
+            }
+        }
+    }
+
+    /// Fetches the keys of all issuers that are due. For a background task.
+    pub async fn refresh(&self, config: &config::Config) {
+        let mut due: Vec<(Issuer, Source)> = Vec::new();
+        for (name, issuer) in &config.identity.issuers {
+            let own = Source::new(name.into(), issuer, None);
+            let plugins = self.state.keys.sources().into_iter();
+            let plugins = plugins.filter(|other| other.is_beside(&own) && *other != own);
+            for source in std::iter::once(own.clone()).chain(plugins) {
+                let age = self.state.keys.age(&source, clock::now());
+                if age.is_none_or(|age| age >= *issuer.keys.refresh) {
+                    due.push((issuer.value.clone(), source));
+                }
+            }
+        }
+        let guard = &guard(config);
+        let each = |(issuer, source): (Issuer, Source)| async move {
+            let _ = self.keys(guard, &issuer, &source, Cause::Time).await;
+        };
+        stream::iter(due).for_each_concurrent(AT_ONCE, each).await;
+    }
+
+    /// Reads keys and secrets from files again. Answers with what went wrong.
+    pub async fn read(&self, config: &config::Config) -> Vec<String> {
+        let all = sources(config).into_iter().zip(config.identity.issuers.values());
+        self.renew(config, all.filter(|(_, issuer)| is_in_file(issuer))).await
+    }
+
+    /// Fetches the keys of issuers whose keys were elsewhere in `last`. Answers with what went wrong.
+    pub async fn ask_anew(&self, config: &config::Config, last: &config::Config) -> Vec<String> {
+        let last = sources(last);
+        let all = sources(config).into_iter().zip(config.identity.issuers.values());
+        let others = all.filter(|(source, issuer)| !is_in_file(issuer) && !last.contains(source));
+        self.renew(config, others).await
+    }
+
+    async fn renew<'a>(
+        &self,
+        config: &config::Config,
+        all: impl Iterator<Item = (Source, &'a Located<Issuer>)>,
+    ) -> Vec<String> {
+        let guard = &guard(config);
+        let all: Vec<(Source, Issuer)> =
+            all.map(|(source, issuer)| (source, issuer.value.clone())).collect();
+        let each = all.into_iter().map(|(source, issuer)| self.renewed(guard, issuer, source));
+        let failures = stream::iter(each).buffered(AT_ONCE);
+        failures.filter_map(|failure| async { failure }).collect().await
+    }
+
+    /// Why the keys of a source could not be renewed.
+    async fn renewed(&self, guard: &Arc<Guard>, issuer: Issuer, source: Source) -> Option<String> {
+        let cause = self.keys(guard, &issuer, &source, Cause::Time).await.err()?;
+        let kept = self.state.keys.age(&source, clock::now()).is_some();
+        let then = if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
+        Some(format!("issuer `{}`: {cause}; {then}", source.issuer))
+    }
+
+    async fn keys(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+        cause: Cause,
+    ) -> Result<(), Fault> {
+        let flight = self.flights.get_with_by_ref(source, Arc::default);
+        let asked = clock::now();
+        let _only = flight.under_way.lock().await;
+        {
+            let progress = flight.progress.lock();
+            // Somebody fetched while we waited: their keys are ours.
+            if progress.ended.is_some_and(|ended| ended >= asked.elapsed) {
+                return progress.failing.clone().map_or(Ok(()), Err);
+            }
+        }
+        if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
+            return Err("it was asked too often".to_owned().into());
+        }
+        let result = self.key_set(guard, issuer, source).await;
+        let now = clock::now();
+        self.metrics.keys_fetched(&source.issuer, result.as_ref().map(drop).map_err(drop));
+        flight.progress.lock().note(source, now.elapsed, &result);
+        if result.is_err() {
+            self.state.keys.fail(source, now);
+        }
+        let rotation = self.state.keys.replace(source, result?, now);
+        if let Some(audit) = self.audit.as_ref().filter(|_| !rotation.is_none()) {
+            audit.happened(&Event::Keys {
+                issuer: &source.issuer,
+                plugin: source.plugin.as_deref(),
+                added: &rotation.added,
+                removed: &rotation.removed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a token may cause another fetch.
+    fn may_ask(&self, source: &Source, flight: &Flight, now: Duration) -> bool {
+        let proven = self.state.keys.age(source, clock::now()).is_some();
+        if !proven && !self.unproven.lock().take(now, OF_UNPROVEN) {
+            return false;
+        }
+        flight.progress.lock().allowance.take(now, OF_SOURCE)
+    }
+
+    async fn key_set(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+    ) -> Result<KeySet, Fault> {
+        let keys = &issuer.keys;
+        if let Some(file) = &keys.secret_file {
+            return secret(file).map_err(|error| error.to_string().into());
+        }
+        if let Some(file) = &keys.file {
+            return set(file).map_err(|error| error.to_string().into());
+        }
+        let (url, place) = self.place(guard, issuer, source).await?;
+        let client = self.client(guard, issuer, &place)?;
+        let token = self.token(issuer, &place)?;
+        let text = get(&client, &url, token.as_ref()).await?;
+        let set = KeySet::from_jwks(&text)?;
+        // A Backstage plugin has none until it has signed something.
+        if set.is_empty() && source.plugin.is_none() {
+            return Err(Fault::Keyless { url });
+        }
+        Ok(set)
+    }
+
+    /// Where the keys of a source are that are in no file.
+    async fn place(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        source: &Source,
+    ) -> Result<(String, Place), Fault> {
+        let keys = &issuer.keys;
+        Ok(match (issuer.kind, &keys.url, &keys.backstage_url) {
+            (IssuerKind::Backstage, _, Some(base)) => {
+                let path = match &source.plugin {
+                    Some(plugin) => format!("/api/{plugin}/.backstage/auth/v1/jwks.json"),
+                    None => "/api/auth/.well-known/jwks.json".to_owned(),
+                };
+                (format!("{}{path}", base.value), Place::declared(base))
+            }
+            (_, Some(url), _) => (url.value.to_string(), Place::declared(url)),
+            _ => self.discovered(guard, issuer).await?,
+        })
+    }
+
+    /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the one that was asked.
+    async fn discovered(
+        &self,
+        guard: &Arc<Guard>,
+        written: &Issuer,
+    ) -> Result<(String, Place), Fault> {
+        let asked: config::Url = written.issuer.parse()?;
+        let place = Place::declared(&asked);
+        let (url, document) = self.document(guard, written, &written.issuer, &place).await?;
+        let found = document["jwks_uri"].as_str();
+        let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
+        let place = Place::found(found, &place)?;
+        // As where the operator writes it: whoever is on the way there could sign tokens of everybody.
+        let in_the_clear = !place.is_private() && (asked.tls || !place.is_this_machine());
+        if in_the_clear && !written.keys.insecure_http {
+            return Err(format!(
+                "`{url}` names keys that come in the clear, at `{}`; if that network is yours alone, write `keys: {{insecure_http: true}}`",
+                found.escape_debug()
+            )
+            .into());
+        }
+        Ok((found.to_owned(), place))
+    }
+
+    /// The discovery document below `base`, and where it was found. It says that it is of this issuer.
+    async fn document(
+        &self,
+        guard: &Arc<Guard>,
+        written: &Issuer,
+        base: &str,
+        place: &Place,
+    ) -> Result<(String, serde_json::Value), Fault> {
+        let client = &self.client(guard, written, place)?;
+        let url = format!("{}/.well-known/openid-configuration", base.trim_end_matches('/'));
+        let token = self.token(written, place)?;
+        let text = get(client, &url, token.as_ref()).await?;
+        let document: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|_| format!("`{url}` does not answer in JSON"))?;
+        let configured = &*written.issuer;
+        if document["issuer"] != configured {
+            return Err(Fault::Contradicted(Contradiction {
+                url,
+                configured: configured.to_owned(),
+                discovered: document["issuer"].as_str().map(str::to_owned),
+            }));
+        }
+        Ok((url, document))
+    }
+
+    /// What is shown where keys are fetched: to the place that the operator wrote, and to no other that
+    /// somebody else names.
+    fn token(&self, written: &Issuer, place: &Place) -> Result<Option<Secret>, String> {
+        let Some(file) = &written.keys.token_file else { return Ok(None) };
+        let declared = match &written.keys.url {
+            Some(url) => Place::declared(url),
+            None => Place::declared(&written.issuer.parse()?),
+        };
+        if !place.is_same(&declared) {
+            return Ok(None);
+        }
+        secret_file::token(file).map(Some).map_err(|error| error.to_string())
+    }
+
+    /// Backstage's user info: what the token itself leaves out.
+    async fn groups(
+        &self,
+        guard: &Arc<Guard>,
+        written: &Issuer,
+        issuer: &Label,
+        subject: &Label,
+        token: &Secret,
+    ) -> bool {
+        let Some(base) = &written.keys.backstage_url else { return false };
+        let Ok(_place) = self.groups_flights.acquire().await else { return false };
+        let answer = async {
+            let client = self.client(guard, written, &Place::declared(base))?;
+            let url = format!("{}/api/auth/v1/userinfo", base.value);
+            let text = get(&client, &url, Some(token)).await.map_err(|fault| fault.to_string())?;
+            let info: serde_json::Value =
+                serde_json::from_slice(&text).map_err(|_| "user info is not JSON".to_owned())?;
+            let claims = &info["claims"];
+            let named = claims["sub"].as_str().is_some_and(|sub| sub == subject.as_str());
+            let groups = claims["ent"].as_array().filter(|_| named);
+            let groups = groups.ok_or("user info does not tell this caller's groups")?;
+            let labels = groups.iter().map(|group| Label::new(group.as_str()?));
+            labels.collect::<Option<Vec<_>>>().ok_or("user info has an odd group".to_owned())
+        };
+        match answer.await {
+            Ok(groups) => {
+                let hour = Duration::from_secs(3600);
+                let source = Source::new(issuer.clone(), written, None);
+                self.state.tokens.set_groups(&source, subject, &groups, clock::now(), hour);
+                true
+            }
+            Err(cause) => {
+                tracing::warn!(%issuer, cause, "the caller's groups could not be fetched");
+                false
+            }
+        }
+    }
+
+    fn client(
+        &self,
+        guard: &Arc<Guard>,
+        issuer: &Issuer,
+        place: &Place,
+    ) -> Result<fetch::Client, String> {
+        fetch::client(&self.dial, guard, place, issuer.keys.ca.as_deref().map(PathBuf::as_path))
+    }
+}
+
+/// Whether an issuer's keys stand in a file of this machine.
+fn is_in_file(issuer: &Issuer) -> bool {
+    issuer.keys.file.is_some() || issuer.keys.secret_file.is_some()
+}
+
+impl Progress {
+    /// Notes how a flight ended, and tells when that is news.
+    fn note(&mut self, source: &Source, now: Duration, result: &Result<KeySet, Fault>) {
+        self.ended = Some(now);
+        let plugin = source.plugin.as_deref().unwrap_or_default();
+        let failure = result.as_ref().err();
+        let repeated = result.as_ref().map_or(&[][..], KeySet::repeated);
+        if result.is_ok() && self.repeated != repeated {
+            if let [first, ..] = repeated {
+                let count = repeated.len();
+                tracing::warn!(issuer = %source.issuer, plugin, kid = %first, count, "the JWKS has several keys of one name: each is tried, up to 4; tell the issuer");
+            }
+            self.repeated = repeated.to_vec();
+        }
+        match failure {
+            Some(Fault::Contradicted(said)) if self.contradicted.as_ref() != Some(said) => {
+                let (configured, discovered) = (&said.configured, said.shown());
+                let correction = said.correction();
+                tracing::warn!(issuer = %source.issuer, configured, discovered, correction, "discovery contradicts the configured issuer, so its keys are not used");
+                self.contradicted = Some(said.clone());
+            }
+            // It was told, whatever was in between.
+            Some(Fault::Contradicted(_)) => {}
+            Some(cause) if self.failing.as_ref() != Some(cause) => {
+                tracing::warn!(issuer = %source.issuer, plugin, %cause, "keys could not be fetched, keeping the last");
+            }
+            None if self.failing.is_some() => {
+                tracing::info!(issuer = %source.issuer, plugin, "keys can be fetched again");
+            }
+            _ => {}
+        }
+        if failure.is_none() {
+            self.contradicted = None;
+        }
+        self.failing = failure.cloned();
+    }
+}
+
+/// Keeps what issuers say from leading us into our own network.
+fn guard(config: &config::Config) -> Arc<Guard> {
+    Arc::new(Guard::new(&config.egress))
+}
+
+/// Whose keys a config believes, those of Backstage's plugins aside.
+pub fn sources(config: &config::Config) -> Vec<Source> {
+    let issuers = config.identity.issuers.iter();
+    issuers.map(|(name, issuer)| Source::new(name.into(), issuer, None)).collect()
+}
+
+/// The secret in a file.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn secret(file: &Path) -> Result<KeySet, LoadError> {
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    KeySet::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.to_owned(), cause })
+}
+
+/// The JWKS in a file.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn set(file: &Path) -> Result<KeySet, LoadError> {
+    let wrong = |cause| LoadError { file: file.to_owned(), cause };
+    let set = KeySet::from_jwks(&certs::bytes(file)?).map_err(wrong)?;
+    if set.is_empty() { Err(wrong("it has no usable key".to_owned())) } else { Ok(set) }
+}
+
+/// The body of a 200, up to a limit.
+async fn get(client: &fetch::Client, url: &str, token: Option<&Secret>) -> Result<Vec<u8>, Fault> {
+    let mut request = client.get(url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token.expose());
+    }
+    let answer = client.send(request, url).await?;
+    match answer.status().as_u16() {
+        200 => Ok(fetch::body(answer, url).await?),
+        status @ (404 | 410) => Err(Fault::NotFound { url: url.to_owned(), status }),
+        status => Err(format!("`{url}` answers {status}").into()),
+    }
+}

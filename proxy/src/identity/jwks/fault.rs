@@ -1,0 +1,143 @@
+//! Why keys could not be fetched.
+
+use std::fmt;
+
+/// Why keys could not be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Discovery is of another issuer than the config says.
+    Contradicted(Contradiction),
+    /// Whoever is there does not know what it was asked for.
+    NotFound {
+        /// What was asked for.
+        url: String,
+        /// The status of the answer.
+        status: u16,
+    },
+    /// There are keys, and none that can be used.
+    Keyless {
+        /// Where they are.
+        url: String,
+    },
+    /// Anything else: no connection, no answer in time, a status, text that is no JSON.
+    Other(String),
+}
+
+/// What the config calls an issuer, and what it calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The discovery document.
+    pub url: String,
+    /// `issuer` in the config.
+    pub configured: String,
+    /// `issuer` in the document, if it has one.
+    pub discovered: Option<String>,
+}
+
+/// More of what a stranger calls itself is not repeated.
+const SHOWN_MAX: usize = 256;
+
+impl Contradiction {
+    /// What differs, and what to write.
+    pub fn correction(&self) -> String {
+        let Some(discovered) = &self.discovered else {
+            return "a discovery document must have an `issuer`: check the URL".to_owned();
+        };
+        if !is_plain(discovered) {
+            return "no token can name such an issuer: check the URL".to_owned();
+        }
+        let slash = discovered.trim_end_matches('/') == self.configured.trim_end_matches('/');
+        let slash = if slash { "they differ in the slash at the end; " } else { "" };
+        format!("{slash}if that is the `iss` of its tokens, write `issuer: {discovered}`")
+    }
+
+    /// What it calls itself, safe to print.
+    pub fn shown(&self) -> String {
+        let Some(discovered) = &self.discovered else { return "none".to_owned() };
+        let mut shown: String = discovered.chars().take(SHOWN_MAX).collect();
+        if shown.len() < discovered.len() {
+            shown.push('…');
+        }
+        format!("`{}`", shown.escape_debug())
+    }
+}
+
+/// Whether it can stand in a config as it is.
+fn is_plain(issuer: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?@!$&()*+;=%".contains(&b);
+    issuer.len() <= SHOWN_MAX && issuer.parse::<config::Url>().is_ok() && issuer.bytes().all(fits)
+}
+
+impl From<String> for Fault {
+    fn from(cause: String) -> Self {
+        Self::Other(cause)
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, configured, .. } = self;
+        write!(
+            f,
+            "`{url}` says that its `issuer` is {}, and the config says `{configured}`; {}",
+            self.shown(),
+            self.correction()
+        )
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contradicted(contradiction) => contradiction.fmt(f),
+            Self::NotFound { url, status } => write!(f, "`{url}` answers {status}"),
+            Self::Keyless { url } => write!(f, "`{url}` has no usable key"),
+            Self::Other(cause) => f.write_str(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(configured: &str, discovered: Option<&str>) -> String {
+        let contradiction = Contradiction {
+            url: "https://idp.test/.well-known/openid-configuration".to_owned(),
+            configured: configured.to_owned(),
+            discovered: discovered.map(str::to_owned),
+        };
+        contradiction.to_string()
+    }
+
+    #[test]
+    fn it_names_both_and_the_line_to_write() {
+        assert_eq!(
+            of("https://idp.test/", Some("https://idp.test")),
+            "`https://idp.test/.well-known/openid-configuration` says that its `issuer` is `https://idp.test`, and the config says `https://idp.test/`; they differ in the slash at the end; if that is the `iss` of its tokens, write `issuer: https://idp.test`"
+        );
+        let other = of("https://idp.test/realms/a", Some("https://sso.test/realms/a"));
+        assert!(
+            other.ends_with(
+                "; if that is the `iss` of its tokens, write `issuer: https://sso.test/realms/a`"
+            ),
+            "{other}"
+        );
+        assert!(of("https://idp.test", None).contains("`issuer` is none"));
+    }
+
+    #[test]
+    fn what_a_stranger_says_is_no_line_to_write_and_has_an_end() {
+        for odd in [
+            "https://a.test\n- evil: true",
+            "https://a.test #",
+            "`",
+            "https://a.test/\"",
+            "\u{1b}[2J",
+        ] {
+            let said = of("https://idp.test", Some(odd));
+            assert!(!said.contains("write `") && !said.contains(['\n', '\u{1b}']), "{said}");
+        }
+        assert!(of("https://idp.test", Some(&"x".repeat(100_000))).len() < 600);
+    }
+}

@@ -1,0 +1,489 @@
+//! Files changed, SIGHUP, an admin's call: config → policy → swap, or keep and say why.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use certs::LoadError;
+use filters::{Label, Policy, Secret, audit::event::Event, passwords::PASSWORD_MIN};
+use ring::digest::{Context, SHA256};
+use tokio::time::timeout;
+
+use crate::{
+    clock,
+    data_plane::{gateway::Live, listener::tls},
+    identity::{jwks, opaque_tokens},
+    lifecycle::{
+        file_watch::Seen, low_priority::aside, process::Process, reload_history::Entry,
+        restart_required,
+    },
+    net::{dial::Dial, parent::Parents},
+    observability::metrics::{Counts, Metrics},
+    upstream::{Upstreams, credentials::Credentials},
+};
+
+/// Whoever reloads waits so long for the names and keys of a config that is in force already.
+const BESIDE: Duration = Duration::from_secs(4);
+/// How often files are looked at. Kubernetes swaps symlinks and editors rename: looking is surer
+/// than being told.
+const PACE: Duration = Duration::from_secs(2);
+
+/// Why a config is loaded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file changed.
+    Files,
+    /// SIGHUP.
+    Signal,
+    /// A call of the admin listener.
+    Admin,
+    /// The control source says something else.
+    Control,
+}
+
+impl Source {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Signal => "signal",
+            Self::Admin => "admin",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct ReloadResult {
+    /// Whether the config was taken over.
+    pub successful: bool,
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// The digest of the config in force.
+    pub digest: String,
+    /// What was wrong, or what needs a restart.
+    pub messages: Vec<String>,
+}
+
+/// Loads a config file with the environment of this process.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
+    load_from(path, &config::Disk)
+}
+
+/// The same as if its control source had answered with what stands in a file.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, config::Problems> {
+    let loaded = load(path)?;
+    let Some(said) = said else { return Ok(loaded) };
+    let wrong = |cause: String| {
+        let mut problems = config::Problems::default();
+        let file = said.display().to_string();
+        let place = config::Place { file: file.as_str().into(), ..config::Place::default() };
+        problems.add(&place, cause);
+        problems
+    };
+    let Some(control) = &loaded.config.control else {
+        return Err(wrong("the config has no `control` that could say this".to_owned()));
+    };
+    let text = certs::bytes(said).map_err(|error| wrong(error.cause))?;
+    loaded.with(&config::Answer::read(control, &text)?)
+}
+
+/// Loads a config file as [`load`] does, from files that may be elsewhere.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_from(
+    path: &Path,
+    files: &dyn config::Files,
+) -> Result<config::Loaded, config::Problems> {
+    config::load_from(path, files, &|name| std::env::var(name).ok())
+}
+
+/// SHA-256 of all files of a config, in hex.
+pub fn digest(loaded: &config::Loaded) -> String {
+    let mut context = Context::new(&SHA256);
+    for (path, bytes) in &loaded.files {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes()));
+        context.update(bytes);
+    }
+    filters::hex::write(&context.finish().as_ref()[..16])
+}
+
+/// Makes a config ready to run: `files` with what the control source says. `last` are the credentials
+/// in use.
+///
+/// # Errors
+/// Every file it names that cannot be used.
+pub fn make(
+    loaded: config::Loaded,
+    files: Arc<config::Loaded>,
+    dial: &Dial,
+    metrics: &Arc<Metrics>,
+    last: Option<&Credentials>,
+) -> Result<Live, Vec<String>> {
+    let parents = Arc::new(Parents::of(&loaded.config).map_err(|error| vec![error])?);
+    let dial = &dial.through(Arc::clone(&parents));
+    let upstreams = Upstreams::new(&loaded.config, dial)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let credentials = Credentials::new(&loaded.config, dial, metrics, last);
+    let (upstreams, credentials) = match (upstreams, credentials) {
+        (Ok(upstreams), Ok(credentials)) => (upstreams, credentials),
+        (upstreams, credentials) => {
+            let errors = [upstreams.err(), credentials.err()];
+            return Err(errors.into_iter().flatten().flatten().collect());
+        }
+    };
+    let policy = Arc::new(Policy::new(&loaded.config, &digest(&loaded)));
+    let counts = Counts::new(&policy, &loaded.config);
+    let (passwords, opaque) = match (passwords(&loaded.config), opaque_tokens::all(&loaded.config))
+    {
+        (Ok(passwords), Ok(opaque)) => (passwords, opaque),
+        (passwords, opaque) => {
+            let errors = [passwords.err(), opaque.err()];
+            return Err(errors.into_iter().flatten().flatten().collect());
+        }
+    };
+    let needs_restart = Vec::new();
+    Ok(Live {
+        policy,
+        upstreams: Arc::new(upstreams),
+        credentials,
+        counts,
+        parents,
+        passwords,
+        opaque,
+        loaded,
+        files,
+        needs_restart,
+    })
+}
+
+/// The passwords of callers on forward listeners.
+fn passwords(config: &config::Config) -> Result<Vec<(Label, Secret)>, Vec<String>> {
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for (name, caller) in &config.egress.callers {
+        match password(&caller.password_file) {
+            Ok(password) => all.push((Label::from(name), password)),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if errors.is_empty() { Ok(all) } else { Err(errors) }
+}
+
+/// The password in a file. A line end after it is not part of it.
+///
+/// # Errors
+/// If there is none, or it is too short.
+pub fn password(file: &Path) -> Result<Secret, LoadError> {
+    let wrong = |cause: String| LoadError { file: file.to_owned(), cause };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.len() < PASSWORD_MIN {
+        let length = text.len();
+        return Err(wrong(format!(
+            "the password has {length} bytes; it needs at least {PASSWORD_MIN}"
+        )));
+    }
+    Ok(Secret::new(text))
+}
+
+impl Process {
+    /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
+    /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
+    pub async fn reload(self: &Arc<Self>, source: Source) -> ReloadResult {
+        let process = Arc::clone(self);
+        match aside(async move { process.reload_now(source).await }).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "cannot reload");
+                let digest = self.gateway.live.load().policy.digest.to_string();
+                let messages = vec![format!("cannot reload: {error}")];
+                let time = clock::now().unix_seconds();
+                ReloadResult { successful: false, time, digest, messages }
+            }
+        }
+    }
+
+    async fn reload_now(self: &Arc<Self>, source: Source) -> ReloadResult {
+        // One after the other: none may put an older config in the place of a newer.
+        let mut seen = self.seen.lock().await;
+        let (now_seen, files) = Seen::load(&self.path);
+        let last = self.gateway.live.load_full();
+        let taken_over = match files {
+            Ok(files) => self.take_over_files(Arc::new(files)).await,
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        };
+        *seen = now_seen;
+        let live = self.gateway.live.load_full();
+        drop(seen);
+        let (time, digest) = (clock::now().unix_seconds(), live.policy.digest.to_string());
+        let (mut result, asked) = match taken_over {
+            Ok((messages, asked)) => {
+                (ReloadResult { successful: true, time, digest, messages }, asked)
+            }
+            Err(messages) => (ReloadResult { successful: false, time, digest, messages }, true),
+        };
+        if result.successful {
+            tracing::info!(policy = %result.digest, messages = ?result.messages, "policy in force");
+        } else {
+            tracing::error!(policy = %result.digest, problems = ?result.messages, "config has problems, keeping the policy in force");
+        }
+        self.gateway.metrics.reloaded(result.successful, time);
+        self.last_reload.lock().clone_from(&result);
+        self.on_record(source.name(), result.successful, Some(&last), &result.messages);
+        if result.successful {
+            // It is in force. What follows holds up neither it nor the next.
+            let ask = source != Source::Files && !asked;
+            let more = self.look_around(&live, &last, ask).await;
+            result.messages.extend(more);
+            if Arc::ptr_eq(&live, &self.gateway.live.load()) {
+                self.last_reload.lock().clone_from(&result);
+            }
+        }
+        drop((live, last));
+        self.sweep();
+        result
+    }
+
+    /// Finds what a config that is in force names elsewhere: addresses, keys, and what the control source
+    /// says now. Answers with what is missing.
+    async fn look_around(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        last: &Live,
+        ask: bool,
+    ) -> Vec<String> {
+        let lookup = self.gateway.lookup(live);
+        let names = live.upstreams.resolve(&lookup);
+        let keys = self.gateway.fetcher.ask_anew(&live.loaded.config, &last.loaded.config);
+        // To its end, also when nobody waits for it any more: what it takes over it takes over whole.
+        let control = async {
+            let process = Arc::clone(self);
+            match ask {
+                true => aside(async move { process.ask_control().await }).await.unwrap_or_default(),
+                false => Vec::new(),
+            }
+        };
+        let (names, keys, control) =
+            tokio::join!(timeout(BESIDE, names), timeout(BESIDE, keys), timeout(BESIDE, control));
+        let late = |what: &str| vec![format!("{what} in {BESIDE:?}: it is tried on")];
+        let mut messages =
+            names.map_or_else(|_| late("not all upstreams have an address"), |()| Vec::new());
+        let keys = keys.unwrap_or_else(|_| late("not all issuers' keys came"));
+        if Arc::ptr_eq(live, &self.gateway.live.load()) {
+            self.gateway.metrics.not_taken_over_either(keys.len());
+        }
+        for missing in messages.iter().chain(&keys) {
+            tracing::warn!(missing, "the config is in force");
+        }
+        messages.extend(keys);
+        messages.extend(control.unwrap_or_else(|_| late("the control source did not answer")));
+        messages
+    }
+
+    /// Puts on record how it went, and where the admin listener tells it.
+    pub(crate) fn on_record(
+        &self,
+        source: &'static str,
+        successful: bool,
+        last: Option<&Live>,
+        messages: &[String],
+    ) {
+        let live = self.gateway.live.load();
+        let changes = last.map(|last| config::changes(&last.loaded.config, &live.loaded.config));
+        let changes = changes.unwrap_or_default();
+        let (digest, previous) = (&live.policy.digest, last.map(|last| &*last.policy.digest));
+        self.gateway.audit.happened(&Event::Config {
+            source,
+            successful,
+            digest,
+            previous,
+            changes: &changes,
+            messages,
+        });
+        self.history.add(Entry {
+            time: clock::now().unix_seconds(),
+            times: 1,
+            source,
+            successful,
+            digest: digest.to_string(),
+            previous: previous.map(str::to_owned),
+            changes,
+            messages: messages.to_vec(),
+        });
+    }
+
+    /// Takes files over, with what their control source said last; it is asked before if it has never said
+    /// anything. Answers with what is wrong beside, and whether it was asked.
+    async fn take_over_files(
+        &self,
+        files: Arc<config::Loaded>,
+    ) -> Result<(Vec<String>, bool), Vec<String>> {
+        let ask = !self.control.has_answer(&files);
+        let mut told = Vec::new();
+        let mut fresh = None;
+        if ask {
+            match self.control.ask(&files, &self.gateway.dial).await {
+                Ok(said) => fresh = said,
+                Err(failure) => {
+                    self.refused(&failure);
+                    told.extend(failure.messages);
+                }
+            }
+        }
+        let loaded = match &fresh {
+            Some(said) => said.loaded.clone(),
+            None => self.control.last(&files)?,
+        };
+        let mut messages = self.take_over(loaded, Arc::clone(&files)).await?;
+        messages.extend(told);
+        match fresh {
+            Some(said) => messages.extend(self.control.hold(said).await),
+            None => self.control.forget_others(&files),
+        }
+        self.control.changed.notify_one();
+        Ok((messages, ask))
+    }
+
+    pub(crate) async fn take_over(
+        &self,
+        mut loaded: config::Loaded,
+        files: Arc<config::Loaded>,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let mut messages: Vec<String> =
+            loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        let last = self.gateway.live.load_full();
+        let needs_restart = restart_required::keep_started(
+            &self.gateway.started,
+            &last.loaded.config,
+            &mut loaded.config,
+        );
+        messages.extend(needs_restart.iter().cloned());
+        let live = Arc::new(Live {
+            needs_restart,
+            ..make(
+                loaded,
+                files,
+                &self.gateway.dial,
+                &self.gateway.metrics,
+                Some(&last.credentials),
+            )?
+        });
+        live.upstreams.begin_with(&last.upstreams);
+        let config = &live.loaded.config;
+        self.use_parents(&live.parents);
+        let mut failures = self.swap_certificates(config);
+        failures.extend(self.gateway.fetcher.read(config).await);
+        failures.extend(live.credentials.kept.iter().cloned());
+        self.gateway.metrics.not_taken_over(failures.len());
+        self.gateway.metrics.need_restart(live.needs_restart.len());
+        messages.extend(failures);
+        self.use_passwords(&live);
+        self.gateway.live.store(Arc::clone(&live));
+        self.retired.lock().push(last);
+        let routes = live.policy.routes.all();
+        self.gateway.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
+        self.gateway.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
+        let sources = jwks::sources(config);
+        self.gateway.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
+        Ok(messages)
+    }
+
+    /// From now on everybody goes out through these proxies. Tells which, if they are others than
+    /// before.
+    pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
+        if *self.gateway.dial.parents() != **parents {
+            parents.tell();
+        }
+        self.gateway.dial.use_parents(parents);
+        self.shipping.use_parents(parents);
+    }
+
+    /// Believes these passwords and opaque tokens, and no others.
+    pub fn use_passwords(&self, live: &Live) {
+        let opaque = live.opaque.iter().map(|(name, digests)| (name, &**digests));
+        self.gateway.state.tokens.opaque.replace(opaque);
+        let passwords = live.passwords.iter();
+        let all = passwords.map(|(name, secret)| (name.clone(), secret.expose().as_bytes()));
+        self.gateway.state.passwords.replace(all);
+    }
+
+    /// Swaps certificates; a broken one keeps the old, and says which file and why.
+    fn swap_certificates(&self, config: &config::Config) -> Vec<String> {
+        let mut messages = Vec::new();
+        for served in &self.served {
+            let listener = config.listeners.get(served.listener.as_str());
+            let Some(written) = listener.and_then(|listener| listener.tls.as_ref()) else {
+                continue;
+            };
+            match tls::store(written) {
+                Ok(store) => {
+                    let last = served.certificates.current();
+                    served.certificates.swap(store);
+                    self.swapped(
+                        &served.listener,
+                        last.facts(),
+                        served.certificates.current().facts(),
+                    );
+                }
+                Err(error) => {
+                    tracing::error!(listener = served.listener, %error, "keeping the old certificate");
+                    messages.push(format!("{error}; the old certificate is kept"));
+                }
+            }
+            let (Some(clients), Some(ca)) = (&served.clients, &written.client_ca) else { continue };
+            let swapped = certs::roots(ca)
+                .map_err(|error| error.to_string())
+                .and_then(|roots| clients.swap(roots).map_err(|error| error.to_string()));
+            if let Err(error) = swapped {
+                tracing::error!(listener = served.listener, error, "keeping the old client CA");
+                messages.push(format!("{error}; the old client CA is kept"));
+            }
+        }
+        messages
+    }
+
+    /// Puts on record which certificates are others now.
+    fn swapped(&self, listener: &str, last: &[certs::Facts], now: &[certs::Facts]) {
+        for facts in now.iter().filter(|facts| !last.contains(facts)) {
+            self.gateway.audit.happened(&Event::Certificate {
+                listener,
+                file: &facts.file.to_string_lossy(),
+                subject: &facts.subject,
+                serial: &facts.serial,
+                not_after: facts.not_after,
+            });
+        }
+    }
+
+    /// Looks until the process ends at all that the last attempt looked at, also if it failed;
+    /// reloads when something has changed.
+    pub async fn watch(self: &Arc<Self>) {
+        loop {
+            tokio::time::sleep(PACE).await;
+            self.sweep();
+            let Some(change) = self.change().await else { continue };
+            // It may come in several steps: wait until two looks agree.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.change().await == Some(change) {
+                self.reload(Source::Files).await;
+            }
+        }
+    }
+
+    /// What is not as it was seen last. Files are read where that keeps nobody waiting.
+    async fn change(&self) -> Option<Seen> {
+        let seen = self.seen.lock().await.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = seen.again();
+            (now != seen).then_some(now)
+        });
+        looked.await.ok().flatten()
+    }
+}

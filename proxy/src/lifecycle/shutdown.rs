@@ -1,0 +1,126 @@
+//! How the process ends: readiness fails first, then connections drain, within a bound.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+use crate::lifecycle::{process::Process, reload::Source};
+
+/// Waits for a signal, and drains before it passes one on to Pingora.
+pub struct Stop {
+    /// What is to be drained.
+    pub process: Arc<Process>,
+    /// Is told when the process may end.
+    pub drained: mpsc::Sender<()>,
+}
+
+const LOOK: Duration = Duration::from_millis(20);
+/// How long Pingora lets both processes accept before the old one stops.
+const OVERLAP: Duration = Duration::from_secs(5);
+/// How long a client may take to read that it must leave. What it asked before is on its way.
+const HEARD: Duration = Duration::from_secs(1);
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let on = |kind| signal(kind).expect("the signal exists");
+        let (mut term, mut int) = (on(SignalKind::terminate()), on(SignalKind::interrupt()));
+        let (mut quit, mut hup) = (on(SignalKind::quit()), on(SignalKind::hangup()));
+        loop {
+            tokio::select! {
+                _ = term.recv() => {
+                    self.drain().await;
+                    // So that GOAWAY frames go out, and the store hears of it.
+                    self.end_when(|told| told.elapsed() >= HEARD);
+                    return ShutdownSignal::GracefulTerminate;
+                }
+                _ = int.recv() => {
+                    tracing::info!("stopping immediately");
+                    return ShutdownSignal::FastShutdown;
+                }
+                _ = quit.recv() => {
+                    if self.takes_over() {
+                        tracing::info!("handing the listeners to the new process");
+                        self.hand_over();
+                        return ShutdownSignal::GracefulUpgrade;
+                    }
+                }
+                _ = hup.recv() => {
+                    tracing::info!("reloading, as SIGHUP asks");
+                    // It may wait for others; the next signal must not.
+                    let process = Arc::clone(&self.process);
+                    tokio::spawn(async move { process.reload(Source::Signal).await });
+                }
+            }
+        }
+    }
+}
+
+impl Stop {
+    async fn drain(&self) {
+        let written = self.process.gateway.live.load().loaded.config.process.clone();
+        tracing::info!(delay = %written.drain_delay, timeout = %written.drain_timeout, "stopping");
+        self.process.gateway.drain.begin();
+        sleep(*written.drain_delay).await;
+        let drain = &self.process.gateway.drain;
+        drain.close_idle();
+        let told = Instant::now();
+        while told.elapsed() < *written.drain_timeout
+            && (drain.under_way() > 0 || (drain.may_be_asked() && told.elapsed() < HEARD))
+        {
+            sleep(LOOK).await;
+        }
+        let cut = drain.under_way();
+        if cut > 0 {
+            tracing::warn!(cut, "exchanges were still under way");
+        }
+    }
+
+    /// Lets clients go over to the new process: every answer from now on is the last on its
+    /// connection, and what is under way when the listeners are gone has its time to end.
+    fn hand_over(&self) {
+        self.process.gateway.drain.hand_over();
+        let gateway = Arc::clone(&self.process.gateway);
+        self.end_when(move |told| {
+            let limit = *gateway.live.load().loaded.config.process.drain_timeout;
+            let waited = told.elapsed().saturating_sub(OVERLAP + HEARD);
+            let busy = gateway.drain.under_way() > 0;
+            told.elapsed() > OVERLAP + HEARD && (!busy || waited >= limit)
+        });
+    }
+
+    /// Ends the process as soon as it may. Pingora would wait a fixed time instead, whatever is under
+    /// way.
+    fn end_when(&self, may: impl Fn(Instant) -> bool + Send + 'static) {
+        let (drained, told) = (self.drained.clone(), Instant::now());
+        thread::spawn(move || {
+            while !may(told) {
+                thread::sleep(LOOK);
+            }
+            let _ = drained.send(());
+        });
+    }
+
+    /// Whether somebody listens to take the sockets over. Without, stopping would be an outage.
+    fn takes_over(&self) -> bool {
+        let written = &self.process.gateway.live.load().loaded.config.process;
+        let Some(socket) = &written.upgrade_socket else {
+            tracing::error!("SIGQUIT hands over to a new process: set `process.upgrade_socket`");
+            return false;
+        };
+        if !socket.exists() {
+            tracing::error!(socket = %socket.display(), "start the new process first: `stagedoor run --upgrade`");
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,306 @@
+//! Names to addresses: the only way this program finds whom to connect to.
+
+mod hosts;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use filters::{
+    Denial,
+    guard::Guard,
+    target::{Host, Target},
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use hickory_resolver::{
+    ResolverBuilder, TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, time::timeout};
+
+use self::hosts::Hosts;
+use crate::{
+    clock,
+    net::parent::{self, Parents},
+};
+
+/// Looks names up, both families, and connects.
+#[derive(Clone, Default)]
+pub struct Dial {
+    inner: Arc<Inner>,
+    /// What stands between us and the internet.
+    parents: Arc<ArcSwapOption<Parents>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Whom to ask; the system's if there are none.
+    name_servers: Vec<SocketAddr>,
+    resolver: OnceLock<Option<TokioResolver>>,
+    hosts: Hosts,
+    own: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dial")
+    }
+}
+
+/// A name has no address.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot resolve `{host}`: {cause}")]
+pub struct Unresolved {
+    host: String,
+    cause: String,
+}
+
+/// Why there is nothing to connect to.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// The name has no address.
+    #[error(transparent)]
+    Unresolved(Unresolved),
+    /// The proxy that it is behind is not to be had.
+    #[error(transparent)]
+    Parent(parent::Fault),
+    /// None of its addresses may be dialled.
+    #[error("{0}")]
+    Refused(Box<Denial>),
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an address is waited for before the next is tried beside it (RFC 8305 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// An interface that comes up is known after this.
+const OWN_FOR: Duration = Duration::from_secs(10);
+
+impl Unresolved {
+    /// It had one, and has none now.
+    pub(crate) fn gone(host: &str) -> Self {
+        Self { host: host.to_owned(), cause: "it has no address any more".to_owned() }
+    }
+}
+
+impl Dial {
+    /// Asks these servers instead of the system's.
+    pub fn asking(name_servers: &[SocketAddr]) -> Self {
+        let name_servers = name_servers.to_vec();
+        let inner = Arc::new(Inner { name_servers, ..Inner::default() });
+        Self { inner, parents: Arc::default() }
+    }
+
+    /// The same, through these proxies, whatever others who have this one go through later.
+    #[must_use]
+    pub fn through(&self, parents: Arc<Parents>) -> Self {
+        let parents = Arc::new(ArcSwapOption::from(Some(parents)));
+        Self { inner: Arc::clone(&self.inner), parents }
+    }
+
+    /// From now on everybody who has this one goes through these proxies.
+    pub fn use_parents(&self, parents: &Arc<Parents>) {
+        self.parents.store(Some(Arc::clone(parents)));
+    }
+
+    /// The proxies that stand between us and the internet.
+    pub(crate) fn parents(&self) -> Arc<Parents> {
+        self.parents.load_full().unwrap_or_default()
+    }
+
+    /// All addresses of a host, each with the port.
+    ///
+    /// # Errors
+    /// If there is none, or none in time.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        // RFC 6761 6.3: never asked of a server. IPv4 first, as most local servers listen there.
+        if host == "localhost" {
+            let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
+        }
+        let unresolved = |cause: String| Unresolved { host: host.to_owned(), cause };
+        let found = self.inner.find(host, host).await.map_err(unresolved)?;
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// All addresses of a whole name, for whoever is going to look at their class. No search domain
+    /// is added.
+    ///
+    /// # Errors
+    /// If there is none, or none in time.
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let found = self.inner.find(name, &format!("{name}.")).await;
+        found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
+    }
+
+    /// The addresses of a host that may be dialled, each with the port, for whoever connects to what
+    /// others name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn vetted(
+        &self,
+        host: &str,
+        port: u16,
+        guard: &Guard,
+    ) -> Result<Vec<SocketAddr>, Unreachable> {
+        let refused = |denial| Unreachable::Refused(Box::new(denial));
+        let called =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let target = Target::of_connect(called.as_bytes());
+        let target = target.map_err(|fault| refused(Denial::TargetInvalid(fault)))?;
+        let found = match &target.host {
+            Host::Address(ip) => vec![*ip],
+            Host::Name(name) => self.lookup(name).await.map_err(Unreachable::Unresolved)?,
+        };
+        let own = self.own_addresses();
+        let passed = guard.vet(&target, &found, &own, clock::now()).map_err(refused)?;
+        Ok(passed.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// Connects to the first of these addresses that answers (Happy Eyeballs, RFC 8305): one family after
+    /// the other in turn, each a moment after the one before or as soon as that has failed. One that
+    /// swallows packets keeps nobody waiting.
+    ///
+    /// # Errors
+    /// Why the last did not.
+    pub async fn connect(
+        &self,
+        addresses: &[SocketAddr],
+        patience: Duration,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        let mut left = in_turn(addresses).into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(address) = left.next() {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                under_way.push(async move { (reach(address, rest).await, address) });
+            }
+            let next = under_way.next();
+            let ended = if left.as_slice().is_empty() {
+                next.await
+            } else {
+                match timeout(ATTEMPT_DELAY, next).await {
+                    Ok(ended) => ended,
+                    Err(_) => continue,
+                }
+            };
+            match ended {
+                Some((Ok(stream), address)) => return Ok((stream, address)),
+                Some((Err(error), _)) => last = error,
+                None => return Err(last),
+            }
+        }
+    }
+
+    /// The addresses of this machine, as they were a moment ago.
+    pub fn own_addresses(&self) -> Arc<[IpAddr]> {
+        let mut own = self.inner.own.lock();
+        if let Some((seen, addresses)) = &*own
+            && seen.elapsed() < OWN_FOR
+        {
+            return Arc::clone(addresses);
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let addresses: Arc<[IpAddr]> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+        *own = Some((Instant::now(), Arc::clone(&addresses)));
+        addresses
+    }
+}
+
+/// One of each family after the other, beginning with that of the first (RFC 8305 4).
+fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let of_first = |address: &&SocketAddr| address.is_ipv4() == addresses[0].is_ipv4();
+    let (first, second): (Vec<&SocketAddr>, Vec<_>) = addresses.iter().partition(of_first);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let pairs = std::iter::from_fn(|| match (first.next(), second.next()) {
+        (None, None) => None,
+        (one, other) => Some([one, other].into_iter().flatten().copied()),
+    });
+    pairs.flatten().collect()
+}
+
+/// Connects to an address: nobody else does.
+pub(crate) async fn reach(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
+    let connected = timeout(patience, TcpStream::connect(address)).await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    // Small messages must not wait for each other.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Inner {
+    /// What the hosts file says of a name, or else what name servers answer to `question`.
+    async fn find(&self, name: &str, question: &str) -> Result<Vec<IpAddr>, String> {
+        if let Some(found) = self.hosts.addresses(name) {
+            return Ok(found);
+        }
+        let resolver = self.resolver.get_or_init(|| self.resolver());
+        ask(resolver.as_ref(), question).await
+    }
+
+    fn resolver(&self) -> Option<TokioResolver> {
+        let mut builder = self.builder()?;
+        let options = builder.options_mut();
+        // Whoever judges addresses must see all of them.
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        // It would be read once, and that by a program that runs for months: see `hosts`.
+        options.use_hosts_file = ResolveHosts::Never;
+        builder.build().ok()
+    }
+
+    fn builder(&self) -> Option<ResolverBuilder<TokioRuntimeProvider>> {
+        if self.name_servers.is_empty() {
+            return TokioResolver::builder_tokio().ok();
+        }
+        let servers = self.name_servers.iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections.iter_mut().for_each(|c| c.port = address.port());
+            server
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        Some(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    }
+}
+
+async fn ask(resolver: Option<&TokioResolver>, host: &str) -> Result<Vec<IpAddr>, String> {
+    let resolver = resolver.ok_or("the system has no resolver")?;
+    let found = timeout(PATIENCE, resolver.lookup_ip(host))
+        .await
+        .map_err(|_| "no answer in time")?
+        .map_err(|error| error.to_string())?;
+    let found: Vec<_> = found.iter().collect();
+    if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_not_the_last_that_is_tried() {
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listening.local_addr().unwrap();
+        // Bound, and so nobody else's; but nobody listens.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = closed.local_addr().unwrap();
+        let patience = Duration::from_secs(5);
+        let (_, reached) = Dial::default().connect(&[closed, open], patience).await.unwrap();
+        assert_eq!(reached, open);
+        let refused = Dial::default().connect(&[closed], patience).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(Dial::default().connect(&[], patience).await.is_err());
+    }
+}

@@ -1,0 +1,352 @@
+//! Asks issuers over HTTP: in bounded time and size, of addresses that `Dial` found, and not too
+//! often.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use filters::{addresses::AddressClass, guard::Guard, target::Target};
+use http::{HeaderMap, HeaderValue, header};
+use rustls::client::WantsClientCert;
+
+use crate::{
+    clock,
+    net::{
+        dial::Dial,
+        parent::{Parent, with_parent},
+    },
+};
+
+/// Nobody waits longer than this for an issuer.
+const PATIENCE: Duration = Duration::from_secs(3);
+const BYTES_MAX: usize = 512 << 10;
+
+/// How many fetches others may cause: some in a row, then one for each interval (GCRA).
+#[derive(Default)]
+pub struct Allowance {
+    whole_at: Duration,
+}
+
+impl Allowance {
+    pub fn take(&mut self, now: Duration, (in_a_row, interval): (u32, Duration)) -> bool {
+        let whole_at = self.whole_at.max(now) + interval;
+        let allowed = whole_at <= now + interval * in_a_row;
+        if allowed {
+            self.whole_at = whole_at;
+        }
+        allowed
+    }
+}
+
+/// Where something is fetched, and whether that may be within our own network.
+#[derive(Clone, Debug)]
+pub struct Place {
+    host: String,
+    port: u16,
+    tls: bool,
+    inside: bool,
+}
+
+impl Place {
+    /// Where the operator wrote. An address, and a name that only a network of ours can know, say of
+    /// themselves that they are inside.
+    pub fn declared(url: &config::Url) -> Self {
+        let name = &*url.host;
+        let inside = url.ip().is_some()
+            || !name.contains('.')
+            || name.ends_with(".svc")
+            || name.ends_with(".cluster.local");
+        Self { host: name.to_owned(), port: url.port, tls: url.tls, inside }
+    }
+
+    /// Where somebody on the command line said, who is meant to know: inside, and nobody is on the way.
+    pub fn told(url: &config::Url) -> Self {
+        Self { inside: true, ..Self::declared(url) }
+    }
+
+    /// Whether both are one host and port, asked in one way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.port == other.port && self.host == other.host
+    }
+
+    /// Whether nobody can read what is said there.
+    pub fn is_private(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether nobody is on the way there.
+    pub fn is_this_machine(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
+    /// Where somebody else said, who was asked at `asked`. It is no further inside than that.
+    ///
+    /// # Errors
+    /// If it is no place on the web.
+    pub fn found(url: &str, asked: &Self) -> Result<Self, String> {
+        let wrong = || format!("`{}` is no address on the web", url.escape_debug());
+        let read = reqwest::Url::parse(url).map_err(|_| wrong())?;
+        let host = read.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        let port = read.port_or_known_default().ok_or_else(wrong)?;
+        let inside = asked.inside && host == asked.host;
+        let tls = read.scheme() == "https";
+        Ok(Self { host, port, tls, inside })
+    }
+}
+
+impl Place {
+    /// The proxy on the way there. What is inside has none on its way.
+    pub fn parent(&self, dial: &Dial) -> Option<Arc<Parent>> {
+        let public = |ip| AddressClass::of(ip) == AddressClass::Public;
+        if self.inside && !self.host.parse().is_ok_and(public) {
+            return None;
+        }
+        dial.parents().on_the_way_to(&self.host, self.port, self.tls).cloned()
+    }
+}
+
+/// Finds the addresses of one place, and of no other. Behind a proxy that is the proxy.
+struct Bound {
+    dial: Dial,
+    guard: Arc<Guard>,
+    place: Place,
+    parent: Option<Arc<Parent>>,
+}
+
+impl reqwest::dns::Resolve for Bound {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let Self { dial, guard, place, parent } = self;
+        let (dial, guard, place) = (dial.clone(), Arc::clone(guard), place.clone());
+        let parent = parent.clone();
+        Box::pin(async move {
+            let expected = parent.as_ref().map_or(&place.host, |parent| &parent.url.host);
+            if name.as_str() != expected {
+                return Err(format!("`{}` was not to be asked", name.as_str()).into());
+            }
+            let found = match &parent {
+                Some(parent) => parent.addresses(&dial).await?,
+                None => addresses(&dial, &guard, &place).await?,
+            };
+            let found: reqwest::dns::Addrs = Box::new(found.into_iter());
+            Ok(found)
+        })
+    }
+}
+
+/// The addresses of a place that may be dialled.
+pub async fn addresses(
+    dial: &Dial,
+    guard: &Guard,
+    place: &Place,
+) -> Result<Vec<SocketAddr>, String> {
+    if place.inside {
+        return dial.addresses(&place.host, place.port).await.map_err(|error| error.to_string());
+    }
+    dial.vetted(&place.host, place.port, guard).await.map_err(|error| error.to_string())
+}
+
+/// Asks at one place, and knows what is on the way there.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    dial: Dial,
+    place: Place,
+    parent: Option<Arc<Parent>>,
+}
+
+impl std::ops::Deref for Client {
+    type Target = reqwest::Client;
+    fn deref(&self) -> &reqwest::Client {
+        &self.http
+    }
+}
+
+/// Asks at one place whoever these CAs (or the system's) vouch for. Follows no redirect.
+pub fn client(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+) -> Result<Client, String> {
+    client_of(dial, guard, place, ca, |builder| builder)
+}
+
+/// The same, for whoever asks more often and keeps connections.
+pub fn client_of(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<Client, String> {
+    let parent = place.parent(dial);
+    let builder = builder(dial, guard, place, ca, parent.as_ref())?;
+    let http = change(builder).build().map_err(|error| error.to_string())?;
+    Ok(Client { http, dial: dial.clone(), place: place.clone(), parent })
+}
+
+fn builder(
+    dial: &Dial,
+    guard: &Arc<Guard>,
+    place: &Place,
+    ca: Option<&Path>,
+    parent: Option<&Arc<Parent>>,
+) -> Result<reqwest::ClientBuilder, String> {
+    if let (Ok(ip), false) = (place.host.parse::<IpAddr>(), place.inside) {
+        // A literal address is not looked up.
+        let target = SocketAddr::new(ip, place.port).to_string();
+        let target = Target::of_connect(target.as_bytes()).map_err(|_| "it is no address")?;
+        let vetted = guard.vet(&target, &[ip], &dial.own_addresses(), clock::now());
+        vetted.map_err(|denial| denial.to_string())?;
+    }
+    let bound = Bound {
+        dial: dial.clone(),
+        guard: Arc::clone(guard),
+        place: place.clone(),
+        parent: parent.cloned(),
+    };
+    let tls = match parent.filter(|parent| parent.url.tls) {
+        Some(parent) => with_parent(parent, ca)?,
+        None => tls(ca)?,
+    };
+    // A request that wants something else says so in its place.
+    let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
+    let builder = reqwest::Client::builder()
+        .default_headers(HeaderMap::from_iter([accept]))
+        .use_preconfigured_tls(tls)
+        .dns_resolver(Arc::new(bound))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(PATIENCE)
+        .timeout(PATIENCE)
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")));
+    let Some(parent) = parent else { return Ok(builder) };
+    let mut proxy =
+        reqwest::Proxy::all(parent.url.to_string()).map_err(|error| error.to_string())?;
+    if let Some(authorization) = parent.authorization() {
+        proxy = proxy.custom_http_auth(authorization);
+    }
+    Ok(builder.proxy(proxy))
+}
+
+/// Believes whom these CAs (or the system's) vouch for.
+pub fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    Ok(believing(ca)?.with_no_client_auth())
+}
+
+/// The same, for whoever may show a certificate, too.
+pub fn believing(
+    ca: Option<&Path>,
+) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>, String> {
+    let roots = roots(ca)?;
+    let builder = rustls::ClientConfig::builder_with_provider(certs::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots))
+}
+
+/// These CAs, or the system's.
+pub fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, String> {
+    match ca {
+        Some(file) => certs::roots(file).map_err(|error| error.to_string()),
+        None => Ok(system_roots()),
+    }
+}
+
+fn system_roots() -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+impl Client {
+    /// Sends a request to `url`.
+    pub async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: &str,
+    ) -> Result<reqwest::Response, String> {
+        match request.send().await {
+            Ok(answer) if answer.status() == 407 && self.parent.is_some() => {
+                Err(format!("cannot get `{url}`: {}", self.refused(407)))
+            }
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(format!("cannot get `{url}`: {}", self.cause(&error).await)),
+        }
+    }
+
+    /// Why nothing was got. A library says of a proxy only that it said no: ask once more, and hear.
+    pub async fn cause(&self, error: &reqwest::Error) -> String {
+        let Some(parent) = self.parent.as_ref().filter(|_| error.is_connect()) else {
+            return root(error);
+        };
+        let place = (&*self.place.host, self.place.port);
+        if !self.place.tls {
+            return format!("the parent proxy `{}`: {}", parent.name, root(error));
+        }
+        match parent.tunnel(&self.dial, place, PATIENCE).await {
+            Err(fault) => fault.to_string(),
+            Ok(_) => format!("through the parent proxy `{}`: {}", parent.name, root(error)),
+        }
+    }
+
+    /// Whether a proxy is on the way.
+    pub fn is_behind_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    /// What is said of a status that the parent proxy itself answered with.
+    pub fn refused(&self, status: u16) -> String {
+        let name = self.parent.as_ref().map_or("?", |parent| parent.name.as_str());
+        format!("the parent proxy `{name}` answers {status}")
+    }
+}
+
+/// What is at the root of an error.
+pub fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// The body of an answer of `url`, up to a limit.
+pub async fn body(answer: reqwest::Response, url: &str) -> Result<Vec<u8>, String> {
+    body_up_to(answer, url, BYTES_MAX).await
+}
+
+/// The same, up to another limit.
+pub async fn body_up_to(
+    mut answer: reqwest::Response,
+    url: &str,
+    bytes_max: usize,
+) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|_| format!("`{url}` broke off"))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > bytes_max {
+            return Err(format!("`{url}` answers with over {bytes_max} bytes"));
+        }
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_fetches_may_follow_each_other_and_then_one_for_each_interval() {
+        let mut allowance = Allowance::default();
+        let mut taken = |seconds: u64| {
+            let now = Duration::from_secs(seconds);
+            (0..5).filter(|_| allowance.take(now, (3, Duration::from_secs(10)))).count()
+        };
+        assert_eq!([taken(100), taken(109), taken(110), taken(125), taken(1000)], [3, 0, 1, 1, 3]);
+    }
+}

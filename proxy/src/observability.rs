@@ -1,0 +1,5 @@
+//! What operators learn of exchanges: audit records, and metrics.
+
+pub mod audit;
+pub mod changes;
+pub mod metrics;

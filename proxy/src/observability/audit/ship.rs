@@ -1,0 +1,414 @@
+//! Ships records to where they are wanted, from the segments: at least once, in order, and on a
+//! thread of its own, so that no request ever waits for a sink.
+
+mod cursor;
+mod delivery_status;
+mod ocsf;
+mod otlp;
+mod refused;
+mod secrets;
+mod source;
+mod syslog;
+mod transport;
+mod webhook;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use filters::guard::Guard;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use self::{
+    cursor::{Cursor, Kept},
+    source::{Record, Source},
+    transport::{Answer, Way},
+};
+use crate::{
+    clock,
+    net::{dial::Dial, parent::Parents},
+};
+
+pub use self::cursor::oldest_needed;
+pub use self::{delivery_status::Told, secrets::Secrets};
+
+/// Ships until it is stopped.
+pub struct Shipping {
+    dial: Dial,
+    told: Vec<Arc<Told>>,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// One sink's task.
+struct Sink {
+    name: config::Name,
+    batch_max: usize,
+    pace: Duration,
+    kept: Kept,
+    way: Way,
+    told: Arc<Told>,
+    stop: watch::Receiver<bool>,
+    /// Attempts that failed in a row.
+    failed: u32,
+    /// Whether something was sent that has no answer yet.
+    unanswered: bool,
+}
+
+/// When to try again.
+enum Go {
+    On,
+    /// The process ends, and the next one goes on.
+    Away,
+}
+
+/// The end of the process waits for sinks so long, and not longer.
+const END_MAX: Duration = Duration::from_secs(2);
+/// How often a process looks whether the one before has stopped to ship.
+const LOCK_PACE: Duration = Duration::from_secs(1);
+const WAIT_FIRST: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+impl Shipping {
+    /// Begins to ship what `audit.folder` keeps, to each sink that is written.
+    ///
+    /// # Errors
+    /// Which of the files that they name cannot be used.
+    pub fn start(config: &config::Config) -> anyhow::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        // One of its own, so that nobody else waits for what is looked up here.
+        let dial = Dial::asking(&config.process.name_servers);
+        let mut this = Self { dial, told: Vec::new(), stop, thread: Mutex::default() };
+        let Some(folder) = &config.audit.folder else { return Ok(this) };
+        let parents = Parents::of(config).map_err(|cause| anyhow::anyhow!("{cause}"))?;
+        this.use_parents(&Arc::new(parents));
+        let names: Vec<&str> = config.audit.ship.keys().map(|name| &**name).collect();
+        cursor::park(folder, &names)?;
+        let guard = Arc::new(Guard::new(&config.egress));
+        let mut sinks = Vec::new();
+        for (name, written) in &config.audit.ship {
+            let told = Arc::new(Told::new(name.clone(), written.kind));
+            this.told.push(Arc::clone(&told));
+            let secrets = Secrets::read(written)?;
+            sinks.push(Sink {
+                name: name.clone(),
+                batch_max: usize::try_from(written.batch_max.value).unwrap_or(usize::MAX),
+                pace: *written.pace.value,
+                kept: Kept::new(folder, name),
+                way: Way::new(
+                    written.value.clone(),
+                    this.dial.clone(),
+                    Arc::clone(&guard),
+                    secrets,
+                ),
+                told,
+                stop: stopped.clone(),
+                failed: 0,
+                unanswered: false,
+            });
+        }
+        if !sinks.is_empty() {
+            let folder = folder.clone();
+            let ship = move || ship(sinks, &folder, stopped);
+            let thread = std::thread::Builder::new().name("ship".to_owned()).spawn(ship)?;
+            this.thread = Mutex::new(Some(thread));
+        }
+        Ok(this)
+    }
+
+    /// From now on records go through these proxies, where they are on the way.
+    pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
+        self.dial.use_parents(parents);
+    }
+
+    /// What an operator may know of each sink.
+    pub(crate) fn told(&self) -> &[Arc<Told>] {
+        &self.told
+    }
+
+    /// Ships what is left, for a moment, and stops. Records must have been written by then.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// All sinks, on a thread of their own.
+fn ship(sinks: Vec<Sink>, folder: &Path, mut stopped: watch::Receiver<bool>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "audit records are not shipped");
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for sink in sinks {
+            tasks.spawn(sink.run(folder.to_owned()));
+        }
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let end = async {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            sleep(END_MAX).await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = end => tracing::warn!("some audit records are not shipped yet: the next start goes on"),
+        }
+    });
+    // Nothing that blocks may keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+}
+
+impl Sink {
+    async fn run(mut self, folder: std::path::PathBuf) {
+        let Some((_held, from)) = self.begin().await else { return };
+        let mut source = Source::new(&folder, from.clone());
+        let mut stored = from;
+        loop {
+            let (max, begun) = (self.batch_max, source.at().clone());
+            let (back, read) = blocking(move || {
+                let read = source.read(max);
+                (source, read)
+            })
+            .await;
+            source = back;
+            self.told.lost_segments.store(source.lost(), Ordering::Relaxed);
+            let records = match read {
+                Ok(records) => records,
+                Err(error) => {
+                    let cause = format!("the segments cannot be read: {error}");
+                    let Go::On = self.wait(&cause, None).await else { return };
+                    continue;
+                }
+            };
+            let went = if records.is_empty() {
+                self.rest(&mut source, &mut stored).await
+            } else {
+                self.ship(&records, &begun, &mut source, &mut stored).await
+            };
+            let Go::On = went else { return };
+        }
+    }
+
+    /// Waits until it is this process that ships, and finds out from where on.
+    async fn begin(&mut self) -> Option<(cursor::Held, Cursor)> {
+        let held = loop {
+            match self.kept.hold() {
+                Ok(Some(held)) => break held,
+                Ok(None) => {
+                    self.told.elsewhere(true);
+                    let Go::On = self.pause(LOCK_PACE).await else { return None };
+                }
+                Err(error) => {
+                    let cause = format!("the lock cannot be taken: {error}");
+                    let Go::On = self.wait(&cause, None).await else { return None };
+                }
+            }
+        };
+        self.told.elsewhere(false);
+        loop {
+            match self.kept.load() {
+                Ok(Some(cursor)) => {
+                    self.told.at(&cursor);
+                    return Some((held, cursor));
+                }
+                Ok(None) => {
+                    let Go::On = self.pause(self.pace).await else { return None };
+                }
+                Err(error) => {
+                    let cause = format!("the cursor cannot be read: {error}");
+                    let Go::On = self.wait(&cause, None).await else { return None };
+                }
+            }
+        }
+    }
+
+    /// There is nothing to ship: what was sent last has got there if nobody says otherwise.
+    async fn rest(&mut self, source: &mut Source, stored: &mut Cursor) -> Go {
+        if *source.at() != *stored {
+            if self.unanswered {
+                // A receiver that is gone says so in this time.
+                let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
+                if !self.way.is_open().await {
+                    self.unanswered = false;
+                    source.rewind(stored);
+                    return self.wait("the receiver has closed the connection", None).await;
+                }
+                self.unanswered = false;
+            }
+            let at = source.at().clone();
+            if let Err(error) = self.store(&at, stored).await {
+                return self.wait(&error, None).await;
+            }
+        }
+        self.told.oldest(None);
+        self.told.works();
+        self.failed = 0;
+        if *self.stop.borrow() {
+            return Go::Away;
+        }
+        // A stop ends the pause, and what was written until then is still shipped.
+        let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
+        Go::On
+    }
+
+    /// Ships a batch that follows `begun`, in parts if need be.
+    async fn ship(
+        &mut self,
+        batch: &[Record],
+        begun: &Cursor,
+        source: &mut Source,
+        stored: &mut Cursor,
+    ) -> Go {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let Some(last) = part.last() else { continue };
+            // What has no answer counts once the next was sent, too.
+            let safe = if self.way.has_no_answers() {
+                before(batch, part, begun)
+            } else {
+                last.end.clone()
+            };
+            self.told.oldest(part.first().and_then(|record| written_at(&record.line)));
+            let (cause, wait) = match self.way.send(part).await {
+                answer @ (Answer::Taken | Answer::Partly(..)) => {
+                    let mut taken = part.len() as u64;
+                    if let Answer::Partly(count, why) = &answer {
+                        taken = taken.saturating_sub(*count);
+                        self.told.refused.fetch_add(*count, Ordering::Relaxed);
+                        tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "of the records before this place some were refused");
+                    }
+                    self.told.shipped.fetch_add(taken, Ordering::Relaxed);
+                    self.unanswered = self.way.has_no_answers();
+                    match self.store(&safe, stored).await {
+                        Ok(()) => {
+                            self.failed = 0;
+                            self.told.works();
+                        }
+                        // It was taken, and may come twice.
+                        Err(error) => {
+                            let Go::On = self.wait(&error, None).await else { return Go::Away };
+                        }
+                    }
+                    continue;
+                }
+                Answer::Refused(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                Answer::Refused(cause) => match self.set_aside(last, &cause).await {
+                    Ok(()) => {
+                        if let Err(error) = self.store(&safe, stored).await {
+                            let Go::On = self.wait(&error, None).await else { return Go::Away };
+                        }
+                        continue;
+                    }
+                    Err(cause) => (cause, None),
+                },
+                Answer::Later(cause, wait) => (cause, wait),
+            };
+            let Go::On = self.wait(&cause, wait).await else { return Go::Away };
+            if self.way.has_no_answers() {
+                self.unanswered = false;
+                source.rewind(stored);
+                return Go::On;
+            }
+            parts.push(part);
+        }
+        Go::On
+    }
+
+    /// Sets a record aside that the sink refuses by itself.
+    async fn set_aside(&self, record: &Record, cause: &str) -> Result<(), String> {
+        let file = self.kept.path("refused.jsonl");
+        let (path, line, why) = (file.clone(), record.line.clone(), cause.to_owned());
+        match blocking(move || refused::set_aside(&path, &line, &why)).await {
+            Ok(true) => {
+                self.told.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(sink = %self.name, cause, record = %id(&record.line), segment = record.end.segment, file = %file.display(), "an audit record is refused and set aside");
+                Ok(())
+            }
+            Ok(false) => Err(format!(
+                "{cause}, and `{}` is full of records that were refused: look at it and move it away",
+                file.display()
+            )),
+            Err(error) => Err(format!("`{}` cannot be written: {error}", file.display())),
+        }
+    }
+
+    async fn store(&self, cursor: &Cursor, stored: &mut Cursor) -> Result<(), String> {
+        if cursor == stored {
+            return Ok(());
+        }
+        let (kept, next) = (self.kept.clone(), cursor.clone());
+        let kept = blocking(move || kept.store(&next)).await;
+        kept.map_err(|error| format!("the cursor cannot be written: {error}"))?;
+        stored.clone_from(cursor);
+        self.told.at(cursor);
+        Ok(())
+    }
+
+    /// Tells a failure, and waits before the next attempt.
+    async fn wait(&mut self, cause: &str, wanted: Option<Duration>) -> Go {
+        self.told.fails(clock::now().unix_seconds(), cause);
+        let wait = WAIT_MAX.min(WAIT_FIRST * 2_u32.saturating_pow(self.failed.min(10)));
+        self.failed += 1;
+        // Not all at once, if there are several of us.
+        let some = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.pause(wanted.map_or(some, |wanted| wanted + some / 10)).await
+    }
+
+    async fn pause(&mut self, wait: Duration) -> Go {
+        match timeout(wait, self.stop.wait_for(|stopped| *stopped)).await {
+            Ok(_) => Go::Away,
+            Err(_) => Go::On,
+        }
+    }
+}
+
+/// The place before a part of a batch that follows `begun`.
+fn before(batch: &[Record], part: &[Record], begun: &Cursor) -> Cursor {
+    let first = part.first().map(|record| &record.end);
+    let at = batch.iter().position(|record| Some(&record.end) == first);
+    let last = at.and_then(|at| at.checked_sub(1)).map(|last| &batch[last].end);
+    last.unwrap_or(begun).clone()
+}
+
+/// When a record was written, in seconds since 1970.
+fn written_at(line: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Facts {
+        time: String,
+    }
+    let facts: Facts = serde_json::from_slice(line).ok()?;
+    u64::try_from(ocsf::milliseconds(&facts.time)? / 1000).ok()
+}
+
+/// What a record is called in our own log.
+fn id(line: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Facts {
+        id: Option<String>,
+        chain: Option<String>,
+    }
+    let facts = serde_json::from_slice::<Facts>(line).ok();
+    facts.and_then(|facts| facts.id.or(facts.chain)).unwrap_or_else(|| "?".to_owned())
+}
+
+/// What waits for a disk keeps no other sink waiting.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("it does not panic")
+}

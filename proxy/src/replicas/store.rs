@@ -1,0 +1,396 @@
+//! The Redis that replicas count in: asked by one task, one batch of questions at a time.
+//!
+//! `filters::leases` decides what is asked. While a batch is under way the next one gathers, so there is
+//! never more than one question about a limit, and the busier it is the more go in one round trip. Once
+//! anything fails the store is away: from then on no request waits for it, and this task alone tries to
+//! find it again.
+
+mod claim;
+mod connect;
+mod fault;
+mod switches;
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, LazyLock, atomic::AtomicU64},
+    task::Poll,
+    time::Duration,
+};
+
+use certs::LoadError;
+use filters::{
+    audit::event::{Event, StoreChange},
+    hex,
+    leases::{Answer, LEASE, Leases, Question},
+    switches::shared::Removed,
+};
+use parking_lot::Mutex;
+use redis::{ErrorKind, Pipeline, ServerErrorKind, aio::MultiplexedConnection};
+use ring::{
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
+    rand::{SecureRandom, SystemRandom},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use crate::{
+    clock,
+    net::dial::Dial,
+    observability::{audit::Audit, metrics::Metrics},
+    replicas::switches::Switchboard,
+    secret_file,
+};
+pub use claim::Claim;
+pub use fault::Fault;
+
+/// The Redis that replicas count in.
+pub struct Store {
+    written: config::Store,
+    /// What this replica holds.
+    pub leases: Arc<Leases>,
+    /// The name of this replica, while this process lasts.
+    id: String,
+    dial: Dial,
+    metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
+    /// The number of the first batch that has not ended.
+    ended: watch::Sender<u64>,
+    /// The connection in use, for what is not about limits.
+    connection: Mutex<Option<MultiplexedConnection>>,
+    /// How many keys were ever claimed.
+    claims: AtomicU64,
+    /// Somebody else found that it does not answer.
+    trouble: Notify,
+    /// A switch was set or removed here.
+    switched: Notify,
+    /// Those that were removed here.
+    removed: Mutex<Removed>,
+    told: Mutex<Told>,
+}
+
+/// What is told of a store.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Since when it is there, or away.
+    pub since: u64,
+    /// Why it is away.
+    pub fault: Option<Fault>,
+}
+
+const COUNT: &str = include_str!("store/count.lua");
+static COUNT_SHA: LazyLock<String> =
+    LazyLock::new(|| hex::write(digest(&SHA1_FOR_LEGACY_USE_ONLY, COUNT.as_bytes()).as_ref()));
+
+/// A replica that is not heard of for this long is gone.
+const THERE: Duration = Duration::from_secs(3);
+const BEAT: Duration = Duration::from_secs(1);
+/// How often others' switches are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longer than a replica spends it, so that nothing is spent twice.
+const KEPT: Duration = Duration::from_secs(2);
+/// Limits in one run of the script: others wait for Redis meanwhile.
+const LIMITS_MAX: usize = 64;
+/// A store that was there for so long is tried again at once.
+const STEADY: Duration = Duration::from_secs(5);
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(800);
+
+impl Store {
+    /// Of this config. It is not looked for yet.
+    pub fn new(
+        written: &config::Store,
+        dial: Dial,
+        metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
+        leases: Arc<Leases>,
+    ) -> Self {
+        let mut id = [0; 8];
+        SystemRandom::new().fill(&mut id).expect("the system has randomness");
+        Self {
+            written: written.clone(),
+            leases,
+            id: hex::write(&id),
+            dial,
+            metrics,
+            audit,
+            ended: watch::Sender::new(0),
+            connection: Mutex::default(),
+            claims: AtomicU64::new(0),
+            trouble: Notify::new(),
+            switched: Notify::new(),
+            removed: Mutex::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Waits for the answers to a batch, or until there will be none.
+    pub async fn answered(&self, batch: u64) {
+        let mut ended = self.ended.subscribe();
+        // The sender is ours: it cannot be gone.
+        let _ = ended.wait_for(|ended| *ended > batch || !self.leases.is_there()).await;
+    }
+
+    /// What is told of it.
+    pub fn told(&self) -> Told {
+        self.told.lock().clone()
+    }
+
+    /// What the operator wrote of it.
+    pub fn written(&self) -> &config::Store {
+        &self.written
+    }
+
+    /// Looks for it, asks it, and looks for it again, until the process ends.
+    pub async fn run(&self, switchboard: &Switchboard) {
+        // Whoever waits then must not wait for ever.
+        let _stopped = Stopped(self);
+        let mut failures = 0_u32;
+        loop {
+            let fault = match self.find().await {
+                Ok(connection) => {
+                    let found = clock::elapsed();
+                    let fault = self.serve(connection, switchboard).await;
+                    // One that comes and goes is not tried again at once each time.
+                    if clock::elapsed() - found > STEADY {
+                        failures = 0;
+                    }
+                    fault
+                }
+                Err(fault) => fault,
+            };
+            self.lost(&fault);
+            tokio::time::sleep(again_after(failures)).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Tells the others that this replica is going.
+    pub async fn leave(&self) {
+        let Some(mut connection) = self.connection.lock().take() else { return };
+        let mut going = redis::cmd("ZREM");
+        going.arg(self.key("replicas")).arg(&self.id);
+        let _ = timeout(**self.written.timeout, going.exec_async(&mut connection)).await;
+    }
+
+    /// Connects, and counts itself among the replicas: so it is known that it may write.
+    async fn find(&self) -> Result<MultiplexedConnection, Fault> {
+        let mut connection = connect::connect(&self.written, &self.dial).await?;
+        let (replicas, _) = self.ask(&mut connection, &[]).await?;
+        // What was found of the connection before is not about this one.
+        tokio::select! {
+            biased;
+            () = self.trouble.notified() => {}
+            () = std::future::ready(()) => {}
+        }
+        self.leases.found(replicas);
+        *self.connection.lock() = Some(connection.clone());
+        self.found(replicas);
+        Ok(connection)
+    }
+
+    /// Asks what is due, and at least tells that this replica is there. Ends with what went wrong.
+    async fn serve(
+        &self,
+        mut connection: MultiplexedConnection,
+        switchboard: &Switchboard,
+    ) -> Fault {
+        let now = tokio::time::Instant::now;
+        let mut beat = now() + BEAT;
+        let mut look = now();
+        loop {
+            let due = poll_fn(|context| match self.leases.is_due(context.waker()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            tokio::select! {
+                () = due => {}
+                () = tokio::time::sleep_until(beat.min(look)) => {}
+                () = self.switched.notified() => look = now(),
+                () = self.trouble.notified() => return Fault::late(),
+            }
+            if now() >= look {
+                if let Err(fault) = self.share_switches(&mut connection, switchboard).await {
+                    return fault;
+                }
+                look = now() + LOOK;
+            }
+            let sent = clock::now();
+            let batch = self.leases.begin(sent);
+            if now() >= beat || !batch.questions.is_empty() {
+                match self.ask(&mut connection, &batch.questions).await {
+                    Ok((replicas, answers)) => {
+                        self.leases.count_replicas(replicas);
+                        self.leases.end(&batch, &answers, sent, clock::now());
+                    }
+                    Err(fault) => return fault,
+                }
+                beat = now() + BEAT;
+            }
+            self.ended.send_replace(batch.number + 1);
+        }
+    }
+
+    /// One round trip. Answers how many replicas there are, and to each question.
+    async fn ask(
+        &self,
+        connection: &mut MultiplexedConnection,
+        questions: &[Question],
+    ) -> Result<(u32, Vec<Answer>), Fault> {
+        let asked = async {
+            match self.script("EVALSHA", &COUNT_SHA, questions).query_async(connection).await {
+                // Whoever restarted or flushed it: with its text it is known again.
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.script("EVAL", COUNT, questions).query_async(connection).await
+                }
+                asked => asked,
+            }
+        };
+        let answered: Result<Vec<Vec<u64>>, Fault> =
+            match timeout(**self.written.timeout, asked).await {
+                Ok(answered) => answered.map_err(Fault::from),
+                Err(_) => Err(Fault::late()),
+            };
+        self.metrics.store_asked(answered.as_ref().map(drop).map_err(drop));
+        let answered = answered?;
+        let strange = || Fault::new("protocol", "its script answers something else");
+        let replicas = answered.first().and_then(|chunk| chunk.first()).ok_or_else(strange)?;
+        let numbers = answered.iter().flat_map(|chunk| chunk.get(1..).unwrap_or_default());
+        let numbers: Vec<u64> = numbers.copied().collect();
+        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let (answers, _) = numbers.as_chunks::<4>();
+        let answers: Vec<Answer> = answers
+            .iter()
+            .map(|[granted, wait, again, rest]| Answer {
+                granted: count(*granted),
+                wait: Duration::from_micros(*wait),
+                again: Duration::from_micros(*again),
+                rest: count(*rest),
+            })
+            .collect();
+        if answers.len() != questions.len() {
+            return Err(strange());
+        }
+        Ok((count(*replicas), answers))
+    }
+
+    /// The script, for so many limits at a time, all in one message.
+    fn script(&self, command: &str, script: &str, questions: &[Question]) -> Pipeline {
+        let mut all = redis::pipe();
+        let mut chunks = questions.chunks(LIMITS_MAX);
+        let mut chunk = chunks.next().or(Some(&[]));
+        while let Some(questions) = chunk {
+            let run = all.cmd(command).arg(script).arg(1 + questions.len());
+            run.arg(self.key("replicas"));
+            for question in questions {
+                run.arg(self.key(&question.lease.name));
+            }
+            run.arg(&self.id).arg(micros(THERE)).arg(micros(KEPT));
+            for Question { lease, spent, acked, left, ask, debt, carried } in questions {
+                let mark = if *carried { "!" } else { "" };
+                run.arg(format!("{}.{}", self.id, lease.number))
+                    .arg(lease.interval.as_nanos() as f64 / 1000.0)
+                    .arg(lease.burst)
+                    .arg(spent)
+                    .arg(acked)
+                    .arg(left)
+                    .arg(ask)
+                    .arg(format!("{mark}{debt}"));
+            }
+            chunk = chunks.next();
+        }
+        all
+    }
+
+    /// In braces is what decides about the slot: all keys of ours are in one, so that what is asked
+    /// together is answered by one node at once.
+    fn key(&self, name: &str) -> String {
+        format!("{{{}}}:{name}", *self.written.prefix)
+    }
+
+    fn found(&self, replicas: u32) {
+        *self.told.lock() = Told { since: clock::now().unix_seconds(), fault: None };
+        tracing::info!(replicas, "the store is there: limits are shared");
+        self.audit.happened(&Event::Store { change: StoreChange::Found { replicas } });
+    }
+
+    fn lost(&self, fault: &Fault) {
+        let was_there = self.leases.is_there();
+        self.leases.lost();
+        *self.connection.lock() = None;
+        self.ended.send_modify(|_| {});
+        self.metrics.store_failed(fault.cause);
+        let mut told = self.told.lock();
+        let is_news = was_there || told.since == 0;
+        if is_news {
+            told.since = clock::now().unix_seconds();
+        }
+        let cause = fault.cause;
+        let another = told.fault.as_ref().is_none_or(|last| last.cause != cause);
+        told.fault = Some(fault.clone());
+        drop(told);
+        let on_error = self.written.on_error.name();
+        if is_news {
+            tracing::warn!(cause, on_error, "the store is away: {fault}");
+            let replicas = self.leases.facts().replicas;
+            self.audit.happened(&Event::Store {
+                change: StoreChange::Lost { cause, replicas, on_error },
+            });
+        } else if another {
+            tracing::warn!(cause, on_error, "the store is still away: {fault}");
+        }
+    }
+}
+
+/// What is wrong with the files that a store names.
+///
+/// # Errors
+/// Which, and why.
+pub fn files(written: &config::Store) -> Result<(), LoadError> {
+    let passwords = [&written.password_file, &written.sentinel_password_file];
+    for file in passwords.into_iter().flatten() {
+        secret_file::line(file)?;
+    }
+    let Some(tls) = &written.tls else { return Ok(()) };
+    tls.ca.as_ref().map(|ca| certs::roots(ca)).transpose()?;
+    if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) {
+        certs::client_pair(cert, key)?;
+    }
+    Ok(())
+}
+
+struct Stopped<'a>(&'a Store);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.leases.lost();
+        self.0.ended.send_modify(|_| {});
+    }
+}
+
+/// Soon, then ever later, and not all replicas at once.
+fn again_after(failures: u32) -> Duration {
+    let after = AGAIN_AFTER.saturating_mul(1 << failures.min(10)).min(AGAIN_AFTER_MAX);
+    after.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+const _: () = assert!(LEASE.as_millis() < KEPT.as_millis());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_looked_for_soon_and_at_least_every_second() {
+        for failures in 0..100 {
+            let after = again_after(failures);
+            assert!(after >= AGAIN_AFTER / 2 && after <= AGAIN_AFTER_MAX, "{after:?}");
+        }
+        assert!(again_after(0) <= AGAIN_AFTER);
+    }
+}

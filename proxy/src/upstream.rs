@@ -1,0 +1,428 @@
+//! Where requests go: addresses, TLS material and a peer for each attempt.
+
+pub(crate) mod breaker_probe;
+pub mod credentials;
+pub mod health;
+mod transport;
+pub mod upgrade;
+pub(crate) mod upload;
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use certs::LoadError;
+use config::BalanceKind;
+use filters::{
+    Exchange, Label,
+    balance::{self, Pick},
+    guard::Guard,
+    health::{Attempt as PoolAttempt, Health, Pool},
+    idempotency::Scope,
+    routes::Timeouts,
+};
+use futures_util::{StreamExt, stream};
+use http::{HeaderValue, Version};
+use pingora::{
+    upstreams::peer::HttpPeer,
+    utils::tls::{CertKey, WrappedX509, parse_x509},
+};
+use smallvec::SmallVec;
+
+pub use crate::net::dial::Unreachable;
+use crate::{
+    net::{
+        dial::{Dial, Unresolved},
+        parent::{Parent, Tunnelling},
+    },
+    progress,
+    upstream::upgrade::Answered,
+};
+pub(crate) use transport::Way;
+
+/// All upstreams of a config.
+pub struct Upstreams(HashMap<Label, Arc<Upstream>>);
+
+/// What it takes to look a name up.
+#[derive(Clone, Copy)]
+pub struct Lookup<'a> {
+    /// Resolves it.
+    pub dial: &'a Dial,
+    /// Judges what is found, where the upstream is somebody else's.
+    pub guard: &'a Guard,
+    /// Knows how each address did.
+    pub health: &'a Health,
+}
+
+/// Where requests go.
+pub struct Upstream {
+    /// Its name.
+    pub name: Label,
+    /// As the operator wrote it.
+    pub written: config::Upstream,
+    /// The `Host` it sees, unless it is the client's.
+    pub host: HeaderValue,
+    /// Makes idempotency keys the caller's own, if they are to be.
+    pub idempotency: Option<Scope>,
+    /// Its addresses; those of the proxy that it is behind, if there is one.
+    pub pool: Pool,
+    /// The proxy that it is behind.
+    pub(crate) parent: Option<Arc<Parent>>,
+    template: HttpPeer,
+    /// How often its connections of HTTP/2 were given up.
+    given_up: AtomicU64,
+    /// Whether its last answer was one of HTTP/2.
+    multiplexes: AtomicBool,
+}
+
+/// Requests at once on a connection of HTTP/2.
+const STREAMS_MAX: usize = 100;
+/// The longest that an exchange is waited for that nothing else ends.
+const LONGEST: Duration = Duration::from_secs(600);
+/// What of an answer may wait here for its client.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Names that are looked up at the same time.
+const LOOKUPS_MAX: usize = 32;
+/// More addresses of one name are not used.
+const ADDRESSES_MAX: usize = 256;
+
+/// What an attempt is made for.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+    /// If it goes over to another protocol: where the upstream's answer is noted.
+    pub upgrade: Option<Answered>,
+    /// Whether it is a stream with its own idle timeout.
+    pub stream: bool,
+    /// Whether it is gRPC, which needs HTTP/2.
+    pub grpc: bool,
+    /// Whether its body is long, or of unknown length.
+    pub upload: bool,
+}
+
+/// What an exchange has asked so far, so that another attempt asks somebody else.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The attempt that is under way, or was the last.
+    pub attempt: Option<PoolAttempt>,
+    /// The exchange's turn among those of the upstream, if it has several addresses.
+    turn: Option<usize>,
+    /// Addresses that failed.
+    failed: SmallVec<[SocketAddr; 2]>,
+}
+
+impl Asked {
+    /// The address that was asked last is not asked again, if there is another.
+    pub fn failed(&mut self) {
+        if let Some(attempt) = &self.attempt
+            && !self.failed.contains(&attempt.at())
+        {
+            self.failed.push(attempt.at());
+        }
+    }
+}
+
+impl Upstreams {
+    /// From what the operator wrote; reads certificates.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    pub fn new(written: &config::Config, dial: &Dial) -> Result<Self, Vec<LoadError>> {
+        let (mut all, mut errors) = (HashMap::new(), Vec::new());
+        for (name, upstream) in &written.upstreams {
+            match Upstream::new(name.into(), upstream, dial) {
+                Ok(upstream) => _ = all.insert(Label::from(name), Arc::new(upstream)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Self(all)) } else { Err(errors) }
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Label, &Arc<Upstream>)> {
+        self.0.iter()
+    }
+
+    /// The upstream of this name.
+    pub fn get(&self, name: &Label) -> Option<&Arc<Upstream>> {
+        self.0.get(name)
+    }
+
+    /// Looks up the names of all upstreams again. What cannot be found stays as it was.
+    pub async fn resolve(&self, lookup: &Lookup<'_>) {
+        let each = |(name, upstream): (&Label, &Arc<Upstream>)| {
+            let (name, upstream) = (name.clone(), Arc::clone(upstream));
+            async move {
+                match upstream.resolve(lookup).await {
+                    Ok(()) => {}
+                    Err(Unreachable::Unresolved(error)) => {
+                        tracing::warn!(upstream = %name, %error, "keeping the addresses known so far");
+                    }
+                    Err(Unreachable::Parent(fault)) => {
+                        tracing::warn!(upstream = %name, %fault, "keeping the addresses known so far");
+                    }
+                    Err(Unreachable::Refused(denial)) => {
+                        tracing::warn!(upstream = %name, %denial, "it has no address any more");
+                    }
+                }
+            }
+        };
+        stream::iter(&self.0).for_each_concurrent(LOOKUPS_MAX, each).await;
+    }
+
+    /// Begins with the addresses that `last` had, where an upstream is still the same host: until its name
+    /// is looked up again they are the best that is known. Not where addresses are judged: the rules may
+    /// be others now.
+    pub fn begin_with(&self, last: &Self) {
+        for (name, upstream) in &self.0 {
+            let Some(before) = last.get(name) else { continue };
+            let same = before.written.url == upstream.written.url
+                && before.parent.is_none()
+                && upstream.parent.is_none();
+            if same && !upstream.written.external && !before.written.external {
+                upstream.pool.replace(before.pool.addresses());
+            }
+        }
+    }
+}
+
+/// What makes idempotency keys the caller's own.
+///
+/// # Errors
+/// Why its secret cannot be used.
+pub fn scope(written: &config::Idempotency) -> Result<Scope, LoadError> {
+    let file = &*written.secret_file;
+    let secret = certs::bytes(file)?;
+    let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+    Scope::new(secret.strip_suffix(b"\r").unwrap_or(secret))
+        .map_err(|cause| LoadError { file: file.clone(), cause })
+}
+
+impl Upstream {
+    pub fn new(name: Label, written: &config::Upstream, dial: &Dial) -> Result<Self, LoadError> {
+        let url = &written.url;
+        let parents = dial.parents();
+        let parent = parents.on_the_way_to(&url.host, url.port, url.tls);
+        let parent = parent.filter(|_| written.external).cloned();
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut template = match &parent {
+            // It is asked for URLs, and they for us.
+            Some(parent) if !url.tls => parent.template()?,
+            _ => HttpPeer::new(nowhere, url.tls, url.host.clone()),
+        };
+        // Pingora's pool does not tell connections of another CA apart: we do.
+        let mut pool = DefaultHasher::new();
+        serde_json::to_string(&written.tls).expect("a config is data").hash(&mut pool);
+        (url.to_string(), written.http as u8).hash(&mut pool);
+        if let Some(parent) = &parent {
+            parent.url.to_string().hash(&mut pool);
+            parent.ca.as_ref().map(|ca| certs::ca_certificates(ca)).transpose()?.hash(&mut pool);
+            if url.tls {
+                template.options.custom_l4 = Some(Arc::new(Tunnelling {
+                    parent: Arc::clone(parent),
+                    dial: dial.clone(),
+                    host: (url.host.clone(), url.port),
+                }));
+            }
+        }
+        if let Some(ca) = &written.tls.ca {
+            let cas = certs::ca_certificates(ca)?;
+            cas.hash(&mut pool);
+            let cas: Vec<WrappedX509> =
+                cas.into_iter().map(|der| WrappedX509::new(der, parse_x509)).collect();
+            template.options.ca = Some(cas.into());
+        }
+        if let (Some(cert), Some(key)) = (&written.tls.client_cert, &written.tls.client_key) {
+            let (chain, key) = certs::client_pair(cert, key)?;
+            (&chain, &key).hash(&mut pool);
+            template.client_cert_key = Some(Arc::new(CertKey::new(chain, key)));
+        }
+        template.group_key = pool.finish();
+        match written.http {
+            config::HttpVersion::Auto if url.tls => template.options.set_http_version(2, 1),
+            config::HttpVersion::Auto | config::HttpVersion::H1 => {
+                template.options.set_http_version(1, 1);
+            }
+            config::HttpVersion::H2 => template.options.set_http_version(2, 2),
+        }
+        if parent.is_some() && !url.tls {
+            template.options.set_http_version(1, 1);
+        }
+        template.options.max_h2_streams = STREAMS_MAX;
+        // So much of each stream may wait for its client, and all of them together leave the others room.
+        template.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        template.options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS_MAX as u32);
+        template.options.idle_timeout = Some(*written.idle_timeout);
+        Ok(Self {
+            host: HeaderValue::from_str(&url.authority()).expect("a URL's host is plain"),
+            template,
+            pool: Pool::default(),
+            parent,
+            given_up: AtomicU64::new(0),
+            multiplexes: AtomicBool::new(written.http == config::HttpVersion::H2),
+            idempotency: written.idempotency.as_ref().map(scope).transpose()?,
+            written: written.clone(),
+            name,
+        })
+    }
+
+    /// Looks its name up, and uses what is found from now on.
+    ///
+    /// # Errors
+    /// As those of [`Upstream::peer`].
+    pub async fn resolve(&self, lookup: &Lookup<'_>) -> Result<(), Unreachable> {
+        let Lookup { dial, guard, health } = *lookup;
+        let url = &self.written.url;
+        let found = if let Some(parent) = &self.parent {
+            if url.ip().is_some() {
+                dial.vetted(&url.host, url.port, guard).await?;
+            }
+            parent.addresses(dial).await.map_err(Unreachable::Parent)
+        } else if self.written.external {
+            dial.vetted(&url.host, url.port, guard).await.inspect_err(|unreachable| {
+                // What may not be dialled any more is not, also if it could be before.
+                if matches!(unreachable, Unreachable::Refused(_)) {
+                    self.pool.replace(health.of(&self.name, &[]));
+                }
+            })
+        } else {
+            dial.addresses(&url.host, url.port).await.map_err(Unreachable::Unresolved)
+        };
+        let mut found = found?;
+        found.sort();
+        found.dedup();
+        let count = found.len();
+        found.truncate(ADDRESSES_MAX);
+        if !self.pool.holds(&found) {
+            if count > ADDRESSES_MAX {
+                tracing::warn!(upstream = %self.name, count, "using {ADDRESSES_MAX} of its addresses");
+            }
+            self.pool.replace(health.of(&self.name, &found));
+        }
+        Ok(())
+    }
+
+    /// Whom to ask this time, as `asked` then says.
+    ///
+    /// # Errors
+    /// If its name has no address, or none that may be dialled.
+    pub async fn peer(
+        &self,
+        exchange: &Exchange,
+        attempt: &Attempt,
+        asked: &mut Asked,
+        lookup: &Lookup<'_>,
+    ) -> Result<Box<HttpPeer>, Unreachable> {
+        asked.attempt = self.pool.only().or_else(|| self.choose(exchange, asked));
+        if asked.attempt.is_none() {
+            self.resolve(lookup).await?;
+            asked.attempt = self.choose(exchange, asked);
+        }
+        let Some(chosen) = &asked.attempt else {
+            // A background look may have found that none may be dialled, just now.
+            return Err(Unreachable::Unresolved(Unresolved::gone(&self.written.url.host)));
+        };
+        let mut peer = Box::new(self.template.clone());
+        peer._address = chosen.at().into();
+        let timeouts = &attempt.timeouts;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(timeouts.connect);
+        options.total_connection_timeout = Some(timeouts.connect);
+        options.write_timeout = Some(timeouts.upstream);
+        options.read_timeout = if attempt.stream || attempt.upgrade.is_some() {
+            Some(timeouts.stream_idle)
+        } else {
+            // It cannot tell a silent upstream from one that waits for its client, nor know a stream: that
+            // is found out sooner, elsewhere. Where Pingora has given up on the client's body, it is not.
+            let longest = timeouts.stream_idle.max(LONGEST);
+            Some(if progress::is_watched() { longest } else { timeouts.upstream })
+        };
+        peer.group_key ^= self.given_up.load(Relaxed) << 3;
+        if attempt.grpc {
+            options.set_http_version(2, 2);
+            peer.group_key ^= 1;
+        }
+        if let Some(answered) = &attempt.upgrade {
+            options.set_http_version(1, 1);
+            peer.group_key ^= 2;
+            let way = self.way(timeouts, lookup.dial);
+            crate::upstream::upgrade::decorate_by(&mut peer, timeouts, answered, way);
+        } else if attempt.upload && !attempt.grpc && !self.multiplexes.load(Relaxed) {
+            peer.group_key ^= 4;
+            upload::decorate(&mut peer, self.way(timeouts, lookup.dial));
+        }
+        Ok(peer)
+    }
+
+    /// How to connect to it where Pingora's own way does not do.
+    fn way(&self, timeouts: &Timeouts, dial: &Dial) -> Way {
+        let parent = self.parent.as_ref().filter(|_| self.written.url.tls);
+        let through = parent.map(|parent| Tunnelling {
+            parent: Arc::clone(parent),
+            dial: dial.clone(),
+            host: (self.written.url.host.clone(), self.written.url.port),
+        });
+        Way { patience: timeouts.connect, through }
+    }
+
+    /// It answered in this version.
+    pub fn answered_in(&self, version: Version) {
+        let multiplexes = version == Version::HTTP_2;
+        // Nearly always there is nothing to write, and so no cache line to fight for.
+        if self.multiplexes.load(Relaxed) != multiplexes {
+            self.multiplexes.store(multiplexes, Relaxed);
+        }
+    }
+
+    /// It was silent: if requests share a connection to it, that may be the reason, so no more are sent
+    /// on those that there are.
+    pub fn give_up_connections(&self, grpc: bool) {
+        let may_share = match self.written.http {
+            config::HttpVersion::H1 => grpc,
+            config::HttpVersion::Auto => grpc || self.written.url.tls,
+            config::HttpVersion::H2 => true,
+        };
+        if may_share {
+            self.given_up.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One of several addresses.
+    fn choose(&self, exchange: &Exchange, asked: &mut Asked) -> Option<PoolAttempt> {
+        let balance = self.written.balance;
+        let pick = Pick {
+            balance,
+            turn: *asked.turn.get_or_insert_with(|| self.pool.turn()),
+            roll: match balance.kind {
+                BalanceKind::LeastRequest => fastrand::u64(..),
+                BalanceKind::RoundRobin | BalanceKind::ConsistentHash => 0,
+            },
+            key: balance.by.and_then(|by| balance::key(by, exchange)),
+            tried: &asked.failed,
+        };
+        self.pool.choose(&pick)
+    }
+
+    /// Whom to ask how it is: one of its addresses, in the way in which exchanges ask it, but on a
+    /// connection that serves nothing else.
+    pub fn peer_to_check(&self, address: SocketAddr, timeout: Duration) -> HttpPeer {
+        let mut peer = self.template.clone();
+        peer._address = address.into();
+        let options = &mut peer.options;
+        options.connection_timeout = Some(timeout);
+        options.total_connection_timeout = Some(timeout);
+        options.read_timeout = Some(timeout);
+        options.write_timeout = Some(timeout);
+        // Nothing else fits into it, and so it is not kept for others.
+        options.max_h2_streams = 1;
+        peer
+    }
+}

@@ -1,0 +1,126 @@
+//! Looks for upstreams whose breaker is open, so that they are asked again as soon as they are there:
+//! every second, beside all requests, in the way in which they would be asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use filters::{Label, Policy, guard::Guard};
+use pingora::connectors::http::Connector;
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{
+    Lookup, Upstream, Upstreams,
+    health::{self, Watch},
+};
+use crate::{clock, observability::changes::breaker_moved};
+
+/// Those that are looked for.
+#[derive(Default)]
+pub(crate) struct Probing {
+    sought: HashMap<Label, Sought>,
+    looks: JoinSet<(Label, bool)>,
+}
+
+struct Sought {
+    /// When it is looked for next.
+    due: Duration,
+    /// Looks that are not over.
+    under_way: u32,
+}
+
+/// From one look to the next, or up to a fifth more: replicas do not look all at once.
+const EVERY: Duration = Duration::from_millis(900);
+/// A look that waits for a packet that was lost does not keep the next from being taken.
+const UNDER_WAY_MAX: u32 = 2;
+/// A connection is there within this.
+const CONNECT: Duration = Duration::from_secs(2);
+/// More addresses are not tried in one look.
+const ADDRESSES_MAX: usize = 3;
+
+impl Probing {
+    /// Takes in what was found, and looks for those whose time it is.
+    pub(crate) fn look(
+        &mut self,
+        watch: &Watch,
+        upstreams: &Upstreams,
+        policy: &Arc<Policy>,
+        connector: &OnceLock<Arc<Connector>>,
+    ) {
+        let now = clock::now();
+        while let Some(looked) = self.looks.try_join_next() {
+            // A look that panicked has found nothing, and holds its place until its upstream is there.
+            let Ok((name, there)) = looked else { continue };
+            if let Some(sought) = self.sought.get_mut(&name) {
+                sought.under_way -= 1;
+            }
+            watch.metrics.breaker_probed(&name, there);
+            for moved in watch.state.breakers.found(&name, there, now) {
+                breaker_moved(&watch.audit, &moved);
+            }
+        }
+        let names = watch.state.breakers.sought(now);
+        for name in &names {
+            let Some(upstream) = upstreams.get(name) else { continue };
+            let sought = self
+                .sought
+                .entry(name.clone())
+                .or_insert(Sought { due: now.elapsed, under_way: 0 });
+            if sought.due > now.elapsed || sought.under_way >= UNDER_WAY_MAX {
+                continue;
+            }
+            sought.due = now.elapsed + EVERY.mul_f64(1.0 + fastrand::f64() / 5.0);
+            sought.under_way += 1;
+            let connector = connector.get_or_init(|| Arc::new(Connector::new(None)));
+            let (watch, policy) = (watch.clone(), Arc::clone(policy));
+            let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
+            self.looks.spawn(async move {
+                let there = is_there(&watch, &policy.guard, &upstream, &connector).await;
+                (upstream.name.clone(), there)
+            });
+        }
+        // When one was looked for last is known until it may be looked for again.
+        self.sought.retain(|name, sought| {
+            sought.due > now.elapsed || sought.under_way > 0 || names.contains(name)
+        });
+    }
+}
+
+/// Whether one of its addresses takes a connection, or is well where there is a check for that.
+async fn is_there(
+    watch: &Watch,
+    guard: &Guard,
+    upstream: &Arc<Upstream>,
+    connector: &Arc<Connector>,
+) -> bool {
+    // It may have come back elsewhere.
+    if upstream.written.url.ip().is_none() {
+        let _ = timeout(
+            CONNECT,
+            upstream.resolve(&Lookup { dial: &watch.dial, guard, health: &watch.state.health }),
+        )
+        .await;
+    }
+    let mut addresses: Vec<_> = upstream.pool.facts().iter().map(|facts| facts.at).collect();
+    fastrand::shuffle(&mut addresses);
+    addresses.truncate(ADDRESSES_MAX);
+    let mut looks = JoinSet::new();
+    for at in addresses {
+        let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
+        looks.spawn(async move {
+            if let Some(rules) = &upstream.written.health_check {
+                let asked = timeout(*rules.timeout, health::ask(&connector, &upstream, at)).await;
+                return matches!(asked, Ok(Ok(status)) if rules.status.contains(status.as_u16()));
+            }
+            health::takes_connections(&connector, &upstream, at, CONNECT).await
+        });
+    }
+    while let Some(looked) = looks.join_next().await {
+        if matches!(looked, Ok(true)) {
+            return true;
+        }
+    }
+    false
+}

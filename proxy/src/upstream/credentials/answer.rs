@@ -1,0 +1,130 @@
+//! Reads what an issuer's token endpoint answers (RFC 6749 5). Says nothing of what it holds but the
+//! code of an error.
+
+use std::time::Duration;
+
+use filters::Now;
+use serde_json::Value;
+
+use super::{client::Answer, token::Token};
+use crate::secret_file::SECRET_BYTES_MAX;
+
+/// The life of a token that does not say how long it lives.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// The token in a good answer.
+pub(super) fn token(answer: &Answer) -> Result<Token, String> {
+    let body = granted(answer)?;
+    is_bearer(&body)?;
+    access_token(&body, answer.asked)
+}
+
+/// What a good answer says.
+pub(super) fn granted(answer: &Answer) -> Result<Value, String> {
+    if answer.status != 200 {
+        let code = error_code(answer).map_or(String::new(), |code| format!(": {code}"));
+        return Err(format!("answers {}{code}", answer.status));
+    }
+    json(&answer.body)
+}
+
+/// Whether the token may be shown as it is.
+pub(super) fn is_bearer(body: &Value) -> Result<(), String> {
+    let kind = body["token_type"].as_str().unwrap_or("bearer");
+    if kind.eq_ignore_ascii_case("bearer") {
+        return Ok(());
+    }
+    Err("answers with another kind of token than `Bearer`".to_owned())
+}
+
+/// The token that is granted to who asked then.
+pub(super) fn access_token(body: &Value, asked: Now) -> Result<Token, String> {
+    let lifetime = match &body["expires_in"] {
+        Value::Null => Some(LIFETIME.as_secs()),
+        // Some write it in quotes, some as a fraction.
+        Value::String(text) => text.parse().ok(),
+        number => number.as_u64().or_else(|| number.as_f64().map(|seconds| seconds as u64)),
+    };
+    bearer(body, "access_token", lifetime.unwrap_or_default(), asked)
+}
+
+/// What the body says.
+pub(super) fn json(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body).map_err(|_| "does not answer in JSON".to_owned())
+}
+
+/// The token in this member of an answer to who asked then.
+pub(super) fn bearer(
+    body: &Value,
+    member: &str,
+    lifetime_seconds: u64,
+    asked: Now,
+) -> Result<Token, String> {
+    let visible = |text: &&str| {
+        (1..=SECRET_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    };
+    let text = body[member].as_str().filter(visible);
+    let text = text.ok_or_else(|| format!("answers without a usable `{member}`"))?;
+    if lifetime_seconds == 0 {
+        return Err("answers with a token that has ended already".to_owned());
+    }
+    Ok(Token::bearer(text, Duration::from_secs(lifetime_seconds), asked))
+}
+
+/// The code of an error, if it is one that can be told.
+pub(super) fn error_code(answer: &Answer) -> Option<String> {
+    let body = json(&answer.body).ok()?;
+    let code = body["error"].as_str()?;
+    let plain = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    plain.then(|| code.to_owned())
+}
+
+/// What an issuer says in words, if it is short and plain enough to be told.
+pub(super) fn sentence(value: &Value) -> Option<&str> {
+    let text = value.as_str()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b" .,:;'()/_-".contains(&b);
+    let is_plain = text.bytes().all(plain) && text.split(' ').all(|word| word.len() <= 24);
+    (is_plain && (1..=120).contains(&text.len())).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_told_only_if_no_token_fits_into_it() {
+        let check = |text: &str, told: bool| {
+            assert_eq!(sentence(&Value::from(text)).is_some(), told, "{text}");
+        };
+        check("A JSON web token could not be decoded", true);
+        check("'Expiration time' claim ('exp') is too far in the future", true);
+        check("", false);
+        check("token eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiIxIn0.c2ln is wrong", false);
+        check("two\nlines", false);
+        check("`code`", false);
+        check(&"word ".repeat(30), false);
+    }
+
+    #[test]
+    fn what_is_no_bearer_token_is_told_without_what_it_holds() {
+        let check = |status: u16, body: &str, expected: &str| {
+            let answer = Answer { status, body: body.into(), asked: Now::default() };
+            assert_eq!(token(&answer).err().as_deref(), Some(expected));
+        };
+        check(200, "<html>hunter2", "does not answer in JSON");
+        check(200, "{}", "answers without a usable `access_token`");
+        check(200, r#"{"access_token":"hun\nter2"}"#, "answers without a usable `access_token`");
+        check(
+            200,
+            r#"{"access_token":"hunter2","token_type":"DPoP"}"#,
+            "answers with another kind of token than `Bearer`",
+        );
+        let ended = "answers with a token that has ended already";
+        check(200, r#"{"access_token":"hunter2","expires_in":0}"#, ended);
+        check(200, r#"{"access_token":"hunter2","expires_in":-5}"#, ended);
+        check(200, r#"{"access_token":"hunter2","expires_in":true}"#, ended);
+        check(401, r#"{"error":"invalid_client"}"#, "answers 401: invalid_client");
+        check(400, r#"{"error":"no client 'hunter2'"}"#, "answers 400");
+        check(302, "", "answers 302");
+    }
+}

@@ -1,0 +1,52 @@
+//! Spacelift's API key: a mutation of its GraphQL API answers it with a token.
+
+use filters::Secret;
+use serde_json::json;
+
+use super::{answer, token::Token};
+use crate::{clock, net::fetch};
+
+/// An API key of Spacelift's.
+pub(super) struct ApiKey {
+    http: fetch::Client,
+    url: String,
+    id: String,
+    secret: Secret,
+}
+
+/// The life of a token that does not say how long it lives. Spacelift's documents name none, and its
+/// own plugin believes a minute.
+const LIFETIME_SECONDS: u64 = 60;
+
+const MUTATION: &str = "mutation StagedoorToken($id: ID!, $secret: String!) { apiKeyUser(id: $id, secret: $secret) { jwt validUntil } }";
+
+impl ApiKey {
+    pub(super) fn new(written: &config::Credential, secret: &Secret, http: fetch::Client) -> Self {
+        let url = written.token_url.as_ref().expect("a config that is valid has it").to_string();
+        let id = written.key_id.clone().unwrap_or_default();
+        Self { http, url, id, secret: secret.clone() }
+    }
+
+    pub(super) async fn ask(&self) -> Result<Token, String> {
+        let variables = json!({"id": self.id, "secret": self.secret.expose()});
+        let asked = clock::now();
+        let request = self.http.post(&self.url);
+        let request = request.json(&json!({"query": MUTATION, "variables": variables}));
+        let answer = self.http.send(request, &self.url).await?;
+        let status = answer.status().as_u16();
+        let body = fetch::body(answer, &self.url).await?;
+        let wrong = |why: &str| format!("`{}` {why}", self.url);
+        if status != 200 {
+            return Err(wrong(&format!("answers {status}")));
+        }
+        let body = answer::json(&body).map_err(|why| wrong(&why))?;
+        let user = &body["data"]["apiKeyUser"];
+        if user.is_null() {
+            return Err(wrong("does not know the key; look at `key_id` and its secret"));
+        }
+        let until = user["validUntil"].as_u64().filter(|until| *until > 0);
+        let left = until.map(|until| until.saturating_sub(asked.unix_seconds()));
+        answer::bearer(user, "jwt", left.unwrap_or(LIFETIME_SECONDS), asked)
+            .map_err(|why| wrong(&why))
+    }
+}

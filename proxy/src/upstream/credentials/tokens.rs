@@ -1,0 +1,129 @@
+//! The tokens of one credential, one at a time: fetched once for all who wait, and renewed before
+//! they end.
+
+use std::{sync::Arc, time::Duration};
+
+use filters::Label;
+use parking_lot::Mutex;
+
+use super::{
+    client_credentials::ClientCredentials,
+    github_app::GithubApp,
+    outage::Outage,
+    spacelift::ApiKey,
+    token::{Held, Standing, Token},
+};
+use crate::{clock, observability::metrics::Metrics};
+
+/// The tokens of one credential.
+pub(super) struct Tokens {
+    name: Label,
+    issuer: Issuer,
+    metrics: Arc<Metrics>,
+    /// Held while one is fetched; whoever waits finds it after that.
+    under_way: tokio::sync::Mutex<()>,
+    progress: Mutex<Progress>,
+}
+
+/// Whoever hands tokens out, and how it is asked. A new kind is a file with `ask`, and a line here
+/// and below.
+pub(super) enum Issuer {
+    ClientCredentials(ClientCredentials),
+    Spacelift(ApiKey),
+    GithubApp(GithubApp),
+}
+
+/// How the fetches went so far.
+struct Progress {
+    held: Held,
+    /// When the last fetch ended.
+    ended: Option<Duration>,
+    outage: Outage,
+}
+
+impl Issuer {
+    /// Asks for a token. An error tells the operator why there is none, and nothing secret.
+    async fn ask(&self) -> Result<Token, String> {
+        match self {
+            Self::ClientCredentials(client) => client.ask().await,
+            Self::Spacelift(key) => key.ask().await,
+            Self::GithubApp(app) => app.ask().await,
+        }
+    }
+}
+
+impl Tokens {
+    /// `last` are those of the same credential with another secret. The issuer may not know the new
+    /// one yet: the last token is good until it ends.
+    pub(super) fn new(
+        name: Label,
+        issuer: Issuer,
+        metrics: Arc<Metrics>,
+        last: Option<&Self>,
+    ) -> Arc<Self> {
+        let token = last.and_then(|last| last.progress.lock().held.usable(clock::elapsed()));
+        let held = Held::doubtful(token);
+        let progress = Mutex::new(Progress { held, ended: None, outage: Outage::default() });
+        Arc::new(Self { name, issuer, metrics, under_way: tokio::sync::Mutex::default(), progress })
+    }
+
+    /// The token to show. Waits for one if there is none.
+    pub(super) async fn get(self: &Arc<Self>) -> Option<Token> {
+        // In a statement of its own, so that no lock is held while we wait.
+        let standing = self.progress.lock().held.standing(clock::elapsed());
+        match standing {
+            Standing::Fresh(token) => return Some(token),
+            Standing::Due(token) => {
+                if self.under_way.try_lock().is_ok() {
+                    self.spawn();
+                }
+                return Some(token);
+            }
+            Standing::Lacking => {}
+        }
+        let _ = self.spawn().await;
+        self.progress.lock().held.usable(clock::elapsed())
+    }
+
+    /// Notes that the upstream did not take the token of then.
+    pub(super) fn refuse(&self, since: Duration) {
+        self.progress.lock().held.refuse(since, clock::elapsed());
+    }
+
+    /// When the token ends, in seconds since 1970, and why the last fetch failed.
+    pub(super) fn facts(&self) -> (Option<u64>, Option<String>) {
+        let progress = self.progress.lock();
+        (progress.held.until(), progress.outage.failing().map(str::to_owned))
+    }
+
+    /// Fetches in a task: a client that hangs up must not break off what others wait for.
+    fn spawn(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        let this = Arc::clone(self);
+        tokio::spawn(async move { this.fetch().await })
+    }
+
+    async fn fetch(&self) {
+        let asked = clock::elapsed();
+        let _only = self.under_way.lock().await;
+        {
+            let mut progress = self.progress.lock();
+            let now = clock::elapsed();
+            // Somebody fetched while we waited, or before we came here: what they got is ours.
+            let done = progress.ended.is_some_and(|ended| ended >= asked)
+                || matches!(progress.held.standing(now), Standing::Fresh(_));
+            if done || !progress.outage.may_ask(now) {
+                return;
+            }
+        }
+        let fetched = self.issuer.ask().await;
+        let result = if fetched.is_ok() { "ok" } else { "error" };
+        self.metrics.credential_fetched(&self.name, result);
+        let mut progress = self.progress.lock();
+        progress.ended = Some(clock::elapsed());
+        progress.outage.note(&self.name, fetched.as_ref().err().map(String::as_str));
+        match fetched {
+            Ok(token) => progress.held.replace(token),
+            Err(_) => progress.held.keep(),
+        }
+    }
+}

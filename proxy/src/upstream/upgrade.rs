@@ -1,0 +1,172 @@
+//! Connections that go over to another protocol (WebSocket).
+//!
+//! Pingora tears such a connection down if the upstream's 101 is read before it has noted the end
+//! of the (empty) request body. A connection that first says "not yet" to every read lets it note
+//! that in time.
+//!
+//! It also ends a handshake that the upstream never answers: Backstage leaves some so.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use filters::{exchange::offers_websocket, routes::Timeouts};
+use http::{HeaderValue, Version, header};
+use pingora::{
+    Result,
+    connectors::l4::Connect,
+    http::RequestHeader,
+    protocols::l4::{
+        socket::SocketAddr,
+        stream::Stream,
+        virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream},
+    },
+    upstreams::peer::HttpPeer,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use crate::{head_edit, net::parent::Connection, upstream::Way};
+
+/// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
+/// long as a stream may.
+#[derive(Clone, Debug, Default)]
+pub struct Answered(Arc<AtomicBool>);
+
+impl Answered {
+    /// Notes that it has.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Leaves of what a client offers to go over to only WebSocket, if that is among it. Other upgrades are
+/// offers that a server may ignore (RFC 9110 7.8): `h2c` of Java's client and curl, `TLS/1.2` of
+/// Apache's. Pingora takes any for one.
+pub fn note_offer(request: &mut RequestHeader) {
+    if !request.headers.contains_key(header::UPGRADE) {
+        return;
+    }
+    let websocket = request.version == Version::HTTP_11 && offers_websocket(&request.headers);
+    head_edit::edit_request(request, |parts| {
+        parts.headers.remove(header::UPGRADE);
+        parts.headers.remove("http2-settings");
+        if websocket {
+            parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+    });
+}
+
+/// Makes `peer` connect in the way that upgrades need.
+pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
+    let way = Way { patience: timeouts.connect, through: None };
+    decorate_by(peer, timeouts, answered, way);
+}
+
+/// The same for an upstream to which there is but this way.
+pub(crate) fn decorate_by(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered, way: Way) {
+    peer.options.custom_l4 = Some(Arc::new(Patiently {
+        way,
+        answer_timeout: timeouts.upgrade,
+        answered: answered.clone(),
+    }));
+}
+
+#[derive(Debug)]
+struct Patiently {
+    way: Way,
+    answer_timeout: Duration,
+    answered: Answered,
+}
+
+#[async_trait]
+impl Connect for Patiently {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let patient = Patient {
+            tcp: self.way.connect(address).await?,
+            asked: false,
+            answered: self.answered.clone(),
+            patience: Some(Box::pin(sleep(self.answer_timeout))),
+        };
+        Ok(VirtualSocketStream::new(Box::new(patient)).into())
+    }
+}
+
+/// Says "not yet" once before every real read.
+#[derive(Debug)]
+struct Patient {
+    tcp: Connection,
+    asked: bool,
+    answered: Answered,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// Whether the upstream has had its time to answer.
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.answered.is_noted() {
+            self.patience = None;
+        }
+        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl VirtualSocket for Patient {
+    fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.asked {
+            this.asked = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut this.tcp).poll_read(cx, buf);
+        this.asked = polled.is_pending();
+        if polled.is_pending() && this.is_overdue(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+    }
+}
