@@ -2,14 +2,14 @@
 
 .PHONY: demo test unit setup check extra bench load load-audit load-egress load-scale load-steady load-shared
 
-demo: setup
-	cargo build --release -p cli
-	./target/release/stagedoor demo
+demo:
+	./scripts/setup demo
+	cargo build --profile demo -p cli
+	./target/demo/stagedoor demo
 
 test: setup
 	./scripts/test
 
-# cmake for zlib-ng, curl and PostgreSQL for the tests with real parts.
 setup:
 	./scripts/setup
 
