@@ -4,27 +4,20 @@ mod bounded;
 mod breakers;
 mod metrics_page;
 mod quota_status;
+pub mod state;
 mod switch_request;
 mod switches;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine;
-use filters::{
-    audit::{checkpoint::PublicKey, event::Event},
-    breaker::{Facts, Key, Position},
-};
+use filters::audit::event::Event;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{
-    clock,
-    data_plane::gateway::Live,
-    lifecycle::{process::Process, reload::Source},
-    observability::audit::Head,
-};
+use crate::lifecycle::{process::Process, reload::Source};
 
 pub use self::bounded::Bounded;
 
@@ -85,7 +78,7 @@ impl Admin {
             "/readyz" if read => ready(process),
             "/metrics" if read => metrics(process),
             "/config" if read => json(StatusCode::OK, &config(process)),
-            "/state" if read => json(StatusCode::OK, &state(process)),
+            "/state" if read => json(StatusCode::OK, &state::read(process)),
             "/standing" if read => {
                 quota_status::answer(process, head.uri.query().unwrap_or_default())
             }
@@ -102,7 +95,7 @@ impl Admin {
                 } else {
                     StatusCode::UNPROCESSABLE_ENTITY
                 };
-                json(status, &serde_json::to_value(&result).expect("a result is JSON"))
+                json(status, &result)
             }
             "/livez" | "/readyz" | "/metrics" | "/config" | "/config/history" | "/state"
             | "/standing" | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
@@ -143,21 +136,9 @@ fn jwks(process: &Process) -> Response<Vec<u8>> {
 /// The end of the chain of records, for keeping elsewhere: what it names is durable.
 async fn audit_head(process: &Process) -> Response<Vec<u8>> {
     match process.gateway.audit.head().await {
-        Some(head) => json(StatusCode::OK, &chain(&head)),
+        Some(head) => json(StatusCode::OK, &state::chain(&head)),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "records cannot be written\n"),
     }
-}
-
-fn chain(head: &Head) -> Value {
-    let spki = |key: &PublicKey| base64::engine::general_purpose::STANDARD.encode(key.spki());
-    json!({
-        "run": head.run,
-        "lines": head.lines,
-        "signed": head.signed,
-        "last": head.last.to_string(),
-        "segment": head.segment,
-        "key": head.key.as_ref().map(|key| json!({"id": key.id, "spki": spki(key)})),
-    })
 }
 
 /// The config in force: it holds no secret, only paths to them.
@@ -172,173 +153,7 @@ fn config(process: &Process) -> Value {
     })
 }
 
-/// A circuit, and what its breaker does.
-fn circuit(key: &Key, facts: Facts) -> Value {
-    json!({
-        "upstream": key.upstream.as_str(),
-        "plugin": key.plugin.as_deref(),
-        "host": key.host.as_deref(),
-        "part": key.part.as_deref(),
-        "position": facts.position.name(),
-        "cause": facts.cause.map(|cause| cause.name()),
-        "probing": facts.position == Position::Open,
-    })
-}
-
-fn state(process: &Process) -> Value {
-    let now = clock::now();
-    let live = process.gateway.live.load();
-    let breakers: Vec<Value> = breakers::all(&process.gateway)
-        .into_iter()
-        .map(|(key, facts)| circuit(&key, facts))
-        .collect();
-    let keys: Vec<Value> = process
-        .gateway
-        .state
-        .keys
-        .describe()
-        .into_iter()
-        .map(|key| {
-            json!({
-                "issuer": key.source.issuer.as_str(),
-                "plugin": key.source.plugin.as_deref(),
-                "kid": key.id,
-                "kind": key.kind,
-                "age_seconds": now.elapsed.saturating_sub(key.fetched.elapsed).as_secs(),
-                "repeated": key.repeated,
-            })
-        })
-        .collect();
-    let certificates: Vec<Value> = process
-        .certificates()
-        .into_iter()
-        .map(|(listener, facts)| {
-            json!({
-                "listener": listener,
-                "file": facts.file,
-                "subject": facts.subject,
-                "issuer": facts.issuer,
-                "names": facts.names,
-                "serial": facts.serial,
-                "not_before": facts.not_before,
-                "not_after": facts.not_after,
-            })
-        })
-        .collect();
-    let credentials: Vec<Value> = live
-        .credentials
-        .facts()
-        .into_iter()
-        .map(|facts| {
-            json!({
-                "name": facts.name.as_str(),
-                "kind": facts.kind,
-                "until": facts.until,
-                "failing": facts.failing,
-            })
-        })
-        .collect();
-    let shipping: Vec<Value> = process
-        .shipping
-        .told()
-        .iter()
-        .map(|sink| {
-            let told = sink.now();
-            json!({
-                "name": sink.name,
-                "kind": sink.kind.name(),
-                "segment": told.cursor.as_ref().map(|(segment, _)| segment),
-                "byte": told.cursor.as_ref().map(|(_, byte)| byte),
-                "behind_seconds": told.oldest.map_or(0, |oldest| now.unix_seconds().saturating_sub(oldest)),
-                "failing_since": told.failing.as_ref().map(|(since, _)| since),
-                "failing": told.failing.as_ref().map(|(_, cause)| cause),
-                "elsewhere": told.elsewhere,
-                "records_shipped": sink.shipped.load(Ordering::Relaxed),
-                "records_refused": sink.refused.load(Ordering::Relaxed),
-                "segments_lost": sink.lost_segments.load(Ordering::Relaxed),
-            })
-        })
-        .collect();
-    let control = process.control.facts(&live.files).map(|facts| {
-        json!({
-            "url": facts.url,
-            "shape": facts.shape,
-            "answered": facts.answered,
-            "etag": facts.etag,
-            "confirmed": facts.confirmed,
-            "age_seconds": facts.age.map(|age| age.as_secs()),
-            "stale": facts.stale,
-            "failing": facts.failing,
-        })
-    });
-    let store = process.gateway.store.as_ref().map(|store| {
-        let (facts, told) = (store.leases.facts(), store.told());
-        json!({
-            "kind": store.written().kind,
-            "there": facts.there,
-            "since": told.since,
-            "cause": told.fault.as_ref().map(|fault| fault.cause),
-            "failing": told.fault.as_ref().map(ToString::to_string),
-            "on_error": store.written().on_error,
-            "replicas": facts.replicas,
-            "leases": facts.limits,
-            "tokens_leased": facts.leased,
-            "tokens_spent": facts.spent,
-        })
-    });
-    let (verified, strangers) = process.gateway.state.limiters.len();
-    let upstreams: Vec<Value> =
-        live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "config": live.policy.digest.as_str(),
-        "last_reload": *process.last_reload.lock(),
-        "needs_restart": live.needs_restart,
-        "draining": process.gateway.drain.is_draining(),
-        "requests_in_flight": process.gateway.drain.under_way(),
-        "requests_waiting": process.gateway.flights.waiting(),
-        "fallback_bytes": process.gateway.fallback.bytes(),
-        "breakers": breakers,
-        "switches": switches::all(process),
-        "limiters": {"verified": verified, "strangers": strangers},
-        "tokens_verified": process.gateway.state.tokens.len(),
-        "idempotency_keys_in_flight": process.gateway.state.in_flight.len(),
-        "keys": keys,
-        "certificates": certificates,
-        "credentials": credentials,
-        "control": control,
-        "store": store,
-        "upstreams": upstreams,
-        "audit": {
-            "works": process.gateway.state.recording.works(),
-            "records_lost": process.gateway.audit.lost(),
-            "bytes_written": process.gateway.audit.written(),
-            "head": chain(&process.gateway.audit.last_head()),
-            "ship": shipping,
-        },
-    })
-}
-
-fn upstream(name: &config::Name, live: &Live) -> Value {
-    let facts = live.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
-    let addresses: Vec<Value> = facts
-        .unwrap_or_default()
-        .iter()
-        .map(|facts| {
-            json!({
-                "address": facts.at.to_string(),
-                "condition": facts.condition.name(),
-                "reason": facts.condition.fault().map(|fault| fault.name()),
-                "until": facts.condition.until().map(|until| until.unix_seconds()),
-                "used": facts.used,
-                "in_flight": facts.in_flight,
-            })
-        })
-        .collect();
-    json!({"name": name, "addresses": addresses})
-}
-
-fn json(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
     let mut body = serde_json::to_vec_pretty(value).expect("a value is JSON");
     body.push(b'\n');
     answer(status, "application/json", body)

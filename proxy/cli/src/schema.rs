@@ -13,13 +13,17 @@ pub(super) struct Schema {
     /// Print the schema of what a control source may answer instead.
     #[arg(long, conflicts_with = "markdown")]
     control: bool,
+    /// Print the schema of `/state` on the admin listener instead.
+    #[arg(long, conflicts_with_all = ["markdown", "control"])]
+    state: bool,
 }
 
 impl Schema {
     pub(super) fn run(self) -> ExitCode {
-        let text = match (self.markdown, self.control) {
-            (true, _) => config::markdown(),
-            (_, true) => config::answer_schema(),
+        let text = match self {
+            Self { markdown: true, .. } => config::markdown(),
+            Self { control: true, .. } => config::answer_schema(),
+            Self { state: true, .. } => proxy::admin::state::schema(),
             _ => config::json_schema(),
         };
         super::say::text(&text);

@@ -12,8 +12,10 @@ use filters::{
 };
 use http::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::state::Breaker;
 use crate::{clock, data_plane::gateway::Live, lifecycle::process::Process};
 
 /// Whose request it is about.
@@ -81,7 +83,7 @@ fn standing(process: &Process, live: &Live, about: &About) -> Result<Value, Stri
     Ok(json!({
         "config": live.policy.digest.as_str(),
         "route": route.name.as_str(),
-        "breaker": breaker(&look, now),
+        "breaker": Moment::of(look, now),
         "limits": left.iter().map(limit).collect::<Vec<_>>(),
     }))
 }
@@ -118,14 +120,27 @@ fn left(
     Ok(all.unwrap_or_else(|| of(&Label::lossy("?"))))
 }
 
-fn breaker(look: &Look, now: Now) -> Value {
-    let Look { key, facts, since, tried_at } = look;
-    let ago = |then: Duration| now.elapsed.saturating_sub(then);
-    let mut told = super::circuit(key, *facts);
-    told["since"] = json!(since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()));
-    told["for_seconds"] = json!(since.map(|since| seconds(ago(since))));
-    told["tried_in_seconds"] = json!(tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))));
-    told
+/// A breaker, and since when it is as it is.
+#[derive(Serialize)]
+struct Moment {
+    #[serde(flatten)]
+    breaker: Breaker,
+    since: Option<u64>,
+    for_seconds: Option<f64>,
+    tried_in_seconds: Option<f64>,
+}
+
+impl Moment {
+    fn of(look: Look, now: Now) -> Self {
+        let Look { key, facts, since, tried_at } = look;
+        let ago = |then: Duration| now.elapsed.saturating_sub(then);
+        Self {
+            breaker: Breaker::of(&key, facts),
+            since: since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()),
+            for_seconds: since.map(|since| seconds(ago(since))),
+            tried_in_seconds: tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))),
+        }
+    }
 }
 
 fn limit(left: &Left) -> Value {

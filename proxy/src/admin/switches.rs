@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use config::{IssuerKind, ListenerKind};
-use filters::{Now, switches::Switch};
+use filters::{
+    Label, Now,
+    switches::{Scope, Switch},
+};
 use http::{Method, Response, StatusCode};
 use pingora::protocols::http::ServerSession;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
@@ -55,11 +60,67 @@ pub(super) async fn answer(
     }
 }
 
+/// A switch that is set. What it is about is what has a name here.
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "Switch")]
+pub(super) struct Shown {
+    /// Its number, by which it is removed.
+    id: u64,
+    /// `open` or `closed`.
+    position: &'static str,
+    /// Why, as the operator said.
+    reason: String,
+    /// Who set it.
+    by: String,
+    /// When, in seconds since 1970.
+    set: u64,
+    /// When it ends, in seconds since 1970.
+    until: u64,
+    /// How long that is from now.
+    seconds_left: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
+    /// `read`, `action` or `admin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    /// How many exchanges it cut, in the response to the request that set it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<usize>,
+}
+
+impl Shown {
+    fn of(switch: &Switch, now: Now) -> Self {
+        let Scope { upstream, plugin, workspace, caller, class } = &switch.scope;
+        let text = |label: &Option<Label>| label.as_ref().map(ToString::to_string);
+        Self {
+            id: switch.id,
+            position: switch.position.name(),
+            reason: switch.reason.to_string(),
+            by: switch.by.to_string(),
+            set: switch.set.unix_seconds(),
+            until: switch.until.unix_seconds(),
+            seconds_left: switch.until.elapsed.saturating_sub(now.elapsed).as_secs(),
+            upstream: text(upstream),
+            plugin: text(plugin),
+            workspace: text(workspace),
+            caller: text(caller),
+            class: class.map(filters::audit::class),
+            cut: None,
+        }
+    }
+}
+
 /// The switches that are set.
-pub(super) fn all(process: &Process) -> Value {
+pub(super) fn all(process: &Process) -> Vec<Shown> {
     let now = clock::now();
     let all = process.gateway.state.switches.all();
-    all.iter().filter(|switch| switch.lasts(now)).map(|switch| shown(switch, now)).collect()
+    all.iter().filter(|switch| switch.lasts(now)).map(|switch| Shown::of(switch, now)).collect()
 }
 
 fn set(process: &Process, body: &[u8]) -> Response<Vec<u8>> {
@@ -70,11 +131,7 @@ fn set(process: &Process, body: &[u8]) -> Response<Vec<u8>> {
     let Wanted { scope, position, lasts, cuts, by, reason } = wanted;
     match process.gateway.switchboard.set(scope, position, lasts, cuts, (&by, &reason)) {
         Some((switch, cut)) => {
-            let mut shown = shown(&switch, clock::now());
-            if let Some(cut) = cut {
-                shown["cut"] = cut.into();
-            }
-            super::json(StatusCode::CREATED, &shown)
+            super::json(StatusCode::CREATED, &Shown { cut, ..Shown::of(&switch, clock::now()) })
         }
         None => {
             let why = "there are too many switches; remove some with `DELETE /switches/{id}`";
@@ -89,28 +146,12 @@ fn remove(process: &Process, id: &str, body: &[u8]) -> Response<Vec<u8>> {
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
     match id.parse().ok().and_then(|id| process.gateway.switchboard.remove(id, &by)) {
-        Some(switch) => super::json(StatusCode::OK, &shown(&switch, clock::now())),
+        Some(switch) => super::json(StatusCode::OK, &Shown::of(&switch, clock::now())),
         None => {
             let why = "there is no such switch; `GET /switches` lists them".to_owned();
             refused(StatusCode::NOT_FOUND, &[why])
         }
     }
-}
-
-fn shown(switch: &Switch, now: Now) -> Value {
-    let mut shown = json!({
-        "id": switch.id,
-        "position": switch.position.name(),
-        "reason": *switch.reason,
-        "by": *switch.by,
-        "set": switch.set.unix_seconds(),
-        "until": switch.until.unix_seconds(),
-        "seconds_left": switch.until.elapsed.saturating_sub(now.elapsed).as_secs(),
-    });
-    for (name, value) in switch.scope.members() {
-        shown[name] = value.into();
-    }
-    shown
 }
 
 fn refused(status: StatusCode, messages: &[String]) -> Response<Vec<u8>> {

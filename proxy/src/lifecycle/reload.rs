@@ -51,7 +51,7 @@ impl Source {
 }
 
 /// How a reload went.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct ReloadResult {
     /// Whether the config was taken over.
     pub successful: bool,

@@ -3,7 +3,7 @@
 // listener, and finds out what happens when a disk is full or an upstream does not answer.
 
 const assert = require('node:assert/strict');
-const { execFile, spawn } = require('node:child_process');
+const { execFile, execFileSync, spawn } = require('node:child_process');
 const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
@@ -14,6 +14,7 @@ const os = require('node:os');
 const path = require('node:path');
 const tls = require('node:tls');
 const { after, before, test } = require('node:test');
+const Ajv = require('ajv/dist/2020');
 const { authority } = require('../rig/certificates');
 const { control } = require('../rig/control');
 const { identity, orbit, SECRET } = require('../rig/jwt');
@@ -82,7 +83,13 @@ const listening = (port) => new Promise((resolve) => {
   socket.once('connect', () => { socket.destroy(); resolve(true); });
   socket.once('error', () => resolve(false));
 });
-const state = async (door) => (await door.admin('/state')).json();
+const isState = new Ajv({ strict: false }).compile(JSON.parse(execFileSync(rig.binary, ['schema', '--state'], { encoding: 'utf8' })));
+/** What `/state` says, which must be what its schema says. */
+const state = async (door) => {
+  const said = await (await door.admin('/state')).json();
+  assert.ok(isState(said), JSON.stringify(isState.errors));
+  return said;
+};
 
 /** Every sample at /metrics: name, labels, value. */
 const samples = async (door) => (await (await door.admin('/metrics')).text()).split('\n')

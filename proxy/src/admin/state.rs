@@ -1,0 +1,471 @@
+//! `/state`: how the process is right now. Its schema is `stagedoor schema --state`.
+
+use std::{path::PathBuf, sync::atomic::Ordering};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use filters::{
+    Now,
+    audit::checkpoint::PublicKey,
+    breaker::{Facts, Key, Position},
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{breakers, switches};
+use crate::{
+    clock,
+    data_plane::gateway::{Live, Stage},
+    lifecycle::{process::Process, reload::ReloadResult},
+    observability::audit::{Head, ship},
+};
+
+/// How the process is right now. Times are seconds since 1970 unless their name says otherwise.
+#[derive(Serialize, JsonSchema)]
+pub struct State {
+    /// The version that runs.
+    version: &'static str,
+    /// The digest of the config in force.
+    config: String,
+    /// How the last reload went.
+    last_reload: ReloadResult,
+    /// Changes of the config that take effect at the next start.
+    needs_restart: Vec<String>,
+    /// Whether the process is draining.
+    draining: bool,
+    /// Exchanges under way.
+    requests_in_flight: usize,
+    /// Requests that wait for the response to another that is the same.
+    requests_waiting: usize,
+    /// Memory of responses that are kept for when an upstream fails.
+    fallback_bytes: u64,
+    /// The circuit breakers of the config in force.
+    breakers: Vec<Breaker>,
+    /// What operators have switched.
+    switches: Vec<switches::Shown>,
+    /// Rate limiters in memory.
+    limiters: Limiters,
+    /// Tokens that were verified and need not be again.
+    tokens_verified: u64,
+    /// Idempotency keys whose requests are under way.
+    idempotency_keys_in_flight: usize,
+    /// Signing keys of issuers.
+    keys: Vec<SigningKey>,
+    /// Certificates of TLS listeners.
+    certificates: Vec<Certificate>,
+    /// Credentials that upstreams are shown.
+    credentials: Vec<Credential>,
+    /// The control source, if the config has one.
+    control: Option<Control>,
+    /// The store that replicas share, if the config has one.
+    store: Option<Store>,
+    /// Upstreams and their addresses.
+    upstreams: Vec<Upstream>,
+    /// Audit records.
+    audit: Audit,
+}
+
+/// A circuit breaker.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Breaker {
+    /// The upstream it stands before.
+    upstream: String,
+    /// The plugin it is for, where several share the upstream.
+    plugin: Option<String>,
+    /// The hosts it is for, where the upstream is several.
+    host: Option<String>,
+    /// The part of the upstream it is for, where each has its own.
+    part: Option<String>,
+    /// `closed`, `open` or `half_open`.
+    position: &'static str,
+    /// Why it is not closed: `silence` or `answers`.
+    cause: Option<&'static str>,
+    /// Whether it probes the upstream.
+    probing: bool,
+}
+
+/// Rate limiters in memory.
+#[derive(Serialize, JsonSchema)]
+struct Limiters {
+    /// Of callers and workspaces.
+    verified: u64,
+    /// Of client addresses.
+    strangers: u64,
+}
+
+/// A signing key.
+#[derive(Serialize, JsonSchema)]
+struct SigningKey {
+    /// Whose it is, as the config names the issuer.
+    issuer: String,
+    /// The plugin whose it is, for keys of Backstage's plugins.
+    plugin: Option<String>,
+    /// Its key id.
+    kid: Option<String>,
+    /// What it is, such as `RSA` or `P-256`.
+    kind: &'static str,
+    /// How long ago it was fetched.
+    age_seconds: u64,
+    /// Whether the issuer has another key of this id.
+    repeated: bool,
+}
+
+/// A certificate that is served.
+#[derive(Serialize, JsonSchema)]
+struct Certificate {
+    /// The listener.
+    listener: String,
+    /// The file it came from.
+    file: PathBuf,
+    /// Its subject.
+    subject: String,
+    /// Its issuer.
+    issuer: String,
+    /// Its DNS names and addresses.
+    names: Vec<String>,
+    /// Its serial number, in hex.
+    serial: String,
+    /// When it begins.
+    not_before: i64,
+    /// When it ends.
+    not_after: i64,
+}
+
+/// A credential that an upstream is shown.
+#[derive(Serialize, JsonSchema)]
+struct Credential {
+    /// Its name in the config.
+    name: String,
+    /// Its kind in the config.
+    kind: &'static str,
+    /// When its token ends, if it has one.
+    until: Option<u64>,
+    /// Why the last fetch failed, if it did.
+    failing: Option<String>,
+}
+
+/// The control source.
+#[derive(Serialize, JsonSchema)]
+struct Control {
+    /// Where it is.
+    url: String,
+    /// The shape of what it says.
+    shape: &'static str,
+    /// Whether it has said anything that is in force.
+    answered: bool,
+    /// The `ETag` of that.
+    etag: Option<String>,
+    /// When it confirmed that last.
+    confirmed: Option<u64>,
+    /// How long ago that is.
+    age_seconds: Option<u64>,
+    /// Whether that is longer ago than it may be.
+    stale: bool,
+    /// Why the last request failed, if it did.
+    failing: Option<String>,
+}
+
+/// The store that replicas share.
+#[derive(Serialize, JsonSchema)]
+struct Store {
+    /// Its kind in the config.
+    kind: config::StoreKind,
+    /// Whether it is reachable.
+    there: bool,
+    /// Since when it is, or is not.
+    since: u64,
+    /// Why it is not, in one word.
+    cause: Option<&'static str>,
+    /// Why it is not, in a sentence.
+    failing: Option<String>,
+    /// What limits do without it.
+    on_error: config::OnStoreError,
+    /// Replicas that share it, or did last.
+    replicas: u32,
+    /// Limits that this replica holds leases of.
+    leases: u64,
+    /// Tokens that it has leased.
+    tokens_leased: u64,
+    /// Those of them that were spent.
+    tokens_spent: u64,
+}
+
+/// An upstream.
+#[derive(Serialize, JsonSchema)]
+struct Upstream {
+    /// Its name in the config.
+    name: config::Name,
+    /// Its addresses.
+    addresses: Vec<Address>,
+}
+
+/// An address of an upstream.
+#[derive(Serialize, JsonSchema)]
+struct Address {
+    /// Address and port.
+    address: String,
+    /// Whether it is `healthy`, `ejected` and so on.
+    condition: &'static str,
+    /// Why it is not healthy.
+    reason: Option<&'static str>,
+    /// Until when it is ejected.
+    until: Option<u64>,
+    /// Whether requests go there: if all addresses are out, they do all the same.
+    used: bool,
+    /// Exchanges with it that are under way.
+    in_flight: usize,
+}
+
+/// Audit records.
+#[derive(Serialize, JsonSchema)]
+struct Audit {
+    /// Whether they can be written.
+    works: bool,
+    /// Records that could not be kept.
+    records_lost: u64,
+    /// Bytes written.
+    bytes_written: u64,
+    /// The end of their chain.
+    head: Chain,
+    /// Where they are shipped.
+    ship: Vec<Sink>,
+}
+
+/// The end of the chain of audit records.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Chain {
+    /// The run of the process that writes it.
+    run: String,
+    /// Lines of this run.
+    lines: u64,
+    /// Those of them that a checkpoint signs.
+    signed: u64,
+    /// The digest of the last line.
+    last: String,
+    /// The segment that is written to.
+    segment: Option<PathBuf>,
+    /// What signs checkpoints, if anything does.
+    key: Option<CheckpointKey>,
+}
+
+/// What signs checkpoints.
+#[derive(Serialize, JsonSchema)]
+struct CheckpointKey {
+    /// Its id.
+    id: String,
+    /// It, as SubjectPublicKeyInfo in Base64.
+    spki: String,
+}
+
+/// A sink that audit records are shipped to.
+#[derive(Serialize, JsonSchema)]
+struct Sink {
+    /// Its name in the config.
+    name: config::Name,
+    /// Its kind in the config.
+    kind: &'static str,
+    /// The segment of the last line that it has taken.
+    segment: Option<String>,
+    /// The byte after that line.
+    byte: Option<u64>,
+    /// The age of the oldest record that it does not have.
+    behind_seconds: u64,
+    /// Since when it fails.
+    failing_since: Option<u64>,
+    /// Why.
+    failing: Option<String>,
+    /// Whether another process ships there.
+    elsewhere: bool,
+    /// Records that it has taken.
+    records_shipped: u64,
+    /// Records that it would not take.
+    records_refused: u64,
+    /// Segments that were gone before they were shipped.
+    segments_lost: u64,
+}
+
+/// How the process is right now.
+pub(super) fn read(process: &Process) -> State {
+    let (now, gateway) = (clock::now(), &*process.gateway);
+    let live = gateway.live.load();
+    let (verified, strangers) = gateway.state.limiters.len();
+    State {
+        version: env!("CARGO_PKG_VERSION"),
+        config: live.policy.digest.to_string(),
+        last_reload: process.last_reload.lock().clone(),
+        needs_restart: live.needs_restart.clone(),
+        draining: gateway.drain.is_draining(),
+        requests_in_flight: gateway.drain.under_way(),
+        requests_waiting: gateway.flights.waiting(),
+        fallback_bytes: gateway.fallback.bytes(),
+        breakers: breakers::all(gateway)
+            .iter()
+            .map(|(key, facts)| Breaker::of(key, *facts))
+            .collect(),
+        switches: switches::all(process),
+        limiters: Limiters { verified, strangers },
+        tokens_verified: gateway.state.tokens.len(),
+        idempotency_keys_in_flight: gateway.state.in_flight.len(),
+        keys: keys(gateway, now),
+        certificates: certificates(process),
+        credentials: credentials(&live),
+        control: control(process, &live),
+        store: store(gateway),
+        upstreams: live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect(),
+        audit: Audit {
+            works: gateway.state.recording.works(),
+            records_lost: gateway.audit.lost(),
+            bytes_written: gateway.audit.written(),
+            head: chain(&gateway.audit.last_head()),
+            ship: process.shipping.told().iter().map(|told| sink(told, now)).collect(),
+        },
+    }
+}
+
+impl Breaker {
+    pub(super) fn of(key: &Key, facts: Facts) -> Self {
+        Self {
+            upstream: key.upstream.to_string(),
+            plugin: key.plugin.as_deref().map(str::to_owned),
+            host: key.host.as_deref().map(str::to_owned),
+            part: key.part.as_deref().map(str::to_owned),
+            position: facts.position.name(),
+            cause: facts.cause.map(|cause| cause.name()),
+            probing: facts.position == Position::Open,
+        }
+    }
+}
+
+fn keys(gateway: &Stage, now: Now) -> Vec<SigningKey> {
+    let all = gateway.state.keys.describe().into_iter();
+    all.map(|key| SigningKey {
+        issuer: key.source.issuer.to_string(),
+        plugin: key.source.plugin.as_deref().map(str::to_owned),
+        kid: key.id,
+        kind: key.kind,
+        age_seconds: now.elapsed.saturating_sub(key.fetched.elapsed).as_secs(),
+        repeated: key.repeated,
+    })
+    .collect()
+}
+
+fn certificates(process: &Process) -> Vec<Certificate> {
+    let all = process.certificates().into_iter();
+    all.map(|(listener, facts)| Certificate {
+        listener,
+        file: facts.file,
+        subject: facts.subject,
+        issuer: facts.issuer,
+        names: facts.names,
+        serial: facts.serial,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+    })
+    .collect()
+}
+
+fn credentials(live: &Live) -> Vec<Credential> {
+    let all = live.credentials.facts().into_iter();
+    all.map(|facts| Credential {
+        name: facts.name.to_string(),
+        kind: facts.kind,
+        until: facts.until,
+        failing: facts.failing,
+    })
+    .collect()
+}
+
+fn control(process: &Process, live: &Live) -> Option<Control> {
+    let facts = process.control.facts(&live.files)?;
+    Some(Control {
+        url: facts.url,
+        shape: facts.shape,
+        answered: facts.answered,
+        etag: facts.etag,
+        confirmed: facts.confirmed,
+        age_seconds: facts.age.map(|age| age.as_secs()),
+        stale: facts.stale,
+        failing: facts.failing,
+    })
+}
+
+fn store(gateway: &Stage) -> Option<Store> {
+    let store = gateway.store.as_ref()?;
+    let (facts, told) = (store.leases.facts(), store.told());
+    Some(Store {
+        kind: store.written().kind,
+        there: facts.there,
+        since: told.since,
+        cause: told.fault.as_ref().map(|fault| fault.cause),
+        failing: told.fault.as_ref().map(ToString::to_string),
+        on_error: store.written().on_error,
+        replicas: facts.replicas,
+        leases: facts.limits,
+        tokens_leased: facts.leased,
+        tokens_spent: facts.spent,
+    })
+}
+
+fn upstream(name: &config::Name, live: &Live) -> Upstream {
+    let facts = live.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
+    let addresses = facts.unwrap_or_default().into_iter().map(|facts| Address {
+        address: facts.at.to_string(),
+        condition: facts.condition.name(),
+        reason: facts.condition.fault().map(|fault| fault.name()),
+        until: facts.condition.until().map(|until| until.unix_seconds()),
+        used: facts.used,
+        in_flight: facts.in_flight,
+    });
+    Upstream { name: name.clone(), addresses: addresses.collect() }
+}
+
+pub(super) fn chain(head: &Head) -> Chain {
+    let spki = |key: &PublicKey| STANDARD.encode(key.spki());
+    Chain {
+        run: head.run.clone(),
+        lines: head.lines,
+        signed: head.signed,
+        last: head.last.to_string(),
+        segment: head.segment.clone(),
+        key: head.key.as_ref().map(|key| CheckpointKey { id: key.id.clone(), spki: spki(key) }),
+    }
+}
+
+fn sink(sink: &ship::Told, now: Now) -> Sink {
+    let told = sink.now();
+    let (segment, byte) = told.cursor.unzip();
+    let (failing_since, failing) = told.failing.unzip();
+    Sink {
+        name: sink.name.clone(),
+        kind: sink.kind.name(),
+        segment,
+        byte,
+        behind_seconds: told.oldest.map_or(0, |oldest| now.unix_seconds().saturating_sub(oldest)),
+        failing_since,
+        failing,
+        elsewhere: told.elsewhere,
+        records_shipped: sink.shipped.load(Ordering::Relaxed),
+        records_refused: sink.refused.load(Ordering::Relaxed),
+        segments_lost: sink.lost_segments.load(Ordering::Relaxed),
+    }
+}
+
+/// The JSON Schema of `/state`.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(State);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_schema_in_the_docs_is_that_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/state.schema.json");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, super::schema()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == super::schema(), "docs/state.schema.json: UPDATE=1 cargo test -p proxy");
+    }
+}
