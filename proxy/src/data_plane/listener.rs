@@ -5,6 +5,7 @@ mod accept;
 mod authority;
 mod chunked;
 mod connection_limits;
+mod drain;
 mod goaway;
 mod h2_frames;
 mod h2_preface;
@@ -24,7 +25,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -38,7 +39,6 @@ use pingora::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    sync::Notify,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -55,7 +55,10 @@ use self::{
 };
 
 pub(crate) use self::refusal::Refusing;
-pub use self::{request_head::Head, request_head::HeadRefusal};
+pub use self::{
+    drain::{Drain, UnderWay},
+    request_head::{Head, HeadRefusal},
+};
 use crate::data_plane::http2;
 
 /// Sizes, counts and times for a listener's connections.
@@ -121,88 +124,6 @@ pub struct Asked {
     pub ahead: bytes::BytesMut,
     /// Its address.
     pub peer: IpAddr,
-}
-
-/// Whether the process is stopping, and how much is still under way. Shared by all fronts.
-#[derive(Default)]
-pub struct Drain {
-    draining: AtomicBool,
-    handing_over: AtomicBool,
-    closing: AtomicBool,
-    exchanges: AtomicUsize,
-    /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
-    multiplexed: AtomicUsize,
-    changed: Notify,
-}
-
-impl Drain {
-    /// From now on every answer on a connection is its last.
-    pub fn begin(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// The same while another process takes the listeners over: this one stays ready meanwhile.
-    pub fn hand_over(&self) {
-        self.handing_over.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether an answer is the last on its connection.
-    pub fn is_leaving(&self) -> bool {
-        self.is_draining() || self.handing_over.load(Ordering::Relaxed)
-    }
-
-    /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
-    /// sooner than a load balancer has noticed: a client must not find its connection closed just as
-    /// it uses it, nor come back.
-    pub fn close_idle(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        self.changed.notify_waiters();
-    }
-
-    /// Whether the process is stopping.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// How many exchanges are under way.
-    pub fn under_way(&self) -> usize {
-        self.exchanges.load(Ordering::Relaxed)
-    }
-
-    /// Whether a client of HTTP/2 is still connected, so that it may ask.
-    pub fn may_be_asked(&self) -> bool {
-        self.multiplexed.load(Ordering::Relaxed) > 0
-    }
-
-    /// Counts a connection of HTTP/2 until what it returns is dropped.
-    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
-        self.multiplexed.fetch_add(1, Ordering::Relaxed);
-        Multiplexed(Arc::clone(self))
-    }
-
-    /// Counts an exchange until what it returns is dropped.
-    pub fn exchange(self: &Arc<Self>) -> UnderWay {
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
-    }
-}
-
-/// An exchange that is under way.
-pub struct UnderWay(Arc<Drain>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.exchanges.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection of HTTP/2.
-struct Multiplexed(Arc<Drain>);
-
-impl Drop for Multiplexed {
-    fn drop(&mut self) {
-        self.0.multiplexed.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What is left of a body when it was answered is read for so long, to keep the connection.
@@ -328,14 +249,12 @@ impl<A> Front<A> {
     /// Waits until it is time for clients to leave.
     async fn leaving(&self, shutdown: &ShutdownWatch) {
         let Some(drain) = &self.drain else { return std::future::pending().await };
-        // Before the look: what changes after it is not missed.
-        let drained = drain.changed.notified();
-        if drain.closing.load(Ordering::Relaxed) || *shutdown.borrow() {
+        if *shutdown.borrow() {
             return;
         }
         let mut shutdown = shutdown.clone();
         tokio::select! {
-            () = drained => {}
+            () = drain.closing() => {}
             _ = shutdown.changed() => {}
         }
     }
@@ -371,7 +290,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
             return http2::serve(&self.app, stream, &refusing, shutdown).await;
         };
         let _multiplexed = drain.multiplexed();
-        if !drain.closing.load(Ordering::Relaxed) {
+        if !drain.is_closing() {
             return goaway::serve(&self.app, stream, &refusing, self.leaving(shutdown)).await;
         }
         let late = Arc::new(Late::new(&self.app));

@@ -6,9 +6,10 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    future::poll_fn,
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -24,7 +25,7 @@ use pingora::{
     protocols::http::{ServerSession, v2::server::H2Options},
     server::ShutdownWatch,
 };
-use tokio::task::AbortHandle;
+use tokio::{sync::SetOnce, task::AbortHandle};
 
 use crate::{data_plane::detached, progress};
 
@@ -55,9 +56,8 @@ pub struct Place {
     end: Option<AbortHandle>,
 }
 
-/// Whether one was cut.
-#[derive(Default)]
-struct Cut(Mutex<(Option<Denial>, Option<Waker>)>);
+/// Why one was cut, once it was. Who says so first has the last word.
+type Cut = SetOnce<Denial>;
 
 tokio::task_local! {
     /// The exchange of a task, once it may last.
@@ -81,7 +81,7 @@ impl Lasting {
     pub fn cut(&self, switch: &Switch, now: Now) -> usize {
         let all = self.0.lock();
         let fits = all.under_way.values().filter(|(what, _)| switch.scope.fits(&what.about()));
-        fits.map(|(_, cut)| cut.now(switch.denial(now))).count()
+        fits.map(|(_, cut)| _ = cut.set(switch.denial(now))).count()
     }
 }
 
@@ -114,19 +114,19 @@ impl Place {
         let cut = Arc::clone(&self.cut);
         let end = tokio::spawn(async move {
             tokio::time::sleep(left).await;
-            cut.now(why);
+            let _ = cut.set(why);
         });
         self.end = Some(end.abort_handle());
     }
 
     /// Ends when it is cut.
     pub async fn cut(&self) -> Denial {
-        poll_fn(|cx| self.cut.poll(cx)).await
+        self.cut.wait().await.clone()
     }
 
     /// Why it was cut, if it was.
     pub fn denial(&self) -> Option<Denial> {
-        self.cut.0.lock().0.clone()
+        self.cut.get().cloned()
     }
 }
 
@@ -139,30 +139,12 @@ impl Drop for Place {
     }
 }
 
-impl Cut {
-    fn now(&self, denial: Denial) {
-        let mut cut = self.0.lock();
-        cut.0.get_or_insert(denial);
-        if let Some(waker) = cut.1.take() {
-            waker.wake();
-        }
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Denial> {
-        let mut cut = self.0.lock();
-        if let Some(denial) = &cut.0 {
-            return Poll::Ready(denial.clone());
-        }
-        match &mut cut.1 {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-}
-
 /// Pingora's part of exchanges, each of which is dropped when it is cut.
 pub struct Severable<A>(pub Arc<A>);
+
+async fn is_cut(cut: Arc<Cut>) {
+    cut.wait().await;
+}
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
@@ -172,16 +154,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let mut exchange = self.0.process_new_http(session, shutdown);
+        let mut cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
         // It is dropped within what is noted of it, which its context reads then.
         let until_cut = poll_fn(move |cx| {
             if let Poll::Ready(back) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(back);
             }
-            // It is only known after it was looked at whether it may last.
-            OWN.with(|own| match &*own.borrow() {
-                Some(cut) => cut.poll(cx).map(|_| None),
+            if cut.is_none() {
+                // It is only known after it was looked at whether it may last.
+                cut = OWN.with(|own| own.borrow().clone()).map(|own| Box::pin(is_cut(own)) as _);
+            }
+            match &mut cut {
+                Some(cut) => cut.as_mut().poll(cx).map(|()| None),
                 None => Poll::Pending,
-            })
+            }
         });
         let until_cut = OWN.scope(RefCell::default(), until_cut);
         progress::exchange(detached::exchange(until_cut)).await.flatten()

@@ -25,8 +25,9 @@ use parking_lot::Mutex;
 use crate::{
     clock,
     net::{
+        allowance::{Allowance, Rate},
         dial::Dial,
-        fetch::{self, Allowance, Place},
+        fetch::{self, Place},
     },
     observability::{audit::Audit, metrics::Metrics},
     secret_file,
@@ -44,16 +45,23 @@ pub struct Fetcher {
     /// Key ids that a source did not have when it was asked.
     absent: Cache<(Source, Option<Label>), ()>,
     /// For sources that have never had a key: strangers' tokens name plugins as they like.
-    unproven: Mutex<Allowance>,
+    unproven: Allowance,
     groups_flights: tokio::sync::Semaphore,
 }
 
 /// The flights to one source.
-#[derive(Default)]
 struct Flight {
     /// Held while one is under way; whoever waits finds fresh keys after it.
     under_way: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
+    allowance: Allowance,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        let (under_way, progress) = Default::default();
+        Self { under_way, progress, allowance: Allowance::new(OF_SOURCE) }
+    }
 }
 
 /// How the flights to one source went so far.
@@ -68,7 +76,6 @@ struct Progress {
     contradicted: Option<Contradiction>,
     /// Names that several keys had, so that each is told once.
     repeated: Vec<Label>,
-    allowance: Allowance,
 }
 
 /// Why keys are fetched.
@@ -81,9 +88,9 @@ enum Cause {
 }
 
 /// Fetches of one source that tokens may cause: so many in a row, then one for each interval.
-const OF_SOURCE: (u32, Duration) = (3, Duration::from_secs(10));
+const OF_SOURCE: Rate = Rate::new(3, Duration::from_secs(10));
 /// The same for all sources together that never had a key.
-const OF_UNPROVEN: (u32, Duration) = (20, Duration::from_secs(1));
+const OF_UNPROVEN: Rate = Rate::new(20, Duration::from_secs(1));
 /// A key id that was not there is not looked for again before this.
 const ABSENT: Duration = Duration::from_secs(30);
 /// Keys this old may have come while somebody was deciding without them.
@@ -109,7 +116,7 @@ impl Fetcher {
             audit,
             flights: Cache::new(FLIGHTS_MAX),
             absent: Cache::builder().max_capacity(ABSENT_MAX).time_to_live(ABSENT).build(),
-            unproven: Mutex::default(),
+            unproven: Allowance::new(OF_UNPROVEN),
             groups_flights: tokio::sync::Semaphore::new(32),
         }
     }
@@ -221,7 +228,7 @@ impl Fetcher {
                 return progress.failing.clone().map_or(Ok(()), Err);
             }
         }
-        if cause == Cause::Token && !self.may_ask(source, &flight, asked.elapsed) {
+        if cause == Cause::Token && !self.may_ask(source, &flight) {
             return Err("it was asked too often".to_owned().into());
         }
         let result = self.key_set(guard, issuer, source).await;
@@ -244,12 +251,12 @@ impl Fetcher {
     }
 
     /// Whether a token may cause another fetch.
-    fn may_ask(&self, source: &Source, flight: &Flight, now: Duration) -> bool {
+    fn may_ask(&self, source: &Source, flight: &Flight) -> bool {
         let proven = self.state.keys.age(source, clock::now()).is_some();
-        if !proven && !self.unproven.lock().take(now, OF_UNPROVEN) {
+        if !proven && !self.unproven.take() {
             return false;
         }
-        flight.progress.lock().allowance.take(now, OF_SOURCE)
+        flight.allowance.take()
     }
 
     async fn key_set(

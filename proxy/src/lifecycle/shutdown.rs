@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::lifecycle::{process::Process, reload::Source};
@@ -73,15 +73,8 @@ impl Stop {
         sleep(*written.drain_delay).await;
         let drain = &self.process.gateway.drain;
         drain.close_idle();
-        let told = Instant::now();
-        while told.elapsed() < *written.drain_timeout
-            && (drain.under_way() > 0 || (drain.may_be_asked() && told.elapsed() < HEARD))
-        {
-            sleep(LOOK).await;
-        }
-        let cut = drain.under_way();
-        if cut > 0 {
-            tracing::warn!(cut, "exchanges were still under way");
+        if timeout(*written.drain_timeout, drain.drained(HEARD)).await.is_err() {
+            tracing::warn!(cut = drain.under_way(), "exchanges were still under way");
         }
     }
 

@@ -24,23 +24,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(3);
 const BYTES_MAX: usize = 512 << 10;
 
-/// How many fetches others may cause: some in a row, then one for each interval (GCRA).
-#[derive(Default)]
-pub struct Allowance {
-    whole_at: Duration,
-}
-
-impl Allowance {
-    pub fn take(&mut self, now: Duration, (in_a_row, interval): (u32, Duration)) -> bool {
-        let whole_at = self.whole_at.max(now) + interval;
-        let allowed = whole_at <= now + interval * in_a_row;
-        if allowed {
-            self.whole_at = whole_at;
-        }
-        allowed
-    }
-}
-
 /// Where something is fetched, and whether that may be within our own network.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -334,19 +317,4 @@ pub async fn body_up_to(
         }
     }
     Ok(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn some_fetches_may_follow_each_other_and_then_one_for_each_interval() {
-        let mut allowance = Allowance::default();
-        let mut taken = |seconds: u64| {
-            let now = Duration::from_secs(seconds);
-            (0..5).filter(|_| allowance.take(now, (3, Duration::from_secs(10)))).count()
-        };
-        assert_eq!([taken(100), taken(109), taken(110), taken(125), taken(1000)], [3, 0, 1, 1, 3]);
-    }
 }

@@ -14,6 +14,7 @@ pub mod ship;
 mod sink;
 
 use std::{
+    cell::Cell,
     io,
     path::PathBuf,
     sync::{
@@ -28,7 +29,7 @@ use filters::{
     State,
     audit::{self, chain::Link, checkpoint::PublicKey, event::Event},
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use self::{
@@ -84,6 +85,13 @@ struct Buffer {
     lost: u64,
 }
 
+thread_local! {
+    /// Where this thread writes a line before it is appended.
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What a thread keeps for its next line.
+const LINE_KEPT: usize = 16 << 10;
 /// How often the buffer is emptied.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -197,7 +205,19 @@ impl Audit {
 
 impl Shared {
     /// Appends to the buffer, which stays locked. `None` if there is no room.
-    fn put(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<parking_lot::MutexGuard<'_, Buffer>> {
+    fn put(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<MutexGuard<'_, Buffer>> {
+        // Before the lock: others wait for a copy, and not for the writing of a line.
+        let mut line = LINE.try_with(Cell::take).unwrap_or_default();
+        line.clear();
+        write(&mut line);
+        let buffer = self.append(&line);
+        line.shrink_to(LINE_KEPT);
+        // A thread that ends may have none any more.
+        let _ = LINE.try_with(|kept| kept.set(line));
+        buffer
+    }
+
+    fn append(&self, line: &[u8]) -> Option<MutexGuard<'_, Buffer>> {
         let mut buffer = self.buffer.lock();
         if buffer.lines.len() >= self.buffer_max {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -206,7 +226,7 @@ impl Shared {
             self.state.recording.set(false);
             return None;
         }
-        write(&mut buffer.lines);
+        buffer.lines.extend_from_slice(line);
         Some(buffer)
     }
 

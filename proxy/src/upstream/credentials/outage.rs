@@ -3,24 +3,33 @@
 use std::time::Duration;
 
 use filters::Label;
+use governor::clock::{Clock, Reference};
 
-use crate::net::fetch::Allowance;
+use crate::net::allowance::{Allowance, Elapsed, Rate};
 
 /// How an issuer has been answering.
-#[derive(Default)]
-pub(super) struct Outage {
+pub(super) struct Outage<C: Clock = Elapsed> {
     /// Why the last fetch failed, if it did.
     failing: Option<String>,
-    allowance: Allowance,
+    allowance: Allowance<C>,
 }
 
 /// Failed fetches in a row, and then one for each interval.
-const FETCHES: (u32, Duration) = (3, Duration::from_secs(10));
+const FETCHES: Rate = Rate::new(3, Duration::from_secs(10));
 
-impl Outage {
+impl Default for Outage {
+    fn default() -> Self {
+        Self { failing: None, allowance: Allowance::new(FETCHES) }
+    }
+}
+
+impl<C: Clock + Clone> Outage<C>
+where
+    C::Instant: Reference,
+{
     /// Whether it may be asked now.
-    pub(super) fn may_ask(&mut self, now: Duration) -> bool {
-        self.allowance.take(now, FETCHES)
+    pub(super) fn may_ask(&self) -> bool {
+        self.allowance.take()
     }
 
     /// Why the last fetch failed, if it did.
@@ -32,7 +41,7 @@ impl Outage {
     pub(super) fn note(&mut self, name: &Label, failure: Option<&str>) {
         let Some(cause) = failure else {
             // How long a token lives is the issuer's choice: only failures are held back.
-            self.allowance = Allowance::default();
+            self.allowance.refill(FETCHES);
             if self.failing.take().is_some() {
                 tracing::info!(credential = %name, "tokens can be fetched again");
             }
@@ -47,23 +56,27 @@ impl Outage {
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
     #[test]
     fn an_issuer_that_fails_is_asked_three_times_and_then_now_and_again_until_it_answers() {
         let name = Label::lossy("dxcp");
-        let mut outage = Outage::default();
-        let mut asked = |seconds: u64, answers: bool| {
+        let clock = FakeRelativeClock::default();
+        let mut outage = Outage { failing: None, allowance: Allowance::by(FETCHES, clock.clone()) };
+        let mut asked_after = |seconds: u64, answers: bool| {
+            clock.advance(Duration::from_secs(seconds));
             let mut count = 0;
-            while count < 5 && outage.may_ask(Duration::from_secs(seconds)) {
+            while count < 5 && outage.may_ask() {
                 count += 1;
                 outage.note(&name, (!answers).then_some("away"));
             }
             (count, outage.failing().is_some())
         };
-        assert_eq!(asked(100, false), (3, true));
-        assert_eq!(asked(109, false), (0, true));
-        assert_eq!(asked(110, false), (1, true));
-        assert_eq!(asked(120, true), (5, false));
+        assert_eq!(asked_after(0, false), (3, true));
+        assert_eq!(asked_after(9, false), (0, true));
+        assert_eq!(asked_after(1, false), (1, true));
+        assert_eq!(asked_after(10, true), (5, false));
     }
 }

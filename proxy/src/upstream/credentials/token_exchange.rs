@@ -18,7 +18,11 @@ use super::{
     outage::Outage,
     token::{Held, Standing, Token},
 };
-use crate::{clock, net::fetch::Allowance, observability::metrics::Metrics};
+use crate::{
+    clock,
+    net::allowance::{Allowance, Rate},
+    observability::metrics::Metrics,
+};
 
 /// One issuer, and what it exchanged.
 pub(super) struct TokenExchange {
@@ -33,7 +37,7 @@ pub(super) struct TokenExchange {
     places: Semaphore,
     outage: Mutex<Outage>,
     /// For refusals that are told in the log.
-    told: Mutex<Allowance>,
+    told: Allowance,
 }
 
 /// By the SHA-256 of a caller's token.
@@ -75,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// those of others from being tried.
 const DENIED: Duration = Duration::from_secs(15);
 /// The reason of a refusal is told once in this time.
-const BETWEEN_TOLD: (u32, Duration) = (1, Duration::from_secs(60));
+const BETWEEN_TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 /// Errors that are about us or the issuer, and not about the caller.
 const OURS: &[&str] = &[
     "invalid_client",
@@ -105,7 +109,7 @@ impl TokenExchange {
             kept: last.map_or_else(kept, |last| last.kept.clone()),
             places: Semaphore::new(AT_ONCE_MAX),
             outage: Mutex::default(),
-            told: Mutex::default(),
+            told: Allowance::new(BETWEEN_TOLD),
         }
     }
 
@@ -173,8 +177,8 @@ impl TokenExchange {
     async fn place(&self) -> Option<SemaphorePermit<'_>> {
         let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await.ok()?.ok()?;
         // Looked at now: it may have begun to fail while many waited for a place.
-        let mut outage = self.outage.lock();
-        let works = outage.failing().is_none() || outage.may_ask(clock::elapsed());
+        let outage = self.outage.lock();
+        let works = outage.failing().is_none() || outage.may_ask();
         works.then_some(place)
     }
 
@@ -189,7 +193,7 @@ impl TokenExchange {
         let (result, broken) = match failure {
             None => ("ok", None),
             Some(Failure::Refused { cause, said }) => {
-                if self.told.lock().take(clock::elapsed(), BETWEEN_TOLD) {
+                if self.told.take() {
                     tracing::warn!(credential = %self.name, cause, said, "a caller's token is not exchanged");
                 }
                 ("refused", None)

@@ -106,12 +106,12 @@ impl Tokens {
         let asked = clock::elapsed();
         let _only = self.under_way.lock().await;
         {
-            let mut progress = self.progress.lock();
+            let progress = self.progress.lock();
             let now = clock::elapsed();
             // Somebody fetched while we waited, or before we came here: what they got is ours.
             let done = progress.ended.is_some_and(|ended| ended >= asked)
                 || matches!(progress.held.standing(now), Standing::Fresh(_));
-            if done || !progress.outage.may_ask(now) {
+            if done || !progress.outage.may_ask() {
                 return;
             }
         }
