@@ -488,7 +488,7 @@ test('a config that would lose records or show them is told before it runs', () 
   assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in the clear/);
   assert.match(of('kind: otlp_http, url: "http://127.0.0.1:4318"'), /^[^\n]*: valid\n$/);
   assert.match(of('kind: otlp_http, url: "https://a.example", batch_max: 0'), /a batch has 1 to 10000 records/);
-  assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be longer than nothing/);
+  assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be more than 0s/);
   assert.match(of('kind: otlp_http, url: "https://a.example", header: {}'), /headers/);
   assert.match(of('kind: otlp_http, url: "https://a.example", headers: {content-type: {value_file: /x}}'), /belongs to HTTP/);
   assert.match(of('kind: webhook, url: "https://a.example", secret_file: /nowhere'), /\/nowhere/);

@@ -97,8 +97,8 @@ fn a_variable_that_cannot_be_meant_is_left_aside_and_shows_no_password() {
     check("socks5://u:secret@proxy.corp:1080", "scheme `socks5`");
     check("http://u:secret@127.0.0.1:3128", "is listener `out` of ours");
     check("http://localhost:3128", "is listener `out` of ours");
-    check("http://u:secret@:8080", "no valid host");
-    check("http://u:secret@proxy.corp:0", "no valid port");
+    check("http://u:secret@:8080", "an invalid host");
+    check("http://u:secret@proxy.corp:0", "an invalid port");
     check("http://proxy.corp:8080/x", "has a path");
 }
 
