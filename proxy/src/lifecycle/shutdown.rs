@@ -81,7 +81,7 @@ impl Stop {
         }
         let cut = drain.under_way();
         if cut > 0 {
-            tracing::warn!(cut, "exchanges were still under way");
+            tracing::warn!(cut, "exchanges were still in flight");
         }
     }
 

@@ -185,7 +185,7 @@ test('what is no record is counted and left out', () => {
   fs.writeFileSync(file, `${first}\nnot JSON\n\u0000\u00ff\n${second}\n${second.slice(0, 50)}`);
   const told = run('query', file);
   assert.deepEqual([told.status, linesOf(told.out)], [0, [first, second]]);
-  assert.match(told.err, /no records \(torn, or not JSON\): 3 lines/);
+  assert.match(told.err, /left out, not records \(torn, or not JSON\): 3 lines/);
   assert.match(run('query', file, '--caller', 'ada').err, /3 lines/);
   assert.equal(JSON.parse(run('stats', file, '--output', 'json').out).not_records, 3);
   const packed = `${door.folder}/packed.jsonl.zst`;

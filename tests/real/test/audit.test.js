@@ -118,7 +118,7 @@ test('anybody can check the chain, and what is done to a record is told with its
   const body = `{"kind":"segment","version":1,"time":"2026-01-01T00:00:00Z","run":"other","previous":"${'ab'.repeat(32)}"`;
   fs.writeFileSync(file, whole);
   fs.writeFileSync(headless, `${body},"chain":"${crypto.createHash('sha256').update(Buffer.from('ab'.repeat(32), 'hex')).update(body).digest('hex')}"}\n`);
-  assert.ok(verify(audit).out.startsWith(`${headless}:1 (byte 0): something that this goes on from is not there`), verify(audit).out);
+  assert.ok(verify(audit).out.startsWith(`${headless}:1 (byte 0): the line that this one continues is missing`), verify(audit).out);
   // A first line that was not written whole is no fault.
   fs.writeFileSync(headless, body);
   assert.match(verify(audit).out, /13 lines hold[^]*1 last line not written whole/);

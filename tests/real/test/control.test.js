@@ -185,7 +185,7 @@ test('a bad answer changes nothing, and is told everywhere', async (t) => {
   await proxy.settled();
   const told = events(proxy);
   assert.ok(told.length > 20 && told.every((event) => !event.successful && event.config === good.config && event.messages.length));
-  assert.match(proxy.output(), /"level":"ERROR".*the control source's answer changes nothing/);
+  assert.match(proxy.output(), /"level":"ERROR".*the control source's response changes nothing/);
 
   source.answers(said({ plugins: { jira: { enabled_percent: 0 } } }));
   await proxy.reload();
@@ -228,7 +228,7 @@ test('a slow answer holds a reload up for so long and no longer', async (t) => {
     const result = await proxy.reload();
     // One that was under way when it was asked for, and its own.
     assert.ok(Date.now() - begun < 20000);
-    assert.ok(result.successful && /does not answer within 2s|broke off/.test(result.messages.join()), result.messages.join('\n'));
+    assert.ok(result.successful && /did not respond within 2s|was cut off/.test(result.messages.join()), result.messages.join('\n'));
     assert.equal((await state(proxy)).config, good.config);
     assert.equal(await ask(proxy, '/argo'), OFF);
   }
@@ -351,7 +351,7 @@ test('a start without the source has what was kept, and without that no plugin, 
   assert.equal(await ask(second, '/argo'), OFF);
   const now = await state(second);
   assert.equal(now.control.answered, true);
-  assert.match(now.control.failing, /last good answer stays/);
+  assert.match(now.control.failing, /last good response stays/);
   assert.ok(now.control.confirmed <= Date.now() / 1000);
   assert.ok(digest.length === now.config.length);
   await second.stop();
@@ -393,8 +393,8 @@ test('a source that is away for long is told by a metric, and the last good answ
   assert.equal(await metric(proxy, 'stagedoor_control_stale'), 0);
   await source.away();
   await until('it to be stale', async () => await metric(proxy, 'stagedoor_control_stale') === 1);
-  await until('the log', async () => proxy.output().includes('has not confirmed for long'));
-  assert.equal(proxy.output().split('has not confirmed for long').length, 2, 'once');
+  await until('the log', async () => proxy.output().includes('has not confirmed the state in force for a long time'));
+  assert.equal(proxy.output().split('has not confirmed the state in force for a long time').length, 2, 'once');
   assert.equal((await state(proxy)).control.stale, true);
   assert.equal(await ask(proxy, '/argo'), OFF);
   await source.back();

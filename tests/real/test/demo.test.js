@@ -50,7 +50,7 @@ const begin = async (args) => {
   await until('the demo', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
     const open = await Promise.all([0, 1, 2, 3, 4].map((n) => answers(port + n)));
-    return open.every(Boolean) && program.output().includes('Ctrl-C ends.');
+    return open.every(Boolean) && program.output().includes('Ctrl-C stops the demo.');
   });
   return program;
 };
@@ -121,7 +121,7 @@ test('the printed look at the audit shows what was decided, and no token', async
 });
 
 test('the printed look at the state shows the open circuit', async () => {
-  const { out } = await under('What the proxy knows of itself');
+  const { out } = await under('The proxy\'s own state');
   const state = JSON.parse(out);
   assert.deepEqual(state.breakers.filter((b) => b.position === 'open').map((b) => b.plugin), ['spacelift-io']);
   assert.equal(state.last_reload.successful, true);

@@ -102,7 +102,7 @@ if (isOutside) {
       { what: 'no bootstrap file is preloaded, so the proxy variables are ignored', write: 'NODE_OPTIONS=--require=/app/egress-bootstrap.js' },
       { what: 'HTTP_PROXY is missing', write: `HTTP_PROXY=${url}` },
       { what: 'HTTPS_PROXY points at 10.9.9.9:1, where no forward listener of the config is', write: `HTTPS_PROXY=${url}` },
-      { what: 'NO_PROXY is without 127.0.0.1 and localhost', write: 'NO_PROXY=127.0.0.1,localhost' },
+      { what: 'NO_PROXY does not contain 127.0.0.1 and localhost', write: 'NO_PROXY=127.0.0.1,localhost' },
     ]);
     for (const program of [plain, tunnel]) assert.deepEqual(of(program).lacks, []);
 
@@ -128,7 +128,7 @@ if (isOutside) {
     await areHeld(1);
     const fine = await examined('--for', '0s');
     assert.deepEqual([fine.code, fine.bypasses, fine.listeners, fine.looks], [0, [], [], 1]);
-    if (network.alone) assert.match((await doctor('--for', '0s')).out, /^nothing went past the proxy, in 1 look$/m);
+    if (network.alone) assert.match((await doctor('--for', '0s')).out, /^nothing bypassed the proxy, in 1 look$/m);
     const direct = past(network.v4);
     await areHeld(2);
     const found = await examined('--for', '0s');
@@ -196,6 +196,6 @@ if (isOutside) {
     assert.deepEqual(listeners.map(({ answers }) => answers), [false]);
     assert.deepEqual(proxies, []);
     const { out } = await doctor('-c', config, '--for', '0s');
-    assert.match(out, /does not answer\nno process of Stagedoor can be seen/);
+    assert.match(out, /does not respond\nno Stagedoor process is visible/);
   });
 }

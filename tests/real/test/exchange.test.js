@@ -175,7 +175,7 @@ test('what the issuer refuses is refused to that caller alone, and it is not ask
   assert.deepEqual([record.caller, record.credential, record.attempts, record.upstream_address], ['vic', 'orders', 0, undefined]);
   assert.equal((await ask(door, '/orders/x', ada)).status, 200);
   assert.equal(await failing(door, 'orders'), null, 'the issuer works');
-  assert.match(door.output(), /a caller's token is not exchanged.*invalid_grant/);
+  assert.match(door.output(), /a caller's token was not exchanged.*invalid_grant/);
 
   for (const [name, cause] of [['nowhere', 'invalid_target'], ['jwt', 'invalid_request']]) {
     assert.equal((await ask(door, `/${name}/x`, ada)).code, 'token_exchange_refused', name);
