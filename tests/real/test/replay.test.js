@@ -133,7 +133,7 @@ test('the config that decided decides the same again', () => {
   const same = told((text) => text, '--fail-on', 'new-allows,new-denies');
   assert.deepEqual([same.status, same.new_denies.total, same.new_allows.total, same.moved.total], [0, 0, 0, 0]);
   const left = why(same);
-  delete left['no exchange'];
+  delete left['not an exchange'];
   assert.deepEqual(left, { 'decided by state': 1, 'a caller is required, but none was recorded': 1 });
   assert.equal(same.same, 25);
   assert.deepEqual(same.made_by.groups.map(({ config: digest }) => digest), [door.records()[0].config]);
@@ -247,7 +247,7 @@ test('the smallest changes that turn a denial are told, and each was tried', () 
   assert.deepEqual(turned((r) => r.code === 'route_closed'), ['options.closed: false']);
   assert.match(turned((r) => r.code === 'query_refused').join('\n'), /query.allow: remove the rule for `org`[^]*only as a fingerprint/);
   assert.deepEqual(turned((r) => r.code === 'workspace_missing'), ['options.workspace: optional', 'the client can name a workspace that its caller is a member of, in the header']);
-  assert.deepEqual(turned((r) => r.code === 'host_refused' && r.target === 'api.example.com:443'), ["egress.rules: add {name: opened, to: ['api.example.com:443'], plugins: [catalog], workspaces: [payments]}", ' not recorded, and so undecided: its addresses']);
+  assert.deepEqual(turned((r) => r.code === 'host_refused' && r.target === 'api.example.com:443'), ["egress.rules: add {name: opened, to: ['api.example.com:443'], plugins: [catalog], workspaces: [payments]}", '  not recorded, and so undecided: its addresses']);
   // By rules for others.
   const others = edit('plugins: [catalog]}]\n', 'plugins: [others]}]\n');
   assert.deepEqual(explain((r) => r.target === `127.0.0.1:${up.port}` && r.decision === 'allow', others).turns.slice(0, 1), ['egress.rules `catalog`: plugins: add catalog']);
