@@ -49,7 +49,7 @@ test('what is left of each limit, and asking takes nothing of it', async () => {
   assert.deepEqual(now(before, 'verdict'), ['neither breaker nor limits refuse it']);
   assert.equal(await ask(door, '/read/x'), 200);
   for (let n = 0; n < 10; n += 1) {
-    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all in .*/, '')), ['caller `ada`: 199 of 200 left', 'workspace `payments`: 3 of 4 left']);
+    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all of them in .*/, '')), ['caller `ada`: 199 of 200 left', 'workspace `payments`: 3 of 4 left']);
   }
   // As many pass as it said.
   for (let n = 0; n < 3; n += 1) assert.equal(await ask(door, '/read/x'), 200);
