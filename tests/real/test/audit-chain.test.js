@@ -125,13 +125,13 @@ test('a checkpoint comes after a while, also if little is recorded', async () =>
 test('a key that cannot sign stops the start, and check says why', async () => {
   const rsa = `${keys}/rsa.key`;
   execFileSync('openssl', ['genpkey', '-algorithm', 'RSA', '-out', rsa, '-quiet']);
-  await assert.rejects(stagedoor(config(), { audit: `checkpoints: {key_file: ${rsa}}` }), /rsa\.key`: it is no Ed25519 key; make one with `openssl genpkey -algorithm ed25519`/);
+  await assert.rejects(stagedoor(config(), { audit: `checkpoints: {key_file: ${rsa}}` }), /rsa\.key`: it is not an Ed25519 key; make one with `openssl genpkey -algorithm ed25519`/);
   await assert.rejects(stagedoor(config(), { audit: 'checkpoints: {key_file: /nowhere.key}' }), /`\/nowhere\.key`: no such file/);
   const door = await stagedoor(config());
   fs.writeFileSync(door.file, fs.readFileSync(door.file, 'utf8').replace(/audit: \{/, `audit: {checkpoints: {key_file: ${rsa}}, `));
   const told = spawnSync(binary, ['check', '-c', door.file, '--files'], { encoding: 'utf8' });
   assert.equal(told.status, 1);
-  assert.match(told.stdout + told.stderr, /it is no Ed25519 key/);
+  assert.match(told.stdout + told.stderr, /it is not an Ed25519 key/);
   await door.stop();
 });
 

@@ -142,8 +142,8 @@ test('exit codes say whether something was found, and misuse is told with what t
     [['query'], /name a folder.*-c stagedoor.yaml/],
     [['query', folder, '--status', 'bad'], /4xx/],
     [['query', folder, '--since', 'noon'], /2h/],
-    [['query', folder, '--caller', '*da'], /only at the end/],
-    [['stats', folder, '--by', 'tenant'], /`tenant` is no member.*workspace/],
+    [['query', folder, '--caller', '*da'], /may only be at the end/],
+    [['stats', folder, '--by', 'tenant'], /`tenant` is not a member.*workspace/],
   ]) {
     const told = run(...args);
     assert.equal(told.status, 2, told.err);

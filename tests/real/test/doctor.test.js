@@ -109,7 +109,7 @@ if (isOutside) {
     const { out } = await doctor('-c', door.file, '--for', '0s');
     assert.match(out, new RegExp(`past the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
     assert.match(out, new RegExp(`pid ${direct.pid}, node .*clients.js:\\n  no bootstrap file is preloaded.*; write NODE_OPTIONS=--require=`));
-    assert.match(out, /listener `egress` at 127.0.0.1:\d+ answers/);
+    assert.match(out, /listener `egress` at 127.0.0.1:\d+ responds/);
     assert.ok(!(out + JSON.stringify(found)).includes('a-secret-of-mine'));
   });
 

@@ -133,7 +133,7 @@ process: {name_servers: ["127.0.0.1:${names.address().port}"]}
   const slow = kept(found, 'upstream-slow');
   assert.ok(slow.added_p50 > 1500, `it took ${slow.added_p50} ms more`);
   const sick = kept(found, 'upstream-500');
-  assert.ok(saw(sick, '503 breaker_open') > 0 && saw(sick, '500 of the upstream') > 0, JSON.stringify(sick.saw));
+  assert.ok(saw(sick, '503 breaker_open') > 0 && saw(sick, '500 from the upstream') > 0, JSON.stringify(sick.saw));
   // What is kept for callers is given to them.
   assert.ok(saw(sick, '200') > 0 && sick.admitted < 50, JSON.stringify(sick));
   assert.ok(sick.back_after >= 0.3, `it was back after ${sick.back_after} s: its breaker did not rest`);

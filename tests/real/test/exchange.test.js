@@ -308,7 +308,7 @@ test('the client’s secret that changes is used for the next exchange; what was
   assert.ok((await door.reload()).successful);
   assert.equal((await ask(door, '/orders/x', ada)).shown, shown);
   assert.equal((await ask(door, '/orders/x', idp.person('vic'))).code, 'credential_unavailable');
-  assert.match(await failing(door, 'orders'), /answers 401: invalid_client/);
+  assert.match(await failing(door, 'orders'), /responded with 401: invalid_client/);
   fs.writeFileSync(path.join(door.folder, 'portal'), secretOf('portal'));
   assert.ok((await door.reload()).successful);
   assert.equal((await ask(door, '/orders/x', idp.person('vic'))).status, 200);

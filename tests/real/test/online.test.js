@@ -63,7 +63,7 @@ test('an issuer that discovery contradicts is a problem: both names, and the lin
   for (const [its, written] of [[idp.issuer, `${idp.issuer}/`], [slash.issuer, slash.url]]) {
     const { code, out } = await check(config({ corp: issuer(written) }));
     assert.equal(code, 1, out);
-    assert.ok(out.includes(`:5:11: issuer \`corp\`: \`${its.replace(/\/$/, '')}/.well-known/openid-configuration\` says that its \`issuer\` is \`${its}\`, and the config says \`${written}\``), out);
+    assert.ok(out.includes(`:5:11: issuer \`corp\`: \`${its.replace(/\/$/, '')}/.well-known/openid-configuration\` says that its \`issuer\` is \`${its}\`, but the config says \`${written}\``), out);
     assert.ok(out.includes(`write \`issuer: ${its}\``), out);
     assert.doesNotMatch(out, /: valid\n/);
     assert.equal((await check(config({ corp: issuer(its) }))).code, 0);
@@ -72,7 +72,7 @@ test('an issuer that discovery contradicts is a problem: both names, and the lin
   const named = `http://localhost:${new URL(idp.url).port}`;
   const { code, out } = await check(config({ corp: issuer(named, `, keys: {url: "${idp.jwks}"}`) }));
   assert.equal(code, 1, out);
-  assert.ok(out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, and the config says \`${named}\``), out);
+  assert.ok(out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, but the config says \`${named}\``), out);
   await slash.stop();
 });
 
@@ -118,7 +118,7 @@ test('it asks as the running program would: its name servers, its address rules,
   assert.ok(refused.out.includes(`write \`egress.private: [{host: "idp.test:${port}", addresses: ["127.0.0.1"]}]\``), refused.out);
   const meant = await check(config(written, { more: `${more}egress: {private: [{host: "idp.test:${port}", addresses: [127.0.0.1/32]}]}` }));
   assert.equal(meant.code, 1, meant.out);
-  assert.ok(meant.out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, and the config says \`http://idp.test:${port}\``), meant.out);
+  assert.ok(meant.out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, but the config says \`http://idp.test:${port}\``), meant.out);
   await names.stop();
   // Only Squid knows this name.
   const parent = await squid({ hosts: { 'idp.parent.test': '127.0.0.1' } });
@@ -160,7 +160,7 @@ routes: [{name: a, methods: [GET], path: /a, upstream: up, class: read}]`);
   await asked('error');
   // An outage in between tells nothing new of it.
   own.mode('error');
-  await until('the outage to be told', async () => /keys could not be fetched.*answers 500/.test(door.output()));
+  await until('the outage to be told', async () => /keys could not be fetched.*responded with 500/.test(door.output()));
   own.mode('well');
   await asked('error'); await asked('error');
   assert.equal(warnings().length, 1);

@@ -275,7 +275,7 @@ test('a password is read anew, and one that is wrong is told', async () => {
   assert.equal((await door.reload()).successful, true);
   assert.equal(await connect(`api.outside.test:${port}`), 'HTTP/1.1 502 parent_refused');
   await door.admin('/reload', { method: 'POST' });
-  await until('the log to name the status', async () => door.output().includes(`the parent proxy \`127.0.0.1:${front.port}\` answers 407`), 10000);
+  await until('the log to name the status', async () => door.output().includes(`the parent proxy \`127.0.0.1:${front.port}\` responded with 407`), 10000);
   fs.writeFileSync(`${folder}/password`, `${PASSWORD}\n`);
   assert.equal((await door.reload()).successful, true);
   assert.equal(await connect(`api.outside.test:${port}`), 'HTTP/1.1 200 Connection Established');

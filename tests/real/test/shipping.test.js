@@ -259,7 +259,7 @@ test('a record that is refused by itself is set aside, and those around it get t
   assert.deepEqual(chains(receiver.records), rest.map(chain));
   const aside = fs.readFileSync(`${at.folder}/audit/ship-siem.refused.jsonl`, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
   assert.deepEqual(aside.map(({ record }) => record.id), poison);
-  assert.match(aside[0].cause, /answers 422/);
+  assert.match(aside[0].cause, /responded with 422/);
   assert.equal(await metric(at, 'stagedoor_audit_ship_refused_records_total', 'siem'), 2);
   for (const id of poison) assert.match(at.output(), new RegExp(`the sink refused an audit record, which was set aside.*${id}`));
   await at.stop();
@@ -278,7 +278,7 @@ test('a receiver that wants to be left alone is, and one that hangs is asked aga
     assert.equal(batch.headers['webhook-id'], busy.headers['webhook-id']);
     assert.deepEqual(chains(batch.records), chains(busy.records));
   }
-  assert.match(at.output(), /answers 429/);
+  assert.match(at.output(), /responded with 429/);
   assert.match(at.output(), /no response within 300ms/);
   assert.equal(once(chains(receiver.records)).length, receiver.records.length, 'each was taken once');
   // Nor does one that hangs keep the process.

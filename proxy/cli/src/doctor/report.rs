@@ -92,7 +92,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for listener in &self.listeners {
-            let answers = if listener.answers { "answers" } else { "does not respond" };
+            let answers = if listener.answers { "responds" } else { "does not respond" };
             let _ =
                 writeln!(text, "listener `{}` at {} {answers}", listener.name, listener.address);
         }
