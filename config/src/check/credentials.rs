@@ -61,7 +61,7 @@ fn keys(name: &Name, credential: &Located<Credential>, found: &mut Findings) {
                 kinds.iter().map(|kind| format!("`{}`", kind.name())).collect();
             found.problem(
                 &credential.place,
-                format!("`{name}`: `{key}` goes with kind {}; remove it", kinds.join(" or ")),
+                format!("`{name}`: `{key}` is only for kind {}; remove it", kinds.join(" or ")),
             );
         }
     }

@@ -51,7 +51,7 @@ fn keys(name: &Name, ship: &Located<Ship>, found: &mut Findings) {
                 kinds.iter().map(|kind| format!("`{}`", kind.name())).collect();
             found.problem(
                 &ship.place,
-                format!("`{name}`: `{key}` goes with kind {}; remove it", kinds.join(" or ")),
+                format!("`{name}`: `{key}` is only for kind {}; remove it", kinds.join(" or ")),
             );
         }
     }

@@ -28,8 +28,8 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
     wrong(
         &format!("{header}, username: portal, scopes: [a]"),
         &[
-            "s.yaml:8:7: `ci`: `username` goes with kind `basic`; remove it",
-            "s.yaml:8:7: `ci`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:7: `ci`: `username` is only for kind `basic`; remove it",
+            "s.yaml:8:7: `ci`: `scopes` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
         ],
     );
     wrong(
@@ -274,8 +274,8 @@ fn a_github_app_is_named_as_github_names_it() {
     check(
         &with(", app_id: a, scopes: [repo], audience: x"),
         &[
-            "s.yaml:8:8: `app`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
-            "s.yaml:8:8: `app`: `audience` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:8: `app`: `scopes` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:8: `app`: `audience` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
         ],
     );
 }

@@ -481,9 +481,9 @@ test('a config that would lose records or show them is told before it runs', () 
   };
   const of = (sink, own = `folder: ${folder}, `) => check(`{${own}ship: {siem: {${sink}}}}`);
   assert.match(of(`kind: webhook, url: "https://siem.example", secret_file: ${folder}/key`), /: valid\n/);
-  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` gets what `audit\.folder` keeps/);
+  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` ships records from `audit\.folder`/);
   assert.match(of('kind: webhook'), /`siem` is of kind `webhook` and needs `url`/);
-  assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` goes with kind `otlp_http` or `webhook`[^]*needs `address`/);
+  assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` is only for kind `otlp_http` or `webhook`[^]*needs `address`/);
   assert.match(of('kind: syslog_tls, address: siem.example'), /write for example `logs\.example\.com:6514`/);
   assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in the clear/);
   assert.match(of('kind: otlp_http, url: "http://127.0.0.1:4318"'), /^[^\n]*: valid\n$/);
