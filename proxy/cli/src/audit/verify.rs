@@ -129,7 +129,7 @@ const BEGINNING_MISSING: &str = "segments before this one are missing, and no pr
 fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
     let (c, counted) = (verifier.counted, super::super::counted);
     out(format_args!(
-        "{} and {} hold; {} and {} among them",
+        "{} and {} verified; {} and {} among them",
         counted(c.segments, "segment"),
         counted(c.lines, "line"),
         counted(c.intents, "intent"),
