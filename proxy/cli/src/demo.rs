@@ -202,7 +202,7 @@ fn commands(demo: &Demo, folder: &Path, issuer: &Issuer) -> String {
         "# What was decided, and why\ncat {folder}/audit/*.jsonl\n\n\
          # The proxy's own state\ncurl -s http://127.0.0.1:{admin}/state\n\n\
          # Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n\n\
-         The config is {folder}/stagedoor.yaml. Changes to it are applied immediately. Ctrl-C stops the demo."
+         The config is {folder}/stagedoor.yaml. Changes to it take effect within seconds. Ctrl-C stops the demo."
     );
     text
 }

@@ -139,7 +139,7 @@ test('the printed explanation says what the proxy then does', async () => {
 });
 
 test('the config that it wrote is in force, and so is a change to it', async () => {
-  const file = /^The config is (\S+): change it/m.exec(demo.output())[1];
+  const file = /^The config is (\S+)\. Changes to it/m.exec(demo.output())[1];
   const digest = async () => (await (await fetch(`http://127.0.0.1:${port + 1}/state`)).json()).config;
   const first = await digest();
   const services = `curl -s -o /dev/null -w '%{http_code}' --cacert ${folder}/ca.crt -H "Authorization: Bearer $ADA" https://dxcp.localhost:${port}/v1/services`;

@@ -107,7 +107,7 @@ if (isOutside) {
     for (const program of [plain, tunnel]) assert.deepEqual(of(program).lacks, []);
 
     const { out } = await doctor('-c', door.file, '--for', '0s');
-    assert.match(out, new RegExp(`past the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
+    assert.match(out, new RegExp(`bypasses the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
     assert.match(out, new RegExp(`pid ${direct.pid}, node .*clients.js:\\n  no bootstrap file is preloaded.*; write NODE_OPTIONS=--require=`));
     assert.match(out, /listener `egress` at 127.0.0.1:\d+ responds/);
     assert.ok(!(out + JSON.stringify(found)).includes('a-secret-of-mine'));
@@ -181,7 +181,7 @@ if (isOutside) {
     const direct = past(network.v4, { ...through(door.url), NODE_USE_ENV_PROXY: '1' });
     await areHeld(1);
     const found = await examined('-c', door.file, '--for', '0s');
-    assert.match(found.node.find((node) => node.pid === direct.pid).lacks.map((lack) => lack.what).join(), /^only NODE_USE_ENV_PROXY .* escape it$/);
+    assert.match(found.node.find((node) => node.pid === direct.pid).lacks.map((lack) => lack.what).join(), /^only NODE_USE_ENV_PROXY .* bypass it$/);
   });
 
   test('a listener that does not answer is told of, and wrong use ends with 2', async () => {
