@@ -485,7 +485,7 @@ test('a config that would lose records or show them is told before it runs', () 
   assert.match(of('kind: webhook'), /`siem` is of kind `webhook` and needs `url`/);
   assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` is only for kind `otlp_http` or `webhook`[^]*needs `address`/);
   assert.match(of('kind: syslog_tls, address: siem.example'), /write for example `logs\.example\.com:6514`/);
-  assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in the clear/);
+  assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in clear text/);
   assert.match(of('kind: otlp_http, url: "http://127.0.0.1:4318"'), /^[^\n]*: valid\n$/);
   assert.match(of('kind: otlp_http, url: "https://a.example", batch_max: 0'), /a batch has 1 to 10000 records/);
   assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be more than 0s/);
