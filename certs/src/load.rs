@@ -82,7 +82,7 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, LoadError> {
 fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes(file)?).collect();
     match all {
-        Ok(all) if all.is_empty() => Err(wrong(file, "it holds no certificate (PEM)")),
+        Ok(all) if all.is_empty() => Err(wrong(file, "it contains no certificate (PEM)")),
         Ok(all) => Ok(all),
         Err(error) => Err(wrong(file, format!("it is not valid PEM: {error}"))),
     }
@@ -105,7 +105,7 @@ pub fn key_in(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
         return Err("the key is encrypted; store it without a passphrase");
     }
     PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| "it holds no private key (PEM: PKCS#8, PKCS#1 or SEC1)")
+        .map_err(|_| "it contains no private key (PEM: PKCS#8, PKCS#1 or SEC1)")
 }
 
 /// Reads a certificate and its key.
@@ -115,10 +115,10 @@ pub fn key_in(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
 pub fn pair(cert_file: &Path, key_file: &Path) -> Result<Pair, LoadError> {
     let chain = chain(cert_file)?;
     let facts = facts(cert_file, &chain[0])?;
-    let signing =
-        crate::provider().key_provider.load_private_key(key(key_file)?).map_err(|_| {
-            wrong(key_file, "its kind of key is not supported; use RSA, ECDSA or Ed25519")
-        })?;
+    let signing = crate::provider()
+        .key_provider
+        .load_private_key(key(key_file)?)
+        .map_err(|_| wrong(key_file, "its key type is not supported; use RSA, ECDSA or Ed25519"))?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}

@@ -130,7 +130,7 @@ mod tests {
         let error = crate::pair(&file("a.crt"), &file("b.key")).unwrap_err().to_string();
         assert!(error.contains("b.key`: it is not the key of `"), "{error}");
         let error = crate::pair(&file("a.key"), &file("a.key")).unwrap_err().to_string();
-        assert!(error.contains("it holds no certificate"), "{error}");
+        assert!(error.contains("it contains no certificate"), "{error}");
         let error = crate::pair(&file("a.crt"), &file("gone")).unwrap_err().to_string();
         assert!(error.contains("gone`: no such file"), "{error}");
     }

@@ -254,7 +254,7 @@ def test_stagedoor_check_takes_the_config_map(mode, tmp_path):
     warnings = [warning["message"] for warning in json.loads(said)["warnings"]]
     expected = set()
     if mode == "egress":
-        expected.add("`egress` takes")
+        expected.add("`egress` accepts")
     if mode == "edge":
         expected.add("plain HTTP")
     assert [w for w in warnings if not any(part in w for part in expected)] == []
@@ -543,8 +543,8 @@ REFUSED = [
     ("egress", [("config/listeners/egress/address", "127.0.0.1:3128")], "mode egress needs a listener of kind forward"),
     ("edge", [("config/listeners/edge/address", "127.0.0.1:8443"), ("service/ports", None)], "mode edge needs a listener of kind reverse"),
     ("sidecar", [("config/listeners/egress/address", "0.0.0.0:3128")], "in mode sidecar a forward listener belongs on loopback"),
-    ("sidecar", [("config/listeners/egress/address", "127.0.0.1:7010")], "port 7010 is also that of listener `dxcp`"),
-    ("sidecar", [("config/listeners", {})], "none but for operators and probes"),
+    ("sidecar", [("config/listeners/egress/address", "127.0.0.1:7010")], "port 7010 is already used by listener `dxcp`"),
+    ("sidecar", [("config/listeners", {})], "only listeners for operators and probes"),
     ("sidecar", [("backstage", {"namespace": "elsewhere"})], "install into namespace elsewhere"),
     ("sidecar", [("audit", {"persistence": {"enabled": True}})], "audit.persistence.existingClaim is empty"),
     ("sidecar", [("secrets/egress", None)], "there is no secrets.egress"),
@@ -553,13 +553,13 @@ REFUSED = [
     ("edge", [("tls/certManager/enabled", False)], "no Secret is mounted there; set tls.existingSecret"),
     ("edge", [("tls/existingSecret", "another")], "two sources of one Secret"),
     ("edge", [("tls/certManager/issuerRef/name", "")], "tls.certManager.issuerRef.name is empty"),
-    ("egress", [("tls", {"existingSecret": "unused"})], "config names no file of it"),
+    ("egress", [("tls", {"existingSecret": "unused"})], "config uses no file from it"),
     ("edge", [("externalSecrets", None)], "externalSecrets.secretStoreRef.name"),
     ("edge", [("service/ports", {"egde": 443})], "service.ports.egde: no listener of that name"),
     ("edge", [("autoscaling/maxReplicas", 2)], "minReplicas 3 is more than maxReplicas 2"),
     ("edge", [("pdb", {"minAvailable": 1})], "minAvailable and maxUnavailable exclude each other"),
-    ("edge", [("extraFiles", {"stagedoor.yaml": ""})], "`stagedoor.yaml` is made from config"),
-    ("egress", [("backstage/forwardListener", "egres")], "`egres` is no forward listener"),
+    ("edge", [("extraFiles", {"stagedoor.yaml": ""})], "`stagedoor.yaml` is generated from config"),
+    ("egress", [("backstage/forwardListener", "egres")], "`egres` is not a forward listener"),
 ]
 
 

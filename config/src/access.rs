@@ -3,17 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who may use a route, besides being allowed in the workspace. One match is enough; an empty
+/// Who may use a route, in addition to being a member of the workspace. One match is enough; an empty
 /// `access` lets every caller of the workspace through.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Access {
-    /// Roles, as the issuer's `claims.roles` names them.
+    /// Roles, as named by the issuer's `claims.roles`.
     pub roles: Vec<String>,
-    /// Groups, as the issuer's `claims.groups` or Backstage's user info names them, for example
+    /// Groups, as named by the issuer's `claims.groups` or Backstage's user info, for example
     /// `group:default/payments-dev`.
     pub groups: Vec<String>,
-    /// Callers by their subject, for example `user:default/ada` or `plugin:scaffolder`.
+    /// Callers by subject, for example `user:default/ada` or `plugin:scaffolder`.
     pub callers: Vec<String>,
 }
 
@@ -24,14 +24,14 @@ impl Access {
     }
 }
 
-/// What a request does, which is not always what its method says.
+/// What a request does, which its method does not always say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Changes nothing, even when it is a POST.
     Read,
-    /// Starts something: a deploy, a trigger, a sync. Never retried, never answered from a cache.
+    /// Starts something: a deploy, a trigger, a sync. Never retried, never served from a cache.
     Action,
-    /// Administers the system behind. Never passes, whoever asks.
+    /// Administers the system behind. Never passes, for any caller.
     Admin,
 }

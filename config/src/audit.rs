@@ -8,38 +8,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Located, Name, Ship, Size};
 
-/// Where the audit records go: one line of JSON for each exchange, allowed or denied, and before an
-/// action is asked of an upstream, one that says so and is on disk by then. Lines are chained; see
-/// docs/audit.md. A change takes effect at the next start.
+/// Where audit records go: one line of JSON for each exchange, allowed or denied. Before an action is sent to
+/// an upstream, an intent record is written to disk. Lines are hash-chained; see docs/audit.md. A change
+/// takes effect at the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// The folder for segments (`audit-<time>-<process>.jsonl`). It must exist and be writable, and
-    /// no other process may write to it. Default: none, records go to standard output.
+    /// The folder for segments (`audit-<time>-<process>.jsonl`). It must exist and be writable, and no other
+    /// process may write to it. Default: none, records go to standard output.
     pub folder: Option<PathBuf>,
-    /// When records of reads are on disk. Those of actions always are before the upstream is asked.
+    /// When records of reads are on disk. Records of actions always are before the request is sent to the
+    /// upstream.
     pub reads: Reads,
-    /// A segment is closed before the record that would make it longer than this, and a new one begun.
-    /// Only a record that is longer by itself makes a longer segment. At least 4KiB.
+    /// A segment is closed before the record that would make it longer than this, and a new one is begun.
+    /// Only a single record longer than this makes a longer segment. At least 4KiB.
     #[serde(deserialize_with = "segment_max")]
     pub segment_max: Size,
-    /// A segment that holds records is closed at this age, too.
+    /// A segment that contains records is also closed at this age.
     pub segment_age_max: Duration,
     /// Whether closed segments are compressed (`.jsonl.zst`). All commands read both kinds.
     pub compress: bool,
-    /// Segments beyond this many are removed, the oldest first. 0 keeps all. What a sink of `ship` has
-    /// not got yet is kept until there are twice as many.
+    /// How many segments are kept; the oldest are removed first. 0 keeps all. A segment that a sink in `ship`
+    /// still needs is kept until there are twice as many.
     pub segments_kept: u32,
-    /// Segments that were closed longer ago are removed, for example `90d`; what a sink has not got
-    /// yet, after twice that. Default: none is.
+    /// How long closed segments are kept, for example `90d`; those that a sink still needs, twice as long.
+    /// Default: no limit.
     pub kept_for: Option<Duration>,
-    /// Memory for records that wait to be written. When it is full, records of reads are dropped
-    /// and counted (`stagedoor_audit_records_lost_total`), and actions are refused with 503
-    /// `audit_unavailable`.
+    /// Memory for records that wait to be written. When it is full, records of reads are dropped and counted
+    /// (`stagedoor_audit_records_lost_total`), and actions are refused with 503 `audit_unavailable`.
     pub buffer_max: Size,
-    /// Signs the chain now and then. Default: it is not signed.
+    /// Signs the chain at intervals. Default: it is not signed.
     pub checkpoints: Option<Checkpoints>,
-    /// Where records are sent, beside the folder, by a name of your choice.
+    /// Sinks to ship records to, in addition to the folder, by names of your choice.
     pub ship: IndexMap<Name, Located<Ship>>,
 }
 
@@ -47,28 +47,28 @@ pub struct Audit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reads {
-    /// Within 50 ms of the answer. Whoever kills the process (`kill -9`, out of memory) loses the
-    /// records of that time; the next start puts a `gap` on record that says so.
+    /// Within 50 ms of the response. If the process is killed (`kill -9`, out of memory), records from that
+    /// time are lost; the next start writes a `gap` record that says so.
     #[default]
     Buffered,
-    /// Before the client gets the answer: no read that was answered is missing, and each waits for
-    /// the disk (docs/audit.md has what that costs). If the disk cannot take it, the client gets 503
-    /// `audit_unavailable` and no answer. For requests to reverse listeners; calls through forward
+    /// Before the client gets the response: no read that got a response is missing, and each waits for the
+    /// disk (docs/audit.md says what that costs). If the record cannot be written, the client gets 503
+    /// `audit_unavailable` instead of the response. For requests to reverse listeners; calls through forward
     /// listeners are buffered.
     BeforeAnswer,
 }
 
-/// How the chain of records is signed: whoever can write the folder cannot write anew what came
-/// before a checkpoint, and `stagedoor audit verify --key` tells.
+/// How the chain of records is signed. Write access to the folder is then not enough to rewrite what came
+/// before a checkpoint, and `stagedoor audit verify --key` detects it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoints {
     /// The private key: Ed25519, in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it.
     pub key_file: Located<PathBuf>,
-    /// Lines after which the next checkpoint is due. There is one at the end of each segment, too.
+    /// Lines after which the next checkpoint is due. There is also one at the end of each segment.
     #[serde(default = "lines_max")]
     pub lines_max: std::num::NonZeroU32,
-    /// Time after which lines that came since the last one get a checkpoint.
+    /// Time after which new lines get a checkpoint.
     #[serde(default = "every")]
     pub every: Duration,
 }

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which of an upstream's addresses a request goes to, if its name has several. Those that are
-/// ejected or unhealthy are left out. Another attempt goes to another address than the one that failed.
+/// Which of an upstream's addresses a request goes to, if its name has several. Ejected and unhealthy
+/// addresses are left out. A retry goes to a different address than the one that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Balance {
@@ -22,11 +22,11 @@ pub enum BalanceKind {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// Of two that are drawn, the one with fewer exchanges under way. For addresses that are not
-    /// equally fast.
+    /// Of two picked at random, the one with fewer exchanges in flight. For addresses that are not equally
+    /// fast.
     LeastRequest,
-    /// The same address for the same workspace, caller or client, as long as it is there. If one comes
-    /// or goes, only its share moves. For upstreams that keep something in memory.
+    /// The same address for the same workspace, caller or client, as long as the address exists. If one is
+    /// added or removed, only its share moves. For upstreams that keep something in memory.
     ConsistentHash,
 }
 
@@ -34,9 +34,9 @@ pub enum BalanceKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HashBy {
-    /// The workspace of the request. One without goes round robin.
+    /// The request's workspace. A request without one goes round robin.
     Workspace,
-    /// The caller. A request without goes round robin.
+    /// The caller. A request without one goes round robin.
     Caller,
     /// The client's address, behind `trusted_proxies`.
     Client,

@@ -46,7 +46,7 @@ pub(crate) fn blame(text: &str, at: &Place, kind: &ErrorKind) -> Option<Blame> {
             found(
                 place,
                 format!(
-                    "this line is indented by {own} spaces, as if it belonged to `{above_key}`, which has its value; indent it by {above}"
+                    "this line is indented by {own} spaces, as if it belonged to `{above_key}`, which already has a value; indent it by {above}"
                 ),
             )
         }
@@ -171,7 +171,7 @@ impl Indentation {
             all => all.concat(),
         };
         format!(
-            "this line is indented by {}, and no line above that it could belong to is; indent it by {levels} spaces",
+            "this line is indented by {}, and no line above is at the level that it would belong to; indent it by {levels} spaces",
             self.own
         )
     }
@@ -226,12 +226,12 @@ mod tests {
         check(
             &["listeners:", "  edge:", "    kind: reverse", "      address: 127.0.0.1:1"],
             "t:5:7: ",
-            "as if it belonged to `kind`, which has its value; indent it by 4",
+            "as if it belonged to `kind`, which already has a value; indent it by 4",
         );
         check(
             &["listeners:", "  edge:", "    kind: reverse", "   address: 127.0.0.1:1"],
             "t:5:4: ",
-            "indented by 3, and no line above that it could belong to is; indent it by 0, 2 or 4 spaces",
+            "indented by 3, and no line above is at the level that it would belong to; indent it by 0, 2 or 4 spaces",
         );
         check(
             &["routes:", "  - name: q", "    class: read", "   path: /x"],

@@ -77,7 +77,10 @@ fn presets(config: &Config, found: &mut Findings) {
         used.check(preset, &mut found.problems);
         let name = used.prefix_of_names();
         if uses[..index].iter().any(|(other, _)| other.prefix_of_names() == name) {
-            found.problem(&used.place, format!("`{name}` is used twice; give one another `name`"));
+            found.problem(
+                &used.place,
+                format!("`{name}` is used twice; give one of them another `name`"),
+            );
         }
         let above =
             config.upstreams.get(&used.upstream.value).is_some_and(|u| u.url.path.is_empty());
@@ -87,7 +90,7 @@ fn presets(config: &Config, found: &mut Findings) {
         {
             found.warning(
                 &prefix.place,
-                format!("Backstage serves `/` and `/api`, whatever its `baseUrl` says, and would be asked for `{0}/api`; write `strip_prefix: {0}` instead", **prefix),
+                format!("Backstage serves `/` and `/api`, whatever its `baseUrl` says, and would receive requests for `{0}/api`; write `strip_prefix: {0}` instead", **prefix),
             );
         }
         if preset.at_root && used.prefix.is_some() {
@@ -99,7 +102,9 @@ fn presets(config: &Config, found: &mut Findings) {
         if preset.at_root && used.hosts.is_empty() && used.listeners.is_empty() {
             found.problem(
                 &used.place,
-                format!("preset `{name}` needs a host or a listener of its own; add `hosts` or `listeners`"),
+                format!(
+                    "preset `{name}` needs its own host or listener; add `hosts` or `listeners`"
+                ),
             );
         }
         let (lacking_routes, lacking) = used.lacks(preset);
@@ -109,7 +114,7 @@ fn presets(config: &Config, found: &mut Findings) {
             found.warning(
                 &used.place,
                 format!(
-                    "the plugin of preset `{name}` refuses {} without `{}`, which the preset removes; list the values that callers may ask for: `query_allow: {{{}}}`",
+                    "the plugin of preset `{name}` refuses {} without `{}`, which the preset removes; list the allowed values: `query_allow: {{{}}}`",
                     lacking_routes.join(", "),
                     lacking.join("`, `"),
                     values.join(", ")
@@ -149,7 +154,7 @@ fn headers(config: &Config, found: &mut Findings) {
     let ours = [&headers.workspace, &headers.caller, &headers.plugin, &headers.assertion];
     for (index, name) in ours.iter().enumerate() {
         if ours[..index].iter().any(|other| other.value == name.value) {
-            found.problem(&name.place, format!("header `{}` cannot say two things", name.value));
+            found.problem(&name.place, format!("header `{}` cannot carry two values", name.value));
         }
         not_protected(name, found);
     }
@@ -157,7 +162,7 @@ fn headers(config: &Config, found: &mut Findings) {
         if let Some(name) = PROTECTED.iter().find(|name| pattern.covers(name)) {
             let message = match pattern.ends_with('*') {
                 true => format!("`{}` would remove `{name}`, which belongs to HTTP", &***pattern),
-                false => format!("header `{name}` belongs to HTTP; take another"),
+                false => format!("header `{name}` belongs to HTTP; use a different one"),
             };
             found.problem(&pattern.place, message);
         }
@@ -195,7 +200,9 @@ const PROTECTED: &[&str] = &[
 /// They cannot be ours.
 fn not_protected(name: &Located<HeaderName>, found: &mut Findings) {
     if PROTECTED.contains(&&*name.value) || name.starts_with(':') {
-        found
-            .problem(&name.place, format!("header `{}` belongs to HTTP; take another", name.value));
+        found.problem(
+            &name.place,
+            format!("header `{}` belongs to HTTP; use a different one", name.value),
+        );
     }
 }

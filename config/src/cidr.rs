@@ -21,7 +21,7 @@ impl<'de> Deserialize<'de> for Network {
             return Ok(Self(net));
         }
         Err(D::Error::custom(format!(
-            "`{net}` has bits behind its prefix; write `{}` for the network, or `{}/{}` for the address",
+            "`{net}` has bits set after its prefix; write `{}` for the network, or `{}/{}` for the address",
             net.trunc(),
             net.addr(),
             net.max_prefix_len()

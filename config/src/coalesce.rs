@@ -5,29 +5,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Size};
 
-/// Answers the same GET once for all who ask it at the same time. Every one of them passes all
-/// checks and has its record.
+/// Request coalescing: sends identical concurrent GETs to the upstream once. Each of them passes all checks
+/// and has its own record.
 ///
-/// Two requests are the same if method, path, query and headers are, those aside that only say who
-/// asks, from where, and as part of which trace. What is not meant to be shared is not: answers with
-/// `Set-Cookie` or `Cache-Control: no-store`, and refusals of the upstream's.
+/// Two requests are identical if method, path, query and headers are equal, except for headers that only say
+/// who calls, from where, and in which trace. Some responses are never shared: those with `Set-Cookie` or
+/// `Cache-Control: no-store`, and refusals by the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Coalesce {
-    /// Whose requests may be one. `workspace` and `all` are for upstreams that answer everybody the
-    /// same, as those do that see only a `credential`.
+    /// Whose requests may be coalesced. `workspace` and `all` are for upstreams that respond to every caller
+    /// in the same way, such as those that see only a `credential`.
     #[serde(default, rename = "for")]
     pub among: Among,
-    /// How long an answer (200) is given to those who ask later, too. At most a minute. For pages
-    /// that poll.
+    /// How long a response (200) is also given to later requests. At most a minute. For pages that poll.
     #[serde(default = "no_time")]
     pub keep: Duration,
-    /// A larger answer is not shared.
+    /// A larger response is not shared.
     #[serde(default = "one_mebibyte")]
     pub bytes_max: Size,
 }
 
-/// Whose requests may be one.
+/// Whose requests may be coalesced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Among {
@@ -36,7 +35,7 @@ pub enum Among {
     Caller,
     /// Those of one workspace.
     Workspace,
-    /// Everybody's.
+    /// Those of all callers.
     All,
 }
 

@@ -397,8 +397,8 @@ mod tests {
         check("a: &x 1\nb: &x 2\nc: *x\n", r#"{"a":1,"b":2,"c":2}"#);
         check("&k a: 1\nb: *k\n", r#"{"a":1,"b":"a"}"#);
         check("a: &k word\n*k : 1\n", r#"{"a":"word","word":1}"#);
-        refused("a: &x [1]\n*x : 1\n", "t:2:1", "a key is a word");
-        refused("a: &x [1, {b: *x}]\n", "t:1:15", "within its own anchor");
+        refused("a: &x [1]\n*x : 1\n", "t:2:1", "a key must be a word");
+        refused("a: &x [1, {b: *x}]\n", "t:1:15", "inside its own anchor");
         let node = read("a: &x {n: 1}\nb:\n  *x\n").unwrap();
         let Value::Map(inner) = &node.get("b").unwrap().value else { panic!("{node:?}") };
         assert_eq!(node.get("b").unwrap().place.to_string(), "t:3:3");
@@ -426,9 +426,9 @@ mod tests {
         for count in [2, MANY, MANY + 1, 1000] {
             let text: String = (0..count).map(|n| format!("k{n}: {n}\n")).collect();
             assert!(read(&text).is_ok());
-            refused(&format!("{text}k0: 1\n"), &format!("t:{}:1", count + 1), "`k0` stands twice");
+            refused(&format!("{text}k0: 1\n"), &format!("t:{}:1", count + 1), "`k0` appears twice");
             let last = count - 1;
-            refused(&format!("{text}k{last}: 1\n"), &format!("t:{}:1", count + 1), "stands twice");
+            refused(&format!("{text}k{last}: 1\n"), &format!("t:{}:1", count + 1), "appears twice");
         }
     }
 
@@ -443,11 +443,11 @@ mod tests {
             ["!!int a", "!!bool 1", "!!null a", "!!map []", "!!seq {}", "!!str []", "!!int 1: x"]
         {
             let (_, told) = read(wrong).expect_err(wrong);
-            assert!(told.contains("not what its tag says"), "{wrong}: {told}");
+            assert!(told.contains("does not match its tag"), "{wrong}: {told}");
         }
         for unknown in ["!a x", "!!binary aGk=", "!!set {}", "!<x> y", "!x []"] {
             let (_, told) = read(unknown).expect_err(unknown);
-            assert!(told.contains("mean nothing here"), "{unknown}: {told}");
+            assert!(told.contains("have no meaning here"), "{unknown}: {told}");
         }
     }
 
@@ -466,10 +466,10 @@ mod tests {
         assert!(read(&format!("[&a {long}, {}*a]", "*a, ".repeat(50))).is_ok());
         let (_, told) =
             read(&format!("[&a {long}, {}*a]", "*a, ".repeat(100))).expect_err("64 MiB");
-        assert!(told.contains("or its aliases do"), "{told}");
+        assert!(told.contains("or its aliases, has more values"), "{told}");
         let (_, told) =
             read(&format!("[? &a {long}\n: 1, {}*a]", "*a, ".repeat(100))).expect_err("64 MiB");
-        assert!(told.contains("or its aliases do"), "{told}");
+        assert!(told.contains("or its aliases, has more values"), "{told}");
     }
 
     #[test]
@@ -479,6 +479,6 @@ mod tests {
         }
         check("\u{feff}a: 1\n", r#"{"a":1}"#);
         check("%YAML 1.2\n---\na: 1\n...\n", r#"{"a":1}"#);
-        refused("a: 1\n---\nb: 2\n", "t:3:1", "a second document");
+        refused("a: 1\n---\nb: 2\n", "t:3:1", "a second YAML document");
     }
 }

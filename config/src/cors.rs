@@ -7,19 +7,19 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::Url;
 
-/// Pages on other origins that may read what this listener answers, by the Fetch standard's CORS. They
-/// see denials, and other answers that Stagedoor gives itself, with `Retry-After`, `X-Request-Id` and the
-/// headers about limits. An upstream's answer that says anything about origins (`Access-Control-*`, or
-/// `Vary: Origin`) stays as it is; one that says nothing gets ours. The same holds for a preflight: the
-/// upstream's answer counts, and only one that is refused here is answered here, so that the page can
-/// ask, and read why not. Its record keeps the refusal.
+/// Pages on other origins that may read this listener's responses (CORS, Fetch standard). They see denials
+/// and other responses that Stagedoor generates, with `Retry-After`, `X-Request-Id` and the rate limit
+/// headers. An upstream's response that says anything about origins (`Access-Control-*`, or `Vary: Origin`)
+/// stays unchanged; one that says nothing gets our headers. The same holds for a preflight: the upstream's
+/// response counts. Stagedoor answers a preflight only if it refuses it; the page can then send its request
+/// and read why it is refused. The record keeps the refusal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// The origins, each as a browser sends it in `Origin`: `https://app.example.com`, with a port only
-    /// if it is not the scheme's own. There are no patterns.
+    /// The origins, each as a browser sends it in `Origin`: `https://app.example.com`, with a port only if it
+    /// is not the scheme's default. Patterns are not supported.
     pub origins: Vec<Origin>,
-    /// Also let pages read answers to requests that carry cookies or client certificates.
+    /// Also let pages read responses to requests that carry cookies or client certificates.
     #[serde(default = "yes")]
     pub credentials: bool,
 }
@@ -46,12 +46,12 @@ impl FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "*" => {
-                return Err("`*` would let every page in the world read; name each origin".into());
+                return Err(
+                    "`*` would let every page in the world read responses; name each origin".into(),
+                );
             }
             "null" => {
-                return Err(
-                    "`null` is what any page in a sandbox says it is; name each origin".into()
-                );
+                return Err("`null` is the origin of every sandboxed page; name each origin".into());
             }
             _ => {}
         }
@@ -68,7 +68,7 @@ impl FromStr for Origin {
         url.path.clear();
         let origin = url.to_string();
         if origin != text {
-            return Err(format!("`{shown}` is not how a browser writes it; write `{origin}`"));
+            return Err(format!("`{shown}` is not how a browser sends it; write `{origin}`"));
         }
         Ok(Self(origin))
     }

@@ -51,7 +51,7 @@ pub(crate) fn read_on<T: DeserializeOwned>(
             Some(first) => {
                 if at(&rest, &path).is_some_and(|node| matches!(node.value, Value::Null)) {
                     let empty = shown(&path);
-                    problems.add(place, format!("{empty} has nothing below it; write `{first}: ...` there, indented further than its name"));
+                    problems.add(place, format!("{empty} has nothing below it; add `{first}: ...` there, indented further than its name"));
                 } else {
                     for name in all_missing(&rest, &path, first, mistake.structure) {
                         problems.add(place, format!("`{name}` is missing in {}", shown(&path)));
@@ -245,7 +245,7 @@ impl serde::de::Error for Mistake {
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::about(format!("`{field}` stands twice in "), "")
+        Self::about(format!("`{field}` appears twice in "), "")
     }
 }
 
@@ -275,7 +275,7 @@ impl<'de> Reader<'de> {
             Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
                 (Ok(value), _) => visitor.visit_u64(value),
                 (_, Ok(value)) => visitor.visit_i64(value),
-                _ => Err(Mistake::about("", format!(" is `{value}`, too large a number"))),
+                _ => Err(Mistake::about("", format!(" is `{value}`, a number that is too large"))),
             },
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text { text, .. } => visitor.visit_borrowed_str(text),
@@ -377,7 +377,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     ) -> Result<V::Value, Mistake> {
         let Value::Text { text, .. } = &self.node.value else {
             let hint = suggestion("", variants);
-            return self.placed(Err(Mistake::about("", format!(" is one word; {hint}"))));
+            return self.placed(Err(Mistake::about("", format!(" is a single word; {hint}"))));
         };
         self.placed(visitor.visit_enum(Variant(text)))
     }
@@ -406,17 +406,17 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
         Ok(())
     }
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, Mistake> {
-        Err(Mistake::about("", " is one word"))
+        Err(Mistake::about("", " is a single word"))
     }
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Mistake> {
-        Err(Mistake::about("", " is one word"))
+        Err(Mistake::about("", " is a single word"))
     }
     fn struct_variant<V: Visitor<'de>>(
         self,
         _: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, Mistake> {
-        Err(Mistake::about("", " is one word"))
+        Err(Mistake::about("", " is a single word"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where Backstage may call, on listeners of kind `forward`.
+//! Which hosts Backstage may call, on listeners of kind `forward`.
 
 use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
@@ -9,52 +9,52 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{Date, Duration, HostPorts, HostRule, Limit, Located, Name, Parent, read_shipped};
 
-/// Where Backstage may call, on listeners of kind `forward`. What no rule allows gets 403
-/// `host_refused`, and is not even looked up.
+/// Which hosts Backstage may call, on listeners of kind `forward`. A host that no rule allows gets 403
+/// `host_refused`, and its name is not resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
-    /// Groups of hosts of your own, by name. We ship `azure-devops`, `azure-resources`, `github`,
-    /// `gitlab`, `grafana-cloud`, `jira-cloud`, `pagerduty` and `spacelift`; one of yours with such
-    /// a name stands for yours.
+    /// Your own groups of hosts, by name. Built in are `azure-devops`, `azure-resources`, `github`, `gitlab`,
+    /// `grafana-cloud`, `jira-cloud`, `pagerduty` and `spacelift`; a group of yours with the same name
+    /// replaces the built-in one.
     pub hosts: IndexMap<Name, Vec<Located<HostRule>>>,
-    /// Who may call which hosts. One rule that fits is enough; their order does not matter.
+    /// Who may call which hosts. One matching rule is enough; the order does not matter.
     pub rules: Vec<Located<EgressRule>>,
-    /// Callers that prove themselves by `Proxy-Authorization: Basic`, by their user name. In
-    /// Node's proxy variables: `http://name:password@127.0.0.1:3128`.
+    /// Callers that authenticate with `Proxy-Authorization: Basic`, by user name. In Node's proxy variables:
+    /// `http://name:password@127.0.0.1:3128`.
     pub callers: IndexMap<Name, Located<EgressCaller>>,
-    /// Addresses of your own network that may be called on purpose. All others are refused,
-    /// whatever name they have: 403 `address_refused`.
+    /// Addresses in your own network that may be called. All other private addresses are refused, whatever
+    /// their name: 403 `address_refused`.
     pub private: Vec<Located<PrivateAddresses>>,
-    /// The proxy that stands between us and the internet, where there is one. Wins over the
+    /// The parent proxy between Stagedoor and the internet, if there is one. Takes precedence over the
     /// environment.
     pub parent: Option<Located<Parent>>,
-    /// Whether the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say so where `parent` is not
-    /// written, in capitals or not: the first for tunnels and `https`, the second for what is asked in
-    /// the clear. One that leads back to a listener of ours is left aside, and the log says so.
+    /// Whether the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, in upper or lower case, name the
+    /// parent proxy if `parent` is not set: the first for tunnels and `https`, the second for plain `http`. A
+    /// variable that leads back to one of our own listeners is ignored, and the log says so.
     pub parent_from_environment: bool,
-    /// Addresses that look public and are yours: refused like private ones.
+    /// Public addresses that belong to your own network: refused like private ones.
     #[schemars(with = "Vec<String>")]
     #[serde(deserialize_with = "crate::cidr::networks")]
     pub own_addresses: Vec<IpNet>,
-    /// Ports on which a tunnel must carry TLS, for the name that was asked for.
+    /// Ports on which a tunnel must carry TLS for the requested name.
     pub tls_ports: Vec<u16>,
-    /// What happens when a client hides the server's name within TLS (encrypted client hello).
+    /// What happens when a client hides the server name in TLS (Encrypted Client Hello).
     pub encrypted_hello: EncryptedHello,
-    /// Calls that each workspace may make. One page of a portal can be dozens of them, so this is
-    /// not `rate_limit.each_workspace`.
+    /// How many calls each workspace may make. One portal page can cause dozens of calls, so this is separate
+    /// from `rate_limit.each_workspace`.
     pub each_workspace: Limit,
-    /// Tunnels at once for each workspace. More get 429 `tunnels_exhausted`.
+    /// Concurrent tunnels for each workspace. More get 429 `tunnels_exhausted`.
     pub tunnels_max: u32,
-    /// Until the connection to the called host stands. Then 504 `connect_timeout`. A host with
-    /// several addresses has each tried in turn, for its part of this time.
+    /// Time to connect to the called host. Then 504 `connect_timeout`. If the host has several addresses,
+    /// each gets its share of this time.
     pub connect_timeout: Duration,
-    /// Until the client has sent the first message of TLS in a tunnel.
+    /// Time for the client to send its ClientHello in a tunnel.
     pub hello_timeout: Duration,
-    /// The longest silence: in a tunnel in both directions together, which is then closed; in a plain
-    /// request of the called host, then 504 `upstream_timeout`.
+    /// How long a tunnel may be silent in both directions before it is closed; and how long the called host
+    /// may be silent in a plain request before 504 `upstream_timeout`.
     pub idle_timeout: Duration,
-    /// The longest life of a tunnel.
+    /// How long a tunnel may live.
     pub life_max: Duration,
 }
 
@@ -97,49 +97,48 @@ pub struct EgressRule {
     /// The workspaces it is for. Default: all.
     #[serde(default)]
     pub workspaces: Vec<Located<Name>>,
-    /// Calls that only this rule lets through are recorded with `would_deny`. For a wide rule that
-    /// narrower ones are to replace.
+    /// Calls that only this rule lets through are recorded with `would_deny`. For a wide rule that you want
+    /// to replace with narrower ones.
     #[serde(default)]
     pub report_only: bool,
-    /// Whom to ask about it.
+    /// The owner to contact about it.
     #[serde(default)]
     pub owner: Option<String>,
     /// What it is for.
     #[serde(default)]
     pub reason: Option<String>,
-    /// From then on it allows nothing.
+    /// The date from which it allows nothing any more.
     #[serde(default)]
     pub expires: Option<Date>,
 }
 
-/// Addresses of your own network that may be called on purpose.
+/// Addresses in your own network that may be called.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrivateAddresses {
-    /// The host that may have them: `harbor.corp.example` on whichever port a rule allows it, or on
-    /// one port alone, `harbor.corp.example:8443`. A rule must allow it, too.
+    /// The host that may have them: `harbor.corp.example` on every port that a rule allows, or on a single
+    /// port, `harbor.corp.example:8443`. A rule must still allow it.
     pub host: Located<HostPorts>,
-    /// The addresses it may have, for example `[10.2.0.0/16]`.
+    /// The addresses that it may resolve to, for example `[10.2.0.0/16]`.
     #[schemars(with = "Vec<String>")]
     #[serde(deserialize_with = "crate::cidr::networks")]
     pub addresses: Vec<IpNet>,
-    /// Whom to ask about it.
+    /// The owner to contact about it.
     #[serde(default)]
     pub owner: Option<String>,
     /// What it is for.
     #[serde(default)]
     pub reason: Option<String>,
-    /// From then on it allows nothing.
+    /// The date from which it allows nothing any more.
     #[serde(default)]
     pub expires: Option<Date>,
 }
 
-/// A caller that proves itself by a password.
+/// A caller that authenticates with a password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EgressCaller {
-    /// File with its password, at least 16 bytes. A line end after it is not part of it. The file
-    /// is watched.
+    /// File with its password, at least 16 bytes. A trailing newline is ignored. The file is watched.
     pub password_file: Located<PathBuf>,
     /// The workspace it calls for.
     #[serde(default)]
@@ -149,15 +148,15 @@ pub struct EgressCaller {
     pub plugin: Option<Name>,
 }
 
-/// What happens when a client hides the server's name within TLS. Some clients always seem to do
-/// so, to hide whether they do (GREASE).
+/// What happens when a client hides the server name in TLS. Some clients always appear to do so, to hide
+/// whether they do (GREASE).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncryptedHello {
     /// 403 `hello_refused`.
     #[default]
     Refuse,
-    /// The outer name must be the one that was asked for, and the record says `encrypted_hello`.
+    /// The outer name must be the requested one, and the record says `encrypted_hello`.
     Report,
 }
 

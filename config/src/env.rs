@@ -92,11 +92,11 @@ fn replaced(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Str
         }
         let Some(after) = rest.strip_prefix('{') else {
             return Err(
-                "a single `$` means nothing; write `${VAR}`, or `$$` for a dollar".to_owned()
+                "a single `$` has no meaning; write `${VAR}`, or `$$` for a dollar sign".to_owned()
             );
         };
         let Some((inner, after)) = after.split_once('}') else {
-            return Err("`${` without its `}`; write `${VAR}`".to_owned());
+            return Err("`${` without a closing `}`; write `${VAR}`".to_owned());
         };
         rest = after;
         let (name, default) = match inner.split_once(":-") {
@@ -112,7 +112,7 @@ fn replaced(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Str
         }
         if default.is_some_and(|default| default.contains("${")) {
             return Err(format!(
-                "the default of `${{{name}}}` holds a variable; a default is plain text"
+                "the default of `${{{name}}}` contains a variable; a default must be plain text"
             ));
         }
         match variable(name).filter(|value| !(value.is_empty() && default.is_some())) {

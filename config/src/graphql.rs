@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Access, Name};
 
-/// Operations of a GraphQL API that may be asked for, by their root fields. A request must hold one
-/// operation, as JSON, and each of its root fields (also those within fragments, and whatever alias
-/// they have) must be in a rule; else it gets 403 `graphql_refused`. Batches, several operations in
-/// one document, and what cannot be parsed are refused, too.
+/// Allowed operations of a GraphQL API, by root field. A request must contain exactly one operation, as JSON,
+/// and a rule must list each of its root fields (including those in fragments, and whatever their alias);
+/// otherwise it gets 403 `graphql_refused`. Batches, documents with several operations, and unparsable ones
+/// are refused too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraphqlRule {
@@ -17,7 +17,7 @@ pub struct GraphqlRule {
     pub query: Vec<GraphqlField>,
     /// Fields of a mutation, for example `[runTrigger]`. Such a request is an `action`.
     pub mutation: Vec<GraphqlField>,
-    /// Who may ask for them, besides passing the route's own `access`.
+    /// Who may use them, in addition to passing the route's own `access`.
     pub access: Access,
     /// Arguments that must name a resource of the workspace, by its kind in the workspace's
     /// `resources`: `{spacelift-stack: stack}`.

@@ -56,7 +56,7 @@ impl JsonSchema for HeaderName {
     }
 }
 
-/// A header's name, or `x-internal-*` for all that begin so.
+/// A header's name, or `x-internal-*` for all that begin with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct HeaderPattern(HeaderName);
@@ -69,8 +69,7 @@ impl FromStr for HeaderPattern {
         let is_name = name.bytes().any(|b| b.is_ascii_alphanumeric()) && !name.contains('*');
         text.parse().ok().filter(|_| is_name).map(Self).ok_or_else(|| {
             format!(
-                "`{}` is not a header name; write for example `x-team`, or `x-internal-*` for all \
-                 that begin so",
+                "`{}` is not a header name; write for example `x-team`, or `x-internal-*` for all that begin with it",
                 text.escape_debug()
             )
         })

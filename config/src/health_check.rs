@@ -7,30 +7,30 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Duration, size::Written};
 
-/// Asks each address with a GET of its own, over a new connection: with the upstream's TLS, its host as
-/// `Host` and name in TLS, and no credential, token or identity header. Of an `external` upstream only
-/// addresses are asked that requests may go to.
+/// Sends a GET to each address, over a new connection, with the upstream's TLS, its host as `Host` and server
+/// name, and no credential, token or identity header. For an `external` upstream, only addresses that
+/// requests may go to are checked.
 ///
-/// An address that fails is not used, unless no other is left: if all are out, all are used. One that
-/// is new is used at once. A check that succeeds also ends an ejection before its time.
+/// An address that fails is not used, unless no other is left: if all are out, all are used. A new address is
+/// used immediately. A successful check also ends an ejection early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
-    /// What is asked for, for example `/healthz`. The path of `url` is put before it.
+    /// The path to request, for example `/healthz`. The path of `url` is put before it.
     pub path: String,
-    /// Time from one check of an address to the next, or up to a tenth more. At least `100ms`.
+    /// Time between two checks of an address, plus up to a tenth. At least `100ms`.
     #[serde(default = "ten_seconds")]
     pub interval: Duration,
-    /// For connection and answer together. At most `interval`.
+    /// Time for connection and response together. At most `interval`.
     #[serde(default = "two_seconds")]
     pub timeout: Duration,
-    /// Checks in a row that must succeed before an address that was out is used.
+    /// Consecutive checks that must succeed before an unhealthy address is used again.
     #[serde(default = "two")]
     pub healthy_after: u32,
-    /// Checks in a row that must fail before an address is not used.
+    /// Consecutive checks that must fail before an address is taken out.
     #[serde(default = "three")]
     pub unhealthy_after: u32,
-    /// Statuses that are well: one, or from one to another. Redirects are not followed.
+    /// Healthy statuses: one, or a range. Redirects are not followed.
     #[serde(default)]
     pub status: Statuses,
 }
@@ -70,7 +70,7 @@ impl FromStr for Statuses {
         match (status(first), status(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
             _ => Err(format!(
-                "`{}` is no status from 200 to 599; write `200`, or `200-399`",
+                "`{}` is not a status from 200 to 599; write `200`, or `200-399`",
                 text.escape_debug()
             )),
         }

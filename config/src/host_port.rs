@@ -22,7 +22,7 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{}` is no host with a port; write for example `logs.example.com:6514`",
+                "`{}` is not a host with a port; write for example `logs.example.com:6514`",
                 text.escape_debug()
             )
         };

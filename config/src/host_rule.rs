@@ -49,7 +49,7 @@ impl FromStr for HostRule {
         let name = host.strip_prefix("*.").unwrap_or(host);
         if name.contains('*') {
             return Err(format!(
-                "`{shown}`: `*` stands for whole labels at the beginning; write `*.example.com`"
+                "`{shown}`: `*` can only replace whole labels at the beginning; write `*.example.com`"
             ));
         }
         let star = if subdomains { "*." } else { "" };
@@ -68,7 +68,7 @@ impl FromStr for HostRule {
         let label = |label: &str| (1..=63).contains(&label.len());
         if name.len() > 253 || !name.contains('.') || !name.split('.').all(label) {
             return Err(format!(
-                "`{shown}` is not a whole name; write it with its domain: `api.example.com`"
+                "`{shown}` is not a fully qualified name; write it with its domain: `api.example.com`"
             ));
         }
         if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
@@ -254,9 +254,9 @@ mod tests {
         check("bücher.example:8443", "write `xn--bcher-kva.example:8443`");
         check("https://api.github.com", "is a URL");
         check("api.github.com/v3", "is a URL");
-        check("api.*.com", "`*` stands for whole labels");
-        check("*github.com", "`*` stands for whole labels");
-        check("*", "`*` stands for whole labels");
+        check("api.*.com", "`*` can only replace whole labels");
+        check("*github.com", "`*` can only replace whole labels");
+        check("*", "`*` can only replace whole labels");
         check("github", "with its domain");
         check("api.github.com.", "write");
         check("api.github.com:", "has no port");

@@ -1,4 +1,4 @@
-//! Whose an idempotency key is.
+//! Who owns an idempotency key.
 
 use std::path::PathBuf;
 
@@ -7,24 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::Located;
 
-/// What becomes of `Idempotency-Key` on its way to the upstream. Some upstreams, DXCP among them, ask
-/// nobody whose a key is: whoever sends another's key gets the answer to that one's action.
+/// What happens to `Idempotency-Key` on its way to the upstream. Some upstreams, including DXCP, do not check
+/// who owns a key: a caller that sends another caller's key gets the response to that caller's action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Idempotency {
-    /// Whose a key is. `caller`: the upstream gets another key instead (HMAC-SHA256 over the caller and
-    /// what the client sent), always the same for the same caller, and one that no other can guess.
+    /// Who owns a key. `caller`: the upstream gets a derived key instead (HMAC-SHA256 over the caller
+    /// and the client's key), which is always the same for the same caller and which no other caller can
+    /// guess.
     pub scope: IdempotencyScope,
-    /// File with at least 32 bytes of secret, the same for all replicas; a line end after it is not part
-    /// of it. Changing it changes all keys: an action that is sent again after that runs again. Do so
-    /// where the upstream has forgotten the keys of before (DXCP keeps them for 24 h), or when it leaked.
+    /// File with a secret of at least 32 bytes, the same for all replicas; a trailing newline is ignored.
+    /// Changing it changes all keys, so an action that is sent again afterwards runs again. Change it once
+    /// the upstream has forgotten the earlier keys (DXCP keeps them for 24 h), or when the secret has leaked.
     pub secret_file: Located<PathBuf>,
 }
 
-/// Whose an idempotency key is.
+/// Who owns an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IdempotencyScope {
-    /// The caller's.
+    /// The caller.
     Caller,
 }

@@ -20,21 +20,21 @@ pub use token_from::{Padding, TokenFrom};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
-    /// Issuers of tokens, by a name of your choice. A token is verified by the issuer whose
-    /// `issuer` equals its `iss`.
+    /// Token issuers, by names of your choice. A token is verified by the issuer whose `issuer` equals its
+    /// `iss`.
     pub issuers: IndexMap<Name, Located<Issuer>>,
-    /// Callers that prove themselves by an opaque token that a file says, by a name of your choice.
+    /// Callers that authenticate with an opaque token from a file, by names of your choice.
     pub tokens: IndexMap<Name, Located<StaticToken>>,
-    /// Callers that prove themselves by a client certificate instead of a token.
+    /// Callers that authenticate with a client certificate instead of a token.
     pub client_certificates: Vec<Located<CertificateCaller>>,
 }
 
-/// One issuer of tokens.
+/// One token issuer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// `oidc` for Keycloak, Auth0, Entra and the like; `backstage` for the tokens of Backstage itself
-    /// (user, plugin and limited user tokens); `orbit` for tokens that name neither issuer nor audience.
+    /// (user, plugin and limited user tokens); `orbit` for tokens without issuer and audience.
     #[serde(default)]
     pub kind: IssuerKind,
     /// The exact `iss` of its tokens, for example `https://keycloak.example/realms/pcp`. Auth0's
@@ -44,54 +44,53 @@ pub struct Issuer {
     /// The listeners on which its tokens count. Default: all but those of a `kind: orbit`.
     #[serde(default)]
     pub listeners: Vec<Located<Name>>,
-    /// A token must be for one of these (`aud`). For `backstage`: the plugins whose plugin tokens
-    /// pass here; user tokens are always for `backstage`.
+    /// A token's audience (`aud`) must be one of these. For `backstage`: the plugins whose plugin tokens are
+    /// accepted; user tokens are always for `backstage`.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// The claim that names the audience where it is not `aud`, for example `client_id` for access
-    /// tokens of Amazon Cognito. It must name one of `audiences`, and so must `aud` if it is there all the
-    /// same.
+    /// The claim that names the audience where it is not `aud`, for example `client_id` for access tokens
+    /// of Amazon Cognito. It must name one of `audiences`, and so must `aud` if the token has both.
     #[serde(default)]
     pub audience_claim: Option<Claim>,
-    /// The same if it stands in the token's header, for example `signer` for AWS's load balancer (ALB),
-    /// which names itself there by its ARN.
+    /// The same for an audience in the token's header, for example `signer` for AWS's load balancer (ALB),
+    /// which puts its ARN there.
     #[serde(default)]
     pub audience_header: Option<String>,
-    /// Claims that a token must have, each with one of these texts, for example `{token_use: [access]}`.
+    /// Claims that a token must have, each with one of these values, for example `{token_use: [access]}`.
     #[serde(default)]
     pub required_claims: IndexMap<String, Vec<String>>,
-    /// If given, a token's `azp` (or `client_id`) must be one of these. Keycloak without an
-    /// audience mapper puts the client only there: then list it here and `audiences: [account]`.
+    /// If given, a token's `azp` (or `client_id`) must be one of these. Without an audience mapper Keycloak
+    /// names the client only there: list it here, and write `audiences: [account]`.
     #[serde(default)]
     pub authorized_parties: Vec<String>,
-    /// What a token's `typ` header must be, for example `[at+jwt]`. Default: `JWT`, `at+jwt` or none.
-    /// What issuers sign for other purposes (`dpop+jwt`, `secevent+jwt`, `logout+jwt`, `id+jwt` and so on)
-    /// passes only if it is named here.
+    /// What a token's `typ` header must be, for example `[at+jwt]`. Default: `JWT`, `at+jwt` or none. Types
+    /// that issuers sign for other purposes (`dpop+jwt`, `secevent+jwt`, `logout+jwt`, `id+jwt` and so on)
+    /// are accepted only if they are named here.
     #[serde(default)]
     pub token_types: Vec<String>,
-    /// Whether its ID tokens are taken as well, as kubectl's OIDC sign-in and Dex show them. They are made
-    /// for the client, not for us: they say nothing of what it may do. They are known by `nonce`,
-    /// `at_hash` or `c_hash` without a scope, or by Keycloak's `typ: ID` or Cognito's `token_use: id`.
+    /// Whether its ID tokens are accepted too, as kubectl's OIDC sign-in and Dex send them. An ID token is
+    /// made for the client, not for us, and does not say what the client may do. It is recognized by `nonce`,
+    /// `at_hash` or `c_hash` without a scope, by Keycloak's `typ: ID`, or by Cognito's `token_use: id`.
     #[serde(default)]
     pub id_tokens: bool,
-    /// Where its tokens stand, if not in `Authorization`.
+    /// Where its tokens are, if not in `Authorization`.
     #[serde(default)]
     pub token_from: Option<TokenFrom>,
-    /// The algorithms its tokens may be signed with. HS256, HS384 and HS512 go with
-    /// `keys.secret_file` only, and then no other does.
+    /// The algorithms its tokens may be signed with. HS256, HS384 and HS512 need `keys.secret_file`, and no
+    /// other algorithm goes with it.
     #[serde(default = "rs256")]
     pub algorithms: Vec<Algorithm>,
     /// Where its keys are. Default: by discovery (`<issuer>/.well-known/openid-configuration`).
     #[serde(default)]
     pub keys: Keys,
-    /// Which claims say what.
+    /// Which claim means what.
     #[serde(default)]
     pub claims: Claims,
-    /// If given, only tokens whose claims fit one of these pass; the first that fits counts. Others get
+    /// If given, only tokens whose claims match one of these are accepted; the first match counts. Others get
     /// 403 `caller_unknown`.
     #[serde(default)]
     pub callers: Vec<Located<ClaimCaller>>,
-    /// How far its clock may be from ours.
+    /// How far its clock may differ from ours.
     #[serde(default = "leeway")]
     pub leeway: Duration,
 }
@@ -103,11 +102,11 @@ pub enum IssuerKind {
     /// JWT access tokens as most OpenID providers make them.
     #[default]
     Oidc,
-    /// The three tokens of a Backstage backend.
+    /// The three kinds of tokens of a Backstage backend.
     Backstage,
     /// Tokens without `iss` and `aud` that are signed with a secret, as Orbit's design writes them. They
-    /// could be meant for anybody who has the secret, so they count only on `listeners` that take nothing
-    /// else.
+    /// could be meant for any service that has the secret, so they are accepted only on `listeners` that take
+    /// no other tokens.
     Orbit,
 }
 
@@ -141,29 +140,29 @@ impl Algorithm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// The JWKS at this URL, without discovery.
+    /// The JWKS is at this URL; no discovery.
     pub url: Option<Located<Url>>,
-    /// A JWKS in this file; it is watched.
+    /// The JWKS is in this file, which is watched.
     pub file: Option<Located<PathBuf>>,
-    /// A shared secret of at least 32 bytes in this file, for HS256, HS384 and HS512. A line end
-    /// after it is not part of it.
+    /// A file with a shared secret of at least 32 bytes, for HS256, HS384 and HS512. A trailing newline is
+    /// ignored.
     pub secret_file: Option<Located<PathBuf>>,
-    /// For `kind: backstage`: where its backend is reached from here, for example
+    /// For `kind: backstage`: the address at which its backend can be reached from here, for example
     /// `http://127.0.0.1:7007`. Keys and user info are fetched from there.
     pub backstage_url: Option<Located<Url>>,
     /// PEM file of CAs for `url`, `backstage_url` and discovery, instead of the system's.
     pub ca: Option<Located<PathBuf>>,
-    /// A token in this file is shown where keys are fetched, as Kubernetes' API server wants it:
-    /// `/var/run/secrets/kubernetes.io/serviceaccount/token`. Read anew each time. It goes to the host of
-    /// `url` or of the issuer, over `https` alone, and nowhere else.
+    /// A file with a bearer token to send when keys are fetched, as Kubernetes' API server requires:
+    /// `/var/run/secrets/kubernetes.io/serviceaccount/token`. It is read again for each fetch, and sent only
+    /// to the host of `url` or of the issuer, and only over `https`.
     pub token_file: Option<Located<PathBuf>>,
-    /// Whether keys may come over plain `http` from another machine: whoever is on the way there could
-    /// then sign tokens of everybody. This machine (`127.0.0.1`, `::1`, `localhost`) needs no leave.
+    /// Whether keys may be fetched over plain `http` from another machine. Anyone on the network path could
+    /// then sign tokens for any caller. This machine (`127.0.0.1`, `::1`, `localhost`) does not need it.
     pub insecure_http: bool,
-    /// How often the keys are fetched without a reason. An unknown key id fetches at once: three
-    /// times in a row, then every 10 s. One that is not there is not looked for again for 30 s.
+    /// How often keys are refreshed. An unknown key id triggers a fetch immediately, up to three in a row,
+    /// then every 10 s. A key id that was not found is not looked up again for 30 s.
     pub refresh: Duration,
-    /// How long the last good keys are used while the issuer is away. Then its tokens get 503
+    /// How long the last good keys are used while the issuer is unreachable. After that its tokens get 503
     /// `keys_unavailable`.
     pub age_max: Duration,
 }
@@ -184,20 +183,20 @@ impl Default for Keys {
     }
 }
 
-/// Which claims of a token say what. A text names one claim, literally, dots and slashes
-/// included; a list is a path into nested objects, for example `[realm_access, roles]`.
+/// Which claim of a token means what. A string names one claim literally, including dots and slashes; a list
+/// is a path into nested objects, for example `[realm_access, roles]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Claims {
     /// Who is calling.
     pub subject: Claim,
-    /// A list of roles (or one text, split at spaces, as `scope` is).
+    /// A list of roles, or one string, split at spaces like `scope`.
     pub roles: Claim,
-    /// A list of groups, or one text, which is one group.
+    /// A list of groups, or one string, which is one group.
     pub groups: Claim,
-    /// A list of the workspaces the caller may act for, or one text, which is one workspace.
+    /// A list of the workspaces that the caller may act for, or one string, which is one workspace.
     pub workspaces: Claim,
-    /// The workspace to take where a request names none, for `claim` in `workspaces.choose_by`.
+    /// The workspace to use when a request names none, for `claim` in `workspaces.choose_by`.
     pub default_workspace: Option<Claim>,
 }
 
@@ -270,26 +269,26 @@ impl JsonSchema for Claim {
     }
 }
 
-/// A caller that proves itself by a client certificate from the listener's `client_ca`. The first
-/// entry that matches counts; a request that also carries a token is the token's.
+/// A caller that authenticates with a client certificate from the listener's `client_ca`. The first matching
+/// entry counts. If a request also carries a token, the token decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateCaller {
-    /// The certificate's URI SAN (for example a SPIFFE id), DNS SAN, email SAN or, if it has no
-    /// SAN, its common name. Compared whole.
+    /// The certificate's URI SAN (for example a SPIFFE ID), DNS SAN, email SAN or, if it has no SAN, its
+    /// common name. It must match exactly.
     pub name: String,
-    /// Who the caller then is, for example `service:ci`.
+    /// The caller's name, for example `service:ci`.
     pub caller: String,
-    /// Roles it has.
+    /// Its roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Groups it is in.
+    /// Its groups.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Workspaces it may act for.
     #[serde(default)]
     pub workspaces: Vec<Name>,
-    /// On a forward listener: the plugin it is.
+    /// On a forward listener: the plugin that calls.
     #[serde(default)]
     pub plugin: Option<Name>,
 }

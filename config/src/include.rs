@@ -104,7 +104,7 @@ impl Reading<'_> {
         let own = crate::Place { file: shown.as_str().into(), ..crate::Place::default() };
         let place = included_at.unwrap_or(&own);
         if self.read.iter().any(|(read, _)| read == path) {
-            self.problems.add(place, format!("`{shown}` is included already"));
+            self.problems.add(place, format!("`{shown}` is already included"));
             return None;
         }
         if depth > DEPTH_MAX || self.read.len() >= FILES_MAX {
@@ -166,14 +166,14 @@ impl Reading<'_> {
         let mut found = Vec::new();
         for item in items {
             let Value::Text { text, .. } = &item.value else {
-                self.problems.add(&item.place, "`include` lists paths");
+                self.problems.add(&item.place, "`include` must be a list of paths");
                 continue;
             };
             let path = folder.join(text);
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let stars = |text: &str| text.matches('*').count();
             if stars(text) > stars(name) || stars(name) > 1 {
-                let message = "`*` may stand once, in a file's name; write `folder/*.yaml`";
+                let message = "`*` may appear once, in the file name; write `folder/*.yaml`";
                 self.problems.add(&item.place, message);
                 continue;
             }
@@ -212,7 +212,7 @@ fn merge(tree: &mut Node, part: Node, problems: &mut Problems) {
             }
         }
         (_, Value::Map(_)) => {}
-        _ => problems.add(&part.place, "an included file is a map, as the config itself"),
+        _ => problems.add(&part.place, "an included file must be a map, like the config itself"),
     }
 }
 
@@ -225,7 +225,7 @@ fn merge_entry(own: &Key, existing: &mut Node, key: &Key, node: Node, problems: 
         // Every file may say the version; they must say the same.
         (Value::Text { text: a, .. }, Value::Text { text: b, .. })
             if key.name == "version" && a == b => {}
-        _ => problems.add(&key.place, format!("`{}` is set already, at {}", key.name, own.place)),
+        _ => problems.add(&key.place, format!("`{}` is already set, at {}", key.name, own.place)),
     }
 }
 

@@ -128,13 +128,13 @@ pub use url::Url;
 pub use words::suggestion;
 pub use workspaces::{Choice, CookieName, Workspace, Workspaces};
 
-/// All that the operator wrote, in one file or in several that it includes.
+/// Everything the operator wrote, in one file or in several that it includes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The version of this format.
     pub version: Version,
-    /// Where Stagedoor listens, by a name of your choice.
+    /// Where Stagedoor listens, by names of your choice.
     pub listeners: IndexMap<Name, Located<Listener>>,
     /// Who vouches for callers.
     #[serde(default)]
@@ -142,40 +142,40 @@ pub struct Config {
     /// Who may act for which workspace.
     #[serde(default)]
     pub workspaces: Workspaces,
-    /// Plugins that are not simply on.
+    /// Plugins that are not simply on everywhere.
     #[serde(default)]
     pub plugins: IndexMap<Name, Plugin>,
-    /// What Stagedoor shows to upstreams, by a name of your choice.
+    /// What Stagedoor presents to upstreams, by names of your choice.
     #[serde(default)]
     pub credentials: IndexMap<Name, Located<Credential>>,
-    /// Where requests go, by a name of your choice.
+    /// Where requests go, by names of your choice.
     #[serde(default)]
     pub upstreams: IndexMap<Name, Located<Upstream>>,
-    /// Route tables we ship.
+    /// Built-in route tables.
     #[serde(default)]
     pub presets: Vec<Located<PresetUse>>,
     /// Routes of your own.
     #[serde(default)]
     pub routes: Vec<Located<Route>>,
-    /// Where Backstage may call, on listeners of kind `forward`.
+    /// Which hosts Backstage may call, on listeners of kind `forward`.
     #[serde(default)]
     pub egress: Egress,
-    /// How much each workspace, caller and client may ask for.
+    /// How many requests each workspace, caller and client may send.
     #[serde(default)]
     pub rate_limit: RateLimit,
-    /// Where replicas count together. Default: each counts alone.
+    /// Where replicas share their limits. Default: each replica counts on its own.
     #[serde(default)]
     pub store: Option<Located<Store>>,
     /// The headers that tell an upstream who is calling.
     #[serde(default)]
     pub headers: Headers,
-    /// A source elsewhere for workspaces and plugins. Default: the files are all there is.
+    /// A remote source for workspaces and plugins. Default: none, only the files count.
     #[serde(default)]
     pub control: Option<Located<Control>>,
     /// Where audit records go.
     #[serde(default)]
     pub audit: Audit,
-    /// What stops and what is shown.
+    /// How the process starts, stops and is observed.
     #[serde(default)]
     pub process: Process,
 }
@@ -183,36 +183,36 @@ pub struct Config {
 /// The version of the config format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Version {
-    /// The only one so far.
+    /// The only version so far.
     #[serde(rename = "stagedoor/v1")]
     V1,
 }
 
-/// How the process behaves. A reload changes `drain_delay` and `drain_timeout`; whatever else changes
-/// takes effect at the next start.
+/// How the process behaves. A reload changes `drain_delay` and `drain_timeout`; any other change takes effect
+/// at the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Process {
     /// Threads that serve requests. Default: one per core.
     pub threads: Option<std::num::NonZeroU16>,
-    /// After SIGTERM: how long readiness fails before idle connections are closed and clients of HTTP/2
-    /// are told to leave (GOAWAY), so that a load balancer notices and they do not come back.
+    /// After SIGTERM: how long readiness fails before idle connections are closed and HTTP/2 clients get
+    /// GOAWAY, so that the load balancer notices and they do not come back.
     pub drain_delay: Duration,
-    /// After that: how long exchanges under way may take to end. `terminationGracePeriodSeconds`
-    /// must be longer than both together.
+    /// After that: how long exchanges in flight may take to end. `terminationGracePeriodSeconds` must be
+    /// longer than both together.
     pub drain_timeout: Duration,
-    /// Unix socket over which a new process takes over the listeners (`stagedoor run --upgrade`,
-    /// then SIGQUIT to the old one). Its folder must be private. Default: no such socket.
+    /// Unix socket over which a new process takes over the listeners (`stagedoor run --upgrade`, then SIGQUIT
+    /// to the old one). Its folder must be private. Default: no such socket.
     pub upgrade_socket: Option<std::path::PathBuf>,
-    /// Also serve the metrics under the names of the design documents
+    /// Also serve metrics under the names in the design documents
     /// (`backstage_circuit_breaker_state`, `plugins_requests_total`, ...).
     pub metric_aliases: bool,
-    /// DNS servers to ask, for example `[10.0.0.10:53]`. Default: the system's.
+    /// DNS servers to use, for example `[10.0.0.10:53]`. Default: the system's.
     #[schemars(with = "Vec<String>")]
     pub name_servers: Vec<std::net::SocketAddr>,
-    /// Memory for answers that routes with `fallback` keep, all together.
+    /// Memory for all responses that routes with `fallback` keep.
     pub fallback_memory: Size,
-    /// Workspaces that metrics name, in the config's order; the rest are `other`.
+    /// How many workspaces get their own metric label, in the config's order; the rest are `other`.
     pub metric_workspaces_max: u16,
 }
 

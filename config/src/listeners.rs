@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cors, Duration, Located, Name, Size};
 
-/// An address Stagedoor listens on. A reload changes its certificates and CA, `trusted_proxies`,
-/// `workspace`, `cors` and `limits.body_max`; whatever else changes takes effect at the next start, and the
-/// reload says so.
+/// An address Stagedoor listens on. A reload changes its certificates and CA, `trusted_proxies`, `workspace`,
+/// `cors` and `limits.body_max`; any other change takes effect at the next start, and the reload says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
@@ -22,40 +21,40 @@ pub struct Listener {
     /// Serve TLS. Without it the listener speaks plain HTTP/1.1 and should be on loopback.
     #[serde(default)]
     pub tls: Option<Located<Tls>>,
-    /// Proxies in front of this listener, by address range. Only from them `X-Forwarded-For` and
-    /// `X-Forwarded-Proto` are believed; from anyone else they are replaced.
+    /// Proxies in front of this listener, by address range. `X-Forwarded-For` and `X-Forwarded-Proto` are
+    /// trusted only when they come from one of these; otherwise they are replaced.
     #[serde(default, deserialize_with = "crate::cidr::networks")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Load balancers in front that pass connections on as they are, and begin each with a header of the
-    /// PROXY protocol (version 1 or 2), before TLS too. Whose a connection is then says the header, and
-    /// `trusted_proxies`, limits and records go by that. A connection from anybody else, or without a
-    /// header, is refused. Default: none is expected, and one that comes is 400.
+    /// Load balancers in front that pass TCP connections through and begin each with a PROXY protocol header
+    /// (version 1 or 2), before TLS. The header then gives the client's address, which `trusted_proxies`,
+    /// limits and records use. A connection from any other address, or without a header, is refused. Default:
+    /// no header is expected, and a connection with one gets 400.
     #[serde(default)]
     pub proxy_protocol: Option<Located<ProxyProtocol>>,
-    /// Every request on this listener is for this workspace, for a sidecar that serves one. The
-    /// caller must still be a member of it; on a forward listener whoever reaches it is.
+    /// Every request on this listener is for this workspace, for a sidecar that serves one. The caller must
+    /// still be a member; on a forward listener every client that reaches it is.
     #[serde(default)]
     pub workspace: Option<Located<Name>>,
-    /// For `kind: forward`: every call on this listener is this plugin's.
+    /// For `kind: forward`: every call on this listener is made by this plugin.
     #[serde(default)]
     pub plugin: Option<Name>,
-    /// For `kind: forward`: what the rules refuse passes and is recorded with `would_deny`. Names,
-    /// and addresses of private networks; loopback, link-local and metadata addresses stay refused.
+    /// For `kind: forward`: calls that the rules refuse pass and are recorded with `would_deny`. This covers
+    /// names and private addresses; loopback, link-local and metadata addresses stay refused.
     #[serde(default)]
     pub report_only: bool,
-    /// For `kind: reverse`: pages on other origins that may read its denials. Without it their browsers
-    /// hide them: the page learns of an error of the network, and nothing more.
+    /// For `kind: reverse`: pages on other origins that may read its denials. Without it browsers hide them:
+    /// the page sees a network error and nothing more.
     #[serde(default)]
     pub cors: Option<Located<Cors>>,
-    /// Sizes, counts and times that one client may use up. Listeners of kind `admin` and `status` have
-    /// them too, but `body_max`: a switch has at most 16 KiB, and nothing else there takes a body. With
-    /// no place left, probes are refused as well: keep strangers off by a network policy.
+    /// Limits on sizes, counts and times. Listeners of kind `admin` and `status` have them too, except
+    /// `body_max`: a switch has at most 16 KiB, and nothing else there takes a body. When no connection is
+    /// left, probes are refused as well: keep other clients out with a network policy.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// Who begins connections with a header of the PROXY protocol.
+/// Who begins connections with a PROXY protocol header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyProtocol {
@@ -77,15 +76,15 @@ impl Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerKind {
-    /// Takes requests and forwards those that pass along a route.
+    /// Takes requests and forwards those that a route lets through.
     Reverse,
-    /// Takes calls of Backstage and lets those out that `egress` allows: CONNECT, and `http://` in
-    /// absolute form.
+    /// Takes Backstage's outbound calls and lets through those that `egress` allows: CONNECT tunnels, and
+    /// `http://` requests in absolute form.
     Forward,
     /// Health, metrics, state, reload and switches, for operators. Keep it on loopback.
     Admin,
-    /// `/livez`, `/readyz` and `/metrics`, and nothing else: for whoever asks from another machine, as the
-    /// kubelet and Prometheus do.
+    /// `/livez`, `/readyz` and `/metrics`, and nothing else: for clients on other machines, such as the
+    /// kubelet and Prometheus.
     Status,
 }
 
@@ -105,9 +104,9 @@ impl ListenerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// Certificates, chosen by the name the client asks for (SNI). The first serves clients that
-    /// ask for none or for an unknown one. Files are watched: a changed pair is used for new
-    /// connections at once; a broken one keeps the old, and says which file and why.
+    /// Certificates, chosen by the server name that the client sends (SNI). The first serves clients that
+    /// send none or an unknown one. Files are watched: new connections use a changed pair immediately; if the
+    /// new pair is broken, the old one stays in use and the log says which file is broken and why.
     pub certificates: Vec<Located<Certificate>>,
     /// PEM file of CAs. Clients may then present a certificate from them.
     #[serde(default)]
@@ -134,25 +133,25 @@ pub struct Certificate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificate {
-    /// A client may present one; if it does it must be valid.
+    /// A client may present one; if it does, it must be valid.
     #[default]
     Optional,
-    /// No connection without one.
+    /// A client must present one.
     Required,
 }
 
-/// Sizes, counts and times that one client may use up. Whoever exceeds one is cut off.
+/// Limits on what one client may use. A client that exceeds one is cut off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at once on this listener. More get 503 `connections_exhausted`.
+    /// Concurrent connections on this listener. More get 503 `connections_exhausted`.
     pub connections_max: u32,
-    /// Connections at once from one client address. 0 means no such limit.
+    /// Concurrent connections from one client address. 0 means no such limit.
     pub connections_per_client_max: u32,
-    /// TLS handshakes at once that are not complete. More are closed and recorded as
-    /// `handshakes_exhausted`. They count among the connections, too.
+    /// TLS handshakes in progress. More are closed and recorded as `handshakes_exhausted`. They also count as
+    /// connections.
     pub handshakes_max: u32,
-    /// TLS handshakes at once from one client address. 0 means no such limit, for a listener behind a
+    /// TLS handshakes in progress from one client address. 0 means no such limit, for a listener behind a
     /// load balancer that hides its clients' addresses.
     pub handshakes_per_client_max: u32,
     /// Bytes of request line and headers together. More get 431 `head_too_large`. Backstage
@@ -160,26 +159,27 @@ pub struct Limits {
     pub head_max: Size,
     /// Header lines in a request.
     pub headers_max: u32,
-    /// Bytes of a request body. More get 413 `body_too_large`. A route may set its own.
+    /// Bytes in a request body. More get 413 `body_too_large`. A route may set its own limit.
     pub body_max: Size,
-    /// From the first byte of a head to its last (and, for HTTP/2, to its first frame). A TLS handshake
-    /// has as long, from the moment the connection was accepted; then `handshake_timeout` is on record.
+    /// Time from the first byte of a head to its last (for HTTP/2, to its first frame). A TLS handshake has
+    /// the same time, counted from when the connection was accepted; after that it is recorded as
+    /// `handshake_timeout`.
     pub head_timeout: Duration,
-    /// Silence of a client within a request body. Then 408 `body_timeout`.
+    /// How long a client may send nothing within a request body. Then 408 `body_timeout`.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer that is there for it. Then it is cut off, on record
+    /// How long a client may read nothing of a response that is ready for it. Then it is cut off and recorded
     /// as `client_slow`.
     pub write_timeout: Duration,
-    /// Bytes a second at which a body must move, on average after its first 10s: a request's, else 408
-    /// `body_slow`; and an answer's, else the client is cut off, on record as `client_slow`. Only waiting
-    /// for the client counts. What it is slow with is never a failure of the upstream. `0` is no least
-    /// rate. Streams have none.
+    /// The minimum average rate of a body, in bytes a second, after its first 10s. A request body that is
+    /// slower gets 408 `body_slow`; a client that reads a response more slowly is cut off and recorded as
+    /// `client_slow`. Only time spent waiting for the client counts, and a slow client is never a failure of
+    /// the upstream. `0` means no minimum. Streams have none.
     pub rate_min: Size,
-    /// Silence between requests on a connection that is kept alive.
+    /// How long a kept-alive connection may be idle between requests.
     pub keepalive_timeout: Duration,
-    /// Requests on one connection, then it is closed, so that load spreads after a scale-out.
+    /// Requests on one connection before it is closed, so that load spreads after a scale-out.
     pub keepalive_requests_max: u32,
-    /// HTTP/2 streams at once on one connection.
+    /// Concurrent HTTP/2 streams on one connection.
     pub streams_max: u32,
 }
 

@@ -5,10 +5,10 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-/// A name an operator gives: a workspace, a plugin, an upstream, a route.
+/// A name that the operator gives: to a workspace, a plugin, an upstream, a route.
 ///
-/// 1 to 64 of the characters `a-z A-Z 0-9 . _ -`, beginning with a letter or digit, so that it can
-/// stand in a header, a metric label, a file name and a log line without quoting.
+/// 1 to 64 of the characters `a-z A-Z 0-9 . _ -`, beginning with a letter or digit, so that it needs no
+/// quoting in a header, a metric label, a file name or a log line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Name(#[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))] Arc<str>);

@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Limit, Rate};
 
-/// How fast an upstream may be asked, by all callers together.
+/// How fast requests may go to an upstream, from all callers together.
 ///
-/// A poller that is refused may take what it could not ask for as gone; one that waits gets its
-/// answer. When the upstream itself says that its quota is spent (429 or 403 with `Retry-After`, or
-/// with `X-RateLimit-Remaining: 0` and `X-RateLimit-Reset`), nothing more is sent until then.
+/// A poller that is refused may conclude that what it polls is gone; one that waits gets its response. When
+/// the upstream itself says that its quota is spent (429 or 403 with `Retry-After`, or with
+/// `X-RateLimit-Remaining: 0` and `X-RateLimit-Reset`), nothing more is sent until then.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pace {
-    /// Its quota, with some room below it: `4500/h` where it grants 5000.
+    /// A rate somewhat below its quota: `4500/h` if it grants 5000.
     pub rate: Rate,
-    /// Requests that go out at once before the pace holds. Default: a tenth of the rate's count, at
+    /// Requests that may go out together before the pace applies. Default: a tenth of the rate's count, at
     /// least 1.
     #[serde(default)]
     pub burst: Option<NonZeroU32>,
     /// How long a request may wait for its turn. One that would wait longer gets 429 `pace_exceeded`
-    /// at once, with `Retry-After`. Shorter than the `whole` timeout of each of its routes.
+    /// immediately, with `Retry-After`. It must be shorter than the `whole` timeout of each of its routes.
     #[serde(default = "ten_seconds")]
     pub wait_max: Duration,
 }

@@ -8,34 +8,32 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{Config, Located, Name, Url};
 
-/// The proxy that stands between us and the internet (Squid's and Envoy's word is parent). What leaves
-/// goes through it: tunnels and plain calls of forward listeners, upstreams that are `external`, and
-/// what Stagedoor fetches or ships itself (keys, user info, tokens, the control source, records). It
-/// looks names up, so their addresses are not judged here; `egress.rules` still say which names may
-/// be called, and an address that is called as such is judged as ever.
+/// The proxy between Stagedoor and the internet (Squid and Envoy call it a parent). All outbound traffic goes
+/// through it: tunnels and plain calls of forward listeners, `external` upstreams, and what Stagedoor itself
+/// fetches or ships (keys, user info, tokens, the control source, records). The parent resolves names, so
+/// their addresses are not checked here. `egress.rules` still decide which names may be called, and a call to
+/// a literal address is checked as usual.
 ///
-/// Not through it go hosts of `no_proxy` and of `egress.private`, `localhost` and loopback, upstreams
-/// that are not `external`, and what only a network of yours can know (`keycloak`, `*.svc`).
+/// These bypass it: hosts in `no_proxy` and `egress.private`, `localhost` and loopback addresses, upstreams
+/// that are not `external`, and names that only your own network can resolve (`keycloak`, `*.svc`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Parent {
-    /// Scheme, host and port: `http://proxy.corp.example:8080`. With `https://` the proxy itself is
-    /// spoken to within TLS. Its name may lead to a private address.
+    /// Scheme, host and port: `http://proxy.corp.example:8080`. With `https://` the connection to the proxy
+    /// itself uses TLS. Its name may resolve to a private address.
     pub url: Located<Url>,
-    /// Who we are to it (Basic). It goes to this proxy and to nobody else.
+    /// Our user name at the proxy (Basic). It is sent only to this proxy.
     #[serde(default)]
     pub username: Option<String>,
-    /// File with the password for that name. A line end after it is not part of it. The file is
-    /// watched.
+    /// File with the password for that name. A trailing newline is ignored. The file is watched.
     #[serde(default)]
     pub password_file: Option<Located<PathBuf>>,
     /// PEM file of CAs for an `https://` proxy, instead of the system's.
     #[serde(default)]
     pub ca: Option<Located<PathBuf>>,
-    /// What is reached directly, as in the variable `NO_PROXY`: `corp.example` for that name and
-    /// every one below, `*.corp.example` for those below alone, addresses, ranges such as
-    /// `10.0.0.0/8` for what is called by address, each also with a port (`corp.example:8443`), or
-    /// `*` for everything.
+    /// Destinations to reach directly, as in the variable `NO_PROXY`: `corp.example` for that name and every
+    /// name below it, `*.corp.example` only for names below it, addresses, ranges such as `10.0.0.0/8` for
+    /// calls to a literal address, each optionally with a port (`corp.example:8443`), or `*` for everything.
     #[serde(default)]
     pub no_proxy: Vec<NoProxy>,
 }

@@ -74,7 +74,7 @@ impl FromStr for PathTemplate {
                     let plain =
                         |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()+,=:@".contains(&b);
                     if !segment.bytes().all(plain) {
-                        return wrong("has characters that a path segment cannot have unescaped");
+                        return wrong("has characters that must be escaped in a path segment");
                     }
                     Segment::Text(segment.to_owned())
                 }

@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Limit;
 
-/// One plugin. A plugin that is not mentioned is on everywhere.
+/// One plugin. A plugin that is not listed is on everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugin {
-    /// For how many of all workspaces it is on, in percent: raise it 10, 50, 100. A workspace that
-    /// has it at 10 still has it at 50. A workspace's own `plugins` entry comes first. Where it is
-    /// off, requests get 403 `plugin_disabled`.
+    /// The share of workspaces for which it is on, in percent: raise it 10, 50, 100. A workspace that has it
+    /// at 10 still has it at 50. A workspace's own `plugins` entry comes first. Where it is off, requests get
+    /// 403 `plugin_disabled`.
     pub enabled_percent: Percent,
-    /// What each workspace may ask of this plugin.
+    /// How many requests each workspace may send to this plugin.
     pub rate_limit: Option<Limit>,
 }
 

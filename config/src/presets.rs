@@ -10,18 +10,17 @@ use crate::{
     RouteOptions, Size, StreamMax, Timeouts, WorkspaceNeed, WrittenBy, read_shipped,
 };
 
-/// A route table we ship, put to use. `stagedoor explain --preset dxcp` prints one.
+/// Uses a built-in route table. `stagedoor explain --preset dxcp` prints one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PresetUse {
     /// Which: `argocd`, `azure-devops`, `backstage`, `dxcp`, `grafana`, `harbor`, `jenkins`,
     /// `jira`, `kubernetes`, `pagerduty`, `sonarqube`, `spacelift` or `vault`.
     pub preset: Located<String>,
-    /// The first part of its routes' names. Default: the preset's name. Needed when one preset is
-    /// used twice.
+    /// The first part of its routes' names. Default: the preset's name. Required if a preset is used twice.
     #[serde(default)]
     pub name: Option<Name>,
-    /// The upstream its routes go to. For a plugin that is Backstage, which hosts it.
+    /// The upstream its routes go to. For a plugin, this is Backstage, which hosts it.
     pub upstream: Located<Name>,
     /// The listeners its routes are on. Default: all reverse listeners.
     #[serde(default)]
@@ -29,19 +28,20 @@ pub struct PresetUse {
     /// The hosts its routes are for. Default: any host.
     #[serde(default)]
     pub hosts: Vec<HostPattern>,
-    /// The path its routes are under. Default: the preset's own, for example `/api/argocd`, below
+    /// The path prefix of its routes. Default: the preset's own, for example `/api/argocd`, below
     /// `strip_prefix`.
     #[serde(default)]
     pub prefix: Option<Located<PathTemplate>>,
-    /// The part of that path that is ours alone, for a portal at `https://corp.example.com/backstage`:
-    /// `/backstage`. The upstream is asked for what follows, as Backstage serves it, and is told of the
-    /// part by `X-Forwarded-Prefix`. Put before `Location` and before the `Path` of cookies, unless
-    /// they begin with it.
+    /// The part of that path that only Stagedoor uses, for a portal at `https://corp.example.com/backstage`:
+    /// `/backstage`. The upstream gets the rest of the path, as Backstage serves it, and this part in
+    /// `X-Forwarded-Prefix`. The part is put before `Location` and before the `Path` of cookies, unless they
+    /// begin with it.
     #[serde(default)]
     pub strip_prefix: Option<Located<PathTemplate>>,
-    /// Routes to open that the preset leaves closed, by name. What the preset closes for good
-    /// cannot be opened. One that nobody opened yields to a route of yours that takes the request and names
-    /// every text of its path, as `/api/proxy/**` does of `/api/proxy/{endpoint}/**`, and `/api/**` does not.
+    /// Routes to open that the preset leaves closed, by name. Routes that the preset closes for good cannot
+    /// be opened. A route that is not opened yields to a route of yours that matches the request and has
+    /// every literal segment of its path: `/api/proxy/**` has those of `/api/proxy/{endpoint}/**`, `/api/**`
+    /// does not.
     #[serde(default)]
     pub open: Vec<Located<Name>>,
     /// Routes to close, by name.
@@ -53,15 +53,15 @@ pub struct PresetUse {
     /// Who may use its actions.
     #[serde(default)]
     pub actions: Access,
-    /// Values that query parameters of its routes may have, by parameter, where the preset removes the
-    /// parameter: `{host: [dev.azure.com], org: [acme]}` for `azure-devops`, some of whose requests its
-    /// plugin refuses without. With another value the request gets 403 `query_refused`.
+    /// Allowed values of query parameters that the preset would otherwise remove, by parameter: `{host:
+    /// [dev.azure.com], org: [acme]}` for `azure-devops`, whose plugin refuses some requests without them. A
+    /// request with another value gets 403 `query_refused`.
     #[serde(default)]
     pub query_allow: IndexMap<String, Vec<String>>,
-    /// What differs for single routes, by name.
+    /// What differs for individual routes, by name.
     #[serde(default)]
     pub routes: IndexMap<Name, Located<RouteChanges>>,
-    /// How much its denials tell.
+    /// How much its denials reveal.
     #[serde(default)]
     pub detail: Option<Detail>,
 }
@@ -72,26 +72,26 @@ pub struct PresetUse {
 pub struct RouteChanges {
     /// Who may use it, instead of `reads` or `actions`.
     pub access: Option<Access>,
-    /// What each workspace may ask of it; on a public route what each client address may, instead of its
-    /// bucket.
+    /// How many requests each workspace may send to it; on a public route, how many each client address may,
+    /// instead of its bucket.
     pub rate_limit: Option<Limit>,
     /// The bucket that it counts in, instead of the preset's.
     pub bucket: Option<Name>,
-    /// Timeouts of its own; what is not given stays the preset's.
+    /// Its own timeouts; values that are not given stay the preset's.
     pub timeouts: Timeouts,
     /// Bytes of a request body.
     pub body_max: Option<Size>,
-    /// Values a query parameter may have, by parameter.
+    /// Allowed values of query parameters, by parameter.
     pub query_allow: IndexMap<String, Vec<String>>,
-    /// Parameters of its path that must name a resource of the workspace, by kind.
+    /// Path parameters that must name a resource of the workspace, by kind.
     pub resources: IndexMap<Name, String>,
-    /// Whether the same requests are asked of the upstream once.
+    /// Whether identical requests are sent to the upstream once (request coalescing).
     pub coalesce: Option<Coalesce>,
-    /// Whether the last good answer is given while the upstream fails.
+    /// Whether the last good response is served while the upstream fails (stale response).
     pub fallback: Option<Fallback>,
-    /// When a stream of it ends at the latest.
+    /// When its streams end at the latest.
     pub stream_max: Option<StreamMax>,
-    /// Whether its answers are streams.
+    /// Whether its responses are streams.
     pub stream: Option<bool>,
 }
 
@@ -355,7 +355,7 @@ impl PresetUse {
                 problems.add(
                     &self.preset.place,
                     format!(
-                        "preset `{}` removes no parameter `{}`; write it under `routes`",
+                        "preset `{}` removes no parameter `{}`; put it under `routes`",
                         *self.preset,
                         parameter.escape_debug()
                     ),
@@ -395,7 +395,7 @@ impl PresetUse {
         if !ours.is_plain() {
             problems.add(
                 &ours.place,
-                "`strip_prefix` is no plain path; write for example `/backstage`".to_owned(),
+                "`strip_prefix` is not a plain path; write for example `/backstage`".to_owned(),
             );
         } else if preset.at_root {
             problems.add(
@@ -410,7 +410,7 @@ impl PresetUse {
             problems.add(
                 &ours.place,
                 format!(
-                    "`prefix: {}` does not begin with `strip_prefix: {}`; write `prefix: {}{}`, or leave `prefix` out",
+                    "`prefix: {}` does not begin with `strip_prefix: {}`; write `prefix: {}{}`, or remove `prefix`",
                     **prefix, **ours, **ours, **prefix
                 ),
             );
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(told, "");
         let told = loaded("preset: argocd, query_allow: {host: [a]}").unwrap_err();
         assert!(
-            told.contains("preset `argocd` removes no parameter `host`; write it under `routes`")
+            told.contains("preset `argocd` removes no parameter `host`; put it under `routes`")
         );
     }
 

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Located, Name, Rate};
 
-/// A rate with the burst that passes at once.
+/// A rate, and the burst that may exceed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// Requests over a longer time, for example `100/m`. Refused requests get 429 `rate_limited`
-    /// with `Retry-After`.
+    /// The sustained rate of requests, for example `100/m`. Requests over it get 429 `rate_limited` with
+    /// `Retry-After`.
     pub rate: Rate,
-    /// Requests that may come at once before the rate holds. Default: a tenth of the rate's count,
-    /// at least 1.
+    /// Requests that may come together before the rate applies. Default: a tenth of the rate's count, at
+    /// least 1.
     #[serde(default)]
     pub burst: Option<NonZeroU32>,
 }
@@ -45,44 +45,44 @@ impl Limit {
     }
 }
 
-/// The limits every request counts against. Each level may only tighten: a request must fit all.
+/// The limits that requests count against. Each level can only restrict further: a request must stay within
+/// all of them.
 ///
-/// Each request of a known caller counts once at the level of its workspace: in the bucket of its route,
-/// or against `each_workspace`. Limits of callers, plugins and routes come on top. Each request without
-/// a caller, on a public route, counts once for its client's address: against the route's own
-/// `rate_limit`, in the bucket of its route, or against `each_client`. `stagedoor explain` shows which.
+/// Each request of a known caller counts once at the level of its workspace: in its route's bucket, or
+/// against `each_workspace`. Limits of callers, plugins and routes apply in addition. Each request without a
+/// caller, on a public route, counts once for its client's address: against the route's own `rate_limit`, in
+/// its route's bucket, or against `each_client`. `stagedoor explain` shows which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimit {
-    /// What each workspace may ask for, all its callers together, on routes that are in no bucket:
-    /// plugin backends and actions. A workspace over its limit does not slow another one. Requests
-    /// without a workspace are counted per caller at this rate. Default: 100/m with a burst of 10.
+    /// How many requests each workspace may send, all its callers together, on routes without a bucket:
+    /// plugin backends and actions. A workspace over its limit does not affect others. Requests without a
+    /// workspace count per caller, at this rate. Default: 100/m with a burst of 10.
     pub each_workspace: Limit,
-    /// What each caller may ask for, whatever the workspace. Default: no limit of its own.
+    /// How many requests each caller may send, in all workspaces together. Default: no such limit.
     pub each_caller: Option<Limit>,
-    /// What each client address (an IPv6 client counts by its /64) may ask for on public routes
-    /// that are in no bucket and have no `rate_limit` of their own, and with tokens that do not verify,
-    /// so that a stranger cannot make Stagedoor verify signatures all day. Default: 600/m with a burst
-    /// of 200.
+    /// How many requests each client address (for IPv6, each /64) may send on public routes that have neither
+    /// a bucket nor their own `rate_limit`, and with tokens that do not verify, so that an unknown client
+    /// cannot keep Stagedoor busy with signatures. Default: 600/m with a burst of 200.
     pub each_client: Limit,
-    /// Shares apart from `each_workspace` and `each_client`, by name. What one route asks for is then
-    /// nothing that another lacks. A route is in one by its `bucket`; presets come with theirs.
+    /// Limits separate from `each_workspace` and `each_client`, by name, so that traffic on some routes does
+    /// not use up the limit of others. A route joins one with its `bucket`; presets have their own.
     ///
-    /// Of each workspace: `pages` (preset `backstage`: what its own pages read, that is the catalog, permissions,
-    /// search, settings, notifications, signals, events, TechDocs, the scaffolder), 1800/m with a
-    /// burst of 300: three people who open three pages at once ask some 150 times. And one for
-    /// the reads of each plugin's preset (`argocd`, `azure-devops`, `grafana`, `harbor`, `jenkins`, `jira`,
-    /// `kubernetes`, `pagerduty`, `sonarqube`, `spacelift`, `vault`, and `proxy` and `other-plugins` of preset
-    /// `backstage`), each as large as `each_workspace`. Their actions count against `each_workspace` itself.
+    /// For each workspace: `pages` (preset `backstage`: what its own pages read, that is the catalog,
+    /// permissions, search, settings, notifications, signals, events, TechDocs and the scaffolder), 1800/m
+    /// with a burst of 300: three people who open three pages at the same time send about 150 requests. And
+    /// one for the reads of each plugin's preset (`argocd`, `azure-devops`, `grafana`, `harbor`, `jenkins`,
+    /// `jira`, `kubernetes`, `pagerduty`, `sonarqube`, `spacelift`, `vault`, and `proxy` and `other-plugins`
+    /// of preset `backstage`), each as large as `each_workspace`. Their actions count against
+    /// `each_workspace` itself.
     ///
-    /// Of each client address, on public routes of preset `backstage`: `frontend` (the app's files,
-    /// and questions of CORS) 6000/m with a burst of 1000; `probes` (readiness, liveness, health)
-    /// 600/m with a burst of 200; `webhooks` 1200/m with a burst of 300; `sign-in` 600/m with a
-    /// burst of 200.
+    /// For each client address, on public routes of preset `backstage`: `frontend` (the app's files, and CORS
+    /// preflights) 6000/m with a burst of 1000; `probes` (readiness, liveness, health) 600/m with a burst of
+    /// 200; `webhooks` 1200/m with a burst of 300; `sign-in` 600/m with a burst of 200.
     ///
-    /// Write `pages: {rate: 6000/m, burst: 1000}` to change one, or a name of your own for routes of
-    /// yours. What you do not write is never narrower than `each_workspace` (of the workspace, if it has
-    /// its own) or `each_client`: raising those raises these.
+    /// Write `pages: {rate: 6000/m, burst: 1000}` to change one, or add a name of your own for your own
+    /// routes. A bucket that you do not write is never lower than `each_workspace` (the workspace's own, if
+    /// it has one) or `each_client`: raising those raises it.
     pub buckets: IndexMap<Name, Located<Limit>>,
 }
 

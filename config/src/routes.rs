@@ -11,7 +11,7 @@ use crate::{
     Timeouts,
 };
 
-/// Which requests go where. A request that no route takes gets 403 `route_unknown`, never 404.
+/// Which requests go where. A request that matches no route gets 403 `route_unknown`, never 404.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -20,23 +20,23 @@ pub struct Route {
     /// The listeners it is on. Default: all reverse listeners.
     #[serde(default)]
     pub listeners: Vec<Located<Name>>,
-    /// The hosts it is for: `portal.example.com`, or `*.example.com` for one label more. Default:
-    /// any host.
+    /// The hosts it is for: `portal.example.com`, or `*.example.com` for exactly one more label. Default: any
+    /// host.
     #[serde(default)]
     pub hosts: Vec<HostPattern>,
-    /// The methods, for example `[GET, POST]`, or `[ANY]`, which is all but TRACE. HEAD goes where GET
-    /// goes, unless another route names it.
+    /// The methods, for example `[GET, POST]`, or `[ANY]` for all but TRACE. HEAD goes where GET goes, unless
+    /// another route names it.
     pub methods: Vec<Method>,
     /// The paths.
     pub path: PathTemplate,
     /// The upstream it goes to.
     pub upstream: Located<Name>,
-    /// The Backstage plugin it belongs to. It can be switched off per workspace.
+    /// The Backstage plugin it belongs to, which can be switched off per workspace.
     #[serde(default)]
     pub plugin: Option<Name>,
     /// What it does: `read`, `action` or `admin`. A POST may be a read.
     pub class: Class,
-    /// What else holds for it.
+    /// Further options.
     #[serde(default)]
     pub options: RouteOptions,
     /// Where it comes from.
@@ -75,84 +75,84 @@ impl Route {
     }
 }
 
-/// What else holds for a route.
+/// Further options of a route.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteOptions {
     /// Never passes: 403 `route_closed`. For a path that a wider route would let through.
     pub closed: bool,
-    /// Passes without a token. Identity headers are removed all the same.
+    /// Passes without a token. Identity headers are still removed.
     pub public: bool,
     /// Whether the request must be for a workspace.
     pub workspace: WorkspaceNeed,
-    /// Who may use it, besides being a member of the workspace.
+    /// Who may use it, in addition to being a member of the workspace.
     pub access: Access,
-    /// Also take a Backstage limited user token from the cookie `backstage-auth`.
+    /// Also accept a Backstage limited user token from the cookie `backstage-auth`.
     pub cookie: bool,
-    /// Let WebSocket upgrades through. Without it a request for one is refused (403
-    /// `upgrade_refused`). Offers of other protocols, as Java's client and `curl --http2` make them
-    /// (`h2c`), are ignored on every route, and the request goes on over HTTP/1.1.
+    /// Let WebSocket upgrades through. Without it they are refused (403 `upgrade_refused`). Offers of other
+    /// protocols, such as `h2c` from Java's client and `curl --http2`, are ignored on every route, and the
+    /// request continues over HTTP/1.1.
     pub upgrade: bool,
-    /// When a WebSocket or a stream (server-sent events, gRPC) ends at the latest: `token` when the
-    /// caller's token does. Default: it may go on for as long as something is said.
+    /// When a WebSocket or a stream (server-sent events, gRPC) ends at the latest. `token`: when the caller's
+    /// token expires. Default: no limit, as long as it is not silent.
     pub stream_max: Option<StreamMax>,
-    /// Its answers are streams, whatever their type: they may be silent for `timeouts.stream_idle`, before
-    /// they begin too, and have no least rate. So are those of a type that is known to be one (see
+    /// Its responses are streams, whatever their type: they may be silent for `timeouts.stream_idle`, also
+    /// before they begin, and have no minimum rate. Responses of known stream types are streams anyway (see
     /// `timeouts.stream_idle`).
     pub stream: bool,
-    /// Query parameters that ask for a stream, for example `[watch, follow]` for the API of Kubernetes:
-    /// `?watch=true` then does as `stream` would.
+    /// Query parameters that request a stream, for example `[watch, follow]` for the Kubernetes API:
+    /// `?watch=true` then has the effect of `stream`.
     pub stream_if: Vec<String>,
-    /// A parameter of the path of which each value has a breaker of its own, for example `endpoint` for
-    /// `/api/proxy/{endpoint}/**`: what is behind one endpoint may be away while others answer. There are
-    /// at most 512 of them at once; beyond that they share the breaker of their route.
+    /// A path parameter. Each of its values has its own breaker, for example `endpoint` in
+    /// `/api/proxy/{endpoint}/**`: one endpoint may be down while others respond. At most 512 values have one
+    /// at a time; any more share the route's breaker.
     pub breaker_by: Option<String>,
-    /// Let `%2F` within a segment through, as Jenkins' folder jobs need it, and what is escaped twice, as
-    /// its branches have it (`%252F` for one that is called `feature/x`). It stays encoded. Dots and letters
-    /// that are escaped twice are refused anywhere.
+    /// Let `%2F` within a segment through, as Jenkins' folder jobs need, and double escapes, as its branches
+    /// need (`%252F` for a branch called `feature/x`). They stay encoded. Dots and letters that are escaped
+    /// twice are refused everywhere.
     pub encoded_slashes: bool,
-    /// Let any escaped bytes through, as a store of files named in Latin-1 needs it: bytes that are no
-    /// UTF-8 (`%E9`, but also the overlong `%C0%AF`), and characters that some servers take for `.`, `/`,
-    /// `\\`, `%` or `;`, as the fullwidth ones. Without it such a path gets 400 `path_ambiguous`.
+    /// Let any escaped bytes through, for example for file names in Latin-1: bytes that are not UTF-8 (`%E9`,
+    /// but also the overlong `%C0%AF`), and characters that some servers read as `.`, `/`, `\\`, `%` or `;`,
+    /// such as their fullwidth forms. Without it such a path gets 400 `path_ambiguous`.
     pub any_bytes: bool,
-    /// A GET of it changes something, as one that signs in does (unsafe, RFC 9110 9.2.1): HEAD does not go
-    /// where GET goes, as it does on other routes, and a GET is not asked again.
+    /// Its GET changes something, for example signs in (unsafe, RFC 9110 9.2.1). HEAD then does not go where
+    /// GET goes, and a GET is not retried.
     pub unsafe_get: bool,
     /// What happens to query parameters.
     pub query: QueryRules,
-    /// Parameters of the path that must name a resource of the workspace, by its kind in the
-    /// workspace's `resources`: `{spacelift-stack: stack}` for `/stacks/{stack}/trigger`. Else 403
+    /// Path parameters that must name a resource of the workspace, by its kind in the workspace's
+    /// `resources`: `{spacelift-stack: stack}` for `/stacks/{stack}/trigger`. Otherwise 403
     /// `resource_refused`.
     pub resources: IndexMap<Name, String>,
-    /// If it is a GraphQL API: the operations that may be asked for. The route's methods are then
-    /// `[POST]`. Default: bodies are not looked at.
+    /// For a GraphQL API: the allowed operations. The route's methods are then `[POST]`. Default: bodies are
+    /// not inspected.
     pub graphql: Option<Vec<GraphqlRule>>,
-    /// Members removed from JSON answers, at any depth, whatever the answer's type says: JSON, lines and
-    /// events of JSON, and what begins like JSON in any type but pictures, sound, video and fonts. What
-    /// should be JSON and cannot be read, or is over 8 MiB (of lines and events: each), or comes
-    /// compressed, gets 502 `redaction_impossible` instead.
+    /// Members to remove from JSON responses, at any depth and whatever their media type: JSON, JSON lines
+    /// and events, and everything that begins like JSON, except in images, audio, video and fonts. A response
+    /// that should be JSON but cannot be parsed, is over 8 MiB (for lines and events: each) or is compressed
+    /// becomes 502 `redaction_impossible`.
     pub redact: Vec<String>,
-    /// The part of the path that is ours alone, for example `/ext/github`: the upstream is asked for
-    /// what follows. Where its answers name its own URLs (`Location`, `Content-Location`, `Link`),
-    /// they are made ours again, and so is the `Path` of its cookies; what begins with this part
-    /// already stays as it is. An upstream that is not `external` is told of it by `X-Forwarded-Prefix`.
-    /// One with `preserve_host` knows our name: of its URLs only paths are changed.
+    /// The part of the path that only Stagedoor uses, for example `/ext/github`; the upstream gets the rest.
+    /// Its own URLs in responses (`Location`, `Content-Location`, `Link`) and the `Path` of its cookies are
+    /// rewritten to ours; those that already begin with this part stay unchanged. An upstream that is not
+    /// `external` gets it in `X-Forwarded-Prefix`. If `preserve_host` is set, the upstream knows our host,
+    /// and only the paths of its URLs are changed.
     pub strip_prefix: Option<PathTemplate>,
-    /// Whether the same requests are asked of the upstream once.
+    /// Whether identical requests are sent to the upstream once (request coalescing).
     pub coalesce: Option<Coalesce>,
-    /// Whether the last good answer is given while the upstream fails.
+    /// Whether the last good response is served while the upstream fails (stale response).
     pub fallback: Option<Fallback>,
-    /// What each workspace may ask of this route. On a public route: what each client address may, and
-    /// then its bucket or `rate_limit.each_client` does not count.
+    /// How many requests each workspace may send on this route. On a public route: how many each client
+    /// address may, and then its bucket or `rate_limit.each_client` does not count.
     pub rate_limit: Option<Limit>,
-    /// The bucket that it counts in instead of `rate_limit.each_workspace`, or on a public route
-    /// instead of `rate_limit.each_client`: one of a preset, or one that `rate_limit.buckets` has.
+    /// The bucket that it counts in instead of `rate_limit.each_workspace`, or on a public route instead of
+    /// `rate_limit.each_client`: a preset's, or one from `rate_limit.buckets`.
     pub bucket: Option<Name>,
-    /// Timeouts of its own.
+    /// Its own timeouts.
     pub timeouts: Timeouts,
-    /// Bytes of a request body, instead of the listener's `body_max`.
+    /// Bytes in a request body, instead of the listener's `body_max`.
     pub body_max: Option<Size>,
-    /// How a denial is written to whoever reads JSON.
+    /// The JSON format of its denials.
     pub errors: Option<ErrorFormat>,
     /// How much a denial tells.
     pub detail: Option<Detail>,
@@ -165,7 +165,7 @@ pub enum WorkspaceNeed {
     /// 400 `workspace_missing` without one.
     #[default]
     Required,
-    /// It is one if it can be told, else none; its limit is then the caller's own.
+    /// The request is for a workspace if it names one; otherwise its caller's own limit applies.
     Optional,
 }
 
@@ -173,23 +173,22 @@ pub enum WorkspaceNeed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamMax {
-    /// When the caller's token does.
+    /// When the caller's token expires.
     Token,
 }
 
-/// What happens to query parameters, by name. A name also covers its array spellings (`org[]`).
+/// What happens to query parameters, by name. A name also covers its array spelling (`org[]`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryRules {
-    /// Parameters that are removed.
+    /// Parameters to remove.
     pub remove: Vec<String>,
-    /// Parameters that may have only these values; with another the request gets 403
-    /// `query_refused`.
+    /// Parameters that may have only these values; a request with another value gets 403 `query_refused`.
     pub allow: IndexMap<String, Vec<String>>,
 }
 
-/// How a denial is written to whoever reads JSON. Others are known by how they ask: a browser that goes
-/// to a page gets one, and clients of gRPC, gRPC-Web and Connect get their own errors.
+/// The JSON format of a denial. Other clients are recognized by their request: a browser that opens a page
+/// gets a page, and clients of gRPC, gRPC-Web and Connect get errors of their own protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorFormat {
@@ -200,22 +199,22 @@ pub enum ErrorFormat {
     Backstage,
     /// `{"error":"<text>"}`, as Spacelift's and Argo CD's frontends read it.
     String,
-    /// A `Status` of Kubernetes' API, which kubectl and its kin print.
+    /// A `Status` of the Kubernetes API, which kubectl and similar clients print.
     Kubernetes,
 }
 
-/// How much a denial tells the client.
+/// How much a denial reveals to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
     /// The code and the request id.
     #[default]
     Code,
-    /// Also the sentence, and the rule with its file and line. For internal clients.
+    /// Also the message, and the rule with its file and line. For internal clients.
     Full,
 }
 
-/// A method (RFC 9110 9), or any.
+/// A method (RFC 9110 9), or `ANY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names are those of RFC 9110 and RFC 5789")]
@@ -269,7 +268,7 @@ impl FromStr for HostPattern {
             return Ok(Self(text.to_owned()));
         }
         Err(format!(
-            "`{shown}` is not a host; write `portal.example.com` or `*.example.com`, without port"
+            "`{shown}` is not a host; write `portal.example.com` or `*.example.com`, without a port"
         ))
     }
 }

@@ -12,7 +12,7 @@ pub fn json_schema() -> String {
     let include = serde_json::json!({
         "type": "array",
         "items": {"type": "string"},
-        "description": "Further files, relative to this one; `*` stands for any text in a file's name."
+        "description": "Further files, relative to this one; `*` matches any text in a file name."
     });
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.insert("include".to_owned(), include);
@@ -35,11 +35,11 @@ pub fn markdown() -> String {
     let schema: Value = serde_json::from_str(&json_schema()).expect("just written");
     let mut out = String::from(
         "# Configuration\n\n\
-         Made from the doc comments by `stagedoor schema --markdown`; do not edit.\n\n\
-         Values may hold `${VAR}`, `${VAR:-default}` and `$$`. `include: [workspaces/*.yaml]` adds\n\
+         Generated from the doc comments by `stagedoor schema --markdown`; do not edit.\n\n\
+         Values may contain `${VAR}`, `${VAR:-default}` and `$$`. `include: [workspaces/*.yaml]` adds\n\
          further files. Check a file with `stagedoor check -c FILE`.\n\n\
          Relative paths of files and folders are relative to the folder in which Stagedoor is started; those of\n\
-         `include` are relative to the file that names them. `check --files` says what cannot be read.\n",
+         `include` are relative to the file that names them. `check --files` reports what cannot be read.\n",
     );
     section(&mut out, "The file", &schema);
     let empty = Map::new();

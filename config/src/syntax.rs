@@ -11,22 +11,22 @@ pub(crate) fn sentence(fault: &Fault) -> String {
     let sentence = match fault {
         Fault::Syntax(error) => return of_the_parser(error.kind()),
         Fault::Twice(key) => {
-            return format!("`{}` stands twice in the same map; keep one", key.escape_debug());
+            return format!("`{}` appears twice in the same map; keep one", key.escape_debug());
         }
         Fault::SecondDocument => {
-            "a second document begins here; a config is one, and others come by `include`"
+            "a second YAML document begins here; a config is a single document; use `include` for more files"
         }
         Fault::TooDeep => TOO_DEEP,
         Fault::TooManyValues => {
-            "this file holds more values than any config needs, or its aliases do; split it with `include`"
+            "this file, or its aliases, has more values than any config needs; split it with `include`"
         }
         Fault::EmptyKey => "a key is empty; write a name before the `:`",
-        Fault::KeyOfParts => "a key is a word, no list and no map",
-        Fault::WithinItself => "this alias stands within its own anchor; write the value out",
+        Fault::KeyOfParts => "a key must be a word, not a list or a map",
+        Fault::WithinItself => "this alias is inside its own anchor; write the value out",
         Fault::Merge => "`<<` takes a map; write `<<: *name`",
-        Fault::UnknownTag => "tags such as `!name` mean nothing here; remove it",
-        Fault::WrongTag => "the value is not what its tag says; remove the tag",
-        Fault::Uncountable => "this is no number one can count with; quote it if it is a text",
+        Fault::UnknownTag => "tags such as `!name` have no meaning here; remove it",
+        Fault::WrongTag => "the value does not match its tag; remove the tag",
+        Fault::Uncountable => "this number cannot be used; quote it if it is text",
     };
     sentence.to_owned()
 }
@@ -47,7 +47,7 @@ fn of_the_parser(kind: &ErrorKind) -> String {
         }
         E::MisplacedFlowCollectionEnd => "this bracket closes nothing; remove it",
         E::TabNotAllowed | E::TabInBlockIndentation | E::TabInIndentation => TAB,
-        E::TabInPlainScalar => "a tab follows; YAML is indented by spaces",
+        E::TabInPlainScalar => "a tab follows; YAML is indented with spaces",
         E::RecursionLimitExceeded => TOO_DEEP,
         E::UnexpectedCharacter { character } => {
             return format!(
@@ -56,18 +56,18 @@ fn of_the_parser(kind: &ErrorKind) -> String {
             );
         }
         E::UnknownQuotedScalarEscape => {
-            "no such escape; write `\\\\` for a backslash, or take single quotes"
+            "no such escape; write `\\\\` for a backslash, or use single quotes"
         }
         E::ExpectedBlockMappingKey => {
-            "expected a line `key: value`; is it indented as the lines above?"
+            "expected a line `key: value`; is it indented like the lines above?"
         }
         E::ExpectedBlockSequenceEntry => {
-            "expected a line that begins with `-`; is it indented as the lines above?"
+            "expected a line that begins with `-`; is it indented like the lines above?"
         }
         E::ExpectedFlowMappingSeparator => "expected `,` or `}`",
         E::ExpectedFlowSequenceSeparator => "expected `,` or `]`",
         E::MappingValueNotAllowed | E::SimpleKeyExpected | E::InvalidSimpleKey => {
-            "a `key: value` cannot begin here; put a text that holds `: ` in quotes, or begin a new line"
+            "a `key: value` cannot begin here; quote text that contains `: `, or begin a new line"
         }
         E::BlockSequenceEntryNotAllowed | E::BlockEntryInFlowCollection => {
             "a list cannot begin here; begin a new line, or write `[...]`"
@@ -78,7 +78,7 @@ fn of_the_parser(kind: &ErrorKind) -> String {
     sentence.to_owned()
 }
 
-pub(crate) const TAB: &str = "YAML is indented by spaces, and here is a tab";
+pub(crate) const TAB: &str = "this line is indented with a tab; YAML is indented with spaces";
 
 fn closing(open: char) -> char {
     if open == '[' { ']' } else { '}' }

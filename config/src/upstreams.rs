@@ -15,78 +15,77 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Scheme, host and port, for example `https://dxcp.delivery.svc:8443`. A path, as in
-    /// `https://github.corp.example/api/v3`, is put before that of each request. The name is looked up
-    /// every 5 s, and may have several addresses, as that of a headless Service in Kubernetes: up to
-    /// 256 of them are used.
+    /// `https://github.corp.example/api/v3`, is put before that of each request. The name is resolved every 5
+    /// s and may have several addresses, like a headless Service in Kubernetes: up to 256 of them are used.
     pub url: Located<Url>,
-    /// Whether it is somebody else's, for example `https://api.github.com`. Its name must then lead
-    /// to public addresses (or those of `egress.private`), and it learns nothing of the portal:
-    /// cookies, the caller's token, our identity headers and `X-Forwarded-*` do not reach it, nor do
-    /// its cookies reach the portal's clients. An answer of it that leads to an address of our own
-    /// network is refused (502 `redirect_refused`).
+    /// Whether it is outside your organization, for example `https://api.github.com`. Its name must then
+    /// resolve to public addresses (or those of `egress.private`), and it learns nothing about the portal:
+    /// cookies, the caller's token, our identity headers and `X-Forwarded-*` do not reach it, and its cookies
+    /// do not reach the portal's clients. If it redirects to an address in our own network, the response is
+    /// refused (502 `redirect_refused`).
     #[serde(default)]
     pub external: bool,
-    /// How fast it may be asked, by all callers together. Requests beyond that wait for their turn
-    /// instead of being refused. Default: as fast as they come.
+    /// How fast requests may go to it, from all callers together. Requests beyond that wait for their turn
+    /// instead of being refused. Default: no pace.
     #[serde(default)]
     pub pace: Option<Pace>,
-    /// `delivery` for the control plane (DXCP): its answers are never stored, its actions never
-    /// retried, its admin surface cannot be opened.
+    /// `delivery` for the control plane (DXCP): its responses are never stored, its actions are never
+    /// retried, and its admin routes cannot be opened.
     #[serde(default)]
     pub authority: Authority,
-    /// The entry of `credentials` that it is shown, instead of the client's `Authorization`.
+    /// The entry of `credentials` to present to it, instead of the client's `Authorization`.
     #[serde(default)]
     pub credential: Option<Located<Name>>,
-    /// TLS towards it. The certificate is always verified, against the URL's host.
+    /// TLS to it. The certificate is always verified, against the URL's host.
     #[serde(default)]
     pub tls: UpstreamTls,
-    /// HTTP version. `auto` takes HTTP/2 where TLS offers it; `h2` also speaks it without TLS, as
-    /// gRPC backends want it.
+    /// HTTP version. `auto` uses HTTP/2 where TLS offers it; `h2` also uses it without TLS, as gRPC backends
+    /// need.
     #[serde(default)]
     pub http: HttpVersion,
-    /// How long the parts of an exchange may take here, unless a route says otherwise.
+    /// How long each part of an exchange may take here, unless a route says otherwise.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// How long an unused connection is kept. Node closes its side after 5 s, so stay below that
-    /// unless the upstream's `keepAliveTimeout` is longer.
+    /// How long an idle connection is kept open. Node closes its side after 5 s, so stay below that unless
+    /// the upstream's `keepAliveTimeout` is longer.
     #[serde(default = "four_seconds")]
     pub idle_timeout: Duration,
-    /// When it is left alone for a while.
+    /// The circuit breaker: when requests to it are stopped for a while.
     #[serde(default)]
     pub breaker: Breaker,
-    /// When one of its addresses is left alone for a while.
+    /// When one of its addresses is taken out for a while.
     #[serde(default)]
     pub ejection: Ejection,
-    /// How its addresses are asked whether they are well. Default: they are not asked.
+    /// How the health of its addresses is checked. Default: not at all.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,
     /// Which of its addresses a request goes to.
     #[serde(default)]
     pub balance: Balance,
-    /// Whether reads that failed are asked again.
+    /// Whether failed reads are retried.
     #[serde(default)]
     pub retries: Retries,
-    /// Whose an `Idempotency-Key` is. Default: it reaches the upstream as it came.
+    /// How `Idempotency-Key` is scoped. Default: it reaches the upstream unchanged.
     #[serde(default)]
     pub idempotency: Option<Idempotency>,
-    /// The `Host` it sees: the client's (`true`) or that of `url` (`false`). Backstage wants the
+    /// The `Host` that it receives: the client's (`true`) or that of `url` (`false`). Backstage needs the
     /// client's, APIs their own.
     #[serde(default)]
     pub preserve_host: bool,
 }
 
-/// What an upstream decides about.
+/// What an upstream decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Authority {
-    /// Nothing that Stagedoor must protect in a special way.
+    /// Nothing that needs special protection.
     #[default]
     None,
     /// Delivery: it alone decides what is deployed.
     Delivery,
 }
 
-/// TLS towards an upstream.
+/// TLS to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
@@ -102,12 +101,12 @@ pub struct UpstreamTls {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpVersion {
-    /// HTTP/2 if TLS and ALPN agree on it, else HTTP/1.1.
+    /// HTTP/2 if ALPN negotiates it, else HTTP/1.1.
     #[default]
     Auto,
     /// HTTP/1.1 only.
     H1,
-    /// HTTP/2 only, over plain TCP too.
+    /// HTTP/2 only, also over plain TCP.
     H2,
 }
 

@@ -53,7 +53,7 @@ impl FromStr for Url {
             _ => return wrong("is not a URL; write `https://host:port` or `http://host:port`"),
         };
         if rest.contains(['?', '#', '@', '\\']) || rest.contains(char::is_whitespace) {
-            return wrong("must not have a user, a query, a fragment or spaces");
+            return wrong("must not contain a user, a query, a fragment or spaces");
         }
         let (authority, path) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
@@ -78,12 +78,12 @@ impl FromStr for Url {
                 }
             }
             Some(Ok(port)) if port > 0 => port,
-            _ => return wrong("has no valid port; write 1 to 65535"),
+            _ => return wrong("has an invalid port; write 1 to 65535"),
         };
         let dns = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let is_v6 = authority.starts_with('[');
         if host.is_empty() || !(is_v6 || host.bytes().all(dns)) || host.len() > 253 {
-            return wrong("has no valid host");
+            return wrong("has an invalid host");
         }
         Ok(Self {
             tls,

@@ -25,7 +25,7 @@ pub(crate) fn wanted(expected: &str, found: Unexpected<'_>) -> String {
         ("a string" | "path string", Unexpected::Seq | Unexpected::Map | Unexpected::Unit) => {
             "a text"
         }
-        ("a string" | "path string", _) => "a text; put it in quotes",
+        ("a string" | "path string", _) => "text; put it in quotes",
         ("a sequence", Unexpected::Str(text)) if is_plain(text) => {
             return format!("a list; write `[{text}]`");
         }
@@ -43,10 +43,10 @@ pub(crate) fn wanted(expected: &str, found: Unexpected<'_>) -> String {
 pub(crate) fn of_others(message: &str) -> Option<&'static str> {
     match message {
         "invalid socket address syntax" => {
-            Some(" is no IP address with a port; write for example `127.0.0.1:8080`")
+            Some(" is not an IP address with a port; write for example `127.0.0.1:8080`")
         }
         "invalid IP address syntax" => {
-            Some(" is no range of IP addresses; write for example `10.0.0.0/8`")
+            Some(" is not a range of IP addresses; write for example `10.0.0.0/8`")
         }
         _ => None,
     }

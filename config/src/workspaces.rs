@@ -8,25 +8,25 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::{HostPattern, Limit, Located, Name};
 
-/// The workspaces, and how a request says which one it is for.
+/// The workspaces, and how a request names the one it is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workspaces {
-    /// How a request chooses its workspace, tried in this order; the first that says one counts. What the
-    /// request itself says (`header`, `path`, `host`, `cookie`) is refused if the caller is no member
-    /// (403 `workspace_not_granted`). What stands in for it (`only_membership`, `claim`, `default`) is
-    /// passed over then. A listener's own `workspace` comes before all of them. docs/workspaces.md tells
-    /// what suits Backstage's frontend, kubectl and others.
+    /// How a request chooses its workspace, tried in this order; the first that names one counts. If the
+    /// request itself names it (`header`, `path`, `host`, `cookie`) and the caller is not a member, the
+    /// request is refused (403 `workspace_not_granted`). A fallback (`only_membership`, `claim`, `default`)
+    /// that names a workspace of which the caller is not a member is skipped. A listener's own `workspace`
+    /// comes before all of them. docs/workspaces.md says what suits Backstage's frontend, kubectl and others.
     pub choose_by: Vec<Choice>,
-    /// The cookie of the choice `cookie`.
+    /// The cookie that the choice `cookie` reads.
     pub cookie: CookieName,
-    /// For the choice `host`: `*.kube.example.com` takes what stands in the place of `*` as the workspace.
+    /// For the choice `host`: `*.kube.example.com` takes the text in place of `*` as the workspace.
     pub hosts: Vec<Located<HostPattern>>,
     /// The workspace of the choice `default`.
     pub default: Option<Located<Name>>,
-    /// Whether a workspace that only a token names (its `workspaces` claim) exists. `false`: 403
-    /// `workspace_unknown`. A name counts only if it could stand in `named`: 1 to 64 letters, digits and
-    /// `. _ -`, a letter or digit first, and no two dots in a row.
+    /// Whether a workspace exists that only a token names (in its `workspaces` claim). `false`: 403
+    /// `workspace_unknown`. A name counts only if it would be valid in `named`: 1 to 64 letters, digits and
+    /// `. _ -`, beginning with a letter or digit, and without two dots in a row.
     pub undeclared: bool,
     /// The workspaces, by name.
     // There may be very many, and a process has its config several times.
@@ -56,11 +56,11 @@ pub enum Choice {
     Path,
     /// The caller's workspace, if it is a member of exactly one.
     OnlyMembership,
-    /// The cookie `cookie`, for pages and WebSockets, which can say no header.
+    /// The cookie `cookie`, for pages and WebSockets, which cannot set headers.
     Cookie,
-    /// The host that was asked, by one of the patterns in `hosts`.
+    /// The request's host, by one of the patterns in `hosts`.
     Host,
-    /// What the token says, by its issuer's `claims.default_workspace`.
+    /// The token's claim, by its issuer's `claims.default_workspace`.
     Claim,
     /// `default`.
     Default,
@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for CookieName {
             return Ok(Self(text));
         }
         Err(D::Error::custom(format!(
-            "`{}` is no cookie's name; write for example `stagedoor-workspace`",
+            "`{}` is not a cookie name; write for example `stagedoor-workspace`",
             text.escape_debug()
         )))
     }
@@ -104,19 +104,19 @@ impl JsonSchema for CookieName {
     }
 }
 
-/// One workspace. A caller is a member if its token names the workspace (`claims.workspaces`), or
-/// by one of the lists here.
+/// One workspace. A caller is a member if its token names the workspace (`claims.workspaces`) or one of the
+/// lists here includes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workspace {
-    /// Members of these groups are members, for example `group:default/payments-dev`.
+    /// Callers in these groups are members, for example `group:default/payments-dev`.
     pub groups: Vec<String>,
-    /// These callers are members, by their subject.
+    /// These callers are members, by subject.
     pub callers: Vec<String>,
-    /// Plugins switched on (`true`) or off (`false`) here, whatever `plugins` says of them.
+    /// Plugins switched on (`true`) or off (`false`) here, whatever the top-level `plugins` says.
     pub plugins: IndexMap<Name, bool>,
-    /// What is its own in the systems behind, by kind, for routes that ask for it (`resources`):
-    /// `{spacelift-stack: [pay-prod, pay-dev-*]}`. A `*` at the end stands for anything.
+    /// What it owns in the systems behind, by kind, for routes that check it (`resources`):
+    /// `{spacelift-stack: [pay-prod, pay-dev-*]}`. A `*` at the end matches any text.
     pub resources: IndexMap<Name, Vec<String>>,
     /// A limit of its own instead of `rate_limit.each_workspace`.
     pub rate_limit: Option<Limit>,

@@ -47,57 +47,62 @@ fn a_text_that_is_no_yaml_is_told_in_plain_words() {
     check("routes: [a, b\n", &["6:9: `[` is never closed; add `]`"]);
     check("routes: [a, b}\n", &["6:9: `}` cannot close `[`; write `]`"]);
     check("process: {threads: 1}}\n", &["6:22: this bracket closes nothing; remove it"]);
-    check("process:\n\tthreads: 1\n", &["7:1: YAML is indented by spaces, and here is a tab"]);
+    check(
+        "process:\n\tthreads: 1\n",
+        &["7:1: this line is indented with a tab; YAML is indented with spaces"],
+    );
     check(
         "process:\n  threads: 1\n\tdrain_delay: 5s\n",
-        &["8:1: YAML is indented by spaces, and here is a tab"],
+        &["8:1: this line is indented with a tab; YAML is indented with spaces"],
     );
     check(
         "process:\n  threads: 1\n drain_delay: 5s\n",
         &[
-            "8:2: this line is indented by 1, and no line above that it could belong to is; indent it by 0 or 2 spaces",
+            "8:2: this line is indented by 1, and no line above is at the level that it would belong to; indent it by 0 or 2 spaces",
         ],
     );
-    check("- a\n", &["6:3: expected a line `key: value`; is it indented as the lines above?"]);
+    check("- a\n", &["6:3: expected a line `key: value`; is it indented like the lines above?"]);
     check(
         "process: a: b\n",
         &[
-            "6:11: a `key: value` cannot begin here; put a text that holds `: ` in quotes, or begin a new line",
+            "6:11: a `key: value` cannot begin here; quote text that contains `: `, or begin a new line",
         ],
     );
     check("process: @foo\n", &["6:10: a value cannot begin with `@`; put it in quotes"]);
     check("process: \u{7}\n", &["6:10: a value cannot begin with `\\u{7}`; put it in quotes"]);
     check(
         "process: {\"thr\\qeads\": 1}\n",
-        &["6:11: no such escape; write `\\\\` for a backslash, or take single quotes"],
+        &["6:11: no such escape; write `\\\\` for a backslash, or use single quotes"],
     );
 }
 
 #[test]
 fn yaml_that_a_config_has_no_use_for_is_refused() {
-    check("process: {}\nprocess: {}\n", &["7:1: `process` stands twice in the same map; keep one"]);
+    check(
+        "process: {}\nprocess: {}\n",
+        &["7:1: `process` appears twice in the same map; keep one"],
+    );
     check(
         "process: {threads: 1, threads: 2}\n",
-        &["6:23: `threads` stands twice in the same map; keep one"],
+        &["6:23: `threads` appears twice in the same map; keep one"],
     );
     check(
         "---\nversion: x\n",
-        &["7:1: a second document begins here; a config is one, and others come by `include`"],
+        &[
+            "7:1: a second YAML document begins here; a config is a single document; use `include` for more files",
+        ],
     );
     check("process: *gone\n", &["6:10: no anchor above has this name; write `&name` there first"]);
-    check(
-        "routes: &a [*a]\n",
-        &["6:13: this alias stands within its own anchor; write the value out"],
-    );
-    check("? [a, b]\n: c\n", &["6:3: a key is a word, no list and no map"]);
+    check("routes: &a [*a]\n", &["6:13: this alias is inside its own anchor; write the value out"]);
+    check("? [a, b]\n: c\n", &["6:3: a key must be a word, not a list or a map"]);
     check("~: x\n", &["6:1: a key is empty; write a name before the `:`"]);
     check(
         "audit: {folder: !secret x}\n",
-        &["6:25: tags such as `!name` mean nothing here; remove it"],
+        &["6:25: tags such as `!name` have no meaning here; remove it"],
     );
     check(
         "process: {threads: .nan}\n",
-        &["6:20: this is no number one can count with; quote it if it is a text"],
+        &["6:20: this number cannot be used; quote it if it is text"],
     );
 }
 
@@ -124,7 +129,7 @@ fn an_alias_bomb_is_one_problem() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
         told[0]
-            .ends_with("values than any config needs, or its aliases do; split it with `include`"),
+            .ends_with("this file, or its aliases, has more values than any config needs; split it with `include`"),
         "{told:?}"
     );
 }
@@ -152,7 +157,7 @@ fn a_value_of_another_kind_is_told_with_what_to_write() {
     );
     check(
         "audit: {folder: 5}\n",
-        &["6:17: `audit.folder` is the number `5`, expected a text; put it in quotes"],
+        &["6:17: `audit.folder` is the number `5`, expected text; put it in quotes"],
     );
     check("audit: {folder: [a]}\n", &["6:17: `audit.folder` is a list, expected a text"]);
     check(
@@ -180,7 +185,7 @@ fn a_value_of_another_kind_is_told_with_what_to_write() {
     check(
         "workspaces: {choose_by: [1]}\n",
         &[
-            "6:26: `workspaces.choose_by[0]` is one word; there is `header`, `path`, `only_membership`, `cookie`, `host`, `claim`, `default`",
+            "6:26: `workspaces.choose_by[0]` is a single word; there is `header`, `path`, `only_membership`, `cookie`, `host`, `claim`, `default`",
         ],
     );
 }
@@ -190,9 +195,9 @@ fn an_address_that_is_none_is_told_with_an_example() {
     check_whole(
         "version: stagedoor/v1\nlisteners:\n  edge: {kind: reverse, address: 'localhost:80', trusted_proxies: [10.0.0.0/33, ten]}\n",
         &[
-            "3:34: `listeners.edge.address` is no IP address with a port; write for example `127.0.0.1:8080`",
-            "3:68: `listeners.edge.trusted_proxies[0]` is no range of IP addresses; write for example `10.0.0.0/8`",
-            "3:81: `listeners.edge.trusted_proxies[1]` is no range of IP addresses; write for example `10.0.0.0/8`",
+            "3:34: `listeners.edge.address` is not an IP address with a port; write for example `127.0.0.1:8080`",
+            "3:68: `listeners.edge.trusted_proxies[0]` is not a range of IP addresses; write for example `10.0.0.0/8`",
+            "3:81: `listeners.edge.trusted_proxies[1]` is not a range of IP addresses; write for example `10.0.0.0/8`",
         ],
     );
 }
@@ -238,7 +243,7 @@ fn what_follows_from_a_mistake_is_not_told_again() {
     check(
         "identity: {issuers: {x: {issuer: x, claims: {roles: [5]}}}}\n",
         &[
-            "6:54: `identity.issuers.x.claims.roles[0]` is the number `5`, expected a text; put it in quotes",
+            "6:54: `identity.issuers.x.claims.roles[0]` is the number `5`, expected text; put it in quotes",
         ],
     );
     check_whole(
@@ -270,9 +275,9 @@ identity: {{issuers: {{x: {{issuer: 'https://x'}}, y: {{issuer: 5}}}}}}
             "9:33: `routes[1].methods[0]` cannot be `GTE`; did you mean `GET`?",
             "9:49: no upstream `protal`; did you mean `portal`?",
             "9:82: no listener `edg`",
-            "11:3: route `d` takes the same requests as `c`, at s:10:3",
-            "12:25: `x` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`",
-            "12:60: `identity.issuers.y.issuer` is the number `5`, expected a text; put it in quotes",
+            "11:3: route `d` matches the same requests as `c`, at s:10:3",
+            "12:25: `x` has no `audiences`: tokens made for other services would be accepted; list ours, or if its tokens have no `aud`, name where the audience is, for example `audience_claim: client_id`",
+            "12:60: `identity.issuers.y.issuer` is the number `5`, expected text; put it in quotes",
         ],
     );
     check(
@@ -280,7 +285,7 @@ identity: {{issuers: {{x: {{issuer: 'https://x'}}, y: {{issuer: 5}}}}}}
             "  other: {{url: 5}}\nroutes:\n- {{name: a, path: /a, {ROUTE}}}\n- {{name: b, path: /b, methods: [GET], upstream: othr, class: read}}\n"
         ),
         &[
-            "6:16: `upstreams.other.url` is the number `5`, expected a text; put it in quotes",
+            "6:16: `upstreams.other.url` is the number `5`, expected text; put it in quotes",
             "9:49: no upstream `othr`; did you mean `other`?",
         ],
     );
@@ -329,7 +334,9 @@ identity: {client_certificates: [{name: a, caller: b}]}
         &format!(
             "routes:\n- {{name: a, path: /a, {ROUTE}}}\n- {{name: b, path: /a, hosts: ['a b'], {ROUTE}}}\n"
         ),
-        &["8:31: `a b` is not a host; write `portal.example.com` or `*.example.com`, without port"],
+        &[
+            "8:31: `a b` is not a host; write `portal.example.com` or `*.example.com`, without a port",
+        ],
     );
     check(
         "headers: {workspace: 'x y', caller: X-Orbit-Workspace-Id}\n",
@@ -409,7 +416,7 @@ fn mistakes_of_included_files_are_told_together_with_those_of_the_main_one() {
     check_files(
         &[("a", "process: {threads: 1}\n")],
         "process: {threads: 2}\ninclude: [a]\n",
-        &["a:1:11: `threads` is set already, at s:6:11"],
+        &["a:1:11: `threads` is already set, at s:6:11"],
     );
 }
 
@@ -424,17 +431,17 @@ fn what_cannot_be_included_is_told() {
     check_files(
         &[],
         "include: ['*/a']\n",
-        &["6:11: `*` may stand once, in a file's name; write `folder/*.yaml`"],
+        &["6:11: `*` may appear once, in the file name; write `folder/*.yaml`"],
     );
     check_files(
         &[],
         "include: ['a*b*']\n",
-        &["6:11: `*` may stand once, in a file's name; write `folder/*.yaml`"],
+        &["6:11: `*` may appear once, in the file name; write `folder/*.yaml`"],
     );
     check_files(
         &[("a", "include: [b]\n"), ("b", "include: [a]\n")],
         "include: [a]\n",
-        &["b:1:11: `a` is included already"],
+        &["b:1:11: `a` is already included"],
     );
 }
 
@@ -476,13 +483,13 @@ fn a_variable_that_cannot_be_replaced_is_told() {
     );
     check(
         "audit: {folder: 'a$'}\n",
-        &["6:17: a single `$` means nothing; write `${VAR}`, or `$$` for a dollar"],
+        &["6:17: a single `$` has no meaning; write `${VAR}`, or `$$` for a dollar sign"],
     );
-    check("audit: {folder: '${X'}\n", &["6:17: `${` without its `}`; write `${VAR}`"]);
+    check("audit: {folder: '${X'}\n", &["6:17: `${` without a closing `}`; write `${VAR}`"]);
     check("audit: {folder: '${a b}'}\n", &["6:17: `${a b}` names no variable; write `${VAR}`"]);
     check(
         "audit: {folder: '${A:-${B}}'}\n",
-        &["6:17: the default of `${A}` holds a variable; a default is plain text"],
+        &["6:17: the default of `${A}` contains a variable; a default must be plain text"],
     );
 }
 

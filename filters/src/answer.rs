@@ -37,15 +37,15 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Makes an answer's head one that can be read in one way only.
 ///
-/// # Errors
-/// Why nobody may see this answer, as the end of "the answer of upstream `x` is refused: ...".
+/// # Errors Why nobody may see this answer, as the end of "the response of upstream `x` is refused:
+/// ...".
 pub fn settle(parts: &mut Parts, asked: Asked) -> Result<(), &'static str> {
     let status = parts.status;
     if status.is_informational() {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             switched(&parts.headers, asked)?;
         } else if asked.interim >= INTERIM_MAX {
-            return Err("over 16 interim answers (1xx)");
+            return Err("more than 16 interim responses (1xx)");
         }
     }
     framing(parts)?;
@@ -64,14 +64,14 @@ pub fn settle(parts: &mut Parts, asked: Asked) -> Result<(), &'static str> {
 /// Whether the upstream went over to what it was asked for.
 fn switched(headers: &HeaderMap, asked: Asked) -> Result<(), &'static str> {
     if !asked.websocket {
-        return Err("it goes over to another protocol (101), which nobody asked for");
+        return Err("it switches protocols (101), which the request did not ask for");
     }
     let mut names = headers.get_all(header::UPGRADE).iter();
     match (names.next(), names.next()) {
         (Some(name), None) if name.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket") => {
             Ok(())
         }
-        _ => Err("it goes over to another protocol (101) than `websocket`"),
+        _ => Err("it switches to a protocol (101) other than `websocket`"),
     }
 }
 
@@ -128,7 +128,7 @@ fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
     let mut numbers = all.flat_map(|line| line.as_bytes().split(|b| *b == b','));
     let one = numbers.next().unwrap_or_default().trim_ascii();
     if !plain(one) {
-        return Err("its Content-Length is no plain number");
+        return Err("its Content-Length is not a plain number");
     }
     let same = |other: &[u8]| {
         let zeros = |text: &[u8]| text.iter().position(|b| *b != b'0').unwrap_or(text.len());
@@ -151,7 +151,7 @@ fn hop_by_hop(headers: &mut HeaderMap, status: StatusCode) -> Result<(), &'stati
                 continue;
             }
             if nominated.len() == NOMINATED_MAX {
-                return Err("its Connection names over 32 headers");
+                return Err("its Connection names more than 32 headers");
             }
             let name = HeaderName::from_bytes(name).map_err(|_| "its Connection is malformed")?;
             // The framing is not for it to hide.
@@ -246,7 +246,7 @@ mod tests {
         check(200, &[(cl, "5, 6")], Err("its Content-Lengths differ"));
         check(200, &[(cl, "5,")], Err("its Content-Lengths differ"));
         for odd in ["+5", "-5", "5 5", "0x5", "", "five", "1000000000000000000000"] {
-            check(200, &[(cl, odd)], Err("its Content-Length is no plain number"));
+            check(200, &[(cl, odd)], Err("its Content-Length is not a plain number"));
         }
         check(200, &[(te, "chunked")], Ok("transfer-encoding: chunked"));
         check(200, &[(te, "Chunked"), (cl, "5")], Ok("transfer-encoding: Chunked"));

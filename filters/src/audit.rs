@@ -53,7 +53,7 @@ pub struct Facts<'a> {
     pub peer: IpAddr,
     /// The method.
     pub method: &'a str,
-    /// The host, as it came.
+    /// The host, as received.
     pub host: Option<&'a [u8]>,
     /// The path, as it came; recorded only if it has no normal form.
     pub raw_path: &'a [u8],

@@ -72,7 +72,7 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Why> {
     while let Ok([kind, major, _, high, low]) = records.array() {
         let length = usize::from(u16::from_be_bytes([high, low]));
         if (kind, major) != (HANDSHAKE, MAJOR) {
-            return Err("the hello breaks off before its end");
+            return Err("it is truncated");
         }
         if length == 0 {
             return Err("a record is empty");
@@ -86,7 +86,7 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Why> {
         if let Some(end) = end(&message)? {
             // The next message has other keys, so it has a record of its own (RFC 8446 5.1).
             if message.len() + missing > end {
-                return Err("the record goes on after the hello");
+                return Err("the record has more data after it");
             }
             if message.len() == end {
                 return Ok(Some(message.split_off(4)));
@@ -104,11 +104,11 @@ fn end(message: &[u8]) -> Result<Option<usize>, Why> {
             if end > BYTES_MAX { Err(TOO_LARGE) } else { Ok(Some(end)) }
         }
         [] | [CLIENT_HELLO, ..] => Ok(None),
-        _ => Err("the first message is no hello of a client"),
+        _ => Err("the first message is not a ClientHello"),
     }
 }
 
-const TOO_LARGE: Why = "the hello is too large";
+const TOO_LARGE: Why = "it is too large";
 
 /// `server_name` (RFC 6066 3).
 const SERVER_NAME: usize = 0;
@@ -120,7 +120,7 @@ impl ClientHello {
         let mut body = Reader(body);
         // TLS 1.3 calls itself 1.2 here.
         if !(0x0301..=0x0303).contains(&body.number::<2>()?) {
-            return Err("it is of no version from TLS 1.0 to 1.3");
+            return Err("its version is not TLS 1.0 to 1.3");
         }
         let _random = body.take(32)?;
         if body.vector::<1>()?.len() > 32 {
@@ -131,7 +131,7 @@ impl ClientHello {
             return Err("the cipher suites are not pairs of bytes");
         }
         if body.vector::<1>()?.is_empty() {
-            return Err("there is no compression method");
+            return Err("it has no compression method");
         }
         let mut hello = Self { server_name: None, encrypted: false };
         if body.0.is_empty() {
@@ -144,7 +144,7 @@ impl ClientHello {
             let kind = extensions.number::<2>()?;
             let data = Reader(extensions.vector::<2>()?);
             if !seen.insert(kind) {
-                return Err("an extension stands twice");
+                return Err("an extension is repeated");
             }
             match kind {
                 SERVER_NAME => hello.server_name = Some(server_name(data)?),
@@ -166,11 +166,11 @@ fn server_name(mut data: Reader<'_>) -> Result<String, Why> {
         return Err("the list of server names is empty");
     }
     if names.number::<1>()? != 0 {
-        return Err("a server name is no host name");
+        return Err("a server name is not a host name");
     }
     let name = names.vector::<2>()?;
     if !names.0.is_empty() {
-        return Err("there is more than one server name");
+        return Err("it has more than one server name");
     }
     host_name(name)
 }
@@ -199,16 +199,16 @@ fn host_name(name: &[u8]) -> Result<String, Why> {
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if !text.split('.').all(|label| (1..=63).contains(&label.len()) && label.bytes().all(plain)) {
-        return Err("the server name is not one");
+        return Err("the server name is invalid");
     }
     Ok(text)
 }
 
 fn encrypted_client_hello(mut data: Reader<'_>) -> Result<(), Why> {
-    const BROKEN: Why = "the encrypted hello is broken";
+    const BROKEN: Why = "the Encrypted Client Hello is malformed";
     match data.number::<1>()? {
         0 => {}
-        1 => return Err("an inner hello came in the clear"),
+        1 => return Err("an inner ClientHello was sent unencrypted"),
         _ => return Err(BROKEN),
     }
     let _cipher_suite_and_config_id = data.take(5)?;

@@ -382,13 +382,13 @@ impl fmt::Display for Denial {
         match self {
             Self::PathAmbiguous { why } => write!(f, "the path can be read in two ways: {why}"),
             Self::HostInvalid => write!(f, "the host is missing or malformed"),
-            Self::HostUnknown { host } => write!(f, "no route is for host `{host}`"),
-            Self::RouteUnknown => write!(f, "no route takes this request"),
+            Self::HostUnknown { host } => write!(f, "no route has host `{host}`"),
+            Self::RouteUnknown => write!(f, "no route matches this request"),
             Self::RouteClosed { route } => write!(f, "route `{route}` is closed"),
             Self::ClassAdmin { route } => {
                 write!(f, "route `{route}` is of class admin, which never passes")
             }
-            Self::UpgradeRefused { route } => write!(f, "route `{route}` lets no upgrade through"),
+            Self::UpgradeRefused { route } => write!(f, "route `{route}` does not allow upgrades"),
             Self::QueryRefused { parameter } => {
                 write!(f, "query parameter `{parameter}` has a value that is not allowed")
             }
@@ -398,20 +398,20 @@ impl fmt::Display for Denial {
             Self::CallerUnknown { issuer, subject } => {
                 write!(
                     f,
-                    "none of the `callers` of issuer `{issuer}` fits the token of `{subject}`"
+                    "none of the `callers` of issuer `{issuer}` matches the token of `{subject}`"
                 )
             }
-            Self::KeysUnavailable { issuer } => write!(f, "no usable keys of issuer `{issuer}`"),
+            Self::KeysUnavailable { issuer } => write!(f, "no usable keys from issuer `{issuer}`"),
             Self::GroupsUnavailable { issuer } => {
-                write!(f, "issuer `{issuer}` did not tell the caller's groups")
+                write!(f, "issuer `{issuer}` did not return the caller's groups")
             }
             Self::GroupsLeftOut { issuer } => {
                 write!(
                     f,
-                    "issuer `{issuer}` left the caller's groups out of the token, as there are too many; let it send fewer (docs/tokens.md)"
+                    "issuer `{issuer}` left the caller's groups out of the token because there are too many; make it send fewer (docs/tokens.md)"
                 )
             }
-            Self::WorkspaceMissing => write!(f, "the request is for no workspace"),
+            Self::WorkspaceMissing => write!(f, "the request names no workspace"),
             Self::WorkspaceAmbiguous => write!(f, "the request names two workspaces"),
             Self::WorkspaceUnknown { workspace } => write!(f, "no workspace `{workspace}`"),
             Self::WorkspaceNotGranted { workspace } => {
@@ -424,59 +424,67 @@ impl fmt::Display for Denial {
                 write!(f, "an operator has switched off {scope}: {reason}")
             }
             Self::AccessDenied { route } => {
-                write!(f, "the caller has no role, group or name that route `{route}` asks for")
+                write!(
+                    f,
+                    "the caller has none of the roles, groups or names that route `{route}` requires"
+                )
             }
             Self::RateLimited(over) => over.fmt(f),
             Self::LimitsUnavailable => {
-                write!(f, "the store that limits are counted in is away")
+                write!(f, "the store that counts limits is unreachable")
             }
             Self::IdempotencyInFlight => {
-                write!(f, "a request with the same idempotency key is under way")
+                write!(f, "a request with the same idempotency key is in flight")
             }
             Self::IdempotencyKeyInvalid => {
                 write!(f, "the idempotency key is repeated or longer than 255 characters")
             }
             Self::BreakerOpen { upstream, cause: Cause::Answers, .. } => {
-                write!(f, "upstream `{upstream}` is left alone: it answered with failures")
+                write!(
+                    f,
+                    "upstream `{upstream}` has an open circuit breaker: it responded with failures"
+                )
             }
             Self::BreakerOpen { upstream, cause: Cause::Silence, .. } => {
-                write!(f, "upstream `{upstream}` is left alone until it answers again")
+                write!(f, "upstream `{upstream}` has an open circuit breaker: it did not respond")
             }
-            Self::AuditUnavailable => write!(f, "the action cannot be put on record"),
+            Self::AuditUnavailable => write!(f, "the action cannot be recorded"),
             Self::PaceExceeded { upstream, .. } => {
-                write!(f, "it would have to wait too long for its turn at `{upstream}`")
+                write!(f, "the request would have to wait too long for its turn at `{upstream}`")
             }
             Self::GraphqlMalformed { why } => write!(f, "the GraphQL request is refused: {why}"),
             Self::GraphqlRefused { operation, field } => {
                 write!(f, "no rule of the route allows `{operation} {field}`")
             }
             Self::ResourceRefused { kind, name } => {
-                write!(f, "`{name}` is no `{kind}` of the workspace's `resources`")
+                write!(f, "`{name}` is not a `{kind}` in the workspace's `resources`")
             }
             Self::CredentialUnavailable { credential } => {
-                write!(f, "credential `{credential}` cannot be had")
+                write!(f, "credential `{credential}` is not available")
             }
             Self::CallerTokenMissing { credential } => {
                 write!(
                     f,
-                    "credential `{credential}` is made from the caller's token, and it showed none that is taken"
+                    "credential `{credential}` needs the caller's token, and the request has none that can be used"
                 )
             }
             Self::TokenExchangeRefused { credential, cause } => {
                 write!(
                     f,
-                    "the issuer of credential `{credential}` does not exchange the caller's token: {cause}"
+                    "the issuer of credential `{credential}` refused to exchange the caller's token: {cause}"
                 )
             }
-            Self::BodyTooLarge { bytes_max } => write!(f, "the body has over {bytes_max} bytes"),
+            Self::BodyTooLarge { bytes_max } => {
+                write!(f, "the body is larger than {bytes_max} bytes")
+            }
             Self::BodyTimeout => write!(f, "the client stopped sending its body"),
             Self::BodySlow { rate_min } => {
                 write!(f, "the client sends its body at less than {rate_min} bytes a second")
             }
             Self::ClientSlow { rate_min } => {
-                write!(f, "the client takes the answer at less than {rate_min} bytes a second")
+                write!(f, "the client reads the response at less than {rate_min} bytes a second")
             }
-            Self::BodyMalformed => write!(f, "the body broke off or is malformed"),
+            Self::BodyMalformed => write!(f, "the body is incomplete or malformed"),
             Self::UpstreamUnreachable { upstream } => {
                 write!(f, "upstream `{upstream}` cannot be reached")
             }
@@ -487,35 +495,38 @@ impl fmt::Display for Denial {
                 write!(f, "upstream `{upstream}` closed the connection")
             }
             Self::UpstreamMalformed { upstream, why } => {
-                write!(f, "the answer of upstream `{upstream}` is refused: {why}")
+                write!(f, "the response of upstream `{upstream}` is refused: {why}")
             }
             Self::RedirectRefused { upstream, class } => {
-                write!(f, "the answer of upstream `{upstream}` leads to an address that is {class}")
+                write!(
+                    f,
+                    "the response of upstream `{upstream}` redirects to an address that is {class}"
+                )
             }
             Self::RedactionImpossible { upstream } => {
-                write!(f, "the answer of upstream `{upstream}` cannot be read to be redacted")
+                write!(f, "the response of upstream `{upstream}` cannot be parsed for redaction")
             }
             Self::ConnectTimeout { upstream } => {
-                write!(f, "no connection to upstream `{upstream}` in time")
+                write!(f, "connecting to upstream `{upstream}` timed out")
             }
             Self::UpstreamTimeout { upstream } => {
-                write!(f, "upstream `{upstream}` did not answer in time")
+                write!(f, "upstream `{upstream}` did not respond in time")
             }
             Self::WholeTimeout { upstream } => {
-                write!(f, "upstream `{upstream}` did not answer within the time for the whole")
+                write!(f, "upstream `{upstream}` did not respond within the `whole` timeout")
             }
             Self::UpstreamSlow { upstream, rate_min } => {
                 write!(
                     f,
-                    "upstream `{upstream}` sends its answer at less than {rate_min} bytes a second"
+                    "upstream `{upstream}` sends its response at less than {rate_min} bytes a second"
                 )
             }
             Self::TargetInvalid(fault) => fault.fmt(f),
             Self::HostRefused { target, plugin: Some(plugin), for_others: true } => {
-                write!(f, "no rule lets plugin `{plugin}` call `{target}`; others may")
+                write!(f, "no rule lets plugin `{plugin}` call `{target}`; other plugins may")
             }
             Self::HostRefused { target, plugin: None, for_others: true } => {
-                write!(f, "no rule lets this caller call `{target}`; others may")
+                write!(f, "no rule lets this caller call `{target}`; other callers may")
             }
             Self::HostRefused { target, .. } => write!(f, "no rule allows `{target}`"),
             Self::AddressRefused { target, address, class } => {
@@ -525,33 +536,33 @@ impl fmt::Display for Denial {
                 }
                 write!(
                     f,
-                    "; if it is meant, write `egress.private: [{{host: \"{target}\", addresses: [\"{address}\"]}}]`"
+                    "; if this is intended, write `egress.private: [{{host: \"{target}\", addresses: [\"{address}\"]}}]`"
                 )
             }
             Self::HelloRefused { target, why } => {
-                write!(f, "the first message of the tunnel to `{target}`: {why}")
+                write!(f, "the ClientHello in the tunnel to `{target}` is refused: {why}")
             }
-            Self::HelloTimeout => write!(f, "the client said nothing in its tunnel"),
+            Self::HelloTimeout => write!(f, "the client sent nothing in its tunnel"),
             Self::TunnelsExhausted { name, .. } => {
-                write!(f, "`{name}` has too many tunnels at once")
+                write!(f, "`{name}` has too many concurrent tunnels")
             }
             Self::HostUnresolved { target } => write!(f, "`{target}` has no address"),
             Self::ParentUnreachable { parent } => {
                 write!(f, "the parent proxy `{parent}` cannot be reached")
             }
             Self::ParentRefused { parent, status: 407 } => {
-                write!(f, "the parent proxy `{parent}` does not take our name and password (407)")
+                write!(f, "the parent proxy `{parent}` refused our user name and password (407)")
             }
             Self::ParentRefused { parent, status } => {
-                write!(f, "the parent proxy `{parent}` answers {status}")
+                write!(f, "the parent proxy `{parent}` responded with {status}")
             }
             Self::ParentMalformed { parent } => {
-                write!(f, "the parent proxy `{parent}` does not answer as a proxy does")
+                write!(f, "the parent proxy `{parent}` does not respond like a proxy")
             }
             Self::ParentTimeout { parent } => {
-                write!(f, "the parent proxy `{parent}` did not answer in time")
+                write!(f, "the parent proxy `{parent}` did not respond in time")
             }
-            Self::PasswordWrong => write!(f, "the password is not that of the caller"),
+            Self::PasswordWrong => write!(f, "the password does not match the caller"),
             Self::Internal => write!(f, "something went wrong inside stagedoor"),
         }
     }

@@ -114,7 +114,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     step(
         "yielded",
         exchange.yielded.as_ref().map(|row| {
-            format!("{} ({}), which nobody opened, at {}", row.name, row.template, row.place)
+            format!("{} ({}), which is not opened, at {}", row.name, row.template, row.place)
         }),
     );
     step("operation", exchange.operation.as_ref().map(ToString::to_string));

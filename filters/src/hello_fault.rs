@@ -44,7 +44,7 @@ impl HelloFault {
             Some("not_tls") => Self::NotTls,
             Some("tls") if encrypted => Self::Encrypted,
             Some("tls") => of_name.unwrap_or(Self::OtherName),
-            _ => Self::Malformed("it is no hello of TLS that can be read"),
+            _ => Self::Malformed("it is not a readable TLS ClientHello"),
         }
     }
 
@@ -53,9 +53,9 @@ impl HelloFault {
         match self {
             Self::NotTls => "it is not TLS",
             Self::Malformed(why) => why,
-            Self::Encrypted => "the server's name is encrypted",
-            Self::NoName => "it names no server",
-            Self::OtherName => "it names another server than was asked for",
+            Self::Encrypted => "the server name is encrypted",
+            Self::NoName => "it has no server name",
+            Self::OtherName => "its server name is not the requested host",
         }
     }
 }

@@ -405,7 +405,7 @@ impl Identity {
             return Ok(Entry::of(issuer, verified, self.version));
         }
         if found.proof == Proof::Cookie {
-            let seen = Label::lossy("the cookie takes Backstage's limited user tokens alone");
+            let seen = Label::lossy("the cookie accepts only Backstage limited user tokens");
             return Err(TokenFault::TypeWrong { seen }.into());
         }
         let iss = claims::issuer(&token.claims)?;

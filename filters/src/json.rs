@@ -13,13 +13,13 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     // serde_json itself stops at a depth of 128.
     match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(Value::Object(members))) => Ok(members),
-        Ok(_) => Err("a part is no JSON object"),
+        Ok(_) => Err("a part is not a JSON object"),
         Err(error) if error.to_string().contains(TWICE) => Err(TWICE),
         Err(_) => Err("a part is not JSON"),
     }
 }
 
-const TWICE: &str = "a member stands twice";
+const TWICE: &str = "a member is repeated";
 
 struct Strict(Value);
 

@@ -214,7 +214,7 @@ impl Over {
 
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}` is over its rate", self.standing.scope, self.name)?;
+        write!(f, "{} `{}` is over its rate limit", self.standing.scope, self.name)?;
         match &self.standing.of {
             Of::Rest => Ok(()),
             Of::Bucket(name) => write!(f, " for bucket `{name}`"),
@@ -370,7 +370,7 @@ mod tests {
         let call = || limits.take_call(&limiters, &caller, None, after(0), &mut None);
         assert!(call().is_ok() && call().is_ok());
         let denied = call().unwrap_err();
-        assert_eq!(denied.to_string(), "caller `listener:out` is over its rate of calls");
+        assert_eq!(denied.to_string(), "caller `listener:out` is over its rate limit of calls");
         assert!(limits.take_stranger(&limiters, ADA, after(0)).is_ok());
     }
 

@@ -110,28 +110,28 @@ impl Why {
     /// In words.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::NotAnExchange => "no exchange (intents, beginnings of segments, gaps)",
+            Self::NotAnExchange => "not an exchange (intents, segment beginnings, gaps)",
             Self::NoRequest => "the head never became a request",
-            Self::Older => "written before records held all facts",
-            Self::Newer => "written by a newer version, with facts that are not known here",
-            Self::Unknown => "something stands in it that is not known here",
-            Self::State => {
-                "decided by what had happened (limits, breakers, keys, bodies), not by rules"
-            }
+            Self::Older => "written before records had all facts",
+            Self::Newer => "written by a newer version, with facts that this version does not know",
+            Self::Unknown => "it contains something that this version does not know",
+            Self::State => "decided by state (limits, breakers, keys, bodies), not by rules",
             Self::NoCaller => {
-                "no caller on record (no token, or one that was refused), and one is needed"
+                "a caller is required, but none was recorded (no token, or a refused one)"
             }
-            Self::SignedIn => "it signed in here",
+            Self::SignedIn => "it was a sign-in handled here",
             Self::IssuerGone => "the caller's issuer is not in this config",
-            Self::CookieRefused => "the caller came by a cookie that the route does not take",
+            Self::CookieRefused => {
+                "the caller's token was in a cookie that the route does not accept"
+            }
             Self::ListenerGone => "its listener is not in this config",
             Self::InPart => {
-                "its path or host is recorded in part (too long, or it held what looks like a token)"
+                "its path or host was recorded only in part (too long, or it contained something like a token)"
             }
-            Self::Query => "a query parameter has a rule that it had not then",
-            Self::Body => "the route reads bodies, and this one was not read then",
-            Self::Argument => "a GraphQL argument has a rule that it had not then",
-            Self::Hello => "the client's first bytes are not on record",
+            Self::Query => "a query parameter has a rule that it did not have then",
+            Self::Body => "the route reads bodies, but this one was not read then",
+            Self::Argument => "a GraphQL argument has a rule that it did not have then",
+            Self::Hello => "the client's first bytes were not recorded",
         }
     }
 }
@@ -142,7 +142,7 @@ impl Record<'_> {
     pub fn checks(&self) -> Option<String> {
         let step = self.step.as_deref()?;
         if let Some(why) = &self.fallback_for {
-            return Some(format!("{why} after {step}: an answer that was kept was given"));
+            return Some(format!("{why} after {step}: a kept response was served"));
         }
         let passed: Vec<&str> = self.passed.iter().map(|step| &**step).collect();
         Some(step::sentence(&passed, (&*self.decision == "deny").then_some(step), step))
@@ -540,7 +540,7 @@ impl Replay {
                     encrypted: record.encrypted_hello,
                 })),
                 Some("not_tls") => Some(Peek::NotTls),
-                Some("malformed") => Some(Peek::Malformed("it was not to be understood")),
+                Some("malformed") => Some(Peek::Malformed("it could not be parsed")),
                 Some(_) => return Err(Why::Unknown),
                 None if record.was() == Was::Denied => {
                     unjudged = Some("what the client says first");

@@ -280,7 +280,7 @@ pub fn report(exchange: &mut Exchange, outcome: Option<Outcome>, now: Now) -> Op
 /// What is one thing to us and may be another to the upstream.
 fn ambiguous(route: &Route, path: &NormalPath) -> Result<(), Denial> {
     if path.has_encoded_slash() && !route.options.encoded_slashes {
-        return Err(Denial::PathAmbiguous { why: "an escaped slash, or what is escaped twice" });
+        return Err(Denial::PathAmbiguous { why: "an escaped slash or a double escape" });
     }
     match path.foreign() {
         Some(why) if !route.options.any_bytes => Err(Denial::PathAmbiguous { why }),

@@ -137,7 +137,7 @@ fn jwks(process: &Process) -> Response<Vec<u8>> {
 async fn audit_head(process: &Process) -> Response<Vec<u8>> {
     match process.gateway.audit.head().await {
         Some(head) => json(StatusCode::OK, &state::chain(&head)),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "records cannot be written\n"),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "audit records cannot be written\n"),
     }
 }
 
@@ -164,7 +164,7 @@ fn text(status: StatusCode, text: &str) -> Response<Vec<u8>> {
 }
 
 fn another_method(allowed: &'static str) -> Response<Vec<u8>> {
-    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "another method\n");
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     answer
 }

@@ -23,7 +23,7 @@ pub fn line(file: &Path) -> Result<Secret, LoadError> {
         return Err(wrong("it is too long for a secret"));
     }
     if text.chars().any(char::is_control) {
-        return Err(wrong("it has several lines, or other control characters"));
+        return Err(wrong("it has several lines or other control characters"));
     }
     Ok(Secret::new(text))
 }
@@ -43,7 +43,7 @@ pub fn token(file: &Path) -> Result<Secret, LoadError> {
     let text = text.strip_suffix(b"\n").unwrap_or(&text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.is_empty() || text.len() > SECRET_BYTES_MAX || !text.iter().all(u8::is_ascii_graphic) {
-        return Err(wrong("a token is one line of visible ASCII"));
+        return Err(wrong("a token must be one line of visible ASCII"));
     }
     Ok(Secret::new(str::from_utf8(text).expect("ASCII is UTF-8")))
 }

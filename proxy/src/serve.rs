@@ -219,7 +219,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
 pub fn assertions(written: &config::Headers) -> Result<Assertions, LoadError> {
     let Some(file) = &written.assertion_key else { return Ok(Assertions::with_new_key()) };
     let wrong =
-        |_| LoadError { file: file.value.clone(), cause: "it is no EC P-256 key".to_owned() };
+        |_| LoadError { file: file.value.clone(), cause: "it is not an EC P-256 key".to_owned() };
     Assertions::with_key(&certs::pkcs8(file)?).map_err(wrong)
 }
 

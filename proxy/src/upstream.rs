@@ -170,7 +170,7 @@ impl Upstreams {
                         tracing::warn!(upstream = %name, %fault, "keeping the addresses known so far");
                     }
                     Err(Unreachable::Refused(denial)) => {
-                        tracing::warn!(upstream = %name, %denial, "it has no address any more");
+                        tracing::warn!(upstream = %name, %denial, "no usable address");
                     }
                 }
             }

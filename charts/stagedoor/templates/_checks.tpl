@@ -15,11 +15,11 @@
 {{- if not (regexMatch ":[0-9]+$" (get (get $v.config.listeners .name) "address")) -}}
 {{- $found = append $found (printf "config.listeners.%s.address: the chart must know the port; write it in digits" .name) -}}
 {{- else if hasKey $ports (toString .port) -}}
-{{- $found = append $found (printf "config.listeners.%s.address: port %d is also that of listener `%s`; a pod has each port once" .name (int .port) (get $ports (toString .port))) -}}
+{{- $found = append $found (printf "config.listeners.%s.address: port %d is already used by listener `%s`; a pod can use each port once" .name (int .port) (get $ports (toString .port))) -}}
 {{- end -}}
 {{- $_ := set $ports (toString .port) .name -}}
 {{- if and (eq $v.mode "sidecar") (eq .kind "forward") (not .loopback) -}}
-{{- $found = append $found (printf "config.listeners.%s.address: in mode sidecar a forward listener belongs on loopback, or other pods call through it; write 127.0.0.1:%d" .name (int .port)) -}}
+{{- $found = append $found (printf "config.listeners.%s.address: in mode sidecar a forward listener belongs on loopback, because other pods could call through it; write 127.0.0.1:%d" .name (int .port)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -42,11 +42,11 @@
 {{- $others := 0 -}}
 {{- range $listeners -}}{{- if not (has .kind (list "admin" "status")) -}}{{- $others = add $others 1 -}}{{- end -}}{{- end -}}
 {{- if and (eq $v.mode "sidecar") (eq $others 0) -}}
-{{- $found = append $found "config.listeners: none but for operators and probes; add one of kind forward on 127.0.0.1:3128, or one of kind reverse" -}}
+{{- $found = append $found "config.listeners: only listeners for operators and probes; add one of kind forward on 127.0.0.1:3128, or one of kind reverse" -}}
 {{- end -}}
 {{- with $v.backstage.forwardListener -}}
 {{- if not (include "stagedoor.forward" $ | fromJson) -}}
-{{- $found = append $found (printf "backstage.forwardListener: `%s` is no forward listener that Backstage can reach" .) -}}
+{{- $found = append $found (printf "backstage.forwardListener: `%s` is not a forward listener that Backstage can reach" .) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := $v.service.ports -}}
@@ -75,7 +75,7 @@
 {{- $found = append $found "audit.persistence.existingClaim is empty: in mode sidecar the volume is in Backstage's pod; name a claim that only this replica mounts" -}}
 {{- end -}}
 {{- if and $v.audit.persistence.existingClaim (ne $v.mode "sidecar") -}}
-{{- $found = append $found "audit.persistence.existingClaim is for mode sidecar; elsewhere each replica has a claim of its own" -}}
+{{- $found = append $found "audit.persistence.existingClaim is for mode sidecar; in other modes each replica has its own claim" -}}
 {{- end -}}
 
 {{- $text := toJson $v.config -}}
@@ -90,7 +90,7 @@
 {{- $found = append $found "config names files in /etc/stagedoor/tls, but no Secret is mounted there; set tls.existingSecret, or tls.certManager.enabled" -}}
 {{- end -}}
 {{- if and $tls (not (contains "/etc/stagedoor/tls/" $text)) -}}
-{{- $found = append $found "tls has a Secret, but config names no file of it; write `tls: {certificates: [{cert: /etc/stagedoor/tls/tls.crt, key: /etc/stagedoor/tls/tls.key}]}` in a listener" -}}
+{{- $found = append $found "tls has a Secret, but config uses no file from it; write `tls: {certificates: [{cert: /etc/stagedoor/tls/tls.crt, key: /etc/stagedoor/tls/tls.key}]}` in a listener" -}}
 {{- end -}}
 {{- $missing := dict -}}
 {{- range regexFindAll "/run/secrets/[^/\"]+" $text -1 -}}
@@ -106,7 +106,7 @@
 {{- end -}}
 {{- end -}}
 {{- if hasKey $v.extraFiles "stagedoor.yaml" -}}
-{{- $found = append $found "extraFiles: `stagedoor.yaml` is made from config; choose another name" -}}
+{{- $found = append $found "extraFiles: `stagedoor.yaml` is generated from config; choose another name" -}}
 {{- end -}}
 
 {{- if and (eq $v.mode "sidecar") (ne (include "stagedoor.backstageNamespace" .) .Release.Namespace) -}}

@@ -16,28 +16,28 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         found.problem(
             &control.url.place,
             format!(
-                "whoever is on the way to `{}` could say who is in which workspace; write `https://`",
+                "anyone on the network path to `{}` could change who is in which workspace; write `https://`",
                 *control.url
             ),
         );
     }
     if *control.every < EVERY_MIN {
-        found.problem(place, "`every` is too short to ask a source; write `60s`");
+        found.problem(place, "`every` is too short to poll a source; write `60s`");
     }
     if control.timeout.is_zero() || *control.timeout > TIMEOUT_MAX {
-        found.problem(place, "`timeout` is what a reload may wait; write up to `60s`");
+        found.problem(place, "`timeout` is how long a reload may wait; write at most `60s`");
     }
     if *control.stale_after <= *control.every {
         found.problem(
             place,
             format!(
-                "`stale_after` is over before the source is asked again ({}); write a longer time",
+                "`stale_after` ends before the next poll of the source ({}); write a longer time",
                 control.every
             ),
         );
     }
     if control.answer_max.bytes() == 0 || control.answer_max.bytes() > ANSWER_BYTES_MAX {
-        found.problem(place, "`answer_max` is up to `16MiB`");
+        found.problem(place, "`answer_max` is at most `16MiB`");
     }
     if control.keep_file.is_none() {
         let then = match control.until_answered {
@@ -54,10 +54,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     match control.shape {
         Shape::Orbit if control.plugins.is_empty() => found.problem(
             place,
-            "Orbit lists only what is on; name the plugins that are off where it does not: `plugins: [jira]`",
+            "Orbit lists only plugins that are on; name the plugins that are off where it does not list them: `plugins: [jira]`",
         ),
         Shape::Stagedoor if !control.plugins.is_empty() => {
-            found.problem(place, "`plugins` goes with `shape: orbit`; remove it");
+            found.problem(place, "`plugins` needs `shape: orbit`; remove it");
         }
         _ => {}
     }
@@ -67,7 +67,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         let hint = crate::de::suggestion(plugin, &names);
         found.warning(
             &plugin.place,
-            format!("nothing here is of plugin `{}`; {hint}", plugin.value),
+            format!("nothing here belongs to plugin `{}`; {hint}", plugin.value),
         );
     }
 }
@@ -98,11 +98,11 @@ mod tests {
         let url = |more: &str| format!("url: 'https://orbit.example/c', {more}");
         check(&url("every: 10ms"), "`every` is too short");
         check(&url("timeout: 2m"), "`timeout`");
-        check(&url("stale_after: 1m"), "`stale_after` is over before");
+        check(&url("stale_after: 1m"), "`stale_after` ends before");
         check(&url("answer_max: 1GiB"), "`answer_max`");
         check(&url("shape: orbit"), "`plugins: [jira]`");
-        check(&url("plugins: [jira]"), "goes with `shape: orbit`");
-        check(&url("shape: orbit, plugins: [jira]"), "nothing here is of plugin `jira`");
+        check(&url("plugins: [jira]"), "needs `shape: orbit`");
+        check(&url("shape: orbit, plugins: [jira]"), "nothing here belongs to plugin `jira`");
         check(&url("upstreams: {}"), "unknown key `upstreams`");
     }
 }

@@ -61,7 +61,7 @@ fn keys(name: &Name, credential: &Located<Credential>, found: &mut Findings) {
                 kinds.iter().map(|kind| format!("`{}`", kind.name())).collect();
             found.problem(
                 &credential.place,
-                format!("`{name}`: `{key}` goes with kind {}; remove it", kinds.join(" or ")),
+                format!("`{name}`: `{key}` is only for kind {}; remove it", kinds.join(" or ")),
             );
         }
     }
@@ -73,10 +73,13 @@ fn values(config: &Config, name: &Name, credential: &Located<Credential>, found:
     if let Some(username) = &credential.username
         && (username.contains(':') || username.chars().any(char::is_control))
     {
-        found.problem(place, format!("`{name}`: a `username` has no colon (RFC 7617)"));
+        found.problem(place, format!("`{name}`: a `username` must not contain a colon (RFC 7617)"));
     }
     if credential.prefix.as_deref().is_some_and(|prefix| !plain(prefix)) {
-        found.problem(place, format!("`{name}`: a `prefix` is visible ASCII, as headers are"));
+        found.problem(
+            place,
+            format!("`{name}`: a `prefix` must be visible ASCII, like all header values"),
+        );
     }
     // RFC 6749 3.3: they are sent as one text, with spaces between them.
     let token =
@@ -92,7 +95,7 @@ fn values(config: &Config, name: &Name, credential: &Located<Credential>, found:
     {
         found.warning(
             &url.place,
-            format!("the secret of `{name}` goes over the network in the clear; write `https://`"),
+            format!("the secret of `{name}` goes over the network in clear text; write `https://`"),
         );
     }
     exchange(config, name, credential, found);
@@ -110,7 +113,7 @@ fn values(config: &Config, name: &Name, credential: &Located<Credential>, found:
     {
         found.problem(
             &header.place,
-            format!("header `{}` says something else already; take another", header.value),
+            format!("header `{}` already has another meaning; use a different one", header.value),
         );
     }
 }
@@ -131,7 +134,7 @@ fn exchange(config: &Config, name: &Name, credential: &Located<Credential>, foun
     if credential.resource.as_deref().is_some_and(|resource| !absolute(resource)) {
         found.problem(
             &credential.place,
-            format!("`{name}`: a `resource` is a whole address, as `https://api.example`; a name goes in `audience`"),
+            format!("`{name}`: a `resource` is a full URL, such as `https://api.example`; a name goes in `audience`"),
         );
     }
     let path = &["identity", "issuers"];
@@ -150,13 +153,13 @@ fn exchange(config: &Config, name: &Name, credential: &Located<Credential>, foun
         let first = config.identity.issuers.keys().next().map_or("", |name| &**name);
         found.problem(
             &credential.place,
-            format!("`{name}` would send the tokens of every issuer to `token_url`; write whose it takes, for example `issuers: [{first}]`"),
+            format!("`{name}` would send the tokens of every issuer to `token_url`; name the issuers that it accepts, for example `issuers: [{first}]`"),
         );
     }
     if config.identity.issuers.is_empty() {
         found.problem(
             &credential.place,
-            format!("`{name}` exchanges the callers' tokens, and without `identity.issuers` they have none; add an issuer, or write kind `oauth2_client_credentials`"),
+            format!("`{name}` exchanges callers' tokens, but without `identity.issuers` callers have none; add an issuer, or write kind `oauth2_client_credentials`"),
         );
     }
 }
@@ -172,7 +175,7 @@ fn github(name: &Name, credential: &Located<Credential>, found: &mut Findings) {
         found.problem(
             place,
             format!(
-                "`{name}`: `{}` is no `app_id`; write the app's client id, or its number in quotes",
+                "`{name}`: `{}` is not an `app_id`; write the app's client id, or its number in quotes",
                 app.escape_debug()
             ),
         );
@@ -218,7 +221,7 @@ fn bound(config: &Config, found: &mut Findings) {
             found.problem(
                 &named.place,
                 format!(
-                    "credential `{}` is for `{origin}`, where `{first}` is; `{upstream}` is elsewhere and needs one of its own",
+                    "credential `{}` is for `{origin}`, where `{first}` is; `{upstream}` is somewhere else and needs its own",
                     named.value
                 ),
             );
@@ -227,7 +230,7 @@ fn bound(config: &Config, found: &mut Findings) {
             found.warning(
                 &url.place,
                 format!(
-                    "credential `{}` goes over the network in the clear; write `https://`",
+                    "credential `{}` goes over the network in clear text; write `https://`",
                     named.value
                 ),
             );
@@ -235,7 +238,7 @@ fn bound(config: &Config, found: &mut Findings) {
     }
     for (name, credential) in &config.credentials {
         if !origins.contains_key(name) {
-            found.warning(&credential.place, format!("no upstream shows credential `{name}`"));
+            found.warning(&credential.place, format!("no upstream uses credential `{name}`"));
         }
     }
 }
@@ -257,7 +260,7 @@ fn shared(config: &Config, found: &mut Findings) {
                 found.problem(
                     &route.place,
                     format!(
-                        "route `{}` is public, and credential `{}` exchanges the caller's token; remove `public`, or take an upstream with another credential",
+                        "route `{}` is public, and credential `{}` exchanges the caller's token; remove `public`, or use an upstream with another credential",
                         route.name, credential.value
                     ),
                 );
@@ -275,7 +278,7 @@ fn shared(config: &Config, found: &mut Findings) {
         found.warning(
             place,
             format!(
-                "whoever passes acts with credential `{credential}` on {}; name roles, groups or callers in `{key}`",
+                "every caller that passes acts with credential `{credential}` on {}; name roles, groups or callers in `{key}`",
                 names.join(", ")
             ),
         );

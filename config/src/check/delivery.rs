@@ -23,7 +23,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if upstream.authority == Authority::Delivery && !upstream.url.path.is_empty() {
             found.problem(
                 &upstream.url.place,
-                format!("the control plane is asked at its root; remove `{}`", upstream.url.path),
+                format!(
+                    "requests to the control plane go to its root; remove `{}`",
+                    upstream.url.path
+                ),
             );
         }
     }
@@ -31,7 +34,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if route.options.strip_prefix.is_some() {
             found.problem(
                 &route.place,
-                format!("route `{}` goes to the control plane, which is asked at its root; remove `strip_prefix` and give it a host or a listener of its own", route.name),
+                format!("route `{}` goes to the control plane, where requests go to the root; remove `strip_prefix` and give the route its own host or listener", route.name),
             );
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if let Some(all) = all {
             found.problem(
                 &private.place,
-                format!("`{all}` would open every network; name the host's own"),
+                format!("`{all}` would open every network; write the network of this host"),
             );
         }
     }
@@ -58,13 +58,13 @@ fn parent(config: &Config, found: &mut Findings) {
     if name.is_some() && !url.tls && url.ip().is_none_or(|ip| !ip.is_loopback()) {
         found.warning(
             place,
-            "the parent proxy is shown its password in the clear; write `https://` if it has it",
+            "the parent proxy's password is sent in clear text; write `https://` if the proxy supports it",
         );
     }
     if let Some(name) = config.leads_back(url) {
         found.problem(
             &url.place,
-            format!("`{}` is listener `{name}`: every call would come back; write where the parent proxy is", **url),
+            format!("`{}` is listener `{name}`: every call would come back; write the parent proxy's address", **url),
         );
     }
 }
@@ -94,7 +94,7 @@ fn never_matches(config: &Config, private: &Located<PrivateAddresses>, found: &m
     found.warning(
         &private.host.place,
         format!(
-            "rules allow calls of `{bare}` on {}, so `{host}` matches none; write `host: {bare}`, which is all of them",
+            "rules allow calls of `{bare}` on {}, so `{host}` never matches; write `host: {bare}`, which covers all of them",
             ports.join(", ")
         ),
     );
@@ -110,7 +110,7 @@ fn listeners(config: &Config, found: &mut Findings) {
         if listener.workspace.is_none() && listener.plugin.is_none() && !provable {
             found.problem(
                 &listener.place,
-                format!("nobody can prove who calls on `{name}`; set `workspace` or `plugin` there, or add `egress.callers`"),
+                format!("no caller can authenticate on `{name}`; set `workspace` or `plugin` there, or add `egress.callers`"),
             );
         }
         if egress.rules.is_empty()
@@ -146,7 +146,7 @@ fn plain_and_open(name: &str, listener: &Located<Listener>, found: &mut Findings
     if listener.tls.is_none() && !listener.address.ip().is_loopback() {
         found.warning(
             &listener.place,
-            format!("`{name}` takes passwords over plain TCP from other machines; add `tls`"),
+            format!("`{name}` accepts passwords over plain TCP from other machines; add `tls`"),
         );
     }
 }
@@ -208,7 +208,7 @@ fn rentable(rule: &HostRule, place: &Place, found: &mut Findings) {
         ),
         Names::Rented => found.warning(
             place,
-            format!("anybody can have a name under `{host}`, and take what is sent there; name yours, such as `acme.{host}`"),
+            format!("anyone can register a name under `{host}`and receive what is sent there; name your own, such as `acme.{host}`"),
         ),
     }
 }

@@ -61,12 +61,12 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     match (keys.secret_file.is_some(), hmac) {
         (true, hmac) if hmac < issuer.algorithms.len() || hmac == 0 => found.problem(
             place,
-            format!("`{name}` has a secret: its algorithms are HS256, HS384, HS512 and no other"),
+            format!("`{name}` has a secret, so its algorithms can only be HS256, HS384 and HS512"),
         ),
         (false, 1..) => found.problem(
             place,
             format!(
-                "`{name}` allows HMAC without `keys.secret_file`: a public key would be its secret"
+                "`{name}` allows HMAC without `keys.secret_file`: a public key would then work as the secret"
             ),
         ),
         _ => {}
@@ -84,7 +84,7 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
                 found.problem(
                     place,
                     format!(
-                        "`{name}` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`"
+                        "`{name}` has no `audiences`: tokens made for other services would be accepted; list ours, or if its tokens have no `aud`, name where the audience is, for example `audience_claim: client_id`"
                     ),
                 );
             }
@@ -101,7 +101,7 @@ fn one(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
             {
                 found.problem(
                     place,
-                    format!("`{}` is no address to discover keys at; set `keys.url`, `file` or `secret_file`", issuer.issuer),
+                    format!("`{}` is not a URL for key discovery; set `keys.url`, `file` or `secret_file`", issuer.issuer),
                 );
             }
         }
@@ -139,7 +139,7 @@ fn audience(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     if elsewhere && issuer.kind != IssuerKind::Oidc {
         found.problem(
             place,
-            format!("`audience_claim` and `audience_header` go with `kind: oidc`; remove them from `{name}`"),
+            format!("`audience_claim` and `audience_header` need `kind: oidc`; remove them from `{name}`"),
         );
     }
     if issuer.audience_claim.is_some() && issuer.audience_header.is_some() {
@@ -153,10 +153,7 @@ fn audience(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     let header = issuer.audience_header.as_ref();
     let header = header.filter(|name| name.is_empty() || OF_THE_KEY.contains(&name.as_str()));
     if let Some(wrong) = claim.or(header) {
-        found.problem(
-            place,
-            format!("`{wrong}` of a token of `{name}` says nothing of whom it is for"),
-        );
+        found.problem(place, format!("`{wrong}` of a token of `{name}` does not name an audience"));
     }
     let empty = issuer.required_claims.iter().find(|(_, texts)| texts.is_empty());
     if let Some((claim, _)) = empty {
@@ -172,7 +169,7 @@ fn audience(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     {
         found.problem(
             place,
-            format!("`callers` and `required_claims` go with other tokens than Backstage's; remove them from `{name}`"),
+            format!("`callers` and `required_claims` do not apply to Backstage's tokens; remove them from `{name}`"),
         );
     }
 }

@@ -28,23 +28,23 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if listener.kind == ListenerKind::Reverse && listener.tls.is_none() && !loopback {
             found.warning(
                 place,
-                format!("`{name}` takes tokens over plain TCP from other machines; add `tls`"),
+                format!("`{name}` accepts tokens over plain TCP from other machines; add `tls`"),
             );
         }
         match (&listener.proxy_protocol, listener.balancers()) {
             (Some(written), Some([])) => found.problem(
                 &written.place,
-                format!("`{name}` would refuse everybody; write who speaks the PROXY protocol: `proxy_protocol: {{from: [10.0.0.0/24]}}`"),
+                format!("`{name}` would refuse every connection; name the load balancers that send the PROXY protocol: `proxy_protocol: {{from: [10.0.0.0/24]}}`"),
             ),
             (Some(written), Some(from)) if from.iter().any(|net| net.prefix_len() == 0) => found.warning(
                 &written.place,
-                format!("anybody can say whose its connection on `{name}` is; name your load balancers in `from`"),
+                format!("any client could forge its address on `{name}`; name your load balancers in `from`"),
             ),
             _ => {}
         }
         let serves_us = matches!(listener.kind, ListenerKind::Admin | ListenerKind::Status);
         if serves_us && listener.workspace.is_some() {
-            found.problem(place, format!("`{name}` has nothing to do with a workspace; remove it"));
+            found.problem(place, format!("`{name}` has no use for a workspace; remove it"));
         }
         if let Some(workspace) = &listener.workspace
             && is_unknown_workspace(config, workspace, found)

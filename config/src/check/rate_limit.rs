@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.problem(
                 &route.place,
                 format!(
-                    "no bucket `{bucket}`, which route `{}` is in; write it into `rate_limit.buckets`, or: {hint}",
+                    "no bucket `{bucket}`, which route `{}` names; add it to `rate_limit.buckets`, or: {hint}",
                     route.name
                 ),
             );

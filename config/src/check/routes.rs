@@ -53,7 +53,13 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         let options = &route.options;
         further(config, route, found);
         if options.public && !options.access.is_open() {
-            found.problem(&route.place, format!("route `{}` is public: nobody is asked who they are; remove `access` or `public`", route.name));
+            found.problem(
+                &route.place,
+                format!(
+                    "route `{}` is public and authenticates no caller; remove `access` or `public`",
+                    route.name
+                ),
+            );
         }
         if options.public && options.cookie {
             found.problem(
@@ -115,14 +121,14 @@ fn beside_presets(config: &Config, found: &mut Findings) {
                 let names = list(&hidden);
                 found.warning(
                     &own.place,
-                    format!("route `{name}` (`{path}`) does not take what preset `{preset}` leaves closed below it: {names}; write them into its `open` or, if that is meant, `close`, or write a route with the path of one"),
+                    format!("route `{name}` (`{path}`) does not match what preset `{preset}` leaves closed below it: {names}; add them to its `open`, or to its `close` if this is intended, or write a route with the path of one"),
                 );
             }
             if !taken.is_empty() {
                 let paths = taken.join(", ");
                 found.warning(
                     &own.place,
-                    format!("route `{name}` (`{path}`) also takes what preset `{preset}` closes for good: {paths}; write a route for it with `options: {{closed: true}}`"),
+                    format!("route `{name}` (`{path}`) also matches what preset `{preset}` closes for good: {paths}; add a route for it with `options: {{closed: true}}`"),
                 );
             }
         }
@@ -162,7 +168,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     if let Some(prefix) = &options.strip_prefix {
         if !prefix.is_plain() {
             problem(format!(
-                "`strip_prefix` of route `{name}` is no plain path; write for example `/ext/github`"
+                "`strip_prefix` of route `{name}` is not a plain path; write for example `/ext/github`"
             ));
         } else if !route.path.segments.starts_with(&prefix.segments) {
             problem(format!(
@@ -183,7 +189,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     }
     if let Some(wanted) = options.breaker_by.as_ref().filter(|wanted| !parameter(wanted)) {
         problem(format!(
-            "the path of route `{name}` has no `{{{wanted}}}` that `breaker_by` could go by; write for example `path: /api/proxy/{{{wanted}}}/**`"
+            "the path of route `{name}` has no `{{{wanted}}}` for `breaker_by`; write for example `path: /api/proxy/{{{wanted}}}/**`"
         ));
     }
     let needs_workspace = !options.resources.is_empty()
@@ -191,7 +197,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     let has_none = options.public || options.workspace == crate::WorkspaceNeed::Optional;
     if needs_workspace && has_none {
         problem(format!(
-            "route `{name}` asks for `resources` of the workspace, but may have none; remove `public` and `workspace: optional`"
+            "route `{name}` checks `resources` of the workspace, but may have no workspace; remove `public` and `workspace: optional`"
         ));
     }
     let kinds = options.resources.keys();
@@ -202,7 +208,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
         if !owned && !found.cuts.touch(&["workspaces"]) {
             found.warning(
                 &route.place,
-                format!("no workspace has a `{kind}` in its `resources`, so nobody passes route `{name}`"),
+                format!("no workspace has a `{kind}` in its `resources`, so no request can pass route `{name}`"),
             );
         }
     }
@@ -210,7 +216,7 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     if let Some(rules) = &options.graphql {
         if options.public {
             problem(format!(
-                "`graphql` of route `{name}` is about callers, and a public route asks for none; remove `public`"
+                "`graphql` of route `{name}` is about callers, and a public route has none; remove `public`"
             ));
         }
         if route.methods != [Method::Post] {
@@ -226,22 +232,22 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     if let Some(fallback) = &options.fallback {
         if upstream.is_some_and(|u| u.authority == crate::Authority::Delivery) {
             problem(format!(
-                "route `{name}` cannot have a fallback: answers about delivery are never kept; remove `fallback`"
+                "route `{name}` cannot have a fallback: responses about delivery are never kept; remove `fallback`"
             ));
         }
         if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
             problem(format!(
-                "route `{name}` cannot have a fallback: only a GET that is a `read` is kept; remove `fallback`"
+                "route `{name}` cannot have a fallback: only the response to a GET of class `read` is kept; remove `fallback`"
             ));
         }
         if fallback.ttl.is_zero() || *fallback.ttl > std::time::Duration::from_secs(86_400) {
             problem(format!(
-                "route `{name}`: the `ttl` of its fallback is at most 1d, and not nothing"
+                "route `{name}`: the `ttl` of its fallback must be more than 0s and at most 1d"
             ));
         }
         if fallback.bytes_max.bytes() > 16 << 20 {
             problem(format!(
-                "route `{name}` would keep answers of {}; at most 16MiB",
+                "route `{name}` would keep responses of up to {}; at most 16MiB",
                 fallback.bytes_max
             ));
         }
@@ -249,30 +255,30 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     let Some(coalesce) = &options.coalesce else { return };
     if upstream.is_some_and(|u| u.authority == crate::Authority::Delivery) {
         problem(format!(
-            "route `{name}` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`"
+            "route `{name}` cannot coalesce: responses about delivery are never kept or shared; remove `coalesce`"
         ));
     }
     let shown = upstream.and_then(|u| config.credentials.get(&u.credential.as_ref()?.value));
     let of_caller = shown.is_some_and(|shown| shown.kind == crate::CredentialKind::TokenExchange);
     if of_caller && coalesce.among != crate::Among::Caller {
         problem(format!(
-            "route `{name}` cannot share answers: its upstream sees who asks (`token_exchange`); write `coalesce: {{for: caller}}`"
+            "route `{name}` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {{for: caller}}`"
         ));
     }
     if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
         problem(format!(
-            "route `{name}` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`"
+            "route `{name}` cannot coalesce: only a GET of class `read` can be coalesced; remove `coalesce`"
         ));
     }
     if options.upgrade {
         problem(format!("route `{name}` cannot both `coalesce` and `upgrade`; write two routes"));
     }
     if *coalesce.keep > std::time::Duration::from_secs(60) {
-        problem(format!("route `{name}` would keep answers for {}; at most 60s", coalesce.keep));
+        problem(format!("route `{name}` would keep responses for {}; at most 60s", coalesce.keep));
     }
     if coalesce.bytes_max.bytes() > 16 << 20 {
         problem(format!(
-            "route `{name}` would share answers of {}; at most 16MiB",
+            "route `{name}` would share responses of up to {}; at most 16MiB",
             coalesce.bytes_max
         ));
     }
@@ -296,7 +302,7 @@ fn same_requests(routes: &[Cow<'_, Located<Route>>], found: &mut Findings) {
                         found.problem(
                             &route.place,
                             format!(
-                                "route `{}` takes the same requests as `{name}`, at {place}",
+                                "route `{}` matches the same requests as `{name}`, at {place}",
                                 route.name
                             ),
                         );

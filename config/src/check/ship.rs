@@ -11,7 +11,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if config.audit.folder.is_none() && !found.cuts.touch(&["audit", "folder"]) {
             found.problem(
                 &ship.place,
-                format!("`{name}` gets what `audit.folder` keeps; set that, too"),
+                format!("`{name}` ships records from `audit.folder`; set that too"),
             );
         }
         keys(name, ship, found);
@@ -19,7 +19,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     let written = config.audit.ship.iter().filter(|(_, ship)| ship.kind == ShipKind::Stdout);
     for (name, ship) in written.skip(1) {
-        found.problem(&ship.place, format!("`{name}` is a second one on standard output"));
+        found.problem(
+            &ship.place,
+            format!("`{name}` is a second sink on standard output; remove one"),
+        );
     }
 }
 
@@ -48,7 +51,7 @@ fn keys(name: &Name, ship: &Located<Ship>, found: &mut Findings) {
                 kinds.iter().map(|kind| format!("`{}`", kind.name())).collect();
             found.problem(
                 &ship.place,
-                format!("`{name}`: `{key}` goes with kind {}; remove it", kinds.join(" or ")),
+                format!("`{name}`: `{key}` is only for kind {}; remove it", kinds.join(" or ")),
             );
         }
     }
@@ -63,7 +66,7 @@ fn values(name: &Name, ship: &Located<Ship>, found: &mut Findings) {
     }
     for (key, wait) in [("pace", &ship.pace), ("timeout", &ship.timeout)] {
         if wait.is_zero() {
-            found.problem(&wait.place, format!("`{name}`: `{key}` must be longer than nothing"));
+            found.problem(&wait.place, format!("`{name}`: `{key}` must be more than 0s"));
         }
     }
     for (header, written) in &ship.headers {
@@ -72,20 +75,22 @@ fn values(name: &Name, ship: &Located<Ship>, found: &mut Findings) {
             not_protected(&located, found);
         }
         if header.starts_with("webhook-") {
-            found
-                .problem(&written.place, format!("`{name}`: header `{header}` is the signature's"));
+            found.problem(
+                &written.place,
+                format!("`{name}`: header `{header}` is reserved for the signature"),
+            );
         }
         let plain = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
         if written.prefix.as_deref().is_some_and(|prefix| !plain(prefix)) {
             found.problem(
                 &written.place,
-                format!("`{name}`: a `prefix` is visible ASCII, as headers are"),
+                format!("`{name}`: a `prefix` must be visible ASCII, like all header values"),
             );
         }
     }
     let Some(url) = ship.url.as_ref().filter(|url| is_open_to_all(url)) else { return };
     found.warning(
         &url.place,
-        format!("the records of `{name}` go over the network in the clear; write `https://`"),
+        format!("the records of `{name}` go over the network in clear text; write `https://`"),
     );
 }

@@ -27,14 +27,14 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             if route.options.graphql.is_none() && !route.options.closed {
                 found.problem(
                     &route.place,
-                    format!("route `{}` would let everything be asked with `{name}`, which administers a space; say what in `graphql`", route.name),
+                    format!("route `{}` would allow every operation with `{name}`, which administers a space; list the allowed ones in `graphql`", route.name),
                 );
             }
         }
         if config.egress.callers.is_empty() && !found.cuts.touch(&["egress", "callers"]) {
             found.warning(
                 &credential.place,
-                format!("nobody can sign in for `{name}`, as Spacelift's plugin does; add a caller with a password to `egress.callers`"),
+                format!("no caller can sign in for `{name}`, as Spacelift's plugin does; add a caller with a password to `egress.callers`"),
             );
         }
     }

@@ -14,14 +14,17 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     let Some(store) = &config.store else { return };
     let place = &store.place;
     if store.addresses.is_empty() {
-        found.problem(place, "a store is somewhere; write `addresses: [redis.example.com:6379]`");
+        found.problem(
+            place,
+            "a store needs an address; write `addresses: [redis.example.com:6379]`",
+        );
     }
     if store.kind == StoreKind::Standalone
         && let Some(second) = store.addresses.get(1)
     {
         found.problem(
             &second.place,
-            "there is one address of `kind: standalone`; write `kind: sentinel` or `kind: cluster`",
+            "`kind: standalone` takes one address; write `kind: sentinel` or `kind: cluster`",
         );
     }
     match (store.kind, &store.master) {
@@ -30,7 +33,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             "sentinels know masters by name; write `master: mymaster`, as in `sentinel monitor`",
         ),
         (StoreKind::Standalone | StoreKind::Cluster, Some(master)) => {
-            found.problem(&master.place, "`master` goes with `kind: sentinel`; remove it");
+            found.problem(&master.place, "`master` needs `kind: sentinel`; remove it");
         }
         _ => {}
     }
@@ -42,7 +45,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         for place in places.into_iter().flatten() {
             found.problem(
                 place,
-                "what is for sentinels goes with `kind: sentinel`; write `username` and `password_file`",
+                "`sentinel_username` and `sentinel_password_file` need `kind: sentinel`; write `username` and `password_file`",
             );
         }
     }
@@ -77,13 +80,13 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     if store.timeout.is_zero() || **store.timeout > TIMEOUT_MAX {
         found.problem(
             &store.timeout.place,
-            "`timeout` is what a request may wait once before Redis is taken to be away; write up to `1s`",
+            "`timeout` is how long a request may wait before Redis counts as unreachable; write at most `1s`",
         );
     }
     if store.connect_timeout.is_zero() || **store.connect_timeout > CONNECT_TIMEOUT_MAX {
         found.problem(
             &store.connect_timeout.place,
-            "`connect_timeout` is how late its return may be noticed; write up to `10s`",
+            "`connect_timeout` delays noticing that Redis is back; write at most `10s`",
         );
     }
     let far = |host: &str| !super::credentials::is_this_machine(host);
@@ -94,7 +97,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         found.warning(
             &address.place,
             format!(
-                "the password goes to `{}` in clear text; write `tls: {{}}` unless the network is yours",
+                "the password goes to `{}` in clear text; write `tls: {{}}` unless the network is yours alone",
                 address.host
             ),
         );
@@ -117,14 +120,14 @@ mod tests {
             assert!(told_of.contains(told) && told_of.is_empty() == told.is_empty(), "{told_of}");
         };
         check("addresses: ['redis:6379']", "");
-        check("addresses: [redis]", "no host with a port");
+        check("addresses: [redis]", "not a host with a port");
         check("addresses: []", "write `addresses:");
         check("addresses: ['a:1', 'b:1']", "write `kind: sentinel`");
         check("kind: cluster, addresses: ['a:1', 'b:1']", "");
         check("kind: sentinel, addresses: ['a:1']", "write `master: mymaster`");
         check("kind: sentinel, master: m, addresses: ['a:1', 'b:1']", "");
         let one = |more: &str| format!("addresses: ['redis:6379'], {more}");
-        check(&one("master: m"), "goes with `kind: sentinel`");
+        check(&one("master: m"), "needs `kind: sentinel`");
         check(&one("sentinel_password_file: f"), "write `username`");
         check(&one("username: u"), "write `password_file`");
         check(&one("password_file: f"), "in clear text");

@@ -28,7 +28,7 @@ fn listeners(config: &Config, name: &Name, named: &[Located<Name>], found: &mut 
             None if found.cuts.may_name(&["listeners"], listener) => continue,
             None => format!("no listener `{}`", listener.value),
             Some(l) if !matches!(l.kind, ListenerKind::Reverse | ListenerKind::Forward) => {
-                format!("listener `{}` takes no tokens; remove it from `{name}`", listener.value)
+                format!("listener `{}` accepts no tokens; remove it from `{name}`", listener.value)
             }
             Some(_) => continue,
         };
@@ -42,14 +42,17 @@ fn in_header(config: &Config, name: &Name, issuer: &Located<Issuer>, found: &mut
     if issuer.kind != IssuerKind::Oidc {
         found.problem(
             &header.place,
-            format!("`token_from` goes with `kind: oidc`; remove it from `{name}`"),
+            format!("`token_from` needs `kind: oidc`; remove it from `{name}`"),
         );
     }
     not_protected(header, found);
     let headers = &config.headers;
     let ours = [&headers.workspace, &headers.caller, &headers.plugin, &headers.assertion];
     if ours.iter().any(|own| own.value == header.value) {
-        found.problem(&header.place, format!("header `{}` is ours; take another", header.value));
+        found.problem(
+            &header.place,
+            format!("header `{}` is one of ours; use a different one", header.value),
+        );
     }
     let counts = |listener: &Name| {
         issuer.listeners.is_empty() || issuer.listeners.iter().any(|own| own.value == *listener)
@@ -63,7 +66,7 @@ fn in_header(config: &Config, name: &Name, issuer: &Located<Issuer>, found: &mut
         found.problem(
             &header.place,
             format!(
-                "`{}` is believed only from proxies that are trusted, and no listener has any; write `trusted_proxies: [10.0.0.0/8]` on the listener behind the proxy",
+                "`{}` is accepted only from trusted proxies, and no listener has any; write `trusted_proxies: [10.0.0.0/8]` on the listener behind the proxy",
                 header.value
             ),
         );
@@ -77,7 +80,7 @@ fn in_the_clear(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     if let Some(file) = keys.token_file.as_ref().filter(|_| in_file) {
         found.problem(
             &file.place,
-            format!("the keys of `{name}` are in a file and nobody is asked; remove `token_file`"),
+            format!("the keys of `{name}` are in a file and not fetched; remove `token_file`"),
         );
     }
     if in_file {
@@ -94,13 +97,13 @@ fn in_the_clear(name: &Name, issuer: &Located<Issuer>, found: &mut Findings) {
     if let Some(file) = keys.token_file.as_ref().filter(|_| !url.tls) {
         found.problem(
             &file.place,
-            format!("the token of `{name}` would go to `{url}` in the clear; write `https://`"),
+            format!("the token of `{name}` would go to `{url}` in clear text; write `https://`"),
         );
     } else if is_open_to_all(url) && !keys.insecure_http {
         found.problem(
             place,
             format!(
-                "whoever is on the way to `{url}` could sign tokens of `{name}`; write `https://`, or `keys: {{insecure_http: true}}` if that network is yours alone"
+                "anyone on the network path to `{url}` could sign tokens of `{name}`; write `https://`, or `keys: {{insecure_http: true}}` if that network is yours alone"
             ),
         );
     }
@@ -111,7 +114,7 @@ fn by_claims(config: &Config, name: &Name, caller: &Located<ClaimCaller>, found:
         found.problem(
             &caller.place,
             format!(
-                "every token of `{name}` would fit; write for example `claims: {{repository: acme/shop}}`"
+                "every token of `{name}` would match; write for example `claims: {{repository: acme/shop}}`"
             ),
         );
     }
@@ -136,7 +139,7 @@ fn alone(config: &Config, name: &Name, issuer: &Located<Issuer>, found: &mut Fin
         found.problem(
             place,
             format!(
-                "tokens of `{name}` name neither issuer nor audience, so they need listeners that take nothing else; write `listeners: [..]`"
+                "tokens of `{name}` name neither issuer nor audience, so they need listeners that accept no other tokens; write `listeners: [..]`"
             ),
         );
     }
@@ -151,7 +154,7 @@ fn alone(config: &Config, name: &Name, issuer: &Located<Issuer>, found: &mut Fin
             found.problem(
                 &listener.place,
                 format!(
-                    "listener `{}` takes the tokens of `{name}`, which name nobody, and so nothing else; take it from `{other}`, or give `{name}` another",
+                    "listener `{}` takes the tokens of `{name}`, which name no issuer, and can accept no others; remove it from `{other}`, or give `{name}` a different one",
                     listener.value
                 ),
             );
@@ -168,7 +171,7 @@ fn alone(config: &Config, name: &Name, issuer: &Located<Issuer>, found: &mut Fin
             found.problem(
                 &listener.place,
                 format!(
-                    "listener `{}` takes the tokens of `{name}`, which name nobody, and so nothing else; remove its `client_ca`",
+                    "listener `{}` takes the tokens of `{name}`, which name no issuer, and can accept no client certificates; remove its `client_ca`",
                     listener.value
                 ),
             );
@@ -182,14 +185,14 @@ fn opaque(config: &Config, name: &Name, token: &Located<StaticToken>, found: &mu
         (Some(_), None) | (None, Some(_)) => {}
         (None, None) => found.problem(
             place,
-            format!("`{name}` says no token; write `token_file: /run/secrets/{name}`"),
+            format!("`{name}` has no token; write `token_file: /run/secrets/{name}`"),
         ),
         (Some(_), Some(_)) => {
             found.problem(place, format!("`{name}` has `token_file` and `digest_file`; keep one"));
         }
     }
     if token.caller.is_empty() {
-        found.problem(place, format!("`{name}` calls nobody; write `caller: external:{name}`"));
+        found.problem(place, format!("`{name}` names no caller; write `caller: external:{name}`"));
     }
     workspaces(config, token, &token.workspaces, found);
     listeners(config, name, &token.listeners, found);
@@ -243,7 +246,7 @@ identity: {{{identity}}}
         check("listeners: [own], token_from: {header: x-a}", "write `trusted_proxies");
         check("listeners: [out], token_from: {header: x-a}", "write `trusted_proxies");
         check("token_from: {header: authorization}", "belongs to HTTP");
-        check("token_from: {header: x-orbit-user-id}", "is ours");
+        check("token_from: {header: x-orbit-user-id}", "is one of ours");
         check("token_from: {}", "`header` is missing");
         check("token_from: {header: x-a, padding: yes}", "`refused`, `allowed`");
     }
@@ -253,8 +256,8 @@ identity: {{{identity}}}
         check("audience_claim: client_id, required_claims: {token_use: [access]}", "");
         check("audience_header: signer", "");
         check("audience_claim: a, audience_header: b", "keep one");
-        check("audience_claim: sub", "says nothing of whom it is for");
-        check("audience_header: kid", "says nothing of whom it is for");
+        check("audience_claim: sub", "does not name an audience");
+        check("audience_header: kid", "does not name an audience");
         check("required_claims: {token_use: []}", "write for example");
         of_identity(
             "issuers: {cognito: {issuer: 'https://idp.example', authorized_parties: [app-1], keys: {file: jwks.json}}}",
@@ -279,13 +282,13 @@ identity: {{{identity}}}
         url("http://127.0.0.1.evil.example/k", "", "insecure_http");
         url("http://localhost.evil.example/k", "", "insecure_http");
         url("http://idp.example/k", ", insecure_http: true", "");
-        url("http://idp.example/k", ", insecure_http: true, token_file: t", "in the clear");
+        url("http://idp.example/k", ", insecure_http: true, token_file: t", "in clear text");
         url("http://127.0.0.1:7/k", ", token_file: t", "write `https://`");
-        url("http://localhost:7/k", ", token_file: t", "in the clear");
+        url("http://localhost:7/k", ", token_file: t", "in clear text");
         url("https://k8s.example/k", ", token_file: t", "");
         of_identity(
             "issuers: {k: {issuer: 'http://127.0.0.1:1', audiences: [a], keys: {token_file: t}}}",
-            "in the clear",
+            "in clear text",
         );
         of_identity("issuers: {idp: {issuer: 'http://idp.example', audiences: [a]}}", "insecure");
         of_identity("issuers: {idp: {issuer: 'http://127.0.0.1:1', audiences: [a]}}", "");
@@ -311,10 +314,10 @@ identity: {{{identity}}}
         check(&callers("claims: {}"), "every token");
         check(&callers("claims: {sub: '**', ref: '*'}"), "every token");
         check(&callers("claims: {sub: x}, workspaces: [ghost]"), "no workspace `ghost`");
-        check(&callers("claims: {sub: ''}"), "is no pattern");
+        check(&callers("claims: {sub: ''}"), "is not a pattern");
         check(&callers("claims: {sub: x}, caller: ''"), "`caller` is empty");
         check("listeners: [ghost]", "no listener `ghost`");
-        check("listeners: [admin]", "takes no tokens");
+        check("listeners: [admin]", "accepts no tokens");
     }
 
     #[test]
@@ -325,18 +328,18 @@ identity: {{{identity}}}
         orbit("listeners: [own], issuer: orbit", "", "`kind: oidc`");
         orbit("listeners: [own], audiences: [stagedoor]", "", "`kind: oidc`");
         orbit("listeners: [out]", "", "not of kind `reverse`");
-        orbit("listeners: [own], token_from: {header: x-a}", "", "`token_from` goes with");
+        orbit("listeners: [own], token_from: {header: x-a}", "", "`token_from` needs");
         let here = ", idp: {issuer: 'https://idp.example', audiences: [a], listeners: [own]}";
-        orbit("listeners: [own]", here, "take it from `idp`");
+        orbit("listeners: [own]", here, "remove it from `idp`");
         let other =
             ", b: {kind: orbit, listeners: [own], algorithms: [HS256], keys: {secret_file: s}}";
-        orbit("listeners: [own]", other, "take it from `b`");
+        orbit("listeners: [own]", other, "remove it from `b`");
         of_identity(
             "issuers: {orbit: {kind: orbit, listeners: [own], keys: {file: f}}}",
             "keys: {secret_file:",
         );
         let tokens = "issuers: {orbit: {kind: orbit, listeners: [own], algorithms: [HS256], keys: {secret_file: s}}}, tokens: {ci: {token_file: t, caller: ci, listeners: [own]}}";
-        of_identity(tokens, "take it from `ci`");
+        of_identity(tokens, "remove it from `ci`");
     }
 
     #[test]
@@ -349,7 +352,7 @@ identity: {{{identity}}}
         of("caller: ci", "write `token_file:");
         of("token_file: t, digest_file: t, caller: ci", "keep one");
         of("token_file: t", "`caller` is missing");
-        of("token_file: t, caller: ''", "calls nobody");
+        of("token_file: t, caller: ''", "names no caller");
         of("token_file: t, caller: ci, workspaces: [ghost]", "no workspace `ghost`");
         of("token_file: t, caller: ci, listeners: [ghost]", "no listener `ghost`");
         of("token: secret, caller: ci", "unknown key `token`");
@@ -373,7 +376,7 @@ identity: {{issuers: {{idp: {{issuer: 'https://idp.example', audiences: [a], key
         };
         of("choose_by: [header, cookie, default], default: payments", "");
         of("choose_by: [cookie], cookie: ws", "");
-        of("choose_by: [cookie], cookie: 'a b'", "is no cookie's name");
+        of("choose_by: [cookie], cookie: 'a b'", "is not a cookie name");
         of("choose_by: [header, default]", "write `default: ");
         of("default: payments", "add `default` to `choose_by`");
         of("choose_by: [default], default: ghost", "no workspace `ghost`");

@@ -18,14 +18,14 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if upstream.external && upstream.authority == crate::Authority::Delivery {
             found.problem(
                 place,
-                format!("`{name}` cannot be somebody else's and decide about delivery; remove `external` or `authority`"),
+                format!("`{name}` cannot be external and also decide about delivery; remove `external` or `authority`"),
             );
         }
         if upstream.external && upstream.preserve_host {
             found.problem(
                 place,
                 format!(
-                    "`{name}` is `external`: it knows its own host only; remove `preserve_host`"
+                    "`{name}` is `external` and knows only its own host; remove `preserve_host`"
                 ),
             );
         }
@@ -35,7 +35,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         {
             found.warning(
                 place,
-                format!("`{name}` is asked in the clear; write `https://` if it has it"),
+                format!("`{name}` is called in clear text; write `https://` if it supports it"),
             );
         }
         pace(config, name, upstream, found);
@@ -54,19 +54,22 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
         let breaker = &upstream.breaker;
         if !(1..=100).contains(&breaker.failure_percent) {
-            found.problem(place, format!("`{name}`: `failure_percent` goes from 1 to 100"));
+            found.problem(place, format!("`{name}`: `failure_percent` must be from 1 to 100"));
         }
         if breaker.requests_min == 0 || breaker.probes == 0 {
-            found.problem(place, format!("`{name}`: `requests_min` and `probes` are at least 1"));
+            found.problem(
+                place,
+                format!("`{name}`: `requests_min` and `probes` must be at least 1"),
+            );
         }
         if breaker.window.is_zero() || breaker.rest.is_zero() {
-            found.problem(place, format!("`{name}`: `window` and `rest` are longer than nothing"));
+            found.problem(place, format!("`{name}`: `window` and `rest` must be more than 0s"));
         }
         let retries = &upstream.retries;
         if !(1..=10).contains(&retries.attempts_max) || retries.budget_percent > 100 {
             found.problem(
                 place,
-                format!("`{name}`: `attempts_max` goes from 1, which asks once, to 10; `budget_percent` to 100"),
+                format!("`{name}`: `attempts_max` must be from 1 (no retries) to 10, `budget_percent` at most 100"),
             );
         }
         for ignored in &breaker.ignore {
@@ -74,7 +77,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
                 found.problem(
                     place,
                     format!(
-                        "`{name}`: `{}` is no failure anyway; `ignore` takes 500 to 599",
+                        "`{name}`: `{}` does not count as a failure anyway; `ignore` takes 500 to 599",
                         ignored.status
                     ),
                 );
@@ -98,7 +101,7 @@ fn pace(config: &Config, name: &Name, upstream: &Located<Upstream>, found: &mut 
             found.problem(
                 &upstream.place,
                 format!(
-                    "`{name}`: a request of route `{}` may wait {} for its turn, but has {} in all; raise `timeouts.whole` or lower `wait_max`",
+                    "`{name}`: a request of route `{}` may wait {} for its turn, but has {} in total; raise `timeouts.whole` or lower `wait_max`",
                     route.name, pace.wait_max, whole
                 ),
             );
@@ -111,20 +114,22 @@ fn ejection(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
     if ejection.failures == 0 {
         found.problem(
             &upstream.place,
-            format!("`{name}`: `ejection.failures` is at least 1; `percent_max: 0` ejects none"),
+            format!(
+                "`{name}`: `ejection.failures` must be at least 1; `percent_max: 0` ejects none"
+            ),
         );
     }
     if ejection.percent_max > 100 {
         found.problem(
             &upstream.place,
-            format!("`{name}`: `ejection.percent_max` goes from 0 to 100"),
+            format!("`{name}`: `ejection.percent_max` must be from 0 to 100"),
         );
     }
     if ejection.base.is_zero() || ejection.longest < ejection.base {
         found.problem(
             &upstream.place,
             format!(
-                "`{name}`: `ejection.base` ({}) is longer than nothing, and `longest` ({}) not shorter",
+                "`{name}`: `ejection.base` ({}) must be more than 0s, and `longest` ({}) not shorter than that",
                 ejection.base, ejection.longest
             ),
         );
@@ -157,7 +162,7 @@ fn health_check(name: &Name, upstream: &Located<Upstream>, found: &mut Findings)
         found.problem(
             place,
             format!(
-                "`{name}`: `health_check.timeout` ({}) is longer than nothing and not longer than `interval` ({})",
+                "`{name}`: `health_check.timeout` ({}) must be more than 0s and at most `interval` ({})",
                 check.timeout, check.interval
             ),
         );
@@ -165,7 +170,7 @@ fn health_check(name: &Name, upstream: &Located<Upstream>, found: &mut Findings)
     if check.healthy_after == 0 || check.unhealthy_after == 0 {
         found.problem(
             place,
-            format!("`{name}`: `healthy_after` and `unhealthy_after` are at least 1"),
+            format!("`{name}`: `healthy_after` and `unhealthy_after` must be at least 1"),
         );
     }
 }
@@ -182,7 +187,7 @@ fn balance(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
     if !hashes && balance.by.is_some() {
         found.problem(
             &upstream.place,
-            format!("`{name}`: `balance.by` goes with `kind: consistent_hash` only; remove it"),
+            format!("`{name}`: `balance.by` needs `kind: consistent_hash`; remove it"),
         );
     }
 }

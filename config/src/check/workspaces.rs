@@ -15,12 +15,12 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         None if chosen(Choice::Default) => found.problem(
             &nowhere,
             format!(
-                "`workspaces.choose_by` has `default`, and there is none; write `default: {known}`"
+                "`workspaces.choose_by` has `default`, but no default is set; write `default: {known}`"
             ),
         ),
         Some(name) if !chosen(Choice::Default) => found.problem(
             &name.place,
-            "nobody asks for the default workspace; add `default` to `choose_by`",
+            "the default workspace is never used; add `default` to `choose_by`",
         ),
         Some(name) if is_unknown_workspace(config, name, found) => found
             .problem(&name.place, format!("no workspace `{}` in `workspaces.named`", name.value)),
@@ -29,17 +29,17 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     if chosen(Choice::Host) && written.hosts.is_empty() {
         found.problem(
             &nowhere,
-            "`workspaces.choose_by` has `host`, and no host says one; write `hosts: ['*.kube.example.com']`",
+            "`workspaces.choose_by` has `host`, but `hosts` is empty; write `hosts: ['*.kube.example.com']`",
         );
     }
     for host in &written.hosts {
         if host.wildcard().is_none() {
             found.problem(
                 &host.place,
-                format!("`{0}` says no workspace; write `*.{0}`", host.value),
+                format!("`{0}` names no workspace; write `*.{0}`", host.value),
             );
         } else if !chosen(Choice::Host) {
-            found.problem(&host.place, "nobody asks for `hosts`; add `host` to `choose_by`");
+            found.problem(&host.place, "`hosts` is never used; add `host` to `choose_by`");
         }
     }
     let issuers = config.identity.issuers.values();
@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     if chosen(Choice::Claim) && !claimed && !found.cuts.touch(&["identity", "issuers"]) {
         found.problem(
             &nowhere,
-            "`workspaces.choose_by` has `claim`, and no issuer says which; write `claims: {default_workspace: ..}` for one",
+            "`workspaces.choose_by` has `claim`, but no issuer names one; write `claims: {default_workspace: ..}` for an issuer",
         );
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Control, Shape, json, orbit};
 use crate::{Limit, Name, Percent, Place, Problems, de};
 
-/// What a control source answered, in the shape `stagedoor`.
+/// A control source's response, in the shape `stagedoor`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -17,42 +17,42 @@ pub struct Answer {
     /// Workspaces, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workspaces: BTreeMap<Name, SaidOfWorkspace>,
-    /// Plugins that are not simply on, by name.
+    /// Plugins that are not simply on everywhere, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugins: BTreeMap<Name, SaidOfPlugin>,
 }
 
-/// The version of the format of answers.
+/// The version of the response format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AnswerVersion {
-    /// The only one so far.
+    /// The only version so far.
     #[serde(rename = "stagedoor/control-v1")]
     V1,
 }
 
-/// What is said of a workspace.
+/// What the source says about a workspace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SaidOfWorkspace {
-    /// Members of these groups are members.
+    /// Callers in these groups are members.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// These callers are members, by their subject.
+    /// These callers are members, by subject.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<String>,
     /// Plugins switched on or off here.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub plugins: BTreeMap<Name, bool>,
-    /// What it may ask for.
+    /// How many requests it may send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Limit>,
 }
 
-/// What is said of a plugin.
+/// What the source says about a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaidOfPlugin {
-    /// For how many of all workspaces it is on, in percent.
+    /// The share of workspaces for which it is on, in percent.
     pub enabled_percent: Percent,
 }
 

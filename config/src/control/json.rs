@@ -17,17 +17,17 @@ pub(super) fn parse(place: &Place, text: &[u8], problems: &mut Problems) -> Opti
             // The library's sentence may quote what was sent, and that may be a secret.
             let (line, column) = (error.line(), error.column());
             let what = if error.to_string().starts_with(TWICE) {
-                "a name stands twice in an object"
+                "a name appears twice in an object"
             } else {
                 "this is not JSON"
             };
-            problems.add(place, format!("{what}, at line {line}, column {column} of the answer"));
+            problems.add(place, format!("{what}, at line {line}, column {column} of the response"));
             None
         }
     }
 }
 
-const TWICE: &str = "stands twice";
+const TWICE: &str = "appears twice";
 
 enum Raw {
     Null,

@@ -102,13 +102,13 @@ impl Over<'_> {
         } else if (&said.groups, &said.callers) != (&workspace.groups, &workspace.callers)
             && !(said.groups.is_empty() && said.callers.is_empty())
         {
-            ignored.push("the files list its members, which stay".to_owned());
+            ignored.push("the files list its members, and they stay".to_owned());
         }
         for (plugin, on) in &said.plugins {
             let percent = self.config.plugins.get(plugin).map_or(100, |p| p.enabled_percent.0);
             match workspace.plugins.get(plugin) {
                 None if *on && percent < 100 => ignored.push(format!(
-                    "the files have plugin `{plugin}` at {percent} %, which is not widened"
+                    "the files have plugin `{plugin}` at {percent} %, which cannot be raised"
                 )),
                 Some(false) if *on => {
                     ignored
@@ -125,7 +125,7 @@ impl Over<'_> {
             let tighter = tighter(own, limit);
             if (tighter.rate, tighter.burst()) != (limit.rate, limit.burst()) {
                 ignored.push(format!(
-                    "{} with a burst of {} is above the files' limit; {} with a burst of {} holds",
+                    "{} with a burst of {} is above the files' limit; {} with a burst of {} stays",
                     limit.rate,
                     limit.burst(),
                     tighter.rate,
@@ -162,7 +162,8 @@ impl Over<'_> {
         let switched = answer.workspaces.values().flat_map(|said| said.plugins.keys());
         for plugin in answer.plugins.keys().chain(switched) {
             if !known.contains(&&**plugin) {
-                self.warnings.add(&self.place, format!("nothing here is of plugin `{plugin}`"));
+                self.warnings
+                    .add(&self.place, format!("nothing here belongs to plugin `{plugin}`"));
             }
         }
     }
@@ -277,7 +278,7 @@ mod tests {
         let held = config.workspaces.named["pay"].rate_limit.unwrap();
         assert_eq!((held.rate.to_string(), held.burst().get()), ("100/m".to_owned(), 10));
         let own = "workspaces: {named: {pay: {rate_limit: {rate: 1/s, burst: 2}}}}";
-        let config = check(own, &limit(r#"{"rate": "30/m", "burst": 9}"#), &["burst of 2 holds"]);
+        let config = check(own, &limit(r#"{"rate": "30/m", "burst": 9}"#), &["burst of 2 stays"]);
         let held = config.workspaces.named["pay"].rate_limit.unwrap();
         assert_eq!((held.rate.to_string(), held.burst().get()), ("30/m".to_owned(), 2));
     }
@@ -308,7 +309,7 @@ mod tests {
         let loaded = laid("", "", r#""plugins": {"argo": {"enabled_percent": 1}}"#);
         assert_eq!(
             warnings(&loaded),
-            ["https://orbit.example/c:1:1: nothing here is of plugin `argo`"]
+            ["https://orbit.example/c:1:1: nothing here belongs to plugin `argo`"]
         );
     }
 }

@@ -10,13 +10,12 @@ use crate::{
 
 pub(super) fn read(tree: &Node, control: &Control, problems: &mut Problems) -> Option<Answer> {
     let Value::Map(entries) = &tree.value else {
-        problems.add(&tree.place, "Orbit answers with an object, and this is none");
+        problems.add(&tree.place, "Orbit sends an object, and this is not one");
         return None;
     };
     // Whatever else answers in JSON does not have it, and would switch everything off.
     if !matches!(tree.get("integrations"), Some(Node { value: Value::Map(_), .. })) {
-        problems
-            .add(&tree.place, "Orbit's answers have an object `integrations`, and this has none");
+        problems.add(&tree.place, "Orbit sends an object with `integrations`, and this has none");
         return None;
     }
     let mut answer = Answer {
@@ -96,7 +95,7 @@ mod tests {
         };
         check("{}", "`integrations`");
         check(r#"{"error": "not found"}"#, "`integrations`");
-        check("[]", "with an object");
+        check("[]", "Orbit sends an object");
         check(r#"{"integrations": {}, "jira": {}}"#, "`jira` is not a list");
         check(r#"{"integrations": {}, "jira": [{}]}"#, "`jira[0]`: `workspace_id` is missing");
         check(r#"{"integrations": {}, "jira": [1]}"#, "`workspace_id` is missing");

@@ -8,27 +8,25 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::Name;
 
-/// What tokens get whose claims fit, for example those of a CI: `{claims: {repository: acme/shop,
+/// What a token with matching claims gets, for example that of a CI job: `{claims: {repository: acme/shop,
 /// ref: refs/heads/main}, workspaces: [shop], roles: [deployer]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimCaller {
-    /// Claims by their name, and the pattern that each must fit as a whole. In a pattern `*` stands for
-    /// any text without `/` and `:`, and `**` for any text: `repo:acme/*:ref:refs/heads/main` fits
-    /// every repository of `acme`, and no pull request. A claim must be a text; one that is missing
-    /// fits nothing.
+    /// Claims by name, each with a pattern that its whole value must match. `*` matches any text without `/`
+    /// and `:`, and `**` matches any text: `repo:acme/*:ref:refs/heads/main` matches every repository of
+    /// `acme`, and no pull request. A claim must be a string; a missing one never matches.
     pub claims: IndexMap<String, ClaimPattern>,
-    /// Who the caller then is, for example `service:shop-deploy`. Default: as `claims.subject` of the
-    /// issuer says.
+    /// The caller's name, for example `service:shop-deploy`. Default: from the issuer's `claims.subject`.
     #[serde(default)]
     pub caller: Option<String>,
-    /// Roles it has, besides those of its token.
+    /// Its roles, in addition to those of its token.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Groups it is in, besides those of its token.
+    /// Its groups, in addition to those of its token.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Workspaces it may act for, besides those of its token.
+    /// Workspaces it may act for, in addition to those of its token.
     #[serde(default)]
     pub workspaces: Vec<Name>,
 }
@@ -110,13 +108,13 @@ impl FromStr for ClaimPattern {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| Err(format!("`{}` {why}", text.escape_debug()));
         if text.is_empty() || text.len() > LENGTH_MAX {
-            return wrong("is no pattern; write for example `repo:acme/*:ref:refs/heads/main`");
+            return wrong("is not a pattern; write for example `repo:acme/*:ref:refs/heads/main`");
         }
         if text.contains("***") {
             return wrong("has three stars in a row; write `*` or `**`");
         }
         if text.matches('*').count() > WILDCARDS_MAX {
-            return wrong("has too many stars; say it with several claims");
+            return wrong("has too many stars; use several claims");
         }
         Ok(Self(text.to_owned()))
     }

@@ -7,34 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Located, Name};
 
-/// A caller that shows an opaque token in `Authorization: Bearer`, as those of Backstage's
-/// `backend.auth.externalAccess` with `type: static` do. Exactly one of `token_file` and
-/// `digest_file`. Files are watched; what stands in them is compared in constant time and written
-/// nowhere.
+/// A caller that sends an opaque token in `Authorization: Bearer`, like those of Backstage's
+/// `backend.auth.externalAccess` with `type: static`. Give exactly one of `token_file` and `digest_file`.
+/// Files are watched. Tokens are compared in constant time and never written anywhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StaticToken {
-    /// The token, of 16 to 1024 characters, in this file; several lines for several tokens, the old
-    /// and the new one while they change.
+    /// A file with the token, 16 to 1024 characters. Several lines are several tokens, for example the old
+    /// and the new one during a rotation.
     #[serde(default)]
     pub token_file: Option<Located<PathBuf>>,
-    /// The SHA-256 of each token in hex, one a line, as `printf %s "$TOKEN" | sha256sum` writes it: for
-    /// whoever keeps the tokens themselves elsewhere. Give it only of tokens that nobody can guess, such
-    /// as 24 random bytes.
+    /// A file with the SHA-256 of each token in hex, one per line, as `printf %s "$TOKEN" | sha256sum` prints
+    /// it, so that the tokens themselves can stay elsewhere. Use it only for tokens that cannot be guessed,
+    /// such as 24 random bytes.
     #[serde(default)]
     pub digest_file: Option<Located<PathBuf>>,
-    /// Who the caller then is, for example `external:ci`.
+    /// The caller's name, for example `external:ci`.
     pub caller: String,
-    /// Roles it has.
+    /// Its roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Groups it is in.
+    /// Its groups.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Workspaces it may act for.
     #[serde(default)]
     pub workspaces: Vec<Name>,
-    /// The listeners it counts on. Default: all.
+    /// The listeners on which it is accepted. Default: all.
     #[serde(default)]
     pub listeners: Vec<Located<Name>>,
 }

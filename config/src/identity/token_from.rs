@@ -5,21 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HeaderName, Located};
 
-/// A header in which a proxy in front shows the token that it made, for example
-/// `x-goog-iap-jwt-assertion`. It is believed only from the `trusted_proxies` of a listener; whoever else
-/// sends it, it is removed.
+/// A header in which a proxy in front sends the token that it made, for example `x-goog-iap-jwt-assertion`.
+/// It is trusted only from a listener's `trusted_proxies`; from any other client it is removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenFrom {
-    /// The header: the token alone, without a scheme.
+    /// The header. It holds the token alone, without a scheme.
     pub header: Located<HeaderName>,
-    /// Whether the parts of a token may end in `=`, as those of AWS's load balancer (ALB) do. What is
-    /// verified is what came.
+    /// Whether the parts of a token may end in `=`, as those of AWS's load balancer (ALB) do. The token is
+    /// verified exactly as received.
     #[serde(default)]
     pub padding: Padding,
-    /// Whether upstreams see the header, as it came from a trusted proxy: for those that verify it
-    /// themselves, as Backstage's sign-in by IAP or Cloudflare Access does. Upstreams that are `external`
-    /// never do.
+    /// Whether upstreams see the header as it came from a trusted proxy, for those that verify it themselves,
+    /// as Backstage's sign-in with IAP or Cloudflare Access does. `external` upstreams never see it.
     #[serde(default)]
     pub preserve: bool,
 }
@@ -28,9 +26,9 @@ pub struct TokenFrom {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Padding {
-    /// No, as RFC 7515 wants it.
+    /// No, as RFC 7515 requires.
     #[default]
     Refused,
-    /// Each part may be.
+    /// Each part may be padded.
     Allowed,
 }

@@ -28,8 +28,8 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
     wrong(
         &format!("{header}, username: portal, scopes: [a]"),
         &[
-            "s.yaml:8:7: `ci`: `username` goes with kind `basic`; remove it",
-            "s.yaml:8:7: `ci`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:7: `ci`: `username` is only for kind `basic`; remove it",
+            "s.yaml:8:7: `ci`: `scopes` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
         ],
     );
     wrong(
@@ -38,7 +38,7 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
     );
     wrong(
         &basic.replace("portal", "'a:b'"),
-        &["s.yaml:8:7: `ci`: a `username` has no colon (RFC 7617)"],
+        &["s.yaml:8:7: `ci`: a `username` must not contain a colon (RFC 7617)"],
     );
     wrong(
         &token.replace("'b:c'", "b c"),
@@ -46,12 +46,14 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
     );
     wrong(
         &header.replace("x-api-key", "Cookie"),
-        &["s.yaml:8:30: header `cookie` belongs to HTTP; take another"],
+        &["s.yaml:8:30: header `cookie` belongs to HTTP; use a different one"],
     );
     for taken in ["x-orbit-user-id", "x-forwarded-for", "x-request-id"] {
         wrong(
             &header.replace("x-api-key", taken),
-            &[&format!("s.yaml:8:30: header `{taken}` says something else already; take another")],
+            &[&format!(
+                "s.yaml:8:30: header `{taken}` already has another meaning; use a different one"
+            )],
         );
     }
     check(
@@ -67,7 +69,7 @@ fn a_credential_is_whole_and_goes_to_one_origin() {
                 with(basic, "https://JENKINS.example:443")
             ),
             &[&format!(
-                "s.yaml:7:61: credential `ci` is for `{elsewhere}`, where `other` is; `jenkins` is elsewhere and needs one of its own"
+                "s.yaml:7:61: credential `ci` is for `{elsewhere}`, where `other` is; `jenkins` is somewhere else and needs its own"
             )],
         );
     }
@@ -90,7 +92,7 @@ fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
         all.filter(|warning| !warning.contains("no route goes to")).collect()
     };
     let ci = "credentials: {ci: {kind: basic, username: a, password_file: /p}}\n";
-    assert_eq!(warnings(ci), ["s.yaml:6:19: no upstream shows credential `ci`"]);
+    assert_eq!(warnings(ci), ["s.yaml:6:19: no upstream uses credential `ci`"]);
     let of = |url: &str| warnings(&format!("  j: {{url: '{url}', credential: ci}}\n{ci}"));
     assert_eq!(of("https://j.example"), [""; 0]);
     for loopback in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1"] {
@@ -98,12 +100,12 @@ fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
     }
     assert_eq!(
         of("http://j.example"),
-        ["s.yaml:6:12: credential `ci` goes over the network in the clear; write `https://`"]
+        ["s.yaml:6:12: credential `ci` goes over the network in clear text; write `https://`"]
     );
     let token = "credentials: {ci: {kind: oauth2_client_credentials, token_url: 'http://idp/t', client_id: a, client_secret_file: /p}}\n";
     assert_eq!(
         warnings(&format!("  j: {{url: 'https://j', credential: ci}}\n{token}")),
-        ["s.yaml:7:64: the secret of `ci` goes over the network in the clear; write `https://`"]
+        ["s.yaml:7:64: the secret of `ci` goes over the network in clear text; write `https://`"]
     );
 
     let upstream = format!("  j: {{url: 'https://j', credential: ci}}\n{ci}");
@@ -112,7 +114,7 @@ fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
             "{upstream}routes:\n- {{name: build, methods: [POST], path: /a, upstream: j, {more}}}\n"
         ))
     };
-    let unnamed = "s.yaml:9:3: whoever passes acts with credential `ci` on `build`; name roles, groups or callers in `access`";
+    let unnamed = "s.yaml:9:3: every caller that passes acts with credential `ci` on `build`; name roles, groups or callers in `access`";
     assert_eq!(route("class: action"), [unnamed]);
     assert_eq!(route("class: action, options: {public: true}"), [unnamed]);
     assert_eq!(route("class: action, options: {access: {groups: [dev]}}"), [""; 0]);
@@ -123,9 +125,9 @@ fn a_credential_that_may_be_read_or_used_by_all_is_a_warning() {
     };
     let told = preset("");
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(
-        told[0].starts_with("s.yaml:9:3: whoever passes acts with credential `ci` on `jenkins.")
-    );
+    assert!(told[0].starts_with(
+        "s.yaml:9:3: every caller that passes acts with credential `ci` on `jenkins."
+    ));
     assert!(told[0].ends_with("name roles, groups or callers in `actions`"));
     assert_eq!(preset(", actions: {roles: [deployer]}"), [""; 0]);
 }
@@ -143,7 +145,7 @@ fn a_key_of_spacelifts_is_for_what_rules_name_and_goes_nowhere_else() {
     check(
         &with(url, ""),
         &[
-            "s.yaml:9:3: route `api` would let everything be asked with `key`, which administers a space; say what in `graphql`",
+            "s.yaml:9:3: route `api` would allow every operation with `key`, which administers a space; list the allowed ones in `graphql`",
         ],
     );
     check(
@@ -164,11 +166,11 @@ fn a_key_of_spacelifts_is_for_what_rules_name_and_goes_nowhere_else() {
     assert_eq!(
         warnings(&with(url, rules)),
         [
-            "s.yaml:7:20: nobody can sign in for `key`, as Spacelift's plugin does; add a caller with a password to `egress.callers`"
+            "s.yaml:7:20: no caller can sign in for `key`, as Spacelift's plugin does; add a caller with a password to `egress.callers`"
         ]
     );
     let owned = with(url, "graphql: [{mutation: [runTrigger], resources: {stack: stack}}]");
-    assert!(warnings(&owned).contains(&"s.yaml:9:3: no workspace has a `stack` in its `resources`, so nobody passes route `api`".to_owned()));
+    assert!(warnings(&owned).contains(&"s.yaml:9:3: no workspace has a `stack` in its `resources`, so no request can pass route `api`".to_owned()));
 }
 
 #[test]
@@ -189,14 +191,14 @@ fn a_credential_that_is_exchanged_needs_callers_with_tokens_of_one_issuer() {
     ] {
         check(&with(ONE, more), &[]);
     }
-    let none = "s.yaml:8:11: `orders` exchanges the callers' tokens, and without `identity.issuers` they have none; add an issuer, or write kind `oauth2_client_credentials`";
+    let none = "s.yaml:8:11: `orders` exchanges callers' tokens, but without `identity.issuers` callers have none; add an issuer, or write kind `oauth2_client_credentials`";
     check(&with("", ""), &[none]);
     let certificates = "identity: {client_certificates: [{name: ci.example, caller: ci}]}\n";
     assert_eq!(problems(&with(certificates, ""))[0], none);
     check(
         &with(TWO, ""),
         &[
-            "s.yaml:8:11: `orders` would send the tokens of every issuer to `token_url`; write whose it takes, for example `issuers: [idp]`",
+            "s.yaml:8:11: `orders` would send the tokens of every issuer to `token_url`; name the issuers that it accepts, for example `issuers: [idp]`",
         ],
     );
     check(&with(TWO, ", issuers: [idp, b]"), &[]);
@@ -205,7 +207,7 @@ fn a_credential_that_is_exchanged_needs_callers_with_tokens_of_one_issuer() {
         check(
             &with(ONE, &format!(", resource: {resource}")),
             &[
-                "s.yaml:8:11: `orders`: a `resource` is a whole address, as `https://api.example`; a name goes in `audience`",
+                "s.yaml:8:11: `orders`: a `resource` is a full URL, such as `https://api.example`; a name goes in `audience`",
             ],
         );
     }
@@ -221,7 +223,7 @@ fn a_credential_that_is_exchanged_needs_callers_with_tokens_of_one_issuer() {
     check(
         &route("public: true"),
         &[
-            "s.yaml:10:3: route `all` is public, and credential `orders` exchanges the caller's token; remove `public`, or take an upstream with another credential",
+            "s.yaml:10:3: route `all` is public, and credential `orders` exchanges the caller's token; remove `public`, or use an upstream with another credential",
         ],
     );
     // Each acts with their own rights, so that nobody needs to be named.
@@ -248,13 +250,13 @@ fn a_github_app_is_named_as_github_names_it() {
     check(
         &with(", app_id: 123456"),
         &[
-            "s.yaml:8:77: `credentials.app.app_id` is the number `123456`, expected a text; put it in quotes",
+            "s.yaml:8:77: `credentials.app.app_id` is the number `123456`, expected text; put it in quotes",
         ],
     );
     check(
         &with(", app_id: 'my app'"),
         &[
-            "s.yaml:8:8: `app`: `my app` is no `app_id`; write the app's client id, or its number in quotes",
+            "s.yaml:8:8: `app`: `my app` is not an `app_id`; write the app's client id, or its number in quotes",
         ],
     );
     check(
@@ -272,8 +274,8 @@ fn a_github_app_is_named_as_github_names_it() {
     check(
         &with(", app_id: a, scopes: [repo], audience: x"),
         &[
-            "s.yaml:8:8: `app`: `scopes` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
-            "s.yaml:8:8: `app`: `audience` goes with kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:8: `app`: `scopes` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
+            "s.yaml:8:8: `app`: `audience` is only for kind `oauth2_client_credentials` or `token_exchange`; remove it",
         ],
     );
 }

@@ -46,7 +46,7 @@ fn a_bucket_that_is_not_there_is_told_and_so_is_one_that_nobody_is_in() {
     check(
         &route("page"),
         &[
-            "s.yaml:7:3: no bucket `page`, which route `r` is in; write it into `rate_limit.buckets`, or: did you mean `pages`?",
+            "s.yaml:7:3: no bucket `page`, which route `r` names; add it to `rate_limit.buckets`, or: did you mean `pages`?",
         ],
     );
     check(
@@ -95,7 +95,7 @@ fn a_mistake_is_told_with_its_place_and_its_correction() {
     );
     check(
         "headers: {workspace: authorization}\n",
-        &["s.yaml:6:22: header `authorization` belongs to HTTP; take another"],
+        &["s.yaml:6:22: header `authorization` belongs to HTTP; use a different one"],
     );
     check(
         "plugins: {argocd: {enabled_percent: 101}}\n",
@@ -148,24 +148,24 @@ fn what_one_field_cannot_know_about_another_is_checked() {
     );
     check(
         &format!("routes:\n{}{}", route(""), route("").replace("name: a", "name: b")),
-        &["s.yaml:8:3: route `b` takes the same requests as `a`, at s.yaml:7:3"],
+        &["s.yaml:8:3: route `b` matches the same requests as `a`, at s.yaml:7:3"],
     );
     check(
         &format!("routes:\n{}", route(", options: {public: true, access: {roles: [x]}}")),
         &[
-            "s.yaml:7:3: route `a` is public: nobody is asked who they are; remove `access` or `public`",
+            "s.yaml:7:3: route `a` is public and authenticates no caller; remove `access` or `public`",
         ],
     );
     check(
         "identity: {issuers: {x: {issuer: 'https://x', audiences: [a], algorithms: [HS256]}}}\n",
         &[
-            "s.yaml:6:25: `x` allows HMAC without `keys.secret_file`: a public key would be its secret",
+            "s.yaml:6:25: `x` allows HMAC without `keys.secret_file`: a public key would then work as the secret",
         ],
     );
     check(
         "identity: {issuers: {x: {issuer: 'https://x'}}}\n",
         &[
-            "s.yaml:6:25: `x` has no `audiences`: tokens made for others would pass; list ours, and if its tokens have no `aud`, say where else it stands, for example `audience_claim: client_id`",
+            "s.yaml:6:25: `x` has no `audiences`: tokens made for other services would be accepted; list ours, or if its tokens have no `aud`, name where the audience is, for example `audience_claim: client_id`",
         ],
     );
 }
@@ -188,9 +188,7 @@ fn delivery_keeps_its_authority() {
     );
     check(
         "  dxcp: {url: http://127.0.0.1:8000, authority: delivery}\npresets:\n- {preset: dxcp, upstream: dxcp}\n",
-        &[
-            "s.yaml:8:3: preset `dxcp` needs a host or a listener of its own; add `hosts` or `listeners`",
-        ],
+        &["s.yaml:8:3: preset `dxcp` needs its own host or listener; add `hosts` or `listeners`"],
     );
 }
 
@@ -254,7 +252,7 @@ fn a_config_may_include_others_and_a_mistake_names_the_right_file() {
     write("more/c.yaml", "workspaces: {undeclared: false}\n");
     assert_eq!(
         load(folder.path(), &[]).unwrap_err(),
-        ["more/c.yaml:1:14: `undeclared` is set already, at more/b.yaml:1:48"],
+        ["more/c.yaml:1:14: `undeclared` is already set, at more/b.yaml:1:48"],
     );
     write("s.yaml", &format!("{HEAD}include: [gone.yaml]\n"));
     assert_eq!(
@@ -264,7 +262,7 @@ fn a_config_may_include_others_and_a_mistake_names_the_right_file() {
     write("s.yaml", &format!("{HEAD}include: [s.yaml]\n"));
     assert_eq!(
         load(folder.path(), &[]).unwrap_err(),
-        ["s.yaml:6:11: `s.yaml` is included already"]
+        ["s.yaml:6:11: `s.yaml` is already included"]
     );
 }
 
@@ -282,7 +280,7 @@ fn variables_are_replaced_in_values() {
         load(folder.path(), &[]).unwrap_err(),
         [
             "s.yaml:6:20: `${N}` is not set; set it, or write `${N:-default}`",
-            "s.yaml:7:17: a single `$` means nothing; write `${VAR}`, or `$$` for a dollar",
+            "s.yaml:7:17: a single `$` has no meaning; write `${VAR}`, or `$$` for a dollar sign",
         ],
     );
 }

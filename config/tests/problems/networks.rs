@@ -33,7 +33,9 @@ fn a_parent_proxy_is_checked_as_a_whole() {
     );
     check(
         "url: 'http://proxy.corp', username: a, password_file: p",
-        &["the parent proxy is shown its password in the clear; write `https://` if it has it"],
+        &[
+            "the parent proxy's password is sent in clear text; write `https://` if the proxy supports it",
+        ],
     );
     check(
         "url: 'http://proxy.corp', ca: ca.crt",
@@ -42,7 +44,7 @@ fn a_parent_proxy_is_checked_as_a_whole() {
     check(
         "url: 'http://localhost:3128'",
         &[
-            "`http://localhost:3128` is listener `in`: every call would come back; write where the parent proxy is",
+            "`http://localhost:3128` is listener `in`: every call would come back; write the parent proxy's address",
         ],
     );
     check(
@@ -53,7 +55,7 @@ fn a_parent_proxy_is_checked_as_a_whole() {
     );
     check(
         "url: 'http://u:secret@proxy.corp'",
-        &["`<hidden>` must not have a user, a query, a fragment or spaces"],
+        &["`<hidden>` must not contain a user, a query, a fragment or spaces"],
     );
 }
 
@@ -69,12 +71,12 @@ fn load_balancers_must_be_named() {
     check(
         "proxy_protocol: {}",
         &[
-            "`edge` would refuse everybody; write who speaks the PROXY protocol: `proxy_protocol: {from: [10.0.0.0/24]}`",
+            "`edge` would refuse every connection; name the load balancers that send the PROXY protocol: `proxy_protocol: {from: [10.0.0.0/24]}`",
         ],
     );
     check(
         "proxy_protocol: {from: [0.0.0.0/0]}",
-        &["anybody can say whose its connection on `edge` is; name your load balancers in `from`"],
+        &["any client could forge its address on `edge`; name your load balancers in `from`"],
     );
 }
 
@@ -92,21 +94,21 @@ fn a_portal_under_a_path_says_what_is_cut_off() {
     check(
         "preset: backstage, prefix: /backstage",
         &[
-            "Backstage serves `/` and `/api`, whatever its `baseUrl` says, and would be asked for `/backstage/api`; write `strip_prefix: /backstage` instead",
+            "Backstage serves `/` and `/api`, whatever its `baseUrl` says, and would receive requests for `/backstage/api`; write `strip_prefix: /backstage` instead",
         ],
     );
     check(
         "preset: argocd, strip_prefix: /a, prefix: /api/argocd",
         &[
-            "`prefix: /api/argocd` does not begin with `strip_prefix: /a`; write `prefix: /a/api/argocd`, or leave `prefix` out",
+            "`prefix: /api/argocd` does not begin with `strip_prefix: /a`; write `prefix: /a/api/argocd`, or remove `prefix`",
         ],
     );
     check(
         "preset: argocd, strip_prefix: '/{a}'",
-        &["`strip_prefix` is no plain path; write for example `/backstage`"],
+        &["`strip_prefix` is not a plain path; write for example `/backstage`"],
     );
     check(
         "preset: argocd, strip_prefix: /a/**",
-        &["`strip_prefix` is no plain path; write for example `/backstage`"],
+        &["`strip_prefix` is not a plain path; write for example `/backstage`"],
     );
 }

@@ -24,7 +24,7 @@ fn the_way_out_is_checked_as_a_whole() {
     check(
         "egress: {rules: [{name: a, to: ['*.blob.core.windows.net']}]}\n",
         &[
-            "s.yaml:4:33: anybody can have a name under `blob.core.windows.net`, and take what is sent there; name yours, such as `acme.blob.core.windows.net`",
+            "s.yaml:4:33: anyone can register a name under `blob.core.windows.net`and receive what is sent there; name your own, such as `acme.blob.core.windows.net`",
         ],
     );
     check(
@@ -43,7 +43,7 @@ fn the_way_out_is_checked_as_a_whole() {
     check(
         "egress: {rules: [{name: a, to: ['*.github.io']}]}\n",
         &[
-            "s.yaml:4:33: anybody can have a name under `github.io`, and take what is sent there; name yours, such as `acme.github.io`",
+            "s.yaml:4:33: anyone can register a name under `github.io`and receive what is sent there; name your own, such as `acme.github.io`",
         ],
     );
     check(
@@ -56,7 +56,7 @@ fn the_way_out_is_checked_as_a_whole() {
     );
     check(
         "egress: {rules: [{name: a, to: [github]}], private: [{host: a.example.com, addresses: [0.0.0.0/0]}]}\n",
-        &["s.yaml:4:54: `0.0.0.0/0` would open every network; name the host's own"],
+        &["s.yaml:4:54: `0.0.0.0/0` would open every network; write the network of this host"],
     );
     let private = |host: &str| {
         format!(
@@ -69,7 +69,7 @@ fn the_way_out_is_checked_as_a_whole() {
     check(
         &private("argocd.test:443"),
         &[
-            "s.yaml:4:91: rules allow calls of `argocd.test` on `80`, `8443`, so `argocd.test:443` matches none; write `host: argocd.test`, which is all of them",
+            "s.yaml:4:91: rules allow calls of `argocd.test` on `80`, `8443`, so `argocd.test:443` never matches; write `host: argocd.test`, which covers all of them",
         ],
     );
     check(
@@ -80,7 +80,7 @@ fn the_way_out_is_checked_as_a_whole() {
     assert_eq!(
         problems(nobody, "egress: {rules: [{name: a, to: [github]}]}\n"),
         [
-            "s.yaml:3:8: nobody can prove who calls on `out`; set `workspace` or `plugin` there, or add `egress.callers`"
+            "s.yaml:3:8: no caller can authenticate on `out`; set `workspace` or `plugin` there, or add `egress.callers`"
         ]
     );
     let reverse = "listeners:\n  in: {kind: reverse, address: 127.0.0.1:80, plugin: catalog}\n";
@@ -119,7 +119,7 @@ fn an_external_api_is_checked_as_a_whole() {
     route(
         "strip_prefix: '/ext/{thing}'",
         &[
-            "s.yaml:7:3: `strip_prefix` of route `api` is no plain path; write for example `/ext/github`",
+            "s.yaml:7:3: `strip_prefix` of route `api` is not a plain path; write for example `/ext/github`",
         ],
     );
     route(
@@ -129,7 +129,7 @@ fn an_external_api_is_checked_as_a_whole() {
     route(
         "workspace: optional, resources: {stack: thing}",
         &[
-            "s.yaml:7:3: route `api` asks for `resources` of the workspace, but may have none; remove `public` and `workspace: optional`",
+            "s.yaml:7:3: route `api` checks `resources` of the workspace, but may have no workspace; remove `public` and `workspace: optional`",
         ],
     );
     route(
@@ -140,7 +140,7 @@ fn an_external_api_is_checked_as_a_whole() {
     check(
         &post,
         &[
-            "s.yaml:7:3: `graphql` of route `api` is about callers, and a public route asks for none; remove `public`",
+            "s.yaml:7:3: `graphql` of route `api` is about callers, and a public route has none; remove `public`",
         ],
     );
     route(
@@ -161,15 +161,15 @@ fn an_external_api_is_checked_as_a_whole() {
         "coalesce: {keep: 2m, bytes_max: 1GiB}, upgrade: true",
         &[
             "s.yaml:7:3: route `api` cannot both `coalesce` and `upgrade`; write two routes",
-            "s.yaml:7:3: route `api` would keep answers for 2m; at most 60s",
-            "s.yaml:7:3: route `api` would share answers of 1GiB; at most 16MiB",
+            "s.yaml:7:3: route `api` would keep responses for 2m; at most 60s",
+            "s.yaml:7:3: route `api` would share responses of up to 1GiB; at most 16MiB",
         ],
     );
     let action = routes("coalesce: {}").replace("class: read", "class: action");
     check(
         &action,
         &[
-            "s.yaml:7:3: route `api` cannot coalesce: only a GET that is a `read` is the same twice; remove `coalesce`",
+            "s.yaml:7:3: route `api` cannot coalesce: only a GET of class `read` can be coalesced; remove `coalesce`",
         ],
     );
 
@@ -183,11 +183,11 @@ fn an_external_api_is_checked_as_a_whole() {
     check(
         &exchanged("coalesce: {for: all}"),
         &[
-            "s.yaml:10:3: route `api` cannot share answers: its upstream sees who asks (`token_exchange`); write `coalesce: {for: caller}`",
+            "s.yaml:10:3: route `api` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {for: caller}`",
         ],
     );
 
-    let at_root = "s.yaml:6:14: the control plane is asked at its root; remove `/v3`";
+    let at_root = "s.yaml:6:14: requests to the control plane go to its root; remove `/v3`";
     let upstream = |more: &str, routes: &str, expected: &[&str]| {
         check(&format!("  api: {{url: 'https://api.example/v3', {more}}}\n{routes}"), expected);
     };
@@ -197,20 +197,20 @@ fn an_external_api_is_checked_as_a_whole() {
         "external: true, authority: delivery",
         "",
         &[
-            "s.yaml:6:8: `api` cannot be somebody else's and decide about delivery; remove `external` or `authority`",
+            "s.yaml:6:8: `api` cannot be external and also decide about delivery; remove `external` or `authority`",
             at_root,
         ],
     );
     upstream(
         "external: true, preserve_host: true",
         "",
-        &["s.yaml:6:8: `api` is `external`: it knows its own host only; remove `preserve_host`"],
+        &["s.yaml:6:8: `api` is `external` and knows only its own host; remove `preserve_host`"],
     );
     upstream(
         "pace: {rate: 5/s, wait_max: 15s}",
         &to_api,
         &[
-            "s.yaml:6:8: `api`: a request of route `api` may wait 15s for its turn, but has 15s in all; raise `timeouts.whole` or lower `wait_max`",
+            "s.yaml:6:8: `api`: a request of route `api` may wait 15s for its turn, but has 15s in total; raise `timeouts.whole` or lower `wait_max`",
         ],
     );
     upstream("pace: {rate: 5/s, wait_max: 30s}, timeouts: {whole: 31s}", &to_api, &[]);
@@ -220,7 +220,7 @@ fn an_external_api_is_checked_as_a_whole() {
         &kept,
         &[
             at_root,
-            "s.yaml:8:3: route `api` cannot coalesce: answers about delivery are never kept or shared; remove `coalesce`",
+            "s.yaml:8:3: route `api` cannot coalesce: responses about delivery are never kept or shared; remove `coalesce`",
         ],
     );
     // Else `/ext/v1/admin` would be its `/v1/admin`.
@@ -229,7 +229,7 @@ fn an_external_api_is_checked_as_a_whole() {
         &to_api,
         &[
             at_root,
-            "s.yaml:8:3: route `api` goes to the control plane, which is asked at its root; remove `strip_prefix` and give it a host or a listener of its own",
+            "s.yaml:8:3: route `api` goes to the control plane, where requests go to the root; remove `strip_prefix` and give the route its own host or listener",
         ],
     );
 }

@@ -248,9 +248,9 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NotSealed => "the line has no digest",
-            Self::NotNext => "the line was changed, or something before it was removed or put in",
-            Self::NoBeginning => "the segment does not begin as one",
-            Self::Missing => "something that this goes on from is not there",
+            Self::NotNext => "the line was changed, or lines before it were removed or inserted",
+            Self::NoBeginning => "the segment does not begin like a segment",
+            Self::Missing => "the line that this one continues is missing",
             Self::NotSigned => "the checkpoint is not signed with the key",
             Self::Overdue => "a checkpoint should have come before it",
         })

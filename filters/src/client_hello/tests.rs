@@ -191,7 +191,7 @@ fn records_that_are_not_a_hello_s_are_refused() {
     let then = |record: &[u8]| [&begun, record].concat();
     assert_eq!(peek(&then(&record(HANDSHAKE, rest))), hello("-", false));
 
-    let breaks_off = "the hello breaks off before its end";
+    let breaks_off = "it is truncated";
     check(&then(&record(20, &[1])), breaks_off);
     check(&then(&record(21, &[1, 0])), breaks_off);
     check(&then(&record(23, rest)), breaks_off);
@@ -203,9 +203,9 @@ fn records_that_are_not_a_hello_s_are_refused() {
     check(b"\x16\x03\x01\xff\xff", "a record is too long");
     check(&then(b"\x16\x03\x01\x40\x01"), "a record is too long");
     // Neither the server's hello nor a request for one.
-    check(&record(HANDSHAKE, &[2]), "the first message is no hello of a client");
-    check(&record(HANDSHAKE, &[0, 0, 0, 0]), "the first message is no hello of a client");
-    let goes_on = "the record goes on after the hello";
+    check(&record(HANDSHAKE, &[2]), "the first message is not a ClientHello");
+    check(&record(HANDSHAKE, &[0, 0, 0, 0]), "the first message is not a ClientHello");
+    let goes_on = "the record has more data after it";
     check(&record(HANDSHAKE, &[whole.as_slice(), &[1]].concat()), goes_on);
     check(&record(HANDSHAKE, &whole.repeat(2)), goes_on);
     check(&then(&record(HANDSHAKE, &[rest, &[1]].concat())), goes_on);
@@ -253,7 +253,7 @@ fn a_hello_with_a_wrong_part_is_refused() {
     let check = |at, part: &[u8], expected| {
         assert_eq!(with(at, part), Peek::Malformed(expected), "{at} {part:?}");
     };
-    let version = "it is of no version from TLS 1.0 to 1.3";
+    let version = "its version is not TLS 1.0 to 1.3";
     check(0, &[3, 0], version);
     check(0, &[3, 4], version);
     check(0, &[2, 3], version);
@@ -262,7 +262,7 @@ fn a_hello_with_a_wrong_part_is_refused() {
     let suites = "the cipher suites are not pairs of bytes";
     check(3, &[0, 0], suites);
     check(3, &[0, 3, 0, 0, 0], suites);
-    check(4, &[0], "there is no compression method");
+    check(4, &[0], "it has no compression method");
     check(4, &[2, 0], length);
     check(4, &[], length);
     check(4, &[1, 0, 0], length);
@@ -332,20 +332,20 @@ fn a_name_is_exactly_one_and_a_name() {
         "a,b",
         "fe80::1%1",
     ] {
-        check(text, Err("the server name is not one"));
+        check(text, Err("the server name is invalid"));
     }
     let label = "a".repeat(63);
     let long = [label.as_str(), &label, &label, &label[..61]].join(".");
     assert_eq!(long.len(), 253);
     check(&long, Ok(&long));
     check(&format!("{long}a"), Err("the server name is too long"));
-    check(&"a".repeat(64), Err("the server name is not one"));
+    check(&"a".repeat(64), Err("the server name is invalid"));
 
     let refused = |data: Vec<u8>, expected| assert_eq!(name(data), Peek::Malformed(expected));
-    refused(names(&["a.example", "b.example"]), "there is more than one server name");
-    refused(names(&["a.example", "a.example"]), "there is more than one server name");
-    refused(counted::<2>(&[0, 0, 1, b'a', 1, 0]), "there is more than one server name");
-    refused(counted::<2>(&[1, 0, 1, b'a']), "a server name is no host name");
+    refused(names(&["a.example", "b.example"]), "it has more than one server name");
+    refused(names(&["a.example", "a.example"]), "it has more than one server name");
+    refused(counted::<2>(&[0, 0, 1, b'a', 1, 0]), "it has more than one server name");
+    refused(counted::<2>(&[1, 0, 1, b'a']), "a server name is not a host name");
     refused(counted::<2>(&[]), "the list of server names is empty");
     refused(counted::<2>(&[0, 0, 1, 0xff]), "the server name is not ASCII");
     let length = "a length in it is wrong";
@@ -371,7 +371,7 @@ fn extensions_stand_once_and_fill_their_place() {
     assert_eq!(body(&[]), hello("-", false));
     assert_eq!(body(&[0, 0]), hello("-", false));
 
-    let twice = Peek::Malformed("an extension stands twice");
+    let twice = Peek::Malformed("an extension is repeated");
     check(&with_extensions(&[name.clone(), name.clone()]), twice.clone());
     check(&with_extensions(&[name.clone(), (0, names(&["b.example"]))]), twice.clone());
     check(&with_extensions(&[(0x0a0a, vec![]), name.clone(), (0x0a0a, vec![])]), twice);
@@ -398,9 +398,9 @@ fn an_encrypted_hello_is_seen_and_an_inner_one_refused() {
         let bytes = with_extensions(&[name, (0xfe0d, data.to_vec())]);
         assert_eq!(peek(&bytes), expected, "{data:?}");
     };
-    let broken = Peek::Malformed("the encrypted hello is broken");
+    let broken = Peek::Malformed("the Encrypted Client Hello is malformed");
     let length = Peek::Malformed("a length in it is wrong");
-    let inner = Peek::Malformed("an inner hello came in the clear");
+    let inner = Peek::Malformed("an inner ClientHello was sent unencrypted");
     check(&[0, 0, 1, 0, 1, 7, 0, 1, 9, 0, 1, 9], hello("front.example", true));
     check(&[0, 0, 1, 0, 1, 7, 0, 0, 0, 1, 9], hello("front.example", true));
     check(&[0, 0, 1, 0, 1, 7, 0, 0, 0, 0], broken.clone());

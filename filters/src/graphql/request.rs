@@ -86,7 +86,7 @@ pub(super) fn read(body: &[u8]) -> Result<Operation, Why> {
         return Err("it is a batch; send one operation for each request");
     }
     let members =
-        json::object(body).map_err(|_| "it is no JSON object, or a member stands twice")?;
+        json::object(body).map_err(|_| "it is not a JSON object, or a member is repeated")?;
     let Some(Value::String(text)) = members.get("query") else {
         return Err("it has no `query`");
     };
@@ -94,12 +94,12 @@ pub(super) fn read(body: &[u8]) -> Result<Operation, Why> {
     let variables = match members.get("variables") {
         None | Some(Value::Null) => &none,
         Some(Value::Object(variables)) => variables,
-        Some(_) => return Err("its `variables` are no object"),
+        Some(_) => return Err("its `variables` are not an object"),
     };
     let called = match members.get("operationName") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(name.as_str()),
-        Some(_) => return Err("its `operationName` is no text"),
+        Some(_) => return Err("its `operationName` is not a string"),
     };
     let text = without_empty_parens(text);
     let tree = Parser::new(&text).recursion_limit(DEPTH_MAX).token_limit(TOKENS_MAX).parse();
@@ -109,7 +109,7 @@ pub(super) fn read(body: &[u8]) -> Result<Operation, Why> {
     let document = Document::of(&tree.document())?;
     let name = document.operation.name().map(|name| name.text().to_string());
     if called.is_some_and(|called| name.as_deref() != Some(called)) {
-        return Err("it has no operation of its `operationName`");
+        return Err("it has no operation with its `operationName`");
     }
     document.read(variables)
 }
@@ -148,7 +148,7 @@ impl Document {
                     let name = fragment.fragment_name().and_then(|name| name.name());
                     let name = name.ok_or("a fragment has no name")?.text().to_string();
                     if fragments.iter().any(|(other, _)| *other == name) {
-                        return Err("a fragment stands twice");
+                        return Err("a fragment is defined twice");
                     }
                     let selected = fragment.selection_set().ok_or("a fragment selects nothing")?;
                     fragments.push((name, selected));
@@ -237,8 +237,8 @@ impl Document {
                     found.map(|(_, selected)| selected.clone())
                 }
             };
-            let within = within.ok_or("it spreads a fragment that is not there")?;
-            let deeper = deeper.checked_sub(1).ok_or("its fragments are too deep")?;
+            let within = within.ok_or("it uses a fragment that it does not define")?;
+            let deeper = deeper.checked_sub(1).ok_or("its fragments are nested too deep")?;
             self.spread(&within, deeper, fields)?;
         }
         Ok(())

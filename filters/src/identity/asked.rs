@@ -81,7 +81,8 @@ impl<'a> Asked<'a> {
             self.headers.get_all(name).iter().map(move |line| (header, line))
         });
         let Some((header, line)) = only(lines)? else { return Ok(None) };
-        let malformed = TokenFault::Malformed { why: "the proxy's header is not one token" };
+        let malformed =
+            TokenFault::Malformed { why: "the proxy's header does not hold exactly one token" };
         let text = line.to_str().map_err(|_| malformed.clone())?;
         if text.is_empty() || memchr::memchr3(b' ', b',', b'\t', text.as_bytes()).is_some() {
             return Err(malformed.into());

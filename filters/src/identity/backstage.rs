@@ -64,7 +64,7 @@ impl Identity {
 
 /// A limited user token elsewhere than in its cookie, or another there.
 fn wrong_place() -> Refusal {
-    let seen = Label::lossy("a limited user token of Backstage counts in its cookie alone");
+    let seen = Label::lossy("a Backstage limited user token is accepted only in its cookie");
     TokenFault::TypeWrong { seen }.into()
 }
 
@@ -144,7 +144,7 @@ impl Issuer {
             None => (None, Ok(Vec::new())),
             Some(obo) => {
                 let text = obo.as_str();
-                let text = text.ok_or(TokenFault::Malformed { why: "`obo` is not a text" })?;
+                let text = text.ok_or(TokenFault::Malformed { why: "`obo` is not a string" })?;
                 let obo = Token::read(text, Padding::Refused)?;
                 let (user, key, until) = self.obo(&obo, keys, now)?;
                 signed_by.push(key);
@@ -178,7 +178,7 @@ impl Issuer {
         now: Now,
     ) -> Result<(Label, Arc<Key>, u64), Refusal> {
         if Kind::of(token) != Some(Kind::LimitedUser) {
-            let seen = Label::lossy("`obo` is no limited user token");
+            let seen = Label::lossy("`obo` is not a limited user token");
             return Err(TokenFault::TypeWrong { seen }.into());
         }
         self.algorithm(&token.jws)?;

@@ -18,7 +18,7 @@ const ITEMS_MAX: usize = 1000;
 /// Who issued the token, as it says itself: good for choosing whose keys to try, no more.
 pub(super) fn issuer(claims: &Claims) -> Result<&str, TokenFault> {
     let iss = claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
-    iss.as_str().ok_or(TokenFault::Malformed { why: "`iss` is not a text" })
+    iss.as_str().ok_or(TokenFault::Malformed { why: "`iss` is not a string" })
 }
 
 /// Checks `exp`, `nbf` and `iat`; answers with `exp`.
@@ -60,7 +60,7 @@ pub(super) fn audience(
     ours: impl Fn(&str) -> bool,
 ) -> Result<(), TokenFault> {
     let wrong_type =
-        TokenFault::Malformed { why: "the audience is neither a text nor a list of texts" };
+        TokenFault::Malformed { why: "the audience is neither a string nor a list of strings" };
     let (fits, seen) = match named {
         None => (false, None),
         Some(Value::String(aud)) => (ours(aud), Some(aud.as_str())),
@@ -159,10 +159,11 @@ pub(super) fn list(
         Some(_) => return Err(TokenFault::Malformed { why: "a list is not a list" }),
     };
     if items.len() > ITEMS_MAX {
-        return Err(TokenFault::Malformed { why: "a list has over 1000 items" });
+        return Err(TokenFault::Malformed { why: "a list has more than 1000 items" });
     }
     let texts: Option<Vec<&str>> = items.into_iter().collect();
-    let texts = texts.ok_or(TokenFault::Malformed { why: "a list has an item that is no text" })?;
+    let texts =
+        texts.ok_or(TokenFault::Malformed { why: "a list has an item that is not a string" })?;
     Ok(texts.into_iter().filter_map(Label::new).collect())
 }
 

@@ -82,21 +82,25 @@ impl fmt::Display for TokenFault {
         match self {
             Self::Malformed { why } => write!(f, "the token is malformed: {why}"),
             Self::TooLarge => write!(f, "the token is too large"),
-            Self::AlgorithmRefused => write!(f, "the token's algorithm is not its issuer's"),
-            Self::HeaderRefused { header } => write!(f, "the token has header `{header}`"),
+            Self::AlgorithmRefused => write!(f, "the token's algorithm is not one of its issuer's"),
+            Self::HeaderRefused { header } => {
+                write!(f, "the token has header `{header}`, which is not allowed")
+            }
             Self::TypeWrong { seen } => {
-                write!(f, "the token is of a type its issuer's are not: {seen}")
+                write!(f, "the token's type is not accepted from its issuer: {seen}")
             }
             Self::IssuerUnknown { seen: None } => {
-                write!(f, "no issuer is configured here for the token, which names none")
+                write!(f, "the token names no issuer, and none is configured for such tokens")
             }
             Self::IssuerUnknown { seen: Some(seen) } => {
                 write!(
                     f,
-                    "no issuer is configured here for the token of `{seen}`; if it is meant, write that as the `issuer` of one"
+                    "no issuer is configured for the token's `iss` `{seen}`; if it is intended, add an issuer with this `issuer`"
                 )
             }
-            Self::KeyUnknown { issuer } => write!(f, "issuer `{issuer}` has no such key"),
+            Self::KeyUnknown { issuer } => {
+                write!(f, "issuer `{issuer}` has no key with the token's key id")
+            }
             Self::SignatureWrong => write!(f, "the token's signature is wrong"),
             Self::AudienceWrong { issuer, seen: None } => {
                 write!(f, "the token names no audience of issuer `{issuer}`")
@@ -104,14 +108,14 @@ impl fmt::Display for TokenFault {
             Self::AudienceWrong { issuer, seen: Some(seen) } => {
                 write!(
                     f,
-                    "the token is for another audience: `{seen}` is not among the `audiences` of issuer `{issuer}`"
+                    "the token has the wrong audience: `{seen}` is not among the `audiences` of issuer `{issuer}`"
                 )
             }
             Self::PartyWrong { issuer, seen } => {
                 let seen = seen.as_deref().unwrap_or("nobody");
                 write!(
                     f,
-                    "the token was issued to another party: `{seen}` is not among the `authorized_parties` of issuer `{issuer}`"
+                    "the token was issued to another client: `{seen}` is not among the `authorized_parties` of issuer `{issuer}`"
                 )
             }
             Self::Expired => write!(f, "the token has expired"),
@@ -120,11 +124,14 @@ impl fmt::Display for TokenFault {
             Self::ClaimWrong { issuer, claim } => {
                 write!(
                     f,
-                    "the token's `{claim}` is not among those of `required_claims` of issuer `{issuer}`"
+                    "the token's `{claim}` is not among the values in `required_claims` of issuer `{issuer}`"
                 )
             }
             Self::Bound => {
-                write!(f, "the token is bound to a key that its bearer did not prove (`cnf`)")
+                write!(
+                    f,
+                    "the token is bound to a key (`cnf`) that the client did not prove to have"
+                )
             }
         }
     }

@@ -72,7 +72,7 @@ impl<'a> Jws<'a> {
         let text_of = |name: &str| match header.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(malformed("a header is not a text")),
+            Some(_) => Err(malformed("a header is not a string")),
         };
         let algorithm = text_of("alg")?.ok_or(malformed("it has no `alg`"))?;
         Ok(Self {

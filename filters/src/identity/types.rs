@@ -49,7 +49,7 @@ pub(super) fn of_claims(
     let wrong = |seen: &str| Err(TokenFault::TypeWrong { seen: Label::lossy(seen) });
     // RFC 8417 2.2, and logout tokens of OpenID Connect Back-Channel Logout 2.4.
     if claims.get("events").is_some_and(Value::is_object) {
-        return wrong("it tells of `events`");
+        return wrong("it has the claim `events`");
     }
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let kind = text("typ").unwrap_or_default();
@@ -63,14 +63,14 @@ pub(super) fn of_claims(
         return Ok(());
     }
     if text("token_use") == Some("id") {
-        return wrong("an ID token, by `token_use`; to take them, write `id_tokens: true`");
+        return wrong("an ID token, by `token_use`; to accept them, write `id_tokens: true`");
     }
     let has_scope = ["scope", "scp"].iter().any(|name| claims.contains_key(*name));
     let told = ["at_hash", "c_hash", "s_hash", "nonce"];
     let told = told.iter().find(|name| claims.contains_key(**name));
     match told {
         Some(by) if !has_scope && !kind.eq_ignore_ascii_case("bearer") => {
-            wrong(&format!("an ID token, by `{by}`; to take them, write `id_tokens: true`"))
+            wrong(&format!("an ID token, by `{by}`; to accept them, write `id_tokens: true`"))
         }
         _ => Ok(()),
     }

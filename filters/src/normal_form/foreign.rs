@@ -9,10 +9,12 @@ use super::escaped;
 /// What is wrong with a path in normal form that has escaped bytes beyond ASCII.
 pub(super) fn fault(path: &str) -> Option<&'static str> {
     let Some(text) = unescaped(path) else {
-        return Some("escaped bytes that are no UTF-8");
+        return Some("escaped bytes that are not UTF-8");
     };
     if text.chars().any(is_like_a_slash) {
-        return Some("a character that looks like a slash, or another with a meaning in paths");
+        return Some(
+            "a character that looks like a slash or another character with a meaning in paths",
+        );
     }
     let is_dots = |part: &str| {
         let dots = part.chars().try_fold(0, |dots, c| Some(dots + dots_of(c)?));

@@ -14,7 +14,7 @@ pub fn told(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = |scope: &str, name: &str, of: Of, limit: config::Limit, key: &str| {
         let left = match (scope, &of) == (standing.scope, &standing.of) {
-            true => format!(", {} left at once", standing.remaining),
+            true => format!(", {} left now", standing.remaining),
             false => String::new(),
         };
         let burst = limit.burst();

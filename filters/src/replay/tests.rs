@@ -232,7 +232,7 @@ fn a_turn_is_proven_and_what_cannot_turn_is_told() {
     );
     check(
         r#"{"path":"/folders/a%2Fb"}"#,
-        &["options.encoded_slashes: true", "the client can write the path in one way only"],
+        &["options.encoded_slashes: true", "the client must write the path in its normal form"],
     );
     check(r#"{"host":"b.example"}"#, &["hosts: add `b.example`"]);
     check(
@@ -268,7 +268,7 @@ fn an_answer_that_was_kept_is_not_told_as_a_check_that_was_passed() {
     assert_eq!(checks(r#"{"step":"response"}"#).unwrap(), "all passed, up to response");
     assert_eq!(
         checks(r#"{"step":"breaker","fallback_for":"breaker_open"}"#).unwrap(),
-        "breaker_open after breaker: an answer that was kept was given"
+        "breaker_open after breaker: a kept response was served"
     );
     assert_eq!(checks("{}"), None);
 }

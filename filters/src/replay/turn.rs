@@ -50,36 +50,33 @@ pub fn settled(config: &Config, decided: &Decided) -> Option<String> {
     let delivery = decided.exchange.route.as_ref().is_some_and(|route| route.delivery);
     Some(match denial {
         Denial::ClassAdmin { .. } => {
-            "what administers the system behind never passes, whoever asks: no setting opens it"
-                .into()
+            "requests of class admin never pass, for any caller: no setting opens them".into()
         }
         Denial::RouteClosed { route } if delivery => format!(
-            "`{route}` is closed for good where the upstream decides about delivery, unless its preset can open it"
+            "`{route}` is closed for good if the upstream decides about delivery, unless its preset can open it"
         ),
         Denial::RouteClosed { route } => match whose(config, route) {
             Some((Whose::Preset(_, name), _)) => {
                 format!(
-                    "`{name}` may be closed for good by its preset: `open` opens only what it leaves to you"
+                    "`{name}` may be closed for good by its preset: `open` can open only routes that the preset leaves to you"
                 )
             }
             _ => return None,
         },
-        Denial::PathAmbiguous { .. } => "the client can write the path in one way only".into(),
+        Denial::PathAmbiguous { .. } => "the client must write the path in its normal form".into(),
         Denial::HostInvalid => "the client must name a host".into(),
         Denial::TargetInvalid(_) => "the client must name a host and a port".into(),
         Denial::WorkspaceAmbiguous => "the client must name one workspace".into(),
-        Denial::AuthorizationAmbiguous => "the client must show one token".into(),
+        Denial::AuthorizationAmbiguous => "the client must send one token".into(),
         Denial::IdempotencyKeyInvalid => "the client must send one `Idempotency-Key`".into(),
         Denial::GraphqlMalformed { .. } => "the client must send one operation, as JSON".into(),
         Denial::QueryRefused { parameter } => format!(
-            "what `{parameter}` was is recorded as a fingerprint only; if you know it, add it to the values that the route allows"
+            "the value of `{parameter}` is recorded only as a fingerprint; if you know it, add it to the values that the route allows"
         ),
         Denial::WorkspaceMissing => {
             "the client can name a workspace that its caller is a member of, in the header".into()
         }
-        Denial::HelloRefused { .. } => {
-            "the client must speak TLS, and name the host that it asked for".into()
-        }
+        Denial::HelloRefused { .. } => "the client must use TLS and name the requested host".into(),
         _ => return None,
     })
 }
@@ -91,7 +88,7 @@ fn proven(config: &Config, record: &Record<'_>, edit: Edit, denied: bool) -> Opt
     let unsettled = match decided {
         Ok(decided) if decided.denial.is_none() == denied => decided.unjudged,
         // It comes further than before.
-        Err(Why::NoCaller) if denied => Some("who called, and so what they may"),
+        Err(Why::NoCaller) if denied => Some("who called, and so what they may do"),
         _ => return None,
     };
     // Last, as it costs the most.
@@ -276,7 +273,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
                 edits.push(edit(
                     "",
                     format!(
-                        "egress.tls_ports: without {port} (then nothing looks into such tunnels)"
+                        "egress.tls_ports: without {port} (such tunnels are then not inspected)"
                     ),
                     move |config| config.egress.tls_ports.retain(|one| *one != port),
                 ));

@@ -155,7 +155,7 @@ fn check_says_where_a_wide_route_and_what_a_preset_keeps_closed_meet() {
         loaded(presets, &own).unwrap().warnings.to_string()
     };
     let wide = told(BACKSTAGE, "methods: [GET], path: /api/**");
-    assert!(wide.contains("route `own` (`/api/**`) does not take what preset `backstage` leaves closed below it: `oauth-client`, `oauth-authorize`, `oauth-session`, `mcp`, `proxy`, `api-descriptions`; write them into its `open`"), "{wide}");
+    assert!(wide.contains("route `own` (`/api/**`) does not match what preset `backstage` leaves closed below it: `oauth-client`, `oauth-authorize`, `oauth-session`, `mcp`, `proxy`, `api-descriptions`; add them to its `open`, or to its `close` if this is intended"), "{wide}");
     assert!(!wide.contains("closes for good"), "{wide}");
     let closed = "{preset: backstage, upstream: portal, close: [oauth-client, oauth-authorize, oauth-session, mcp, proxy, api-descriptions]}";
     assert!(!told(closed, "methods: [GET], path: /api/**").contains("leaves closed"));
@@ -163,7 +163,7 @@ fn check_says_where_a_wide_route_and_what_a_preset_keeps_closed_meet() {
     let host = told(for_host, "methods: [GET], path: /api/proxy/**");
     assert!(host.contains("leaves closed below it: `proxy`;"), "{host}");
     let plugin = told(BACKSTAGE, "methods: [GET], path: /api/scorecards/**");
-    assert!(plugin.contains("route `own` (`/api/scorecards/**`) also takes what preset `backstage` closes for good: `/api/scorecards/.backstage/**`, `/api/scorecards/.well-known/**`; write a route"), "{plugin}");
+    assert!(plugin.contains("route `own` (`/api/scorecards/**`) also matches what preset `backstage` closes for good: `/api/scorecards/.backstage/**`, `/api/scorecards/.well-known/**`; add a route"), "{plugin}");
     let closed = "methods: [GET], path: /api/scorecards/**}\n- {name: a, methods: [ANY], path: /api/scorecards/.backstage/**, upstream: own, class: admin, options: {closed: true}}\n- {name: b, methods: [ANY], path: /api/scorecards/.well-known/**, upstream: own, class: admin, options: {closed: true}";
     assert!(
         !told(BACKSTAGE, closed).contains("preset `backstage` "),

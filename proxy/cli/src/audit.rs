@@ -17,7 +17,7 @@ use std::{io, process::ExitCode};
 use clap::{Args, Subcommand};
 use thiserror::Error;
 
-/// Ask something of audit records.
+/// Search, count and verify audit records.
 #[derive(Args)]
 pub(super) struct Audit {
     #[command(subcommand)]
@@ -26,13 +26,13 @@ pub(super) struct Audit {
 
 #[derive(Subcommand)]
 enum What {
-    /// Tell whether records were changed, removed or put between. Exit code 1 if so.
+    /// Verify that no records were changed, removed or inserted. Exit code 1 if any were.
     Verify(verify::Verify),
-    /// Show the records that fit, the oldest first. Exit code 1 if there are none.
+    /// Show matching records, oldest first. Exit code 1 if there are none.
     Query(Box<query::Query>),
-    /// Show the last records that fit, and go on with those that come (`-f`).
+    /// Show the last matching records, and follow new ones (`-f`).
     Tail(Box<tail::Tail>),
-    /// Count the records that fit.
+    /// Count matching records.
     Stats(Box<stats::Stats>),
 }
 
@@ -47,7 +47,7 @@ struct Ended {
 enum Trouble {
     #[error("{0}")]
     Misuse(String),
-    #[error("cannot write the answer: {0}")]
+    #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 

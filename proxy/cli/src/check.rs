@@ -25,34 +25,34 @@ use proxy::{
     upstream::{self, credentials},
 };
 
-/// Tell everything that is wrong with a config. Exit code 1 if something is.
+/// Report everything that is wrong with a config. Exit code 1 if anything is.
 #[derive(Args)]
 pub(super) struct Check {
     /// The config file.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
     config: PathBuf,
-    /// How to tell.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Also read the files it names: certificates, keys and secrets.
+    /// Also read the files that it names: certificates, keys and secrets.
     #[arg(long)]
     files: bool,
-    /// Also ask whom it names, as the running proxy would: each issuer for its discovery document and
-    /// keys, each upstream for a connection. 10 s at most. What contradicts the config is a problem; who
-    /// cannot be reached from here is a warning.
+    /// Also contact the systems that it names, as the running proxy would: fetch each issuer's discovery
+    /// document and keys, and connect to each upstream. Takes at most 10 s. What contradicts the config is a
+    /// problem; what cannot be reached from here is a warning.
     #[arg(long)]
     online: bool,
-    /// Check what its control source would answer, too: a file in the shape that `control.shape` says.
+    /// Also check a control source's response: a file in the format given by `control.shape`.
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
-    /// Let warnings count as problems.
+    /// Treat warnings as problems.
     #[arg(long)]
     strict: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
-    /// `file:line:column: message`, one a line.
+    /// `file:line:column: message`, one per line.
     Text,
     /// One object with `problems` and `warnings`.
     Json,
@@ -88,7 +88,7 @@ impl Check {
                 reached.for_each(|answer| crate::say::out(format_args!("{answer}")));
                 if answers.iter().any(|answer| !answer.not_checked.is_empty()) {
                     crate::say::out(format_args!(
-                        "not checked: `audiences`, which only a token shows; `stagedoor explain -H 'authorization: Bearer ...'` judges one"
+                        "not checked: `audiences`, which needs a token; check one with `stagedoor explain -H 'authorization: Bearer ...'`"
                     ));
                 }
                 if problems.is_empty() {

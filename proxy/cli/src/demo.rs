@@ -148,7 +148,7 @@ fn commands(demo: &Demo, folder: &Path, issuer: &Issuer) -> String {
     let portal = format!("https://portal.localhost:{edge}/api");
     let deploy = r#"-X POST -H 'Content-Type: application/json' -d '{"service":"pay","environment":"prod","version":"1.2.3","changeSummary":"demo"}'"#;
     show(
-        "An allowed read. The engine's address is not in the answer",
+        "An allowed read. The engine's address is not in the response",
         "200",
         &format!(
             r#"-H "Authorization: Bearer $ADA" "{dxcp}/services/pay/delivery-status?environment=prod""#
@@ -194,15 +194,15 @@ fn commands(demo: &Demo, folder: &Path, issuer: &Issuer) -> String {
         &format!(r#"-H "Authorization: Bearer $BO" "{portal}/argocd/find/name/x?n=[1-5]""#),
     );
     show(
-        "A broken circuit: after five failures the backend is left alone",
+        "A circuit breaker: after five failures it opens",
         "503 breaker_open",
         &format!(r#"-H "Authorization: Bearer $ADA" "{portal}/spacelift-io/stacks?fail=[1-6]""#),
     );
     text += &format!(
         "# What was decided, and why\ncat {folder}/audit/*.jsonl\n\n\
-         # What the proxy knows of itself\ncurl -s http://127.0.0.1:{admin}/state\n\n\
+         # The proxy's own state\ncurl -s http://127.0.0.1:{admin}/state\n\n\
          # Why would this be denied?\nstagedoor explain -c {folder}/stagedoor.yaml -X POST -p /v1/deployments -H 'host: dxcp.localhost' --as user:default/bo --workspace web\n\n\
-         The config is {folder}/stagedoor.yaml: change it, and the change is in force. Ctrl-C ends."
+         The config is {folder}/stagedoor.yaml. Changes to it take effect within seconds. Ctrl-C stops the demo."
     );
     text
 }

@@ -18,21 +18,21 @@ use self::{
 };
 use proxy::{lifecycle::reload, net::dial::Dial};
 
-/// Watch who connects past the proxy. Run it beside the proxy, in the same pod. Exit code 3 if
-/// somebody does.
+/// Find connections that bypass the proxy. Run it beside the proxy, in the same pod. Exit code 3 if there are
+/// any.
 #[derive(Args)]
 pub(super) struct Doctor {
-    /// The config file: tells whether its forward listeners answer, and which proxies clients should
-    /// be sent to.
+    /// The config file: used to check that its forward listeners respond, and to name the proxy that clients
+    /// should use.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
     config: Option<PathBuf>,
     /// How long to watch.
     #[arg(long = "for", default_value = "10s")]
     time: config::Duration,
-    /// What may be connected to directly, as `host:port` or `10.2.0.0/16:5432`. May stand several times.
+    /// Allowed direct connections, as `host:port` or `10.2.0.0/16:5432`. May be repeated.
     #[arg(long)]
     expect: Vec<Exception>,
-    /// Print one object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }

@@ -40,35 +40,35 @@ use self::{
 };
 use proxy::lifecycle::reload;
 
-/// Start private copies of the proxy with your config, break what is around them, and tell what callers
+/// Start private copies of the proxy with your config, break what is around them, and report what callers
 /// saw.
 ///
-/// Everything outward is a stand-in on loopback: upstreams, issuers, called hosts, names. Nothing of
+/// Everything outside is replaced by stand-ins on loopback: upstreams, issuers, called hosts, DNS. Nothing of
 /// yours is contacted, listened on or written to. Exit code 3 if a promise was broken.
 #[derive(Args)]
 pub(super) struct Drill {
     /// The config file.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
     config: PathBuf,
-    /// These faults only, with commas between them.
+    /// Only these faults, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Fault>,
     /// How long each fault lasts.
     #[arg(long = "for", default_value = "5s")]
     time: config::Duration,
-    /// How often each copy is called.
+    /// The rate of calls to each copy.
     #[arg(long, default_value = "50/s")]
     rate: config::Rate,
-    /// Faults that are drilled at the same time, each with a copy of its own.
+    /// Faults to drill at the same time, each with its own copy.
     #[arg(long, default_value_t = 4, value_parser = value_parser!(u8).range(1..=16))]
     at_once: u8,
-    /// Name each route and host that was not driven. Default: they are counted, by the reason.
+    /// Name each route and host that was not driven. Default: they are counted by reason.
     #[arg(long, conflicts_with = "json")]
     not_driven: bool,
-    /// Print one object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Leave the folder with the copies, their logs and their records.
+    /// Keep the folder with the copies, their logs and their records.
     #[arg(long)]
     keep: bool,
 }

@@ -25,10 +25,10 @@ use proxy::{
     observability::metrics::Metrics,
 };
 
-/// Tell what would happen to a request, step by step. Exit code 1 if it would be denied.
+/// Show what would happen to a request, step by step. Exit code 1 if it would be denied.
 ///
-/// With `--audit-id`: tell what happened to one that is on record; and, with a config, what that
-/// would decide about it now and which changes to it would turn that. Each change was tried.
+/// With `--audit-id`: show what happened to a recorded request; with a config, also what that config would
+/// decide about it now, and which changes to the config would turn that decision. Each change was tried.
 #[derive(Args)]
 pub(super) struct Explain {
     /// The config file.
@@ -39,33 +39,32 @@ pub(super) struct Explain {
         required_unless_present_any = ["preset", "audit_id"]
     )]
     config: Option<PathBuf>,
-    /// Suppose that its control source answered with what stands in this file. Without, the files alone
-    /// decide.
+    /// Suppose that its control source responded with this file. Default: only the config files count.
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
     /// Print the routes of a preset instead.
     #[arg(long)]
     preset: Option<String>,
-    /// Instead of a request: the id of one that is on record.
+    /// Instead of a request: the id of a recorded one.
     #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["preset", "path", "method", "header", "body", "suppose", "call"])]
     audit_id: Option<String>,
-    /// Where it is on record: files of audit records, or folders of segments.
+    /// Where it was recorded: files of audit records, or folders of segments.
     #[arg(long, value_name = "FOLDER", num_args = 1.., requires = "audit_id")]
     audit: Vec<PathBuf>,
-    /// The listener it comes to. Default: the first reverse listener.
+    /// The listener that receives it. Default: the first reverse listener.
     #[arg(long)]
     listener: Option<String>,
     /// The method.
     #[arg(short = 'X', long, default_value = "GET")]
     method: String,
-    /// Path and query. Without it a whole head is read from standard input.
+    /// Path and query. Without it, a whole request head is read from standard input.
     #[arg(short, long)]
     path: Option<String>,
-    /// A header, as `name: value`. May stand several times. That of a proxy that shows tokens counts
-    /// if `--client` is one of the listener's `trusted_proxies`.
+    /// A header, as `name: value`. May be repeated. A `token_from` header counts if `--client` is one of the
+    /// listener's `trusted_proxies`.
     #[arg(short = 'H', long)]
     header: Vec<String>,
-    /// The body, for routes that look into it; JSON, unless a header says otherwise.
+    /// The body, for routes that inspect it; JSON, unless a header says otherwise.
     #[arg(short, long)]
     body: Option<String>,
     /// Suppose this caller, instead of verifying a token: `subject`.
@@ -80,17 +79,17 @@ pub(super) struct Explain {
     /// The workspaces that the supposed caller's token names.
     #[arg(long, requires = "suppose")]
     workspace: Vec<String>,
-    /// Instead of a request: a call out, to `host:port`, on a forward listener.
+    /// Instead of a request: an outbound call to `host:port`, on a forward listener.
     #[arg(long, conflicts_with_all = ["path", "method", "header", "body"])]
     call: Option<String>,
-    /// The plugin that the supposed caller of a call is.
+    /// The plugin that the supposed caller of an outbound call is.
     #[arg(long, requires = "call", requires = "suppose")]
     plugin: Option<String>,
     /// The client's address.
     #[arg(long, default_value = "127.0.0.1")]
     client: std::net::IpAddr,
-    /// Also ask the running process what its breaker and limits say of this request right now: its admin
-    /// listener, for example `http://127.0.0.1:9901`. That takes nothing from a limit.
+    /// Also query the running process, by its admin listener (for example `http://127.0.0.1:9901`), for the
+    /// state of this request's breaker and limits right now. This takes nothing from a limit.
     #[arg(long, value_name = "URL", conflicts_with_all = ["preset", "audit_id", "call"])]
     admin: Option<String>,
 }
@@ -271,7 +270,7 @@ impl Explain {
             });
         if let Some(parent) = through {
             crate::say::out(format_args!(
-                "{:<12} {}, which looks the name up: its addresses are not judged here",
+                "{:<12} {}, which resolves the name: its addresses are not checked here",
                 "parent", parent.url
             ));
         }
@@ -286,7 +285,7 @@ impl Explain {
         if let (Some(Denial::HostUnresolved { .. }), Some(called)) = (&denial, &exchange.called) {
             let rule = called.rule.as_ref().map_or("?", |rule| &*rule.name);
             crate::say::out(format_args!(
-                "{:<12} allowed, by rule `{rule}`; no address was found here, so none is judged",
+                "{:<12} allowed, by rule `{rule}`; no address was found here, so none was checked",
                 "by name"
             ));
         }

@@ -31,30 +31,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve a config until told to stop (SIGTERM drains, SIGHUP reloads, SIGQUIT hands over).
+    /// Serve a config until stopped (SIGTERM drains, SIGHUP reloads, SIGQUIT hands over).
     Run {
         /// The config file.
         #[arg(short, long, env = "STAGEDOOR_CONFIG")]
         config: PathBuf,
-        /// Take the listeners over from a running process.
+        /// Take over the listeners from a running process.
         #[arg(long)]
         upgrade: bool,
     },
-    /// Tell everything that is wrong with a config.
+    /// Report everything that is wrong with a config.
     Check(check::Check),
-    /// Tell what would happen to a request, step by step, and why.
+    /// Show what would happen to a request, step by step, and why.
     Explain(Box<explain::Explain>),
-    /// Tell what another config would have decided about what is on record.
+    /// Show what another config would have decided about recorded requests.
     Replay(replay::Replay),
-    /// Ask something of audit records.
+    /// Search, count and verify audit records.
     Audit(audit::Audit),
-    /// Propose what could be written into the config, from audit records.
+    /// Propose additions to the config, from audit records.
     Suggest(suggest::Suggest),
-    /// Watch who connects past the proxy, beside it.
+    /// Find connections that bypass the proxy. Run it beside the proxy.
     Doctor(doctor::Doctor),
-    /// Print the schema of the config, or its manual.
+    /// Print the config's JSON Schema, or its manual.
     Schema(schema::Schema),
-    /// Break things around a private copy of it, one after another, and tell what callers saw.
+    /// Break things around a private copy of the proxy, one after another, and report what callers saw.
     Drill(drill::Drill),
     /// Try it: the proxy, an issuer and stand-ins on this machine, with commands to copy.
     Demo(demo::Demo),

@@ -11,16 +11,14 @@ use self::tally::Tally;
 use super::lines;
 use proxy::{lifecycle::reload, observability::audit::read::Line};
 
-/// Decide again about what is on record, with another config, and tell what would come out
-/// differently.
+/// Decide recorded requests again with another config, and show which decisions would differ.
 ///
-/// The callers are those on record: their tokens are not verified again. Rate limits, breakers, paces
-/// and idempotency keys are left out, as they are about what had happened. What the records do not
-/// hold is counted with the reason, and never guessed. Exit code 3 if something is found that
-/// `--fail-on` names.
+/// Callers are taken from the records: their tokens are not verified again. Rate limits, breakers, paces and
+/// idempotency keys are left out, because they depend on earlier traffic. What the records do not contain is
+/// counted with the reason, and never guessed. Exit code 3 if something that `--fail-on` names is found.
 #[derive(Args)]
 pub(super) struct Replay {
-    /// Files of audit records; a folder stands for all of its segments.
+    /// Files of audit records; a folder means all of its segments.
     #[arg(long, required = true, num_args = 1..)]
     audit: Vec<PathBuf>,
     /// The config to try.
@@ -32,19 +30,19 @@ pub(super) struct Replay {
     /// Only records before this time.
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<String>,
-    /// What must not be found.
+    /// Exit with an error if any of these are found.
     #[arg(long, value_delimiter = ',')]
     fail_on: Vec<FailOn>,
-    /// How it is told.
+    /// Output format.
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FailOn {
-    /// What was refused would pass.
+    /// A refused request would pass.
     NewAllows,
-    /// What passed would be refused.
+    /// A request that passed would be refused.
     NewDenies,
 }
 

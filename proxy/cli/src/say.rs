@@ -34,7 +34,7 @@ pub(super) fn written(result: io::Result<()>) {
     match result.and_then(|()| io::stdout().lock().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             UNWRITTEN.store(true, Ordering::Relaxed);
-            err(format_args!("cannot write the answer: {error}"));
+            err(format_args!("cannot write the output: {error}"));
         }
         _ => {}
     }

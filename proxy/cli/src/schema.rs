@@ -10,7 +10,7 @@ pub(super) struct Schema {
     /// Print the manual instead, in Markdown.
     #[arg(long)]
     markdown: bool,
-    /// Print the schema of what a control source may answer instead.
+    /// Print the schema of a control source's response instead.
     #[arg(long, conflicts_with = "markdown")]
     control: bool,
     /// Print the schema of `/state` on the admin listener instead.

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use self::{calls::Calls, standing::Standing};
 use proxy::{clock, lifecycle::reload};
 
-/// Propose what could be written into the config. Applies nothing and writes no file.
+/// Propose additions to the config. Applies nothing and writes no file.
 #[derive(Args)]
 pub(super) struct Suggest {
     #[command(subcommand)]
@@ -23,16 +23,17 @@ pub(super) struct Suggest {
 
 #[derive(Subcommand)]
 enum What {
-    /// Rules for the calls that were refused, or that a listener with `report_only` let pass.
+    /// Propose rules for calls that were refused, or that a `report_only` listener let through.
     Egress(Egress),
 }
 
 #[derive(Args)]
 struct Egress {
-    /// Files of audit records; a folder stands for all of its files.
+    /// Files of audit records; a folder means all of its files.
     #[arg(long, required = true, num_args = 1..)]
     audit: Vec<PathBuf>,
-    /// The config file: leaves out what its rules allow now, and uses groups of hosts by name.
+    /// The config file: calls that its rules already allow are left out, and its host groups are used by
+    /// name.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
     config: Option<PathBuf>,
 }

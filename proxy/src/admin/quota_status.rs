@@ -56,12 +56,13 @@ impl About {
                 "caller" => about.caller = Some(label()?),
                 "workspace" => about.workspace = Some(label()?),
                 "client" => {
-                    let address = value.parse().map_err(|_| "`client` is no address".to_owned())?;
+                    let address =
+                        value.parse().map_err(|_| "`client` is not an address".to_owned())?;
                     about.client = Some(address);
                 }
                 _ => {
                     return Err(format!(
-                        "there is no `{}`; there are {MEMBERS}",
+                        "unknown member `{}`; the members are {MEMBERS}",
                         name.escape_debug()
                     ));
                 }
@@ -97,10 +98,11 @@ fn left(
 ) -> Result<Vec<Left>, String> {
     let (limits, limiters) = (&live.policy.rate_limits, &process.gateway.state.limiters);
     if route.options.public {
-        let client = about.client.ok_or("that route asks nobody who they are: write `client`")?;
+        let client =
+            about.client.ok_or("that route is public and has no caller: write `client`")?;
         return Ok(vec![limits.left_public(limiters, route, client, now)]);
     }
-    let subject = about.caller.as_ref().ok_or("write `caller`: its limits are a caller's")?;
+    let subject = about.caller.as_ref().ok_or("write `caller`: its limits count per caller")?;
     let workspace = about.workspace.as_ref().map(|name| Workspace {
         name: name.clone(),
         declared: live.policy.workspaces.declared(name),

@@ -19,40 +19,40 @@ use crate::{
     observability::audit::{Head, ship},
 };
 
-/// How the process is right now. Times are seconds since 1970 unless their name says otherwise.
+/// The current state of the process. Times are seconds since 1970 unless their name says otherwise.
 #[derive(Serialize, JsonSchema)]
 pub struct State {
-    /// The version that runs.
+    /// The running version.
     version: &'static str,
     /// The digest of the config in force.
     config: String,
-    /// How the last reload went.
+    /// The result of the last reload.
     last_reload: ReloadResult,
-    /// Changes of the config that take effect at the next start.
+    /// Config changes that take effect at the next start.
     needs_restart: Vec<String>,
     /// Whether the process is draining.
     draining: bool,
-    /// Exchanges under way.
+    /// Exchanges in flight.
     requests_in_flight: usize,
-    /// Requests that wait for the response to another that is the same.
+    /// Requests that wait for the response to an identical one.
     requests_waiting: usize,
-    /// Memory of responses that are kept for when an upstream fails.
+    /// Memory of kept responses, for when an upstream fails.
     fallback_bytes: u64,
     /// The circuit breakers of the config in force.
     breakers: Vec<Breaker>,
-    /// What operators have switched.
+    /// Operators' switches.
     switches: Vec<switches::Shown>,
     /// Rate limiters in memory.
     limiters: Limiters,
-    /// Tokens that were verified and need not be again.
+    /// Verified tokens in the cache.
     tokens_verified: u64,
-    /// Idempotency keys whose requests are under way.
+    /// Idempotency keys with requests in flight.
     idempotency_keys_in_flight: usize,
     /// Signing keys of issuers.
     keys: Vec<SigningKey>,
     /// Certificates of TLS listeners.
     certificates: Vec<Certificate>,
-    /// Credentials that upstreams are shown.
+    /// Credentials for upstreams.
     credentials: Vec<Credential>,
     /// The control source, if the config has one.
     control: Option<Control>,
@@ -67,13 +67,13 @@ pub struct State {
 /// A circuit breaker.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Breaker {
-    /// The upstream it stands before.
+    /// The upstream that it protects.
     upstream: String,
-    /// The plugin it is for, where several share the upstream.
+    /// The plugin that it is for, if several share the upstream.
     plugin: Option<String>,
-    /// The hosts it is for, where the upstream is several.
+    /// The hosts that it is for, if the upstream serves several.
     host: Option<String>,
-    /// The part of the upstream it is for, where each has its own.
+    /// The part of the upstream that it is for (`breaker_by`).
     part: Option<String>,
     /// `closed`, `open` or `half_open`.
     position: &'static str,
@@ -95,21 +95,21 @@ struct Limiters {
 /// A signing key.
 #[derive(Serialize, JsonSchema)]
 struct SigningKey {
-    /// Whose it is, as the config names the issuer.
+    /// The issuer's name in the config.
     issuer: String,
-    /// The plugin whose it is, for keys of Backstage's plugins.
+    /// The plugin, for keys of Backstage's plugins.
     plugin: Option<String>,
     /// Its key id.
     kid: Option<String>,
-    /// What it is, such as `RSA` or `P-256`.
+    /// Its type, such as `RSA` or `P-256`.
     kind: &'static str,
     /// How long ago it was fetched.
     age_seconds: u64,
-    /// Whether the issuer has another key of this id.
+    /// Whether the issuer has another key with this id.
     repeated: bool,
 }
 
-/// A certificate that is served.
+/// A certificate in use.
 #[derive(Serialize, JsonSchema)]
 struct Certificate {
     /// The listener.
@@ -124,20 +124,20 @@ struct Certificate {
     names: Vec<String>,
     /// Its serial number, in hex.
     serial: String,
-    /// When it begins.
+    /// Start of its validity.
     not_before: i64,
-    /// When it ends.
+    /// End of its validity.
     not_after: i64,
 }
 
-/// A credential that an upstream is shown.
+/// A credential for upstreams.
 #[derive(Serialize, JsonSchema)]
 struct Credential {
     /// Its name in the config.
     name: String,
     /// Its kind in the config.
     kind: &'static str,
-    /// When its token ends, if it has one.
+    /// When its token expires, if it has one.
     until: Option<u64>,
     /// Why the last fetch failed, if it did.
     failing: Option<String>,
@@ -148,17 +148,17 @@ struct Credential {
 struct Control {
     /// Where it is.
     url: String,
-    /// The shape of what it says.
+    /// The shape of its responses.
     shape: &'static str,
-    /// Whether it has said anything that is in force.
+    /// Whether one of its responses is in force.
     answered: bool,
-    /// The `ETag` of that.
+    /// The `ETag` of that response.
     etag: Option<String>,
-    /// When it confirmed that last.
+    /// When it last confirmed that response.
     confirmed: Option<u64>,
-    /// How long ago that is.
+    /// How long ago that was.
     age_seconds: Option<u64>,
-    /// Whether that is longer ago than it may be.
+    /// Whether that was longer ago than `control.stale_after`.
     stale: bool,
     /// Why the last request failed, if it did.
     failing: Option<String>,
@@ -171,21 +171,21 @@ struct Store {
     kind: config::StoreKind,
     /// Whether it is reachable.
     there: bool,
-    /// Since when it is, or is not.
+    /// Since when it is reachable or unreachable.
     since: u64,
-    /// Why it is not, in one word.
+    /// Why it is unreachable, in one word.
     cause: Option<&'static str>,
-    /// Why it is not, in a sentence.
+    /// Why it is unreachable, in a sentence.
     failing: Option<String>,
-    /// What limits do without it.
+    /// How limits apply without it.
     on_error: config::OnStoreError,
-    /// Replicas that share it, or did last.
+    /// Replicas that share it, or the last known number.
     replicas: u32,
-    /// Limits that this replica holds leases of.
+    /// Limits on which this replica has leases.
     leases: u64,
     /// Tokens that it has leased.
     tokens_leased: u64,
-    /// Those of them that were spent.
+    /// How many of them were spent.
     tokens_spent: u64,
 }
 
@@ -209,9 +209,9 @@ struct Address {
     reason: Option<&'static str>,
     /// Until when it is ejected.
     until: Option<u64>,
-    /// Whether requests go there: if all addresses are out, they do all the same.
+    /// Whether requests go there: if all addresses are out, all are used.
     used: bool,
-    /// Exchanges with it that are under way.
+    /// Exchanges in flight with it.
     in_flight: usize,
 }
 
@@ -220,39 +220,39 @@ struct Address {
 struct Audit {
     /// Whether they can be written.
     works: bool,
-    /// Records that could not be kept.
+    /// Lost records.
     records_lost: u64,
     /// Bytes written.
     bytes_written: u64,
     /// The end of their chain.
     head: Chain,
-    /// Where they are shipped.
+    /// Sinks to which they are shipped.
     ship: Vec<Sink>,
 }
 
 /// The end of the chain of audit records.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Chain {
-    /// The run of the process that writes it.
+    /// The id of the process that writes it.
     run: String,
     /// Lines of this run.
     lines: u64,
-    /// Those of them that a checkpoint signs.
+    /// How many of them a checkpoint signs.
     signed: u64,
     /// The digest of the last line.
     last: String,
-    /// The segment that is written to.
+    /// The current segment.
     segment: Option<PathBuf>,
-    /// What signs checkpoints, if anything does.
+    /// The key that signs checkpoints, if there is one.
     key: Option<CheckpointKey>,
 }
 
-/// What signs checkpoints.
+/// The key that signs checkpoints.
 #[derive(Serialize, JsonSchema)]
 struct CheckpointKey {
     /// Its id.
     id: String,
-    /// It, as SubjectPublicKeyInfo in Base64.
+    /// The public key, as SubjectPublicKeyInfo in Base64.
     spki: String,
 }
 
@@ -263,23 +263,23 @@ struct Sink {
     name: config::Name,
     /// Its kind in the config.
     kind: &'static str,
-    /// The segment of the last line that it has taken.
+    /// The segment of the last line that it has accepted.
     segment: Option<String>,
     /// The byte after that line.
     byte: Option<u64>,
-    /// The age of the oldest record that it does not have.
+    /// The age of the oldest record that it does not have yet.
     behind_seconds: u64,
-    /// Since when it fails.
+    /// Since when it has been failing.
     failing_since: Option<u64>,
     /// Why.
     failing: Option<String>,
     /// Whether another process ships there.
     elsewhere: bool,
-    /// Records that it has taken.
+    /// Records that it has accepted.
     records_shipped: u64,
-    /// Records that it would not take.
+    /// Records that it refused.
     records_refused: u64,
-    /// Segments that were gone before they were shipped.
+    /// Segments that were removed before they were shipped.
     segments_lost: u64,
 }
 

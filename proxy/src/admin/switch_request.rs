@@ -67,7 +67,7 @@ impl Wanted {
         };
         if scope.is_empty() && members.wrong.is_empty() {
             members.wrong.push(
-                "it is about nothing: write `upstream`, `plugin`, `workspace`, `caller` or `class`, or several, of which all must fit"
+                "it names nothing: write `upstream`, `plugin`, `workspace`, `caller` or `class`, or several, all of which must match"
                     .to_owned(),
             );
         }
@@ -115,13 +115,13 @@ impl Members {
         let wrong = match self.take(name)? {
             Value::String(text) if text.trim().is_empty() => format!("`{name}` is empty"),
             Value::String(text) if text.chars().any(char::is_control) => {
-                format!("`{name}` has a control character or a line end; write it in one line")
+                format!("`{name}` has a control character or a line break; write it on one line")
             }
             Value::String(text) if text.chars().count() > TEXT_MAX => {
                 format!("`{name}` is longer than {TEXT_MAX} characters")
             }
             Value::String(text) => return Some(text),
-            other => format!("`{name}` is `{other}`; write a text, in quotes"),
+            other => format!("`{name}` is `{other}`; write a string, in quotes"),
         };
         self.wrong.push(wrong);
         None
@@ -141,7 +141,7 @@ impl Members {
         let text = self.text(member)?;
         let label = Label::new(&text);
         if label.is_none() {
-            self.wrong.push(format!("`{member}` is `{text}`, which nothing can be called"));
+            self.wrong.push(format!("`{member}` is `{text}`, which is not a valid name"));
         }
         if let Some(known) = known
             && label.is_some()
@@ -168,7 +168,7 @@ impl Members {
     }
 
     fn position(&mut self) -> Option<Position> {
-        let hint = "`open` to let nothing pass, or `closed` to let all pass that is allowed, whatever the breaker has seen";
+        let hint = "`open` to let nothing pass, or `closed` to let all allowed requests pass, whatever the breaker has seen";
         match &*self.needed("position", hint)? {
             "open" => return Some(Position::Open),
             "closed" => return Some(Position::Closed),
@@ -182,7 +182,7 @@ impl Members {
         let wrong = match text.parse::<config::Duration>() {
             Ok(lasts) if lasts.is_zero() => format!("`for` is `{text}`; write for example `30m`"),
             Ok(lasts) if *lasts > LASTS_MAX => format!(
-                "`for` is `{text}`; write at most `7d`: what is to last longer belongs into the config"
+                "`for` is `{text}`; write at most `7d`; anything that should last longer belongs in the config"
             ),
             Ok(lasts) => return Some(*lasts),
             Err(wrong) => format!("`for`: {wrong}"),
@@ -194,7 +194,7 @@ impl Members {
     fn cuts(&mut self, position: Option<Position>) -> bool {
         let wrong = match self.take("cut") {
             Some(Value::Bool(true)) if position == Some(Position::Closed) => {
-                "`cut` ends what is under way; a switch that is `closed` lets it pass".to_owned()
+                "`cut` ends exchanges in flight; a `closed` switch lets them pass".to_owned()
             }
             Some(Value::Bool(cuts)) => return cuts,
             Some(other) => format!("`cut` is `{other}`; write `true` or `false`, without quotes"),
@@ -208,7 +208,7 @@ impl Members {
     fn end(&mut self, names: &[&str]) {
         for (name, _) in std::mem::take(&mut self.left) {
             let wrong = match names.contains(&&*name) {
-                true => format!("`{name}` stands there twice"),
+                true => format!("`{name}` is repeated"),
                 false => format!("`{name}` is unknown; {}", config::suggestion(&name, names)),
             };
             self.wrong.push(wrong);
@@ -264,29 +264,29 @@ mod tests {
         let with = |more: &str| format!("{{{more}, {rest}}}");
         check(
             "{}",
-            &["about nothing", "`position` is missing", "`for` is", "`reason` is", "`by` is"],
+            &["it names nothing", "`position` is missing", "`for` is", "`reason` is", "`by` is"],
         );
         check("[]", &["write for example `{\"plugin\""]);
         check("no", &["write for example"]);
         check("", &["write for example"]);
-        check(&format!("{{{rest}}}"), &["about nothing"]);
+        check(&format!("{{{rest}}}"), &["it names nothing"]);
         check(&with(r#""plugin": "argcd""#), &["no plugin `argcd`; did you mean `argocd`?"]);
         check(&with(r#""upstream": "x""#), &["no upstream `x`; there is `dxcp`, `portal`"]);
         check(&with(r#""workspace": "web""#), &["no workspace `web`"]);
         check(
             &with(r#""plgin": "argocd""#),
-            &["about nothing", "`plgin` is unknown; did you mean `plugin`?"],
+            &["it names nothing", "`plgin` is unknown; did you mean `plugin`?"],
         );
         check(&with(r#""class": "admin""#), &["never passes"]);
         check(&with(r#""class": "reads""#), &["write `read` or `action`"]);
-        check(&with(r#""plugin": 3"#), &["write a text"]);
-        check(&with(r#""plugin": "argocd", "plugin": "argocd""#), &["twice"]);
+        check(&with(r#""plugin": 3"#), &["write a string"]);
+        check(&with(r#""plugin": "argocd", "plugin": "argocd""#), &["is repeated"]);
         check(&with(r#""caller": "a\nb""#), &["control character"]);
-        check(&with(r#""caller": "ädä""#), &["nothing can be called"]);
+        check(&with(r#""caller": "ädä""#), &["not a valid name"]);
         check(&with(r#""class": "read", "cut": "yes""#), &["write `true` or `false`"]);
         check(
             r#"{"class": "read", "cut": true, "position": "closed", "for": "5m", "reason": "r", "by": "b"}"#,
-            &["lets it pass"],
+            &["lets them pass"],
         );
         assert!(read(&with(r#""class": "read", "cut": true"#)).unwrap().cuts);
         let lasts = |text: &str| {

@@ -176,8 +176,8 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>>
     // What is left of it is not waited for.
     session.set_keepalive(None);
     Err(match read {
-        Ok(_) => text(StatusCode::PAYLOAD_TOO_LARGE, "the body has over 16 KiB\n"),
-        Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come\n"),
+        Ok(_) => text(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 16 KiB\n"),
+        Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n"),
     })
 }
 

@@ -77,11 +77,11 @@ fn malformed(error: &Error) -> &'static str {
     let context = error.context.as_ref().map_or("", |context| context.as_str());
     let cause = error.root_cause().downcast_ref::<h2::Error>();
     if matches!(error.etype(), E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS)) {
-        "its chunks are broken"
+        "its chunks are malformed"
     } else if context.starts_with("invalid Content-Length") {
-        "its Content-Lengths differ, or are no numbers"
+        "its Content-Lengths differ or are not numbers"
     } else if cause.is_some_and(|cause| cause.reason() == Some(h2::Reason::PROTOCOL_ERROR)) {
-        "its HTTP/2 is broken, or has what only HTTP/1 knows"
+        "its HTTP/2 is malformed, or has headers that only HTTP/1 allows"
     } else {
         "it is not HTTP"
     }

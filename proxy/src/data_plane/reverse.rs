@@ -137,7 +137,7 @@ pub struct Ctx {
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
 /// An error that says "the answer is thrown away": there is another attempt, or one that was kept.
-const ASIDE: ErrorType = ErrorType::Custom("answer put aside");
+const ASIDE: ErrorType = ErrorType::Custom("response discarded");
 
 impl Ctx {
     fn deny(&mut self, denial: Denial) -> Box<Error> {

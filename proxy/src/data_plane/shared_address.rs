@@ -59,13 +59,13 @@ impl Crowd {
 fn hint(listener: &Listener, forwarded: bool) -> &'static str {
     match (forwarded, listener.trusted_proxies.is_empty()) {
         (true, true) => {
-            "it sends X-Forwarded-For, and the listener has no `trusted_proxies`: if it is your balancer, all its clients count as one until it is named there (docs/operating.md, \"All my clients have one address\")"
+            "it sends X-Forwarded-For, but the listener has no `trusted_proxies`: if it is your load balancer, all its clients count as one until you add it there (docs/operating.md, \"All my clients have one address\")"
         }
         (true, false) => {
-            "it sends X-Forwarded-For: if it is a balancer of yours, `trusted_proxies` of the listener lacks it, and all its clients count as one (docs/operating.md, \"All my clients have one address\")"
+            "it sends X-Forwarded-For: if it is one of your load balancers, it is missing in the listener's `trusted_proxies`, and all its clients count as one (docs/operating.md, \"All my clients have one address\")"
         }
         (false, _) => {
-            "it may be many behind one address (docs/operating.md, \"All my clients have one address\")"
+            "it may be many clients behind one address (docs/operating.md, \"All my clients have one address\")"
         }
     }
 }

@@ -207,7 +207,11 @@ impl Fetcher {
     async fn renewed(&self, guard: &Arc<Guard>, issuer: Issuer, source: Source) -> Option<String> {
         let cause = self.keys(guard, &issuer, &source, Cause::Time).await.err()?;
         let kept = self.state.keys.age(&source, clock::now()).is_some();
-        let then = if kept { "the last keys are kept" } else { "its tokens get 503 until it can" };
+        let then = if kept {
+            "the last keys stay in use"
+        } else {
+            "its tokens get 503 until they can be fetched"
+        };
         Some(format!("issuer `{}`: {cause}; {then}", source.issuer))
     }
 
@@ -229,7 +233,7 @@ impl Fetcher {
             }
         }
         if cause == Cause::Token && !self.may_ask(source, &flight) {
-            return Err("it was asked too often".to_owned().into());
+            return Err("it was queried too often".to_owned().into());
         }
         let result = self.key_set(guard, issuer, source).await;
         let now = clock::now();
@@ -321,7 +325,7 @@ impl Fetcher {
         let in_the_clear = !place.is_private() && (asked.tls || !place.is_this_machine());
         if in_the_clear && !written.keys.insecure_http {
             return Err(format!(
-                "`{url}` names keys that come in the clear, at `{}`; if that network is yours alone, write `keys: {{insecure_http: true}}`",
+                "`{url}` names keys at `{}`, without TLS; if that network is yours alone, write `keys: {{insecure_http: true}}`",
                 found.escape_debug()
             )
             .into());
@@ -342,7 +346,7 @@ impl Fetcher {
         let token = self.token(written, place)?;
         let text = get(client, &url, token.as_ref()).await?;
         let document: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|_| format!("`{url}` does not answer in JSON"))?;
+            .map_err(|_| format!("`{url}` does not respond with JSON"))?;
         let configured = &*written.issuer;
         if document["issuer"] != configured {
             return Err(Fault::Contradicted(Contradiction {
@@ -388,9 +392,9 @@ impl Fetcher {
             let claims = &info["claims"];
             let named = claims["sub"].as_str().is_some_and(|sub| sub == subject.as_str());
             let groups = claims["ent"].as_array().filter(|_| named);
-            let groups = groups.ok_or("user info does not tell this caller's groups")?;
+            let groups = groups.ok_or("user info does not contain this caller's groups")?;
             let labels = groups.iter().map(|group| Label::new(group.as_str()?));
-            labels.collect::<Option<Vec<_>>>().ok_or("user info has an odd group".to_owned())
+            labels.collect::<Option<Vec<_>>>().ok_or("user info has an invalid group".to_owned())
         };
         match answer.await {
             Ok(groups) => {
@@ -431,7 +435,7 @@ impl Progress {
         if result.is_ok() && self.repeated != repeated {
             if let [first, ..] = repeated {
                 let count = repeated.len();
-                tracing::warn!(issuer = %source.issuer, plugin, kid = %first, count, "the JWKS has several keys of one name: each is tried, up to 4; tell the issuer");
+                tracing::warn!(issuer = %source.issuer, plugin, kid = %first, count, "the JWKS has several keys with the same key id: up to 4 are tried; report this to the issuer");
             }
             self.repeated = repeated.to_vec();
         }
@@ -445,7 +449,7 @@ impl Progress {
             // It was told, whatever was in between.
             Some(Fault::Contradicted(_)) => {}
             Some(cause) if self.failing.as_ref() != Some(cause) => {
-                tracing::warn!(issuer = %source.issuer, plugin, %cause, "keys could not be fetched, keeping the last");
+                tracing::warn!(issuer = %source.issuer, plugin, %cause, "keys could not be fetched, keeping the last ones");
             }
             None if self.failing.is_some() => {
                 tracing::info!(issuer = %source.issuer, plugin, "keys can be fetched again");
@@ -501,6 +505,6 @@ async fn get(client: &fetch::Client, url: &str, token: Option<&Secret>) -> Resul
     match answer.status().as_u16() {
         200 => Ok(fetch::body(answer, url).await?),
         status @ (404 | 410) => Err(Fault::NotFound { url: url.to_owned(), status }),
-        status => Err(format!("`{url}` answers {status}").into()),
+        status => Err(format!("`{url}` responded with {status}").into()),
     }
 }

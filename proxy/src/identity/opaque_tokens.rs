@@ -49,14 +49,14 @@ fn in_file(
 ) -> Result<Vec<TokenDigest>, LoadError> {
     let wrong = |cause: String| LoadError { file: file.to_owned(), cause };
     let bytes = certs::bytes(file)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is no text".to_owned()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text".to_owned()))?;
     let lines = text.lines().filter(|line| !line.is_empty());
     let digests: Result<Vec<_>, String> = lines.take(LINES_MAX + 1).map(read).collect();
     let digests = digests.map_err(wrong)?;
     match digests.len() {
         0 => Err(wrong("it has no token".to_owned())),
         1..=LINES_MAX => Ok(digests),
-        _ => Err(wrong(format!("it has over {LINES_MAX} lines"))),
+        _ => Err(wrong(format!("it has more than {LINES_MAX} lines"))),
     }
 }
 
@@ -67,7 +67,7 @@ fn of_token(line: &str) -> Result<TokenDigest, String> {
     }
     // What else there may be never arrives in a header.
     if !line.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
-        return Err("a token is visible ASCII without spaces and commas".to_owned());
+        return Err("a token must be visible ASCII without spaces and commas".to_owned());
     }
     Ok(digest(&SHA256, line.as_bytes()).as_ref().try_into().expect("a SHA-256 has 32 bytes"))
 }
@@ -118,7 +118,7 @@ mod tests {
         check("short0123456789", "a token has 15 bytes");
         check("two words 0123456789", "visible ASCII");
         check("b\u{e4}d 0123456789 0123", "visible ASCII");
-        check(&"0123456789abcdef\n".repeat(101), "over 100 lines");
+        check(&"0123456789abcdef\n".repeat(101), "more than 100 lines");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The control source: asked over and over; its last good answer stays in force while it is away.
+//! The control source: asked over and over; its last good response stays in force while it is away.
 
 mod follow;
 mod last_good;
@@ -198,8 +198,8 @@ impl Control {
         match kept.expect("keeping does not panic") {
             Ok(()) => Vec::new(),
             Err(error) => {
-                tracing::error!(%error, "the control source's answer is in force and cannot be kept");
-                vec![format!("control: {error}; the answer is in force, and not kept")]
+                tracing::error!(%error, "the control source's response is in force, but cannot be kept");
+                vec![format!("control: {error}; the response is in force, but not kept")]
             }
         }
     }
@@ -217,9 +217,9 @@ impl Control {
         let cause = messages.join("\n");
         let is_news = known.failing.as_ref() != Some(&cause);
         if is_news && refused {
-            tracing::error!(problems = ?messages, "the control source's answer changes nothing");
+            tracing::error!(problems = ?messages, "the control source's response changes nothing");
         } else if is_news {
-            tracing::warn!(cause, "the control source does not answer");
+            tracing::warn!(cause, "the control source does not respond");
         }
         known.failing = Some(cause);
         Failure { messages, refused, is_news }
@@ -245,7 +245,7 @@ impl Control {
             tracing::warn!(
                 url = %*control.url,
                 stale_after = %control.stale_after,
-                "the control source has not confirmed for long what is in force"
+                "the control source has not confirmed the state in force for a long time"
             );
         }
         let pace = schedule::pace(*control.every, known.failures, schedule::random());

@@ -86,7 +86,7 @@ pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, con
         problems
     };
     let Some(control) = &loaded.config.control else {
-        return Err(wrong("the config has no `control` that could say this".to_owned()));
+        return Err(wrong("the config has no `control`, so nothing can send this".to_owned()));
     };
     let text = certs::bytes(said).map_err(|error| wrong(error.cause))?;
     loaded.with(&config::Answer::read(control, &text)?)
@@ -272,10 +272,10 @@ impl Process {
         };
         let (names, keys, control) =
             tokio::join!(timeout(BESIDE, names), timeout(BESIDE, keys), timeout(BESIDE, control));
-        let late = |what: &str| vec![format!("{what} in {BESIDE:?}: it is tried on")];
+        let late = |what: &str| vec![format!("{what} within {BESIDE:?}; Stagedoor keeps trying")];
         let mut messages =
-            names.map_or_else(|_| late("not all upstreams have an address"), |()| Vec::new());
-        let keys = keys.unwrap_or_else(|_| late("not all issuers' keys came"));
+            names.map_or_else(|_| late("not all upstreams got an address"), |()| Vec::new());
+        let keys = keys.unwrap_or_else(|_| late("not all issuers' keys were fetched"));
         if Arc::ptr_eq(live, &self.gateway.live.load()) {
             self.gateway.metrics.not_taken_over_either(keys.len());
         }

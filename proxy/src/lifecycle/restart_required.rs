@@ -35,7 +35,7 @@ pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<St
 
 fn keep<T: PartialEq + Clone>(name: &str, started: &T, new: &mut T, missed: &mut Vec<String>) {
     if started != new {
-        missed.push(format!("`{name}` has changed: restart to apply that"));
+        missed.push(format!("`{name}` has changed: restart to apply it"));
         new.clone_from(started);
     }
 }
@@ -45,12 +45,12 @@ fn listeners(started: &Config, new: &Config) -> Vec<String> {
     for (name, listener) in &new.listeners {
         match started.listeners.get(name) {
             Some(opened) if is_opened_so(opened, listener) => {}
-            Some(_) => missed.push(format!("listener `{name}` has changed: restart to apply that")),
+            Some(_) => missed.push(format!("listener `{name}` has changed: restart to apply it")),
             None => missed.push(format!("listener `{name}` is new: restart to open it")),
         }
     }
     for name in started.listeners.keys().filter(|name| !new.listeners.contains_key(*name)) {
-        missed.push(format!("listener `{name}` is gone: restart to close it"));
+        missed.push(format!("listener `{name}` was removed: restart to close it"));
     }
     missed
 }

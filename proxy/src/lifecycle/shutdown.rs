@@ -74,7 +74,7 @@ impl Stop {
         let drain = &self.process.gateway.drain;
         drain.close_idle();
         if timeout(*written.drain_timeout, drain.drained(HEARD)).await.is_err() {
-            tracing::warn!(cut = drain.under_way(), "exchanges were still under way");
+            tracing::warn!(cut = drain.under_way(), "exchanges were still in flight");
         }
     }
 

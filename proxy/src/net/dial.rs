@@ -84,7 +84,7 @@ const OWN_FOR: Duration = Duration::from_secs(10);
 impl Unresolved {
     /// It had one, and has none now.
     pub(crate) fn gone(host: &str) -> Self {
-        Self { host: host.to_owned(), cause: "it has no address any more".to_owned() }
+        Self { host: host.to_owned(), cause: "it no longer has an address".to_owned() }
     }
 }
 
@@ -278,7 +278,7 @@ async fn ask(resolver: Option<&TokioResolver>, host: &str) -> Result<Vec<IpAddr>
     let resolver = resolver.ok_or("the system has no resolver")?;
     let found = timeout(PATIENCE, resolver.lookup_ip(host))
         .await
-        .map_err(|_| "no answer in time")?
+        .map_err(|_| "no response in time")?
         .map_err(|error| error.to_string())?;
     let found: Vec<_> = found.iter().collect();
     if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }

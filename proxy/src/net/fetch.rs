@@ -70,7 +70,7 @@ impl Place {
     /// # Errors
     /// If it is no place on the web.
     pub fn found(url: &str, asked: &Self) -> Result<Self, String> {
-        let wrong = || format!("`{}` is no address on the web", url.escape_debug());
+        let wrong = || format!("`{}` is not an HTTP URL", url.escape_debug());
         let read = reqwest::Url::parse(url).map_err(|_| wrong())?;
         let host = read.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
         let port = read.port_or_known_default().ok_or_else(wrong)?;
@@ -107,7 +107,7 @@ impl reqwest::dns::Resolve for Bound {
         Box::pin(async move {
             let expected = parent.as_ref().map_or(&place.host, |parent| &parent.url.host);
             if name.as_str() != expected {
-                return Err(format!("`{}` was not to be asked", name.as_str()).into());
+                return Err(format!("`{}` must not be called", name.as_str()).into());
             }
             let found = match &parent {
                 Some(parent) => parent.addresses(&dial).await?,
@@ -285,7 +285,7 @@ impl Client {
     /// What is said of a status that the parent proxy itself answered with.
     pub fn refused(&self, status: u16) -> String {
         let name = self.parent.as_ref().map_or("?", |parent| parent.name.as_str());
-        format!("the parent proxy `{name}` answers {status}")
+        format!("the parent proxy `{name}` responded with {status}")
     }
 }
 
@@ -310,10 +310,12 @@ pub async fn body_up_to(
     bytes_max: usize,
 ) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|_| format!("`{url}` broke off"))? {
+    while let Some(chunk) =
+        answer.chunk().await.map_err(|_| format!("the response of `{url}` was cut off"))?
+    {
         body.extend_from_slice(&chunk);
         if body.len() > bytes_max {
-            return Err(format!("`{url}` answers with over {bytes_max} bytes"));
+            return Err(format!("the response of `{url}` is larger than {bytes_max} bytes"));
         }
     }
     Ok(body)

@@ -65,13 +65,13 @@ pub enum Fault {
     #[error("the parent proxy `{0}` cannot be reached: {1}")]
     Unreachable(Label, String),
     /// It does not answer, or not to its end.
-    #[error("the parent proxy `{0}` did not answer in time")]
+    #[error("the parent proxy `{0}` did not respond in time")]
     Late(Label),
     /// It says no.
-    #[error("the parent proxy `{0}` answers {1}")]
+    #[error("the parent proxy `{0}` responded with {1}")]
     Refused(Label, u16),
     /// What it answers is not what a proxy does.
-    #[error("the parent proxy `{0}` does not answer as a proxy does")]
+    #[error("the parent proxy `{0}` does not respond like a proxy")]
     Malformed(Label),
 }
 
@@ -163,7 +163,7 @@ impl Parents {
                 continue;
             }
             last = Some(parent);
-            tracing::info!(parent = %parent.url, from = parent.from, no_proxy, "what leaves goes through a parent proxy");
+            tracing::info!(parent = %parent.url, from = parent.from, no_proxy, "outbound traffic goes through a parent proxy");
         }
     }
 }
@@ -367,7 +367,7 @@ pub fn password(file: &std::path::Path) -> Result<Secret, LoadError> {
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() || text.len() > 4096 || text.contains(char::is_control) {
-        return Err(wrong("a password is one line of text"));
+        return Err(wrong("a password must be one line of text"));
     }
     Ok(Secret::new(text))
 }

@@ -124,9 +124,7 @@ impl Audit {
         let begun = sink.reserve().and_then(|_| sink.checkpoint());
         let full = begun.as_ref().is_err_and(is_full);
         if full {
-            tracing::error!(
-                "the disk of the audit records is full: actions are refused until there is room"
-            );
+            tracing::error!("the audit disk is full: actions are refused until there is room");
             state.recording.set(false);
         } else {
             begun?;

@@ -16,7 +16,7 @@ pub fn breaker_moved(audit: &Audit, moved: &Transition) {
     let (upstream, plugin) = (&*key.upstream, key.plugin.as_deref());
     let (host, part) = (key.host.as_deref(), key.part.as_deref());
     let (position, cause) = (moved.to.name(), moved.cause.name());
-    tracing::warn!(upstream, plugin, host, part, position, cause, "breaker moved");
+    tracing::warn!(upstream, plugin, host, part, position, cause, "breaker changed");
     audit.happened(&Event::Breaker { upstream, plugin, host, part, position, cause });
 }
 
@@ -25,7 +25,7 @@ pub fn address_changed(audit: &Audit, metrics: &Metrics, upstream: &Label, chang
     let address = change.at.to_string();
     let condition = change.to.name();
     let reason = change.to.fault().map(|fault| fault.name());
-    tracing::warn!(%upstream, address, condition, reason, "an address changed");
+    tracing::warn!(%upstream, address, condition, reason, "an address's health changed");
     if let Some(reason) = reason {
         metrics.ejected(upstream, reason);
     }

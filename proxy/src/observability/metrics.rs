@@ -107,31 +107,27 @@ impl Metrics {
             ),
             failures: keep
                 .counter("backstage_request_failures_total", "Exchanges whose upstream failed"),
-            retries: keep.counter(
-                "backstage_retry_attempts_total",
-                "Attempts beyond the first of an exchange",
-            ),
-            cache_hits: keep.counter(
-                "backstage_cache_hits_total",
-                "Requests that were given an answer that was kept",
-            ),
+            retries: keep.counter("backstage_retry_attempts_total", "Retries"),
+            cache_hits: keep
+                .counter("backstage_cache_hits_total", "Requests that got a stale response"),
             duration: keep.histogram(
                 "backstage_request_duration_seconds",
-                "Time until the upstream answered",
+                "Time until the upstream responded",
             ),
             requests: keep.counters(
                 "plugins_requests_total",
-                "Exchanges on routes of a plugin",
+                "Exchanges on a plugin's routes",
                 &["method", "status", "workspace_id"],
             ),
             errors: keep.counters(
                 "plugins_errors_total",
-                "Denials on routes of a plugin",
+                "Denials on a plugin's routes",
                 &["type", "plugin_id"],
             ),
-            limited: keep.counter("plugins_rate_limit_exceeded_total", "Requests over a rate"),
+            limited: keep
+                .counter("plugins_rate_limit_exceeded_total", "Requests over a rate limit"),
         });
-        let info = keep.gauges("stagedoor_build_info", "The version that runs", &["version"]);
+        let info = keep.gauges("stagedoor_build_info", "The running version", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             requests: keep.counters(
@@ -146,27 +142,27 @@ impl Metrics {
             ),
             upstream_durations: keep.histograms(
                 "stagedoor_upstream_duration_seconds",
-                "Time until the upstream's answer began",
+                "Time until the upstream's response began",
                 &["route"],
             ),
             shared: keep.counters(
                 "stagedoor_shared_answers_total",
-                "Requests that got the answer to another",
+                "Requests that got another request's response (request coalescing)",
                 &["route", "shared"],
             ),
             retries: keep.counters(
                 "stagedoor_retries_total",
-                "Attempts beyond the first of an exchange",
+                "Retries",
                 &["upstream"],
             ),
             turns: keep.seconds(
                 "stagedoor_turn_wait_seconds_total",
-                "Time that requests waited for their turn at an upstream",
+                "Time that requests waited for an upstream's pace",
                 &["upstream"],
             ),
             denials: keep.counters(
                 "stagedoor_denials_total",
-                "Requests that were denied, by code",
+                "Denied requests, by code",
                 &["code"],
             ),
             workspaces: keep.counters(
@@ -181,10 +177,10 @@ impl Metrics {
             ),
             call_bytes: keep.counters(
                 "stagedoor_call_bytes_total",
-                "Bytes of calls, both ways",
+                "Bytes of calls, in both directions",
                 &["rule"],
             ),
-            tunnels: keep.gauge("stagedoor_calls_in_flight", "Calls that are under way"),
+            tunnels: keep.gauge("stagedoor_calls_in_flight", "Calls in flight"),
             breaker: keep.gauges(
                 "stagedoor_breaker_state",
                 "0 closed, 1 open, 2 half-open",
@@ -192,81 +188,81 @@ impl Metrics {
             ),
             breakers_open: keep.gauges(
                 "stagedoor_breakers_open",
-                "Breakers that are not closed, by why: nothing answers (silence), or badly (answers)",
+                "Breakers that are not closed, by cause: no response (silence) or failed responses (answers)",
                 &["upstream", "plugin", "host", "cause"],
             ),
             breaker_probes: keep.counters(
                 "stagedoor_breaker_probes_total",
-                "How often an upstream was looked for while a breaker of it was open",
+                "Probes of an upstream while one of its breakers was open",
                 &["upstream", "result"],
             ),
             addresses: keep.gauges(
                 "stagedoor_upstream_addresses",
-                "Addresses of an upstream, by what they are",
+                "Addresses of an upstream, by condition",
                 &["upstream", "condition"],
             ),
             ejections: keep.counters(
                 "stagedoor_ejections_total",
-                "Addresses that were ejected or found unhealthy, by why",
+                "Addresses that were ejected or found unhealthy, by cause",
                 &["upstream", "reason"],
             ),
             health_check_failures: keep.counters(
                 "stagedoor_health_check_failures_total",
-                "Health checks of an upstream's addresses that failed",
+                "Failed health checks of an upstream's addresses",
                 &["upstream"],
             ),
             switches: keep.gauges(
                 "stagedoor_switches",
-                "Switches that operators have set, by what they are about",
+                "Switches that operators have set, by what they name",
                 &["scope", "position"],
             ),
-            in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges under way"),
+            in_flight: keep.gauge("stagedoor_requests_in_flight", "Exchanges in flight"),
             audit_writable: keep.gauge(
                 "stagedoor_audit_writable",
                 "Whether audit records can be written; while they cannot, actions are refused",
             ),
             audit_lost: keep.counter(
                 "stagedoor_audit_records_lost_total",
-                "Audit records that could not be kept",
+                "Audit records that were lost",
             ),
             audit_bytes: keep
                 .counter("stagedoor_audit_bytes_total", "Bytes of audit records written"),
             shipped: keep.counters(
                 "stagedoor_audit_shipped_records_total",
-                "Audit records that a sink has taken",
+                "Audit records that a sink has accepted",
                 &["sink"],
             ),
             ship_failures: keep.counters(
                 "stagedoor_audit_ship_failures_total",
-                "Attempts to ship audit records that failed",
+                "Failed attempts to ship audit records",
                 &["sink"],
             ),
             ship_refused: keep.counters(
                 "stagedoor_audit_ship_refused_records_total",
-                "Audit records that a sink would not take",
+                "Audit records that a sink refused",
                 &["sink"],
             ),
             ship_lost: keep.counters(
                 "stagedoor_audit_ship_lost_segments_total",
-                "Segments that were gone before they were shipped",
+                "Segments that were removed before they were shipped",
                 &["sink"],
             ),
             ship_behind: keep.gauges(
                 "stagedoor_audit_ship_behind_seconds",
-                "Age of the oldest audit record that a sink does not have",
+                "Age of the oldest audit record not yet shipped to a sink",
                 &["sink"],
             ),
             reload_success: keep.gauge(
                 "stagedoor_config_last_reload_successful",
-                "1 if the last reload was taken over",
+                "1 if the last reload was applied",
             ),
             reload_time: keep.gauge(
                 "stagedoor_config_last_reload_success_timestamp_seconds",
-                "When a config was taken over last",
+                "When a config was last applied",
             ),
             reload_failures: keep.gauge(
                 "stagedoor_config_last_reload_failures",
-                "Certificates, CAs, keys and secrets that the last reload could not take over",
+                "Certificates, CAs, keys and secrets that the last reload could not apply",
             ),
             needs_restart: keep.gauge(
                 "stagedoor_config_needs_restart",
@@ -279,37 +275,37 @@ impl Metrics {
             ),
             credential_fetches: keep.counters(
                 "stagedoor_credential_fetches_total",
-                "Fetches of tokens that upstreams are shown",
+                "Fetches of tokens for upstreams",
                 &["credential", "result"],
             ),
             control_fetches: keep.counters(
                 "stagedoor_control_fetches_total",
-                "Questions to the control source",
+                "Polls of the control source",
                 &["result"],
             ),
             control_time: keep.gauges(
                 "stagedoor_control_last_success_timestamp_seconds",
-                "When the control source confirmed last what is in force",
+                "When the control source last confirmed the state in force",
                 &[],
             ),
             control_stale: keep.gauges(
                 "stagedoor_control_stale",
-                "1 if that is longer ago than it may be",
+                "1 if the last confirmation is older than `control.stale_after`",
                 &[],
             ),
             store_up: keep.gauges(
                 "stagedoor_store_up",
-                "1 while the store is there that replicas count in",
+                "1 while the store that replicas share is reachable",
                 &[],
             ),
             store_replicas: keep.gauges(
                 "stagedoor_store_replicas",
-                "Replicas that count in the store, or did last",
+                "Replicas that count in the store, or the last known number",
                 &[],
             ),
             store_round_trips: keep.counters(
                 "stagedoor_store_round_trips_total",
-                "Batches of questions to the store",
+                "Batches sent to the store",
                 &["result"],
             ),
             store_errors: keep.counters(
@@ -319,12 +315,12 @@ impl Metrics {
             ),
             store_tokens: keep.counters(
                 "stagedoor_store_tokens_total",
-                "Tokens that the store leased, and those of them that were spent",
+                "Tokens that the store leased, and how many of them were spent",
                 &["change"],
             ),
             certificate_end: keep.gauges(
                 "stagedoor_certificate_not_after_seconds",
-                "When a certificate ends",
+                "When a certificate expires",
                 &["listener", "name"],
             ),
             aliases,

@@ -254,7 +254,7 @@ impl Store {
             };
         self.metrics.store_asked(answered.as_ref().map(drop).map_err(drop));
         let answered = answered?;
-        let strange = || Fault::new("protocol", "its script answers something else");
+        let strange = || Fault::new("protocol", "its script returned something unexpected");
         let replicas = answered.first().and_then(|chunk| chunk.first()).ok_or_else(strange)?;
         let numbers = answered.iter().flat_map(|chunk| chunk.get(1..).unwrap_or_default());
         let numbers: Vec<u64> = numbers.copied().collect();
@@ -311,7 +311,7 @@ impl Store {
 
     fn found(&self, replicas: u32) {
         *self.told.lock() = Told { since: clock::now().unix_seconds(), fault: None };
-        tracing::info!(replicas, "the store is there: limits are shared");
+        tracing::info!(replicas, "the store is reachable: limits are shared");
         self.audit.happened(&Event::Store { change: StoreChange::Found { replicas } });
     }
 
@@ -332,13 +332,13 @@ impl Store {
         drop(told);
         let on_error = self.written.on_error.name();
         if is_news {
-            tracing::warn!(cause, on_error, "the store is away: {fault}");
+            tracing::warn!(cause, on_error, "the store is unreachable: {fault}");
             let replicas = self.leases.facts().replicas;
             self.audit.happened(&Event::Store {
                 change: StoreChange::Lost { cause, replicas, on_error },
             });
         } else if another {
-            tracing::warn!(cause, on_error, "the store is still away: {fault}");
+            tracing::warn!(cause, on_error, "the store is still unreachable: {fault}");
         }
     }
 }

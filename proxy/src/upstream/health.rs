@@ -99,9 +99,9 @@ async fn check(
         Some(rules) => {
             match timeout(*rules.timeout, ask(&connector, &upstream, address.at)).await {
                 Ok(Ok(status)) if rules.status.contains(status.as_u16()) => Ok(()),
-                Ok(Ok(status)) => Err(format!("it answers {status}")),
+                Ok(Ok(status)) => Err(format!("it responded with {status}")),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
+                Err(_) => Err("no response in time".to_owned()),
             }
         }
         None => Ok(()),

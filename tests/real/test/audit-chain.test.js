@@ -106,7 +106,7 @@ test('a chain that is written anew holds, and does not hold with the key', async
   assert.equal(verify(own, '--key', key('other').shown).status, 1);
   assert.equal(verify(own, '--key', key('other').shown, '--key', shown).status, 0, 'keys change');
   const misused = verify(own, '--key', key('ours').own);
-  assert.deepEqual([misused.status, /is no Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it/.test(misused.out)], [2, true]);
+  assert.deepEqual([misused.status, /is not an Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it/.test(misused.out)], [2, true]);
   fs.rmSync(folder, { recursive: true });
 });
 
@@ -125,13 +125,13 @@ test('a checkpoint comes after a while, also if little is recorded', async () =>
 test('a key that cannot sign stops the start, and check says why', async () => {
   const rsa = `${keys}/rsa.key`;
   execFileSync('openssl', ['genpkey', '-algorithm', 'RSA', '-out', rsa, '-quiet']);
-  await assert.rejects(stagedoor(config(), { audit: `checkpoints: {key_file: ${rsa}}` }), /rsa\.key`: it is no Ed25519 key; make one with `openssl genpkey -algorithm ed25519`/);
+  await assert.rejects(stagedoor(config(), { audit: `checkpoints: {key_file: ${rsa}}` }), /rsa\.key`: it is not an Ed25519 key; make one with `openssl genpkey -algorithm ed25519`/);
   await assert.rejects(stagedoor(config(), { audit: 'checkpoints: {key_file: /nowhere.key}' }), /`\/nowhere\.key`: no such file/);
   const door = await stagedoor(config());
   fs.writeFileSync(door.file, fs.readFileSync(door.file, 'utf8').replace(/audit: \{/, `audit: {checkpoints: {key_file: ${rsa}}, `));
   const told = spawnSync(binary, ['check', '-c', door.file, '--files'], { encoding: 'utf8' });
   assert.equal(told.status, 1);
-  assert.match(told.stdout + told.stderr, /it is no Ed25519 key/);
+  assert.match(told.stdout + told.stderr, /it is not an Ed25519 key/);
   await door.stop();
 });
 
@@ -159,7 +159,7 @@ test('a folder has one writer, and is handed over with the sockets', async () =>
   const second = spawnSync(binary, ['run', '-c', door.file], { encoding: 'utf8', timeout: 10000 });
   assert.equal(second.status, 1);
   assert.ok((second.stdout + second.stderr).includes(`cannot write audit records to \`${folder}\``), second.stderr);
-  assert.ok((second.stdout + second.stderr).includes(`process ${door.pid} writes to it; give each process a folder of its own`), second.stderr);
+  assert.ok((second.stdout + second.stderr).includes(`process ${door.pid} writes to it; give each process its own folder`), second.stderr);
 
   const young = start(binary, ['run', '-c', door.file, '--upgrade']);
   try {

@@ -67,8 +67,8 @@ test('who was killed is on record after the next start, once, and who ended in o
   assert.equal(told.status, 0, told.out);
   assert.match(told.out, /1 process was killed: records that were not written yet are lost/);
   assert.doesNotMatch(told.out, /still runs/);
-  assert.match(told.out, /not known: whether lines were cut off the end; keep `last` in another place and verify with `--anchor`/);
-  assert.match(told.out, /not known: whether all of it was written anew; sign it/);
+  assert.match(told.out, /not known: whether lines were cut off at the end; keep `last` in another place and verify with `--anchor`/);
+  assert.match(told.out, /not known: whether everything was rewritten; sign the chain/);
   fs.rmSync(folder, { recursive: true });
 });
 
@@ -118,7 +118,7 @@ test('the oldest segments may be pruned, and not be removed by anybody else', as
   fs.rmSync(oldest);
   const removed = verify(folder);
   assert.equal(removed.status, 1, removed.out);
-  assert.ok(removed.out.startsWith(`${next}:1 (byte 0): segments before this one are missing, and no pruning is on record that removed them`), removed.out);
+  assert.ok(removed.out.startsWith(`${next}:1 (byte 0): segments before this one are missing, and no pruning on record explains it`), removed.out);
   assert.equal(verify(folder, '--partial').status, 0);
   fs.rmSync(door.folder, { recursive: true });
 });

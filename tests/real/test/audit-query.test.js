@@ -142,8 +142,8 @@ test('exit codes say whether something was found, and misuse is told with what t
     [['query'], /name a folder.*-c stagedoor.yaml/],
     [['query', folder, '--status', 'bad'], /4xx/],
     [['query', folder, '--since', 'noon'], /2h/],
-    [['query', folder, '--caller', '*da'], /only at the end/],
-    [['stats', folder, '--by', 'tenant'], /`tenant` is no member.*workspace/],
+    [['query', folder, '--caller', '*da'], /may only be at the end/],
+    [['stats', folder, '--by', 'tenant'], /`tenant` is not a member.*workspace/],
   ]) {
     const told = run(...args);
     assert.equal(told.status, 2, told.err);
@@ -185,7 +185,7 @@ test('what is no record is counted and left out', () => {
   fs.writeFileSync(file, `${first}\nnot JSON\n\u0000\u00ff\n${second}\n${second.slice(0, 50)}`);
   const told = run('query', file);
   assert.deepEqual([told.status, linesOf(told.out)], [0, [first, second]]);
-  assert.match(told.err, /no records \(torn, or not JSON\): 3 lines/);
+  assert.match(told.err, /left out, not records \(torn, or not JSON\): 3 lines/);
   assert.match(run('query', file, '--caller', 'ada').err, /3 lines/);
   assert.equal(JSON.parse(run('stats', file, '--output', 'json').out).not_records, 3);
   const packed = `${door.folder}/packed.jsonl.zst`;

@@ -95,7 +95,7 @@ test('anybody can check the chain, and what is done to a record is told with its
   }
   const good = verify(audit);
   assert.equal(good.status, 0, good.out);
-  assert.match(good.out, /1 segment and 13 lines hold; 5 intents and 0 lost records among them\nlast [0-9a-f]{64}\n/);
+  assert.match(good.out, /1 segment and 13 lines verified; 5 intents and 0 lost records among them\nlast [0-9a-f]{64}\n/);
   assert.equal(verify(audit, '--anchor', link.toString('hex')).status, 0);
   const all = whole.trim().split('\n');
   const broken = {
@@ -118,10 +118,10 @@ test('anybody can check the chain, and what is done to a record is told with its
   const body = `{"kind":"segment","version":1,"time":"2026-01-01T00:00:00Z","run":"other","previous":"${'ab'.repeat(32)}"`;
   fs.writeFileSync(file, whole);
   fs.writeFileSync(headless, `${body},"chain":"${crypto.createHash('sha256').update(Buffer.from('ab'.repeat(32), 'hex')).update(body).digest('hex')}"}\n`);
-  assert.ok(verify(audit).out.startsWith(`${headless}:1 (byte 0): something that this goes on from is not there`), verify(audit).out);
+  assert.ok(verify(audit).out.startsWith(`${headless}:1 (byte 0): the line that this one continues is missing`), verify(audit).out);
   // A first line that was not written whole is no fault.
   fs.writeFileSync(headless, body);
-  assert.match(verify(audit).out, /13 lines hold[^]*1 last line not written whole/);
+  assert.match(verify(audit).out, /13 lines verified[^]*1 last line incomplete/);
   fs.rmSync(headless);
   // An end that was cut off is whole without it; an anchor that was kept elsewhere tells.
   fs.writeFileSync(file, `${all.slice(0, -2).join('\n')}\n`);

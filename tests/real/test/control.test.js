@@ -185,7 +185,7 @@ test('a bad answer changes nothing, and is told everywhere', async (t) => {
   await proxy.settled();
   const told = events(proxy);
   assert.ok(told.length > 20 && told.every((event) => !event.successful && event.config === good.config && event.messages.length));
-  assert.match(proxy.output(), /"level":"ERROR".*the control source's answer changes nothing/);
+  assert.match(proxy.output(), /"level":"ERROR".*the control source's response changes nothing/);
 
   source.answers(said({ plugins: { jira: { enabled_percent: 0 } } }));
   await proxy.reload();
@@ -200,17 +200,17 @@ test('a redirect, an error, a huge and a broken answer change nothing', async (t
   t.after(() => elsewhere.stop());
   const big = said({ workspaces: Object.fromEntries(Array.from({ length: 500 }, (_, n) => [`team-${n}`, {}])) });
   const ways = {
-    'redirect is not followed': (_, response) => response.writeHead(302, { location: elsewhere.url }).end(),
-    'answers 500': (_, response) => response.writeHead(500).end(said()),
-    'answers 401': (_, response) => response.writeHead(401).end(said()),
-    'answers 204': (_, response) => response.writeHead(204).end(),
-    'over 4096 bytes': (_, response) => response.writeHead(200).end(big),
-    'broke off': (request, response) => { response.writeHead(200, { 'content-length': 100 }); response.write('{"vers'); setImmediate(() => request.socket.destroy()); },
+    'redirects are not followed': (_, response) => response.writeHead(302, { location: elsewhere.url }).end(),
+    'responded with 500': (_, response) => response.writeHead(500).end(said()),
+    'responded with 401': (_, response) => response.writeHead(401).end(said()),
+    'responded with 204': (_, response) => response.writeHead(204).end(),
+    'is larger than 4096 bytes': (_, response) => response.writeHead(200).end(big),
+    'was cut off': (request, response) => { response.writeHead(200, { 'content-length': 100 }); response.write('{"vers'); setImmediate(() => request.socket.destroy()); },
   };
   for (const [told, act] of Object.entries(ways)) {
     source.misbehaves(act);
     const result = await proxy.reload();
-    assert.ok(result.successful && result.messages.some((message) => message.includes(told) && message.includes('last good answer stays')), `${told}: ${result.messages}`);
+    assert.ok(result.successful && result.messages.some((message) => message.includes(told) && message.includes('last good response stays')), `${told}: ${result.messages}`);
     assert.equal((await state(proxy)).config, good.config, told);
   }
   assert.ok(await fetches(proxy, 'error') >= Object.keys(ways).length);
@@ -228,7 +228,7 @@ test('a slow answer holds a reload up for so long and no longer', async (t) => {
     const result = await proxy.reload();
     // One that was under way when it was asked for, and its own.
     assert.ok(Date.now() - begun < 20000);
-    assert.ok(result.successful && /does not answer within 2s|broke off/.test(result.messages.join()), result.messages.join('\n'));
+    assert.ok(result.successful && /did not respond within 2s|was cut off/.test(result.messages.join()), result.messages.join('\n'));
     assert.equal((await state(proxy)).config, good.config);
     assert.equal(await ask(proxy, '/argo'), OFF);
   }
@@ -249,7 +249,7 @@ test('POST /reload and SIGHUP ask at once, and a file is taken over while the so
   proxy.write(more(proxy.ports, proxy.folder));
   const result = await proxy.reload();
   assert.equal(result.successful, true);
-  assert.ok(result.messages.some((message) => message.includes('last good answer stays')), result.messages.join('\n'));
+  assert.ok(result.messages.some((message) => message.includes('last good response stays')), result.messages.join('\n'));
   assert.equal(await ask(proxy, '/argo', 'late'), 200, 'the file is in force');
   assert.equal(await ask(proxy, '/jira', 'late'), OFF, 'and the last good answer');
   // A file that nobody reloads by hand, too.
@@ -286,7 +286,7 @@ test('nothing that the files write gets wider', async (t) => {
   assert.equal(await ask(proxy, '/argo', 'shop'), OFF);
   await until('the files\' limit', async () => await ask(proxy, '/jira', 'shop') === '429 rate_limited');
   const { warnings } = await (await proxy.admin('/config')).json();
-  for (const told of ['list its members', 'stays off', 'not widened', 'above the files\' limit']) {
+  for (const told of ['list its members', 'stays off', 'cannot be raised', 'above the files\' limit']) {
     assert.ok(warnings.some((warning) => warning.includes(told)), `${told}: ${warnings.join('\n')}`);
   }
 });
@@ -351,7 +351,7 @@ test('a start without the source has what was kept, and without that no plugin, 
   assert.equal(await ask(second, '/argo'), OFF);
   const now = await state(second);
   assert.equal(now.control.answered, true);
-  assert.match(now.control.failing, /last good answer stays/);
+  assert.match(now.control.failing, /last good response stays/);
   assert.ok(now.control.confirmed <= Date.now() / 1000);
   assert.ok(digest.length === now.config.length);
   await second.stop();
@@ -393,8 +393,8 @@ test('a source that is away for long is told by a metric, and the last good answ
   assert.equal(await metric(proxy, 'stagedoor_control_stale'), 0);
   await source.away();
   await until('it to be stale', async () => await metric(proxy, 'stagedoor_control_stale') === 1);
-  await until('the log', async () => proxy.output().includes('has not confirmed for long'));
-  assert.equal(proxy.output().split('has not confirmed for long').length, 2, 'once');
+  await until('the log', async () => proxy.output().includes('has not confirmed the state in force for a long time'));
+  assert.equal(proxy.output().split('has not confirmed the state in force for a long time').length, 2, 'once');
   assert.equal((await state(proxy)).control.stale, true);
   assert.equal(await ask(proxy, '/argo'), OFF);
   await source.back();

@@ -317,7 +317,7 @@ test('the client’s secret that changes is used for the next token; until the p
   assert.ok((await door.reload()).successful);
   assert.equal((await ask(door, '/dxcp/x')).seen.authorization, first);
   const [{ failing }] = await credentials(door);
-  assert.match(failing, /answers 401: invalid_client/);
+  assert.match(failing, /responded with 401: invalid_client/);
   fs.writeFileSync(path.join(door.folder, 'portal'), secretOf('portal'));
   assert.ok((await door.reload()).successful);
   assert.notEqual((await ask(door, '/dxcp/x')).seen.authorization, first);

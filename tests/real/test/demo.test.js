@@ -50,7 +50,7 @@ const begin = async (args) => {
   await until('the demo', async () => {
     if (!program.isRunning()) throw Object.assign(new Error(program.output()), { fatal: true });
     const open = await Promise.all([0, 1, 2, 3, 4].map((n) => answers(port + n)));
-    return open.every(Boolean) && program.output().includes('Ctrl-C ends.');
+    return open.every(Boolean) && program.output().includes('Ctrl-C stops the demo.');
   });
   return program;
 };
@@ -121,7 +121,7 @@ test('the printed look at the audit shows what was decided, and no token', async
 });
 
 test('the printed look at the state shows the open circuit', async () => {
-  const { out } = await under('What the proxy knows of itself');
+  const { out } = await under('The proxy\'s own state');
   const state = JSON.parse(out);
   assert.deepEqual(state.breakers.filter((b) => b.position === 'open').map((b) => b.plugin), ['spacelift-io']);
   assert.equal(state.last_reload.successful, true);
@@ -139,7 +139,7 @@ test('the printed explanation says what the proxy then does', async () => {
 });
 
 test('the config that it wrote is in force, and so is a change to it', async () => {
-  const file = /^The config is (\S+): change it/m.exec(demo.output())[1];
+  const file = /^The config is (\S+)\. Changes to it/m.exec(demo.output())[1];
   const digest = async () => (await (await fetch(`http://127.0.0.1:${port + 1}/state`)).json()).config;
   const first = await digest();
   const services = `curl -s -o /dev/null -w '%{http_code}' --cacert ${folder}/ca.crt -H "Authorization: Bearer $ADA" https://dxcp.localhost:${port}/v1/services`;

@@ -74,7 +74,7 @@ test('a browser that goes to a page shows one, in the light and in the dark, and
     assert.equal(answer.status(), 502);
     assert.equal(await ada.page.title(), '502 Bad Gateway');
     assert.equal(await ada.page.locator('html').getAttribute('lang'), 'en');
-    assert.match(await ada.page.getByRole('main').innerText(), /does not answer\. Try again in a minute/);
+    assert.match(await ada.page.getByRole('main').innerText(), /is not responding\. Try again in a minute/);
     assert.equal(await ada.page.getByRole('heading', { level: 1 }).innerText(), '502 Bad Gateway');
     // Its style counts, so its policy lets it; and nothing else was asked for or complained about.
     assert.equal(await ada.page.evaluate(() => getComputedStyle(document.body).backgroundColor), background);

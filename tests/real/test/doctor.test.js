@@ -102,14 +102,14 @@ if (isOutside) {
       { what: 'no bootstrap file is preloaded, so the proxy variables are ignored', write: 'NODE_OPTIONS=--require=/app/egress-bootstrap.js' },
       { what: 'HTTP_PROXY is missing', write: `HTTP_PROXY=${url}` },
       { what: 'HTTPS_PROXY points at 10.9.9.9:1, where no forward listener of the config is', write: `HTTPS_PROXY=${url}` },
-      { what: 'NO_PROXY is without 127.0.0.1 and localhost', write: 'NO_PROXY=127.0.0.1,localhost' },
+      { what: 'NO_PROXY does not contain 127.0.0.1 and localhost', write: 'NO_PROXY=127.0.0.1,localhost' },
     ]);
     for (const program of [plain, tunnel]) assert.deepEqual(of(program).lacks, []);
 
     const { out } = await doctor('-c', door.file, '--for', '0s');
-    assert.match(out, new RegExp(`past the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
+    assert.match(out, new RegExp(`bypasses the proxy: ${network.v4}:${port} from pid ${direct.pid}, node .*clients.js; 1 connection, seen 1 time`));
     assert.match(out, new RegExp(`pid ${direct.pid}, node .*clients.js:\\n  no bootstrap file is preloaded.*; write NODE_OPTIONS=--require=`));
-    assert.match(out, /listener `egress` at 127.0.0.1:\d+ answers/);
+    assert.match(out, /listener `egress` at 127.0.0.1:\d+ responds/);
     assert.ok(!(out + JSON.stringify(found)).includes('a-secret-of-mine'));
   });
 
@@ -128,7 +128,7 @@ if (isOutside) {
     await areHeld(1);
     const fine = await examined('--for', '0s');
     assert.deepEqual([fine.code, fine.bypasses, fine.listeners, fine.looks], [0, [], [], 1]);
-    if (network.alone) assert.match((await doctor('--for', '0s')).out, /^nothing went past the proxy, in 1 look$/m);
+    if (network.alone) assert.match((await doctor('--for', '0s')).out, /^nothing bypassed the proxy, in 1 look$/m);
     const direct = past(network.v4);
     await areHeld(2);
     const found = await examined('--for', '0s');
@@ -181,7 +181,7 @@ if (isOutside) {
     const direct = past(network.v4, { ...through(door.url), NODE_USE_ENV_PROXY: '1' });
     await areHeld(1);
     const found = await examined('-c', door.file, '--for', '0s');
-    assert.match(found.node.find((node) => node.pid === direct.pid).lacks.map((lack) => lack.what).join(), /^only NODE_USE_ENV_PROXY .* escape it$/);
+    assert.match(found.node.find((node) => node.pid === direct.pid).lacks.map((lack) => lack.what).join(), /^only NODE_USE_ENV_PROXY .* bypass it$/);
   });
 
   test('a listener that does not answer is told of, and wrong use ends with 2', async () => {
@@ -196,6 +196,6 @@ if (isOutside) {
     assert.deepEqual(listeners.map(({ answers }) => answers), [false]);
     assert.deepEqual(proxies, []);
     const { out } = await doctor('-c', config, '--for', '0s');
-    assert.match(out, /does not answer\nno process of Stagedoor can be seen/);
+    assert.match(out, /does not respond\nno Stagedoor process is visible/);
   });
 }

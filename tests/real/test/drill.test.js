@@ -133,16 +133,16 @@ process: {name_servers: ["127.0.0.1:${names.address().port}"]}
   const slow = kept(found, 'upstream-slow');
   assert.ok(slow.added_p50 > 1500, `it took ${slow.added_p50} ms more`);
   const sick = kept(found, 'upstream-500');
-  assert.ok(saw(sick, '503 breaker_open') > 0 && saw(sick, '500 of the upstream') > 0, JSON.stringify(sick.saw));
+  assert.ok(saw(sick, '503 breaker_open') > 0 && saw(sick, '500 from the upstream') > 0, JSON.stringify(sick.saw));
   // What is kept for callers is given to them.
   assert.ok(saw(sick, '200') > 0 && sick.admitted < 50, JSON.stringify(sick));
   assert.ok(sick.back_after >= 0.3, `it was back after ${sick.back_after} s: its breaker did not rest`);
   const reset = kept(found, 'upstream-reset');
   assert.ok(saw(reset, '502 upstream_reset', '503 breaker_open', 'connection broken') > 0, JSON.stringify(reset.saw));
   const expired = kept(found, 'cert-expired');
-  assert.ok(saw(expired, '502 upstream_tls') > 0 && saw(expired, 'certificate not believed') > 0, JSON.stringify(expired.saw));
+  assert.ok(saw(expired, '502 upstream_tls') > 0 && saw(expired, 'certificate not trusted') > 0, JSON.stringify(expired.saw));
   const own = kept(found, 'own-cert-expired');
-  assert.ok(saw(own, 'certificate not believed') > all(own) / 3, JSON.stringify(own.saw));
+  assert.ok(saw(own, 'certificate not trusted') > all(own) / 3, JSON.stringify(own.saw));
   for (const name of ['idp-down', 'jwks-rotated', 'reload-broken']) {
     assert.ok(kept(found, name).admitted >= 95, `${name}: ${JSON.stringify(found.of(name))}`);
   }
@@ -216,8 +216,8 @@ test('limits that replicas share go on while their Redis is away, which the copy
   assert.ok(row.admitted >= 95 && row.back_after <= 2 && row.store.found_after <= 2, out);
   assert.ok(row.store.tokens_leased > 20, `the calm leased ${row.store.tokens_leased} tokens`);
   assert.deepEqual([row.records_lost, row.records_wrong, Object.keys(row.saw)], [0, null, ['200']], out);
-  assert.ok(found.differences.some((text) => text.includes('a Redis of the drill\'s own')), out);
-  assert.ok(found.differences.some((text) => text.includes('shared are 100/s')), out);
+  assert.ok(found.differences.some((text) => text.includes('the drill\'s own Redis')), out);
+  assert.ok(found.differences.some((text) => text.includes('shared limits are 100/s')), out);
   const [where] = fs.readdirSync(folder);
   const copy = path.join(folder, where, '0');
   const store = JSON.parse(fs.readFileSync(path.join(copy, 'stagedoor.yaml'), 'utf8')).store;
@@ -292,8 +292,8 @@ test('a table tells what was not driven, and a folder is left where that is aske
   assert.deepEqual(out.split('\n')[0].split(/ {2,}/), HEADER);
   assert.match(out, /^redis-down .*n\/a: limits are not shared$/m);
   assert.match(out, /^1 of 2 routes and hosts driven$/m);
-  assert.match(out, /^not driven, its bodies are judged \(`graphql`\).*: route spacelift on spacelift$/m);
-  assert.match(out, /^in the copy: limits of rate and pace are lifted/m);
+  assert.match(out, /^not driven, its bodies are checked \(`graphql`\).*: route spacelift on spacelift$/m);
+  assert.match(out, /^in the copy: rate limits and paces are lifted/m);
   const [, where] = err.match(/the copies are in `(.*)`/);
   assert.ok(where.startsWith(folder) && fs.readdirSync(where).length === 1, err);
   const [copy] = fs.readdirSync(where);

@@ -175,7 +175,7 @@ test('what the issuer refuses is refused to that caller alone, and it is not ask
   assert.deepEqual([record.caller, record.credential, record.attempts, record.upstream_address], ['vic', 'orders', 0, undefined]);
   assert.equal((await ask(door, '/orders/x', ada)).status, 200);
   assert.equal(await failing(door, 'orders'), null, 'the issuer works');
-  assert.match(door.output(), /a caller's token is not exchanged.*invalid_grant/);
+  assert.match(door.output(), /a caller's token was not exchanged.*invalid_grant/);
 
   for (const [name, cause] of [['nowhere', 'invalid_target'], ['jwt', 'invalid_request']]) {
     assert.equal((await ask(door, `/${name}/x`, ada)).code, 'token_exchange_refused', name);
@@ -308,7 +308,7 @@ test('the client’s secret that changes is used for the next exchange; what was
   assert.ok((await door.reload()).successful);
   assert.equal((await ask(door, '/orders/x', ada)).shown, shown);
   assert.equal((await ask(door, '/orders/x', idp.person('vic'))).code, 'credential_unavailable');
-  assert.match(await failing(door, 'orders'), /answers 401: invalid_client/);
+  assert.match(await failing(door, 'orders'), /responded with 401: invalid_client/);
   fs.writeFileSync(path.join(door.folder, 'portal'), secretOf('portal'));
   assert.ok((await door.reload()).successful);
   assert.equal((await ask(door, '/orders/x', idp.person('vic'))).status, 200);

@@ -164,5 +164,5 @@ test('a reload forgets what was kept, and the control plane can have no fallback
   door.write(text.replace('  up: {url:', '  up: {authority: delivery, url:'));
   const refused = await door.reload();
   assert.equal(refused.successful, false);
-  assert.ok(refused.messages.some((m) => /route `kept` cannot have a fallback: answers about delivery are never kept; remove `fallback`/.test(m)), refused.messages.join('\n'));
+  assert.ok(refused.messages.some((m) => /route `kept` cannot have a fallback: responses about delivery are never kept; remove `fallback`/.test(m)), refused.messages.join('\n'));
 });

@@ -353,19 +353,19 @@ routes: [{name: a, methods: [GET], path: /a, upstream: up, class: read, options:
     try { return execFileSync(binary, ['check', '-c', file], { encoding: 'utf8', stdio: 'pipe' }); } catch (error) { return `${error.stdout}${error.stderr}`; }
   };
   for (const [rules, told] of [
-    ['ejection: {failures: 0}', '`ejection.failures` is at least 1'],
-    ['ejection: {percent_max: 101}', '`ejection.percent_max` goes from 0 to 100'],
-    ['ejection: {base: 0s}', '`ejection.base` (0s) is longer than nothing'],
+    ['ejection: {failures: 0}', '`ejection.failures` must be at least 1'],
+    ['ejection: {percent_max: 101}', '`ejection.percent_max` must be from 0 to 100'],
+    ['ejection: {base: 0s}', '`ejection.base` (0s) must be more than 0s'],
     ['ejection: {base: 10m}', 'and `longest` (5m) not shorter'],
     ['health_check: {path: healthz}', 'write `/healthz`'],
     ['health_check: {path: "/a b"}', 'write `/healthz`'],
     ['health_check: {path: /, interval: 50ms, timeout: 50ms}', 'write `100ms` or more'],
     ['health_check: {path: /, interval: 1s, timeout: 2s}', '`health_check.timeout` (2s)'],
-    ['health_check: {path: /, healthy_after: 0}', '`healthy_after` and `unhealthy_after` are at least 1'],
+    ['health_check: {path: /, healthy_after: 0}', '`healthy_after` and `unhealthy_after` must be at least 1'],
     ['health_check: {path: /, status: 299-200}', 'write `200`, or `200-399`'],
     ['health_check: {interval: 1s}', '`path` is missing in `upstreams.up.health_check`'],
     ['balance: {kind: consistent_hash}', '`balance` needs `by`'],
-    ['balance: {kind: least_request, by: caller}', '`balance.by` goes with `kind: consistent_hash` only'],
+    ['balance: {kind: least_request, by: caller}', '`balance.by` needs `kind: consistent_hash`'],
     ['balance: {kind: random}', 'least_request'],
   ]) assert.ok(problems(rules).includes(told), `${rules}\n${problems(rules)}`);
   assert.match(problems('ejection: {percent_max: 0}, balance: {kind: consistent_hash, by: client}, health_check: {path: /, status: 200}'), /: valid$/m);

@@ -85,7 +85,7 @@ test('a command whose answer cannot be written says so in its exit code', () => 
   ]) {
     const told = spawnSync('bash', ['-c', '"$0" "$@" >/dev/full', binary, ...words], { encoding: 'utf8' });
     assert.equal(told.status, 2, `${words.join(' ')}: ${told.status} ${told.stderr}`);
-    assert.match(told.stderr, /cannot write the answer: No space left on device/, words.join(' '));
+    assert.match(told.stderr, /cannot write the output: No space left on device/, words.join(' '));
   }
   fs.rmSync(own, { recursive: true });
 });
@@ -127,7 +127,7 @@ test('on a full disk it starts, serves reads and refuses actions, and goes on as
   const small = await disk('6m');
   small.fill(0);
   const door = await stagedoor(config(), { folder: small.folder, under: small.under });
-  assert.match(door.output(), /the disk of the audit records is full: actions are refused until there is room/);
+  assert.match(door.output(), /the audit disk is full: actions are refused until there is room/);
   assert.equal(await ask(door, 'GET', '/read/x'), 200);
   assert.equal(await ask(door, 'POST', '/act/x'), '503 audit_unavailable');
   assert.equal(await metric(door, 'stagedoor_audit_writable'), 0);

@@ -129,16 +129,16 @@ presets: [{preset: backstage, upstream: portal, detail: full, actions: {groups: 
       assert.match(refused.text, sentence);
       assert.ok(passed >= least, `${passed} of ${where} passed, ${least} were left`);
     };
-    await flood('GET', '/api/catalog/entities/by-name/component/default/pay', 'workspace-pages', /workspace `payments` is over its rate for bucket `pages`/, { token });
-    await flood('POST', '/api/catalog/refresh', 'workspace', /workspace `payments` is over its rate \(/, { token, body: { entityRef: 'component:default/pay' } });
+    await flood('GET', '/api/catalog/entities/by-name/component/default/pay', 'workspace-pages', /workspace `payments` is over its rate limit for bucket `pages`/, { token });
+    await flood('POST', '/api/catalog/refresh', 'workspace', /workspace `payments` is over its rate limit \(/, { token, body: { entityRef: 'component:default/pay' } });
     assert.notEqual((await ask('GET', '/static/main.js')).status, 429);
     assert.equal((await ask('GET', '/.backstage/health/v1/readiness')).status, 200);
   });
 
   test('explain says which limit a request counts against, its numbers and its key', () => {
-    assert.match(explain('-p', '/api/catalog/entities', ...as), /^limit +workspace `payments`, bucket `pages`: 1800\/m with a burst of 300, 299 left at once \(rate_limit\.buckets\.pages\)$/m);
-    assert.match(explain('-X', 'POST', '-p', '/api/catalog/refresh', ...as), /^limit +workspace `payments`: 100\/m with a burst of 10, 9 left at once \(rate_limit\.each_workspace\)$/m);
-    assert.match(explain('-p', '/static/a.js'), /^limit +client `127\.0\.0\.1`, bucket `frontend`: 6000\/m with a burst of 1000, 999 left at once/m);
+    assert.match(explain('-p', '/api/catalog/entities', ...as), /^limit +workspace `payments`, bucket `pages`: 1800\/m with a burst of 300, 299 left now \(rate_limit\.buckets\.pages\)$/m);
+    assert.match(explain('-X', 'POST', '-p', '/api/catalog/refresh', ...as), /^limit +workspace `payments`: 100\/m with a burst of 10, 9 left now \(rate_limit\.each_workspace\)$/m);
+    assert.match(explain('-p', '/static/a.js'), /^limit +client `127\.0\.0\.1`, bucket `frontend`: 6000\/m with a burst of 1000, 999 left now/m);
   });
 });
 
@@ -193,7 +193,7 @@ presets: [{preset: backstage, upstream: portal, detail: full}]`);
       assert.ok(passed >= burst, `${passed} of ${where}`);
       whole(refused.headers, policy);
       const bucket = policy.slice('client-'.length);
-      assert.match(refused.text, bucket ? new RegExp(`client \`127\\.0\\.0\\.1\` is over its rate for bucket \`${bucket}\``) : /client `127\.0\.0\.1` is over its rate/);
+      assert.match(refused.text, bucket ? new RegExp(`client \`127\\.0\\.0\\.1\` is over its rate limit for bucket \`${bucket}\``) : /client `127\.0\.0\.1` is over its rate limit/);
     }
   });
 
@@ -283,22 +283,22 @@ egress:
         assert.match(JSON.parse(text).title, sentence, text);
       };
       const ws = (name) => `${name}-${suffix}`;
-      await check('/all/x', ws('a'), 'workspace', new RegExp(`^workspace \`${ws('a')}\` is over its rate$`), 2);
-      await check('/narrow/x', ws('b'), 'route', new RegExp(`^workspace \`${ws('b')}\` is over its rate for route \`narrow\`$`), 1);
-      await check('/issues/x', ws('c'), 'plugin', new RegExp(`^workspace \`${ws('c')}\` is over its rate for plugin \`jira\`$`), 1);
-      await check('/bucket/x', ws('d'), 'workspace-mine', new RegExp(`^workspace \`${ws('d')}\` is over its rate for bucket \`mine\`$`), 1);
-      await check('/roomy/x', ws('e'), 'caller', new RegExp(`^caller \`ada-roomy-${suffix}\` is over its rate$`), 3);
-      await check('/alone/x', [], 'caller-mine', new RegExp(`^caller \`ada-alone-${suffix}\` is over its rate for bucket \`mine\`$`), 1);
+      await check('/all/x', ws('a'), 'workspace', new RegExp(`^workspace \`${ws('a')}\` is over its rate limit$`), 2);
+      await check('/narrow/x', ws('b'), 'route', new RegExp(`^workspace \`${ws('b')}\` is over its rate limit for route \`narrow\`$`), 1);
+      await check('/issues/x', ws('c'), 'plugin', new RegExp(`^workspace \`${ws('c')}\` is over its rate limit for plugin \`jira\`$`), 1);
+      await check('/bucket/x', ws('d'), 'workspace-mine', new RegExp(`^workspace \`${ws('d')}\` is over its rate limit for bucket \`mine\`$`), 1);
+      await check('/roomy/x', ws('e'), 'caller', new RegExp(`^caller \`ada-roomy-${suffix}\` is over its rate limit$`), 3);
+      await check('/alone/x', [], 'caller-mine', new RegExp(`^caller \`ada-alone-${suffix}\` is over its rate limit for bucket \`mine\`$`), 1);
     });
   }
 
   test('strangers by their address, and a public route by what it says', async () => {
     const open = await refused(over1, '/open/x', undefined, 1);
     whole(open.headers, 'client');
-    assert.match(JSON.parse(open.text).title, /^client `127\.0\.0\.1` is over its rate$/);
+    assert.match(JSON.parse(open.text).title, /^client `127\.0\.0\.1` is over its rate limit$/);
     const status = await refused(over1, '/status/x', undefined, 2);
     whole(status.headers, 'route');
-    assert.match(JSON.parse(status.text).title, /^client `127\.0\.0\.1` is over its rate for route `status`$/);
+    assert.match(JSON.parse(status.text).title, /^client `127\.0\.0\.1` is over its rate limit for route `status`$/);
   });
 
   test('an upstream\'s pace', async () => {

@@ -46,8 +46,8 @@ test('all is well: it says whom it asked, and what it cannot know', async () => 
   const { code, out, err } = await check(file, '--strict');
   assert.equal(code, 0, out + err);
   assert.match(out, /:5:11: issuer `corp`: reachable, 2 keys \(RS256, ES256\)\n/);
-  assert.match(out, /:\d+:7: upstream `up`: takes connections at 127\.0\.0\.1:\d+\n/);
-  assert.match(out, /^not checked: `audiences`, which only a token shows/m);
+  assert.match(out, /:\d+:7: upstream `up`: accepts connections at 127\.0\.0\.1:\d+\n/);
+  assert.match(out, /^not checked: `audiences`, which needs a token/m);
   assert.match(out, /: valid\n$/);
   const { problems, warnings, online } = JSON.parse((await check(file, '--format', 'json')).out);
   assert.deepEqual([problems, warnings], [[], []]);
@@ -63,7 +63,7 @@ test('an issuer that discovery contradicts is a problem: both names, and the lin
   for (const [its, written] of [[idp.issuer, `${idp.issuer}/`], [slash.issuer, slash.url]]) {
     const { code, out } = await check(config({ corp: issuer(written) }));
     assert.equal(code, 1, out);
-    assert.ok(out.includes(`:5:11: issuer \`corp\`: \`${its.replace(/\/$/, '')}/.well-known/openid-configuration\` says that its \`issuer\` is \`${its}\`, and the config says \`${written}\``), out);
+    assert.ok(out.includes(`:5:11: issuer \`corp\`: \`${its.replace(/\/$/, '')}/.well-known/openid-configuration\` says that its \`issuer\` is \`${its}\`, but the config says \`${written}\``), out);
     assert.ok(out.includes(`write \`issuer: ${its}\``), out);
     assert.doesNotMatch(out, /: valid\n/);
     assert.equal((await check(config({ corp: issuer(its) }))).code, 0);
@@ -72,20 +72,20 @@ test('an issuer that discovery contradicts is a problem: both names, and the lin
   const named = `http://localhost:${new URL(idp.url).port}`;
   const { code, out } = await check(config({ corp: issuer(named, `, keys: {url: "${idp.jwks}"}`) }));
   assert.equal(code, 1, out);
-  assert.ok(out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, and the config says \`${named}\``), out);
+  assert.ok(out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, but the config says \`${named}\``), out);
   await slash.stop();
 });
 
 test('a realm that the issuer does not have is a problem', async () => {
   const { code, out } = await check(config({ corp: issuer(`${idp.issuer}/realms/other`) }));
   assert.equal(code, 1, out);
-  assert.match(out, /:5:11: issuer `corp`: `\S+\/realms\/other\/\.well-known\/openid-configuration` answers 404; it is reachable and has no such issuer/);
+  assert.match(out, /:5:11: issuer `corp`: `\S+\/realms\/other\/\.well-known\/openid-configuration` responded with 404; it is reachable, but has no such issuer/);
 });
 
 test('keys for other algorithms than the config allows are a problem', async () => {
   const { code, out } = await check(config({ corp: issuer(idp.issuer, ', algorithms: [EdDSA, PS256]') }));
   assert.equal(code, 1, out);
-  assert.match(out, /issuer `corp`: its keys are for RS256, ES256, and `algorithms` allows EdDSA, PS256; write `algorithms: \[RS256, ES256\]`/);
+  assert.match(out, /issuer `corp`: its keys are for RS256, ES256, but `algorithms` allows EdDSA, PS256; write `algorithms: \[RS256, ES256\]`/);
   assert.equal((await check(config({ corp: issuer(idp.issuer, ', algorithms: [EdDSA, ES256]') }))).code, 0);
 });
 
@@ -101,7 +101,7 @@ test('who cannot be reached is a warning with the reason, all are asked at once,
   assert.equal(code, 0, out);
   assert.match(out, /:5:11: warning: issuer `gone`: cannot get `\S+`: .*refused.*; until its keys can be fetched, its tokens get 503 `keys_unavailable`/i);
   for (let n = 0; n < 20; n += 1) assert.match(out, new RegExp(`warning: issuer \`mute${n}\`: cannot get`));
-  assert.match(out, /warning: upstream `up` takes no connection: 127\.0\.0\.1:\d+: .*refused/i);
+  assert.match(out, /warning: upstream `up` accepts no connections: 127\.0\.0\.1:\d+: .*refused/i);
   assert.match(out, /: valid\n$/);
   assert.ok(ms < 10000, `${ms} ms`);
   assert.equal((await check(file, '--strict')).code, 1);
@@ -118,7 +118,7 @@ test('it asks as the running program would: its name servers, its address rules,
   assert.ok(refused.out.includes(`write \`egress.private: [{host: "idp.test:${port}", addresses: ["127.0.0.1"]}]\``), refused.out);
   const meant = await check(config(written, { more: `${more}egress: {private: [{host: "idp.test:${port}", addresses: [127.0.0.1/32]}]}` }));
   assert.equal(meant.code, 1, meant.out);
-  assert.ok(meant.out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, and the config says \`http://idp.test:${port}\``), meant.out);
+  assert.ok(meant.out.includes(`says that its \`issuer\` is \`${idp.issuer}\`, but the config says \`http://idp.test:${port}\``), meant.out);
   await names.stop();
   // Only Squid knows this name.
   const parent = await squid({ hosts: { 'idp.parent.test': '127.0.0.1' } });
@@ -160,7 +160,7 @@ routes: [{name: a, methods: [GET], path: /a, upstream: up, class: read}]`);
   await asked('error');
   // An outage in between tells nothing new of it.
   own.mode('error');
-  await until('the outage to be told', async () => /keys could not be fetched.*answers 500/.test(door.output()));
+  await until('the outage to be told', async () => /keys could not be fetched.*responded with 500/.test(door.output()));
   own.mode('well');
   await asked('error'); await asked('error');
   assert.equal(warnings().length, 1);

@@ -209,10 +209,10 @@ test('check --files names each certificate, key and secret that cannot be read',
   const garbage = file('not a key\n', 'garbage.pem');
   const othersKey = path.join(folder, 'ca', 'other.key');
   for (const [name, at, cause] of [
-    ['cert', gone, /no such file/], ['cert', garbage, /holds no certificate/], ['key', gone, /no such file/], ['key', garbage, /holds no private key/],
-    ['key', othersKey, /not the key of `.*edge\.crt`/], ['key', folder, /directory/i], ['client_ca', garbage, /holds no certificate/],
-    ['secret', gone, /no such file/i], ['jwks', gone, /no such file/i], ['ca', gone, /no such file/], ['ca', garbage, /holds no certificate/],
-    ['client_key', garbage, /holds no private key/], ['client_cert', gone, /no such file/], ['keys_ca', gone, /no such file/i],
+    ['cert', gone, /no such file/], ['cert', garbage, /contains no certificate/], ['key', gone, /no such file/], ['key', garbage, /contains no private key/],
+    ['key', othersKey, /not the key of `.*edge\.crt`/], ['key', folder, /directory/i], ['client_ca', garbage, /contains no certificate/],
+    ['secret', gone, /no such file/i], ['jwks', gone, /no such file/i], ['ca', gone, /no such file/], ['ca', garbage, /contains no certificate/],
+    ['client_key', garbage, /contains no private key/], ['client_cert', gone, /no such file/], ['keys_ca', gone, /no such file/i],
   ]) {
     const config = filed({ [name]: at });
     const { code, out } = await run(['check', '--files', '-c', config]);
@@ -269,7 +269,7 @@ ${more}`);
     for (const [what, at, sentence] of [
       ['no config', path.join(folder, 'gone.yaml'), /cannot read `.*gone\.yaml`: no such file/],
       ['a broken config', config({ more: 'rate_limits: {}' }), /:5:1: unknown key `rate_limits`.*did you mean `rate_limit`/],
-      ['a key that is none', config({ key: garbage }), /cannot use `.*garbage\.pem`: it holds no private key/],
+      ['a key that is none', config({ key: garbage }), /cannot use `.*garbage\.pem`: it contains no private key/],
       ['a key that is not there', config({ key: `${folder}/gone.key` }), /cannot use `.*gone\.key`: no such file/],
       ['a CA that is none', config({ more: `upstreams: {a: {url: "https://127.0.0.1:1", tls: {ca: ${garbage}}}}` }), /cannot use `.*garbage\.pem`/],
       ['an assertion key that is none', config({ more: `headers: {assertion_key: ${garbage}}` }), /cannot use `.*garbage\.pem`/],
@@ -675,7 +675,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     edit(door, 'drain_timeout: 5s', 'drain_timeout: 6s');
     const { successful, messages } = await door.reload();
     assert.equal(successful, true);
-    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply that', '`process.threads` has changed: restart to apply that']);
+    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply it', '`process.threads` has changed: restart to apply that']);
     const shown = await (await door.admin('/config')).json();
     assert.deepEqual([shown.needs_restart, (await state(door)).needs_restart], [messages, messages]);
     const { listeners, process: { threads, drain_timeout: drain } } = shown.config;
@@ -685,7 +685,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     assert.equal(await metric(door, 'stagedoor_config_needs_restart'), 2);
     const told = await outcome(door);
     assert.deepEqual([told.successful, told.metric, told.messages], [true, 1, messages]);
-    assert.match(told.logged.text, /restart to apply that/);
+    assert.match(told.logged.text, /restart to apply it/);
 
     edit(door, 'process: {threads: 3, ', 'process: {');
     edit(door, '  edge: {', `  more: {kind: reverse, address: 127.0.0.1:${elsewhere}}\n  edge: {`);
@@ -694,7 +694,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     assert.equal((await fetch(`${door.url}/moved/x`)).status, 200);
     edit(door, '  edge: {', '  other: {');
     edit(door, `  more: {kind: reverse, address: 127.0.0.1:${elsewhere}}\n`, '');
-    assert.deepEqual((await door.reload()).messages, ['listener `other` is new: restart to open it', 'listener `edge` is gone: restart to close it']);
+    assert.deepEqual((await door.reload()).messages, ['listener `other` is new: restart to open it', 'listener `edge` was removed: restart to close it']);
     assert.equal((await fetch(`${door.url}/moved/x`)).status, 200);
   });
 });

@@ -155,7 +155,7 @@ const get = async (where, proxy = door, headers = {}) => {
 const neverLookedUp = () => assert.deepEqual(names.asked.filter((name) => name.includes('outside')), []);
 const lines = (text) => parent.log().filter((line) => line.includes(text));
 
-test('a tunnel goes through the parent, which looks the name up, and the record says so', async () => {
+test('a tunnel goes through the parent, which resolves the name, and the record says so', async () => {
   assert.match(await curl(`https://api.outside.test:${port}/x`), /^HTTP\/1.1 200 Connection Established[^]*hello from api/);
   const record = await door.record((r) => r.target === `api.outside.test:${port}` && r.status === 200);
   assert.deepEqual(
@@ -275,7 +275,7 @@ test('a password is read anew, and one that is wrong is told', async () => {
   assert.equal((await door.reload()).successful, true);
   assert.equal(await connect(`api.outside.test:${port}`), 'HTTP/1.1 502 parent_refused');
   await door.admin('/reload', { method: 'POST' });
-  await until('the log to name the status', async () => door.output().includes(`the parent proxy \`127.0.0.1:${front.port}\` answers 407`), 10000);
+  await until('the log to name the status', async () => door.output().includes(`the parent proxy \`127.0.0.1:${front.port}\` responded with 407`), 10000);
   fs.writeFileSync(`${folder}/password`, `${PASSWORD}\n`);
   assert.equal((await door.reload()).successful, true);
   assert.equal(await connect(`api.outside.test:${port}`), 'HTTP/1.1 200 Connection Established');
@@ -287,7 +287,7 @@ test('explain says what becomes of a call', async () => {
   const explained = (target) => new Promise((resolve) => {
     execFile(binary, ['explain', '-c', door.file, '--listener', 'out', '--call', target], (_, out, err) => resolve(out + err));
   });
-  assert.match(await explained(`api.outside.test:${port}`), new RegExp(`parent +http://127.0.0.1:${front.port}, which looks the name up`));
+  assert.match(await explained(`api.outside.test:${port}`), new RegExp(`parent +http://127.0.0.1:${front.port}, which resolves the name`));
   assert.match(await explained(`direct.egress.test:${port}`), /address +127.0.0.1, loopback/);
 });
 
@@ -310,7 +310,7 @@ test('a variable that leads back to a listener of ours is left aside, and told',
   const at = await freePort();
   const proxy = await stagedoor((ports) => { ports.tls = at; return config(ports).replace(/^control:.*$/m, ''); }, { env: { https_proxy: `http://127.0.0.1:${at}` } });
   try {
-    assert.match(proxy.output(), /`HTTPS_PROXY` is listener `out` of ours/);
+    assert.match(proxy.output(), /`HTTPS_PROXY` names our own listener `out`/);
     assert.equal(await connect(`direct.egress.test:${port}`, proxy), 'HTTP/1.1 200 Connection Established');
   } finally { await proxy.stop(); }
 });

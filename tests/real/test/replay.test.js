@@ -133,8 +133,8 @@ test('the config that decided decides the same again', () => {
   const same = told((text) => text, '--fail-on', 'new-allows,new-denies');
   assert.deepEqual([same.status, same.new_denies.total, same.new_allows.total, same.moved.total], [0, 0, 0, 0]);
   const left = why(same);
-  delete left['no exchange'];
-  assert.deepEqual(left, { 'decided by what had happened': 1, 'no caller on record': 1 });
+  delete left['not an exchange'];
+  assert.deepEqual(left, { 'decided by state': 1, 'a caller is required, but none was recorded': 1 });
   assert.equal(same.same, 25);
   assert.deepEqual(same.made_by.groups.map(({ config: digest }) => digest), [door.records()[0].config]);
 });
@@ -168,20 +168,20 @@ test('what would pass now is told, and what is not on record is not guessed', ()
   assert.deepEqual(flips(told(edit('to: ["127.0.0.1:', 'to: ["api.example.com", "127.0.0.1:')).new_allows), ['1 host_refused -> ok api.example.com:443 payments catalog without its addresses']);
   // Whoever showed a token that counts is on record, also where nobody passes.
   const opened = told(edit('path: /shut, upstream: up, class: read, options: {closed: true}', 'path: /shut, upstream: up, class: read'));
-  assert.deepEqual([flips(opened.new_allows), why(opened)['no caller on record']], [['1 route_closed -> ok shut payments ada'], 1]);
+  assert.deepEqual([flips(opened.new_allows), why(opened)['a caller is required, but none was recorded']], [['1 route_closed -> ok shut payments ada'], 1]);
   const free = told(edit('path: /shut, upstream: up, class: read, options: {closed: true}', 'path: /shut, upstream: up, class: read, options: {public: true}'));
   assert.deepEqual(flips(free.new_allows), ['1 route_closed -> ok shut - ada']);
   const asks = told(edit('options: {public: true}', 'options: {public: false}'));
-  assert.deepEqual([asks.new_denies.total, why(asks)['no caller on record']], [0, 2]);
+  assert.deepEqual([asks.new_denies.total, why(asks)['a caller is required, but none was recorded']], [0, 2]);
   // A query is judged before anybody is asked who they are.
-  assert.equal(why(told(edit('{org: [acme]}', '{org: [acme, evil]}')))['no caller on record'], 1);
+  assert.equal(why(told(edit('{org: [acme]}', '{org: [acme, evil]}')))['a caller is required, but none was recorded'], 1);
   assert.deepEqual(flips(told(edit('options: {query: {allow: {org: [acme]}}}', 'options: {public: true, query: {allow: {org: [acme, evil]}}}')).new_allows), ['1 query_refused -> ok query - ada']);
   assert.deepEqual(flips(told(edit('options: {query: {allow: {org: [acme]}}}', 'options: {public: true, query: {allow: {org: [acme, more]}}}')).new_allows), []);
   // Rules about what was not kept.
   const more = told(edit('{org: [acme]}', '{org: [acme], more: ["1"]}'));
-  assert.deepEqual([more.new_denies.total, why(more)['a query parameter has a rule that it had not then']], [0, 1]);
+  assert.deepEqual([more.new_denies.total, why(more)['a query parameter has a rule that it did not have then']], [0, 1]);
   const bodies = told(edit('path: /deploy, upstream: up, class: action, options: {', 'path: /deploy, upstream: up, class: action, options: {graphql: [{query: [a]}], '));
-  assert.deepEqual([bodies.new_denies.total, why(bodies)['the route reads bodies, and this one was not read then']], [0, 1]);
+  assert.deepEqual([bodies.new_denies.total, why(bodies)['the route reads bodies, but this one was not read then']], [0, 1]);
   assert.equal(why(told((text) => text.replaceAll('  orbit:', '    other:').replace('    other: {issuer: orbit', '  other: {issuer: orbit')))["the caller's issuer is not in this config"], 19);
 });
 
@@ -222,11 +222,11 @@ test('one record is explained from first byte to verdict', () => {
     `config       ${record.config}`,
   ]) assert.ok(out.includes(`${line}\n`), `${line}\n---\n${out}`);
   assert.match(out, /^intent +on disk since 20/m);
-  assert.match(out, /^upstream +up at 127.0.0.1:\d+, asked 1 time\(s\), answered after \d+ us$/m);
+  assert.match(out, /^upstream +up at 127.0.0.1:\d+, 1 attempt\(s\), responded after \d+ us$/m);
   const refused = explain((r) => r.code === 'token_malformed').out;
   assert.match(refused, /^checks +host, path, route, open, query passed; caller refused$/m);
-  assert.match(refused, /^verdict +deny token_malformed: the token is none: not three parts, or not JSON$/m);
-  assert.match(refused, /^upstream +not asked$/m);
+  assert.match(refused, /^verdict +deny token_malformed: it is not a token: not three parts, or not JSON$/m);
+  assert.match(refused, /^upstream +not sent$/m);
   const called = explain((r) => r.target === `127.0.0.1:${up.port}` && r.caller).out;
   assert.match(called, /^egress rule +catalog, at .*stagedoor.yaml:\d+:\d+$/m);
   assert.match(called, /^resolved +\[127.0.0.1\], of this machine \[127.0.0.1\]$/m);
@@ -238,26 +238,26 @@ test('the smallest changes that turn a denial are told, and each was tried', () 
   const turned = (fits) => explain(fits, as).turns;
   const denied = explain((r) => r.code === 'access_denied', as);
   assert.deepEqual(denied.turns, ['options.access.callers: add `vic`', 'options.access.roles: add `viewer`']);
-  assert.match(denied.out, new RegExp(`^now +config ${denied.record.config}, another than then$|^now +config [0-9a-f]{32}, `, 'm'));
-  assert.match(denied.out, /^verdict +deny 403 access_denied: the caller has no role/m);
+  assert.match(denied.out, new RegExp(`^now +config ${denied.record.config}, a different one from then$|^now +config [0-9a-f]{32}, `, 'm'));
+  assert.match(denied.out, /^verdict +deny 403 access_denied: the caller has none of the roles, groups or names that route/m);
   assert.match(denied.out, /explained.yaml:\d+:\d+ {2}options.access.callers: add `vic`/);
   assert.deepEqual(turned((r) => r.code === 'plugin_disabled'), ['workspaces.named.web.plugins.argocd: true']);
   assert.deepEqual(turned((r) => r.code === 'resource_refused'), ['workspaces.named.payments.resources.stack: add `web-prod`']);
   assert.deepEqual(turned((r) => r.code === 'route_unknown').slice(0, 2), ['up', 'spare'].map((upstream) => `routes: add {name: opened, methods: [GET], path: '/nowhere', upstream: ${upstream}, class: read}`));
   assert.deepEqual(turned((r) => r.code === 'route_closed'), ['options.closed: false']);
-  assert.match(turned((r) => r.code === 'query_refused').join('\n'), /query.allow: remove the rule for `org`[^]*fingerprint only/);
+  assert.match(turned((r) => r.code === 'query_refused').join('\n'), /query.allow: remove the rule for `org`[^]*only as a fingerprint/);
   assert.deepEqual(turned((r) => r.code === 'workspace_missing'), ['options.workspace: optional', 'the client can name a workspace that its caller is a member of, in the header']);
-  assert.deepEqual(turned((r) => r.code === 'host_refused' && r.target === 'api.example.com:443'), ["egress.rules: add {name: opened, to: ['api.example.com:443'], plugins: [catalog], workspaces: [payments]}", '  not on record, and so open: its addresses']);
+  assert.deepEqual(turned((r) => r.code === 'host_refused' && r.target === 'api.example.com:443'), ["egress.rules: add {name: opened, to: ['api.example.com:443'], plugins: [catalog], workspaces: [payments]}", '  not recorded, and so undecided: its addresses']);
   // By rules for others.
   const others = edit('plugins: [catalog]}]\n', 'plugins: [others]}]\n');
   assert.deepEqual(explain((r) => r.target === `127.0.0.1:${up.port}` && r.decision === 'allow', others).turns.slice(0, 1), ['egress.rules `catalog`: plugins: add catalog']);
   const address = explain((r) => r.target === `127.0.0.1:${up.port}` && r.decision === 'allow', edit('addresses: [127.0.0.1/32]', 'addresses: [127.0.0.2/32]'));
   assert.deepEqual(address.turns, [`egress.private: add {host: '127.0.0.1:${up.port}', addresses: [127.0.0.1/32]}`]);
-  assert.match(address.out, /another than then/);
+  assert.match(address.out, /a different one from then/);
   const admin = explain((r) => r.route === 'dead', edit('path: /dead, upstream: dead, class: read', 'path: /dead, upstream: dead, class: admin'));
-  assert.deepEqual(admin.turns, ['what administers the system behind never passes, whoever asks: no setting opens it']);
+  assert.deepEqual(admin.turns, ['requests of class admin never pass, for any caller: no setting opens them']);
   // A limit is no rule.
-  assert.match(explain((r) => r.code === 'rate_limited', as).out, /not decided again: decided by what had happened[^]*no rule refused it/);
+  assert.match(explain((r) => r.code === 'rate_limited', as).out, /not decided again: decided by state[^]*no rule refused it/);
   assert.match(explain((r) => r.code === 'rate_limited', as).out, /a limit was used up: `rate_limit`, the workspace's, the plugin's or the route's own/);
 });
 

@@ -187,7 +187,7 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   const failing = await until('it to be told', async () => { const sink = await sinkOf(at, 'siem'); return sink.failing && sink; });
   assert.match(failing.failing, /cannot post to `https:\/\/127\.0\.0\.1:\d+\/audit`: .*refused/i);
   assert.ok(failing.failing_since > 1e9 && await metric(at, 'stagedoor_audit_ship_failures_total', 'siem') > 0);
-  assert.match(at.output(), /audit records cannot be shipped: they wait in the folder/);
+  assert.match(at.output(), /audit records cannot be shipped; they wait in the folder/);
   times.sort((a, b) => a - b);
   assert.ok(times[times.length / 2] < 250, `${times}`);
   await until('it to be behind', async () => await behind(at, 'siem') > 0);
@@ -197,7 +197,7 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   await until('it to have them', async () => receiver.records.length === log(at).length);
   assert.deepEqual(chains(receiver.records), log(at).map(chain));
   assert.equal((await sinkOf(at, 'siem')).failing, null);
-  assert.match(at.output(), /audit records are shipped again/);
+  assert.match(at.output(), /audit records are being shipped again/);
   // The end ships what was written last.
   await load(at, 40);
   const kept = fs.mkdtempSync(`${folder}/kept-`);
@@ -259,9 +259,9 @@ test('a record that is refused by itself is set aside, and those around it get t
   assert.deepEqual(chains(receiver.records), rest.map(chain));
   const aside = fs.readFileSync(`${at.folder}/audit/ship-siem.refused.jsonl`, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
   assert.deepEqual(aside.map(({ record }) => record.id), poison);
-  assert.match(aside[0].cause, /answers 422/);
+  assert.match(aside[0].cause, /responded with 422/);
   assert.equal(await metric(at, 'stagedoor_audit_ship_refused_records_total', 'siem'), 2);
-  for (const id of poison) assert.match(at.output(), new RegExp(`refused and set aside.*${id}`));
+  for (const id of poison) assert.match(at.output(), new RegExp(`the sink refused an audit record, which was set aside.*${id}`));
   await at.stop();
   await receiver.stop();
 });
@@ -278,8 +278,8 @@ test('a receiver that wants to be left alone is, and one that hangs is asked aga
     assert.equal(batch.headers['webhook-id'], busy.headers['webhook-id']);
     assert.deepEqual(chains(batch.records), chains(busy.records));
   }
-  assert.match(at.output(), /answers 429/);
-  assert.match(at.output(), /no answer within 300ms/);
+  assert.match(at.output(), /responded with 429/);
+  assert.match(at.output(), /no response within 300ms/);
   assert.equal(once(chains(receiver.records)).length, receiver.records.length, 'each was taken once');
   // Nor does one that hangs keep the process.
   receiver.answer = () => 'hang';
@@ -302,7 +302,7 @@ test('a secret that changes is in force at the next batch, and one that is gone 
   assert.equal(await shown(), 'second-token');
   fs.rmSync(`${folder}/changing`);
   assert.equal(await shown(), 'second-token');
-  await until('it to be told', async () => /a sink keeps its last secrets.*changing/.test(at.output()));
+  await until('it to be told', async () => /a sink keeps using its last secrets.*changing/.test(at.output()));
   assert.ok(!/first-token|second-token/.test(at.output() + await (await at.admin('/state')).text()));
   await at.stop();
   await receiver.stop();
@@ -372,7 +372,7 @@ test('a segment that is removed before it was shipped is told, once', async () =
   await until('the rest', async () => receiver.records.length > wanted.length);
   assert.deepEqual(chains(receiver.records).slice(0, wanted.length), wanted);
   assert.equal(await metric(at, 'stagedoor_audit_ship_lost_segments_total', 'siem'), 1);
-  assert.match(at.output(), /a segment is gone before it was shipped/);
+  assert.match(at.output(), /a segment was removed before it was shipped/);
   await at.stop();
   await receiver.stop();
 });
@@ -425,7 +425,7 @@ test('records that an OTLP receiver rejects of a batch are counted and told, and
   await until('it', () => mode({ reject: 2 }).then(() => true));
   const at = await door({ otlp: `{kind: otlp_http, url: "https://127.0.0.1:${port}/v1/logs", ca: ${ca.ca}, pace: 20ms}` });
   await until('it to be counted', async () => await metric(at, 'stagedoor_audit_ship_refused_records_total', 'otlp') === 2);
-  assert.match(at.output(), /some were refused.*too old/);
+  assert.match(at.output(), /some of the records before this position were refused.*too old/);
   await mode({ status: 413 });
   assert.equal((await act(at, 'too-much')).status, 200);
   await until('both lines to be set aside', async () => fs.readFileSync(`${at.folder}/audit/ship-otlp.refused.jsonl`, 'utf8').split('too-much').length === 3);
@@ -481,14 +481,14 @@ test('a config that would lose records or show them is told before it runs', () 
   };
   const of = (sink, own = `folder: ${folder}, `) => check(`{${own}ship: {siem: {${sink}}}}`);
   assert.match(of(`kind: webhook, url: "https://siem.example", secret_file: ${folder}/key`), /: valid\n/);
-  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` gets what `audit\.folder` keeps/);
+  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` ships records from `audit\.folder`/);
   assert.match(of('kind: webhook'), /`siem` is of kind `webhook` and needs `url`/);
-  assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` goes with kind `otlp_http` or `webhook`[^]*needs `address`/);
+  assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` is only for kind `otlp_http` or `webhook`[^]*needs `address`/);
   assert.match(of('kind: syslog_tls, address: siem.example'), /write for example `logs\.example\.com:6514`/);
-  assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in the clear/);
+  assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in clear text/);
   assert.match(of('kind: otlp_http, url: "http://127.0.0.1:4318"'), /^[^\n]*: valid\n$/);
   assert.match(of('kind: otlp_http, url: "https://a.example", batch_max: 0'), /a batch has 1 to 10000 records/);
-  assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be longer than nothing/);
+  assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be more than 0s/);
   assert.match(of('kind: otlp_http, url: "https://a.example", header: {}'), /headers/);
   assert.match(of('kind: otlp_http, url: "https://a.example", headers: {content-type: {value_file: /x}}'), /belongs to HTTP/);
   assert.match(of('kind: webhook, url: "https://a.example", secret_file: /nowhere'), /\/nowhere/);

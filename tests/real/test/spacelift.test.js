@@ -324,7 +324,7 @@ test('explain says of a body what the gate does with it', () => {
   };
   assert.deepEqual(explained(STACKS), [0, 'query stacks', 'allow graphql to spacelift']);
   assert.deepEqual(explained('mutation { runTrigger(stack: "payments-db") { id } }'), [0, 'mutation runTrigger', 'allow graphql to spacelift']);
-  assert.deepEqual(explained('mutation { runTrigger(stack: "search-index") { id } }'), [1, 'mutation runTrigger', 'deny 403 resource_refused: `search-index` is no `spacelift-stack` of the workspace\'s `resources`']);
+  assert.deepEqual(explained('mutation { runTrigger(stack: "search-index") { id } }'), [1, 'mutation runTrigger', 'deny 403 resource_refused: `search-index` is not a `spacelift-stack` in the workspace\'s `resources`']);
 });
 
 test('a real token is exchanged again before it ends, and nobody notices', async () => {

@@ -49,12 +49,12 @@ test('what is left of each limit, and asking takes nothing of it', async () => {
   assert.deepEqual(now(before, 'verdict'), ['neither breaker nor limits refuse it']);
   assert.equal(await ask(door, '/read/x'), 200);
   for (let n = 0; n < 10; n += 1) {
-    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all in .*/, '')), ['caller `ada`: 199 of 200 left', 'workspace `payments`: 3 of 4 left']);
+    assert.deepEqual(now(await explain(door, '/read/x'), 'limit').map((line) => line.replace(/, all of them in .*/, '')), ['caller `ada`: 199 of 200 left', 'workspace `payments`: 3 of 4 left']);
   }
   // As many pass as it said.
   for (let n = 0; n < 3; n += 1) assert.equal(await ask(door, '/read/x'), 200);
   const empty = await explain(door, '/read/x');
-  assert.match(now(empty, 'limit')[1], /^workspace `payments`: 0 of 4 left, the next in (600|59\d) s, all in (2400|23\d\d) s$/);
+  assert.match(now(empty, 'limit')[1], /^workspace `payments`: 0 of 4 left, one more in (600|59\d) s, all of them in (2400|23\d\d) s$/);
   assert.deepEqual(now(empty, 'verdict'), ['deny 429 rate_limited']);
   assert.equal(empty.code, 1);
   assert.equal(await ask(door, '/read/x'), 429);
@@ -75,7 +75,7 @@ test('a breaker that is open: since when, why, and when it is tried next', async
   for (let n = 0; n < 6; n += 1) assert.ok([502, 503].includes(await ask(door, '/gone/one/x')));
   const open = await explain(door, '/gone/one/x');
   assert.equal(open.code, 1, open.out + open.err);
-  assert.match(now(open, 'breaker')[0], /^of upstream `gone`, part `one`: open since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \((\d+ ms|\d s)\), as nothing answers \(`silence`\); it is looked for every second, and requests try it in (30|2\d) s at the latest$/);
+  assert.match(now(open, 'breaker')[0], /^of upstream `gone`, part `one`: open since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \((\d+ ms|\d s)\), because it does not respond \(`silence`\); it is probed every second, and requests try it in (30|2\d) s at the latest$/);
   assert.deepEqual(now(open, 'verdict'), ['deny 503 breaker_open']);
   assert.deepEqual(now(await explain(door, '/gone/two/x'), 'breaker'), ['of upstream `gone`, part `two`: closed']);
   // Asking neither opens nor closes it, and makes none.
@@ -93,11 +93,11 @@ test('a limit that replicas share is told as this one knows it', async () => {
   const store = await redis();
   const door = await stagedoor(config(`store: {kind: standalone, addresses: ["${store.address}"]}`));
   await until('the store', async () => (await (await door.admin('/state')).json()).store.there);
-  assert.match(now(await explain(door, '/read/x'), 'limit')[1], /^workspace `payments`: this replica has not asked the store about it yet$/);
+  assert.match(now(await explain(door, '/read/x'), 'limit')[1], /^workspace `payments`: this replica has not queried the store about it yet$/);
   for (let n = 0; n < 4; n += 1) assert.equal(await ask(door, '/read/x'), 200);
   assert.equal(await ask(door, '/read/x'), 429);
   const told = await explain(door, '/read/x');
-  assert.match(now(told, 'limit')[1], /^workspace `payments`: 0 of 4 left, .*; replicas share it, and this is what this one knows$/);
+  assert.match(now(told, 'limit')[1], /^workspace `payments`: 0 of 4 left, .*; replicas share it, and this is what this replica knows$/);
   await door.stop('SIGINT'); await store.stop();
 });
 
@@ -108,14 +108,14 @@ test('it says what it cannot ask: another config, no such route, a refusal befor
   fs.writeFileSync(changed, fs.readFileSync(door.file, 'utf8').replace('rate: 6/h, burst: 4', 'rate: 6/h, burst: 5').replace('name: apart,', 'name: aside,'));
   const of = (where, ...more) => run('explain', '-c', changed, '-p', where, '--as', 'ada', '--workspace', 'payments', '--admin', admin, ...more);
   const other = await of('/read/x');
-  assert.match(other.out, /^right now +`http:\S+` runs another config \(\w+\) than this one \(\w+\)$/m);
+  assert.match(other.out, /^right now +`http:\S+` runs a different config \(\w+\) from this one \(\w+\)$/m);
   assert.match(now(other, 'limit')[1], /4 of 4 left/);
   const unknown = await of('/apart/x');
   assert.equal(unknown.code, 2);
   assert.match(unknown.err, /the config in force has no route `aside`/);
   const closed = await explain(door, '/none');
   assert.equal(closed.code, 1);
-  assert.match(closed.out, /^right now +not asked: it is refused before it counts anywhere$/m);
+  assert.match(closed.out, /^right now +not queried: the request is refused before it counts anywhere$/m);
   const nobody = await run('explain', '-c', door.file, '-p', '/read/x', '--as', 'ada', '--workspace', 'payments', '--admin', `http://127.0.0.1:${gone}`);
   assert.equal(nobody.code, 2);
   assert.match(nobody.err, /cannot get `http:\S+\/standing`/);
@@ -123,8 +123,8 @@ test('it says what it cannot ask: another config, no such route, a refusal befor
   const { limiters } = await (await door.admin('/state')).json();
   const of422 = async (query) => { const answer = await door.admin(`/standing?${query}`); return [answer.status, (await answer.json()).messages[0]]; };
   assert.deepEqual(await of422(''), [422, 'write `route`: the name of a route']);
-  assert.deepEqual(await of422('route=read'), [422, 'write `caller`: its limits are a caller\'s']);
-  assert.deepEqual(await of422('route=open'), [422, 'that route asks nobody who they are: write `client`']);
+  assert.deepEqual(await of422('route=read'), [422, 'write `caller`: its limits count per caller']);
+  assert.deepEqual(await of422('route=open'), [422, 'that route is public and has no caller: write `client`']);
   assert.deepEqual((await of422(`route=read&caller=${'x'.repeat(300)}`))[0], 422);
   assert.deepEqual((await of422('route=read&callr=a'))[0], 422);
   for (let n = 0; n < 50; n += 1) assert.equal((await door.admin(`/standing?route=read&caller=made-up-${n}&workspace=w${n}`)).status, 200);

@@ -69,7 +69,7 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
 
   const suggested = await stage('suggest', 'egress', '--audit', `${door.folder}/audit`, '-c', door.file);
   assert.equal(suggested.code, 0, suggested.err);
-  assert.match(suggested.err, /left out as no records \(torn, or not JSON\): 1 line\n/);
+  assert.match(suggested.err, /left out, not records \(torn, or not JSON\): 1 line\n/);
   const proposal = suggested.out;
   assert.match(proposal, /# plugin catalog, workspace web: 4 calls, .*; callers .*; identity_strength listener/);
   assert.match(proposal, new RegExp(`# 2 calls, .*\\n +- "api.egress.test:${httpsPort}"`));
@@ -98,7 +98,7 @@ test('calls that were let pass become a proposal, and what is pasted of it lets 
   await door.record((r) => r.code === 'host_refused');
   // All of it allowed now, but for what was refused meanwhile.
   const again = (await stage('suggest', 'egress', '--audit', `${door.folder}/audit`, '-c', door.file)).out;
-  assert.match(again, /# Left out: 4 calls that the rules allow now/);
+  assert.match(again, /# Left out: 4 calls that the rules already allow/);
   assert.match(again, /name: "catalog-web-2"/);
   assert.match(again, new RegExp(`- "other.egress.test:${httpsPort}"`));
   assert.doesNotMatch(again, /- "api\./);

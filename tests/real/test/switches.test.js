@@ -181,7 +181,7 @@ test('what makes no sense is refused with what to write instead', async () => {
   await check({ plugin: 'argcd', ...rest }, 422, 'did you mean `argocd`?');
   await check({ upstream: 'upp', ...rest }, 422, 'did you mean `up`?');
   await check({ workspace: 'nobody', ...rest }, 422, 'there is `payments`, `web`');
-  await check(rest, 422, 'about nothing');
+  await check(rest, 422, 'it names nothing');
   await check({ plugin: 'argocd', ...rest, for: '30d' }, 422, 'at most `7d`');
   await check({ plugin: 'argocd', ...rest, untill: 'x' }, 422, '`untill` is unknown');
   await check('not JSON', 422, 'write for example');

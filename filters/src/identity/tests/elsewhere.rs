@@ -188,6 +188,6 @@ fn a_refusal_says_what_was_seen() {
     let seen = told(json!({}));
     assert!(seen.contains("`other` is not among the `audiences` of issuer `usual`"), "{seen}");
     let seen = told(json!({"iss": "https://evil.example/\n\u{202e}x"}));
-    assert!(seen.contains("the token of `https://evil.example/??x`"), "{seen}");
+    assert!(seen.contains("the token's `iss` `https://evil.example/??x`"), "{seen}");
     assert!(told(json!({"iss": "x".repeat(5000)})).len() < 500);
 }

@@ -83,7 +83,7 @@ fn a_member_that_stands_twice_is_refused_at_every_level() {
     ];
     for (header, claims) in texts {
         let why = stage.finds_malformed(&stage.hs256.sign_text(header, &claims));
-        assert_eq!(why, "a member stands twice");
+        assert_eq!(why, "a member is repeated");
     }
 }
 

@@ -10,12 +10,12 @@ use super::{member::Member, record::Record, when::When};
 /// Which records. Each may be given more than once: one of the values of a flag is enough, and all
 /// flags must fit. A value may end with `*`.
 #[derive(Args, Default)]
-#[command(next_help_heading = "Which records (a value may end with `*`; a flag may be repeated)")]
+#[command(next_help_heading = "Which records (a value may end with `*`; flags may be repeated)")]
 pub(super) struct Filters {
     /// Who called.
     #[arg(long)]
     caller: Vec<Pattern>,
-    /// What it was made for and charged to.
+    /// The workspace that it was for.
     #[arg(long)]
     workspace: Vec<Pattern>,
     /// The plugin.
@@ -42,13 +42,13 @@ pub(super) struct Filters {
     /// The method.
     #[arg(long)]
     method: Vec<Pattern>,
-    /// The host, as it came.
+    /// The host, as received.
     #[arg(long)]
     host: Vec<Pattern>,
     /// The path.
     #[arg(long)]
     path: Vec<Pattern>,
-    /// Where a call through a forward listener goes, as `host:port`.
+    /// The destination of a call through a forward listener, as `host:port`.
     #[arg(long)]
     target: Vec<Pattern>,
     /// The listener.
@@ -60,16 +60,16 @@ pub(super) struct Filters {
     /// The request id.
     #[arg(long)]
     id: Vec<Pattern>,
-    /// The id of the trace.
+    /// The trace id.
     #[arg(long)]
     trace: Vec<Pattern>,
-    /// The config that was in force (its digest).
+    /// The digest of the config that was in force.
     #[arg(long)]
     config_digest: Vec<Pattern>,
-    /// Begun then or later: `2h` ago, `2026-11-24`, or `2026-11-24T12:00:00Z`.
+    /// Begun at or after this time: `2h` ago, `2026-11-24`, or `2026-11-24T12:00:00Z`.
     #[arg(long, value_name = "WHEN")]
     pub(super) since: Option<When>,
-    /// Begun before then.
+    /// Begun before this time.
     #[arg(long, value_name = "WHEN")]
     until: Option<When>,
 }
@@ -245,7 +245,7 @@ impl FromStr for Pattern {
         }
         if value.contains('*') {
             let head = value.split('*').next().filter(|head| !head.is_empty());
-            return Err(format!("`*` stands only at the end; write `{}*`", head.unwrap_or("abc")));
+            return Err(format!("`*` may only be at the end; write `{}*`", head.unwrap_or("abc")));
         }
         Ok(if ends { Self::Prefix(value.to_owned()) } else { Self::Exact(value.to_owned()) })
     }
@@ -255,8 +255,7 @@ impl FromStr for Status {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let wrong =
-            "write a status such as `404`, a class such as `4xx`, or 0 for none that was seen";
+        let wrong = "write a status such as `404`, a class such as `4xx`, or 0 for no status";
         match text.as_bytes() {
             [b'1'..=b'5', b'x', b'x'] => Ok(Self(Pattern::Prefix(text[..1].to_owned()))),
             b"0" => Ok(Self(Pattern::Exact(text.to_owned()))),

@@ -94,7 +94,7 @@ impl Seen {
         self.looked = Some((file.to_owned(), length));
         if !is_compressed(file) && length < self.byte {
             reading.problem(format!(
-                "`{}` is shorter than it was; going on at its end",
+                "`{}` is shorter than before; continuing at its end",
                 file.display()
             ));
             *self =

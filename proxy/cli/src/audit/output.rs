@@ -18,9 +18,9 @@ use super::{member::Member, record::Record};
 
 /// How it is shown.
 #[derive(Args)]
-#[command(next_help_heading = "How it is shown")]
+#[command(next_help_heading = "Output")]
 pub(super) struct Output {
-    /// For people, as JSON, or as CSV. Default: a table on a terminal, else JSON.
+    /// A table, JSON or CSV. Default: a table on a terminal, else JSON.
     #[arg(long, short, value_enum)]
     output: Option<Format>,
 }
@@ -28,9 +28,9 @@ pub(super) struct Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Table,
-    /// Lines as they were recorded, byte for byte.
+    /// The recorded lines, byte for byte.
     Json,
-    /// All members. Values that a spreadsheet would take for a formula begin with `'`.
+    /// All members. Values that a spreadsheet would read as a formula begin with `'`.
     Csv,
 }
 

@@ -20,7 +20,7 @@ use super::{
 /// Lines that are held to be shown in the other order. More are read again.
 const HELD: usize = 16 << 20;
 
-/// Show the records that fit, the oldest first. Exit code 1 if there are none.
+/// Show matching records, oldest first. Exit code 1 if there are none.
 #[derive(Args)]
 pub(super) struct Query {
     #[command(flatten)]
@@ -31,10 +31,10 @@ pub(super) struct Query {
     kinds: Kinds,
     #[command(flatten)]
     output: Output,
-    /// The newest first. Reads files more than once, so not a pipe.
+    /// Newest first. Reads files more than once, so it cannot read a pipe.
     #[arg(long)]
     reverse: bool,
-    /// End after this many.
+    /// Stop after this many.
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }

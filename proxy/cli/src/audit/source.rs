@@ -25,8 +25,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 /// Where records are.
 #[derive(Args)]
 pub(super) struct Source {
-    /// Folders of segments, or files of records, compressed ones too. Default: the `audit.folder` of
-    /// the config.
+    /// Folders of segments, or files of records, compressed or not. Default: the config's `audit.folder`.
     paths: Vec<PathBuf>,
     /// The config that names the folder.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
@@ -62,13 +61,14 @@ impl Source {
         }
         let Some(config) = &self.config else {
             return Err(
-                "name a folder of segments, or a config that does (`-c stagedoor.yaml`)".to_owned()
+                "name a folder of segments, or a config that names one (`-c stagedoor.yaml`)"
+                    .to_owned(),
             );
         };
         let loaded = reload::load(config).map_err(|problems| problems.to_string())?;
         let folder = loaded.config.audit.folder.ok_or_else(|| {
             let config = config.display();
-            format!("`{config}` has no `audit.folder`: its records go to standard output; name a file of them")
+            format!("`{config}` has no `audit.folder`: its records go to standard output; name a file that contains them")
         })?;
         Ok(vec![folder])
     }
@@ -104,7 +104,7 @@ pub(super) fn more_than_once(files: &[PathBuf]) -> Result<(), String> {
     files.iter().find(is_pipe).map_or(Ok(()), |pipe| {
         let pipe = pipe.display();
         Err(format!(
-            "`{pipe}` can be read only once: use `query`, the oldest first, and `tail` after it"
+            "`{pipe}` can be read only once: use `query`, which prints the oldest first, and `tail` after it"
         ))
     })
 }
@@ -197,13 +197,11 @@ impl Reading {
         let (lines, files) = (mem::take(&mut self.not_records), mem::take(&mut self.passed_over));
         if lines > 0 {
             let lines = counted(lines, "line");
-            tell(&format!("left out as no records (torn, or not JSON): {lines}"));
+            tell(&format!("left out, not records (torn, or not JSON): {lines}"));
         }
         if files > 0 {
             let files = counted(files, "file");
-            tell(&format!(
-                "not opened, as last written more than an hour before `--since`: {files}"
-            ));
+            tell(&format!("not opened, last written more than an hour before `--since`: {files}"));
         }
     }
 }

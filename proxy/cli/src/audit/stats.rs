@@ -20,16 +20,16 @@ use super::{
     source::{Reading, Source, files},
 };
 
-/// Count the records that fit.
+/// Count matching records.
 #[derive(Args)]
 pub(super) struct Stats {
     #[command(flatten)]
     source: Source,
-    /// Members to count by, together: `code,workspace`. May be repeated for more tables. Default:
-    /// what was decided, and each workspace, caller, plugin and route.
+    /// Members to group by, in combination: `code,workspace`. May be repeated for more tables. Default:
+    /// decision, workspace, caller, plugin and route.
     #[arg(long, value_name = "MEMBERS")]
     by: Vec<By>,
-    /// How many groups of each; all others are one. Default: 10 in a table, else all.
+    /// How many groups to show for each; the rest are added up. Default: 10 in a table, else all.
     #[arg(long, value_name = "GROUPS")]
     top: Option<usize>,
     #[command(flatten)]
@@ -132,12 +132,12 @@ impl FromStr for By {
         let member = |name: &str| {
             Member::from_str(name.trim(), false).map_err(|_| {
                 let all: Vec<_> = Member::value_variants().iter().map(|m| m.name()).collect();
-                format!("`{name}` is no member of a record; write some of {}", all.join(", "))
+                format!("`{name}` is not a member of a record; choose from {}", all.join(", "))
             })
         };
         let members: Vec<Member> = text.split(',').map(member).collect::<Result<_, _>>()?;
         if let Some(twice) = members.iter().enumerate().find(|(at, m)| members[..*at].contains(m)) {
-            return Err(format!("`{}` is there twice; write it once", twice.1.name()));
+            return Err(format!("`{}` is repeated; write it once", twice.1.name()));
         }
         Ok(Self(members))
     }
@@ -194,7 +194,7 @@ denied    2 (40.0%)
 took      2.015 ms or less for half, 4.000 for 95%, 4.000 for 99%, 4.000 at most
 bytes     40 B in, 8.0 KiB out
 lost      3 records
-unknown   2 of 2 intents have no outcome: begun still, or cut off by a kill
+unknown   2 of 2 intents have no outcome: still in flight, or cut off by a kill
 
 CALLER     RECORDS  DENIED  DENIED %  P50 MS  P95 MS  P99 MS    IN      OUT
 ada              2       1      50.0   1.007   2.000   2.000  20 B  4.0 KiB
@@ -249,10 +249,10 @@ ada              2       1      50.0   1.007   2.000   2.000  20 B  4.0 KiB
     fn a_member_that_is_none_is_told_with_all_that_are() {
         let told = "code,tenant".parse::<By>().unwrap_err();
         assert!(
-            told.starts_with("`tenant` is no member of a record; write some of time, kind, id,"),
+            told.starts_with("`tenant` is not a member of a record; choose from time, kind, id,"),
             "{told}"
         );
-        assert!("code,code".parse::<By>().unwrap_err().contains("twice"));
+        assert!("code,code".parse::<By>().unwrap_err().contains("is repeated"));
         assert_eq!("code, workspace".parse(), Ok(By(vec![Member::Code, Member::Workspace])));
     }
 }

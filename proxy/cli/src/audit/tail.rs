@@ -27,10 +27,10 @@ const EACH: Duration = Duration::from_millis(250);
 pub(super) struct Tail {
     #[command(flatten)]
     source: Source,
-    /// How many.
+    /// How many records.
     #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     lines: u32,
-    /// Go on with records that come, also in new segments.
+    /// Follow new records, also in new segments.
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]

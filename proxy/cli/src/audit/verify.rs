@@ -20,19 +20,17 @@ use proxy::observability::audit::read::{Line, Lines, segments, stem};
 /// Tell whether records were changed, removed or put between.
 #[derive(Args)]
 pub(super) struct Verify {
-    /// The folder of the segments.
+    /// The folder with the segments.
     folder: PathBuf,
-    /// The digest of the last line, as it was kept elsewhere: it must be there, or the end was cut
-    /// off.
+    /// The digest of the last line, as kept elsewhere. If it is missing, the end was cut off.
     #[arg(long)]
     anchor: Option<String>,
-    /// The public key of the checkpoints (PEM, as `openssl pkey -pubout` prints it): whatever was
-    /// written before the last of them must be as it was signed. May stand several times, where keys
-    /// were changed.
+    /// The public key of the checkpoints (PEM, as `openssl pkey -pubout` prints it). Everything before the
+    /// last checkpoint must be as it was signed. May be repeated if keys were changed.
     #[arg(long)]
     key: Vec<PathBuf>,
-    /// Accept that the oldest segments are missing though no pruning is on record that removed them:
-    /// for a part of a log that was copied, and for logs from before prunings were recorded.
+    /// Accept missing oldest segments, even if no pruning on record explains it: for partial copies of a log,
+    /// and for logs from before prunings were recorded.
     #[arg(long)]
     partial: bool,
 }
@@ -114,7 +112,7 @@ impl Verify {
         }
         let newest = paths.last().expect("there is one");
         if !anchored {
-            let fault = "no line has the digest of the anchor: the end was cut off";
+            let fault = "no line has the anchor's digest: the end was cut off";
             return Err(Wrong::first(newest, &fault));
         }
         if signed && verifier.counted.checkpoints == 0 {
@@ -125,14 +123,13 @@ impl Verify {
     }
 }
 
-const BEGINNING_MISSING: &str = "segments before this one are missing, and no pruning is on record that removed them; \
-     write `--partial` if you copied only a part";
+const BEGINNING_MISSING: &str = "segments before this one are missing, and no pruning on record explains it; use `--partial` if you copied only a part";
 
 /// Says what holds, and what nobody can know from the folder alone.
 fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
     let (c, counted) = (verifier.counted, super::super::counted);
     out(format_args!(
-        "{} and {} hold; {} and {} among them",
+        "{} and {} verified; {} and {} among them",
         counted(c.segments, "segment"),
         counted(c.lines, "line"),
         counted(c.intents, "intent"),
@@ -147,7 +144,7 @@ fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
     }
     if torn > 0 {
         let torn = counted(torn, "last line");
-        out(format_args!("{torn} not written whole, as when a process is killed"));
+        out(format_args!("{torn} incomplete, as when a process is killed"));
     }
     if c.killed > 0 {
         let killed = match c.killed {
@@ -164,12 +161,12 @@ fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
     }
     if !anchored {
         out(format_args!(
-            "not known: whether lines were cut off the end; keep `last` in another place and verify with `--anchor`"
+            "not known: whether lines were cut off at the end; keep `last` in another place and verify with `--anchor`"
         ));
     }
     if !signed {
         out(format_args!(
-            "not known: whether all of it was written anew; sign it (`audit.checkpoints`) and verify with `--key`"
+            "not known: whether everything was rewritten; sign the chain (`audit.checkpoints`) and verify with `--key`"
         ));
     }
 }
@@ -179,7 +176,9 @@ fn public_key(file: &Path) -> Result<PublicKey, String> {
     let key = SubjectPublicKeyInfoDer::from_pem_slice(&pem).ok();
     key.and_then(|key| PublicKey::of_spki(&key)).ok_or_else(|| {
         let file = file.display();
-        format!("`{file}` is no Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it")
+        format!(
+            "`{file}` is not an Ed25519 public key in PEM; `openssl pkey -in KEY -pubout` makes it"
+        )
     })
 }
 

@@ -133,7 +133,7 @@ async fn in_time(
 }
 
 fn silent(kind: &'static str, name: &Name, place: &Place) -> Asked {
-    let found = format!("no answer within {} s", DEADLINE.as_secs());
+    let found = format!("no response within {} s", DEADLINE.as_secs());
     let warning = Finding::Warning(format!("{kind} `{name}`: {found}"));
     let answer = Answer {
         place: place.clone(),
@@ -157,7 +157,7 @@ async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) ->
         findings.push(Finding::Problem(about(fault.to_string())));
     }
     let (reachable, found) = match &keys {
-        None => (None, "its keys are in a file: there is nobody to ask".to_owned()),
+        None => (None, "its keys are in a file: nothing to fetch".to_owned()),
         Some(Ok(set)) => {
             findings.extend(unusable(set, written).map(|wrong| Finding::Problem(about(wrong))));
             (Some(true), counted(set, discovery.as_ref()))
@@ -183,12 +183,13 @@ fn failed(fault: &Fault, written: &config::Issuer) -> (bool, Finding) {
     match fault {
         Fault::Contradicted(_) => (true, Finding::Problem(fault.to_string())),
         Fault::NotFound { .. } => {
-            let hint = "it is reachable and has no such issuer: check the path (a realm, a tenant)";
+            let hint =
+                "it is reachable, but has no such issuer: check the path (a realm, a tenant)";
             (true, Finding::Problem(format!("{fault}; {hint}")))
         }
         // It makes its first when somebody signs in.
         Fault::Keyless { .. } if written.kind == IssuerKind::Backstage => {
-            let hint = "it makes its first key when somebody signs in";
+            let hint = "it makes its first key at the first sign-in";
             (true, Finding::Warning(format!("{fault}; {hint}")))
         }
         Fault::Keyless { .. } => (true, Finding::Problem(fault.to_string())),
@@ -202,7 +203,7 @@ fn unusable(set: &KeySet, written: &config::Issuer) -> Option<String> {
     let has = names(&set.algorithms());
     (!set.serves(&written.algorithms)).then(|| {
         format!(
-            "its keys are for {has}, and `algorithms` allows {allowed}; write `algorithms: [{has}]`"
+            "its keys are for {has}, but `algorithms` allows {allowed}; write `algorithms: [{has}]`"
         )
     })
 }
@@ -212,7 +213,7 @@ fn counted(set: &KeySet, discovery: Option<&Result<(), Fault>>) -> String {
     let compared = match discovery {
         None | Some(Ok(())) => "",
         Some(Err(Fault::Contradicted(_))) => "; discovery contradicts its `issuer`",
-        Some(Err(_)) => "; its `issuer` cannot be compared, as discovery does not answer",
+        Some(Err(_)) => "; its `issuer` cannot be compared, because discovery does not respond",
     };
     format!("reachable, {keys} ({}){compared}", names(&set.algorithms()))
 }
@@ -254,9 +255,9 @@ async fn upstream_answer(
         Err(refused)
     };
     let (reachable, found, findings) = match answered.await {
-        Ok(at) => (true, format!("takes connections at {at}"), Vec::new()),
+        Ok(at) => (true, format!("accepts connections at {at}"), Vec::new()),
         Err(cause) => {
-            let warning = format!("upstream `{name}` takes no connection: {cause}");
+            let warning = format!("upstream `{name}` accepts no connections: {cause}");
             (false, cause, vec![Finding::Warning(warning)])
         }
     };

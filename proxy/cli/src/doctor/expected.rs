@@ -29,7 +29,7 @@ impl FromStr for Exception {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if inner.is_none() && host.contains(':') {
             return Err(format!(
-                "`{shown}`: an IPv6 address stands in brackets; write `[{host}]:{port}`"
+                "`{shown}`: an IPv6 address needs brackets; write `[{host}]:{port}`"
             ));
         }
         let host = inner.unwrap_or(host);

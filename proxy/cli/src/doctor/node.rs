@@ -105,11 +105,11 @@ fn bootstrap(env: &Env, words: &[String]) -> Option<Lack> {
     }
     let by_env = set(env, "NODE_USE_ENV_PROXY").is_some() || all.contains(&"--use-env-proxy");
     let what = if by_env {
-        "only NODE_USE_ENV_PROXY sends it through the proxy: clients with `agent: false` or an agent of their own (/api/proxy, kubernetes) escape it"
+        "only NODE_USE_ENV_PROXY sends its calls through the proxy: clients with `agent: false` or their own agent (/api/proxy, kubernetes) bypass it"
     } else if preloaded.is_empty() {
         "no bootstrap file is preloaded, so the proxy variables are ignored"
     } else {
-        "of the files that are preloaded none is called bootstrap"
+        "none of the preloaded files is called bootstrap"
     };
     Some(lack(what, BOOTSTRAP))
 }
@@ -162,9 +162,9 @@ fn exceptions(env: &Env, lacks: &mut Vec<Lack>) {
         let missing: Vec<&str> =
             ["127.0.0.1", "localhost"].into_iter().filter(|host| !hosts.contains(host)).collect();
         if hosts.contains(&"*") {
-            lacks.push(lack(&format!("{name} has `*`: every call goes past the proxy"), &write));
+            lacks.push(lack(&format!("{name} has `*`: every call bypasses the proxy"), &write));
         } else if !missing.is_empty() {
-            lacks.push(lack(&format!("{name} is without {}", missing.join(" and ")), &write));
+            lacks.push(lack(&format!("{name} does not contain {}", missing.join(" and ")), &write));
         }
     }
 }
@@ -252,17 +252,25 @@ mod tests {
         check(&[("NODE_OPTIONS", "")], "node -r ./egress-bootstrap.js app.js", &[]);
         check(&[("NODE_OPTIONS", "")], "node --import=./bootstrap.mjs app.js", &[]);
         check(&[("NODE_OPTIONS", "")], "node bootstrap.js", &[("no bootstrap", BOOTSTRAP)]);
-        check(&[("NODE_OPTIONS", "-r dd-trace/init")], "node a", &[("none is called", BOOTSTRAP)]);
+        check(
+            &[("NODE_OPTIONS", "-r dd-trace/init")],
+            "node a",
+            &[("none of the preloaded files is called", BOOTSTRAP)],
+        );
         let env_only = [("NODE_OPTIONS", ""), ("NODE_USE_ENV_PROXY", "1")];
-        check(&env_only, "node app.js", &[("escape it", BOOTSTRAP)]);
+        check(&env_only, "node app.js", &[("bypass it", BOOTSTRAP)]);
         check(&[("HTTPS_PROXY", "")], "node a", &[("HTTPS_PROXY is missing", https)]);
         let agents = [("HTTP_PROXY", ""), ("GLOBAL_AGENT_HTTP_PROXY", proxy)];
         check(&agents, "node a", &[("not read by the built-in fetch", http)]);
-        check(&[("NO_PROXY", "localhost")], "node a", &[("without 127.0.0.1", NO_PROXY)]);
+        check(&[("NO_PROXY", "localhost")], "node a", &[("does not contain 127.0.0.1", NO_PROXY)]);
         check(&[("NO_PROXY", "")], "node a", &[("127.0.0.1 and localhost", NO_PROXY)]);
         check(&[("NO_PROXY", "*")], "node a", &[("every call", NO_PROXY)]);
         let agents = "GLOBAL_AGENT_NO_PROXY=127.0.0.1,localhost";
-        check(&[("GLOBAL_AGENT_NO_PROXY", "x")], "node a", &[("GLOBAL_AGENT_NO_PROXY is", agents)]);
+        check(
+            &[("GLOBAL_AGENT_NO_PROXY", "x")],
+            "node a",
+            &[("GLOBAL_AGENT_NO_PROXY does not contain 127.0.0.1 and localhost", agents)],
+        );
     }
 
     #[test]

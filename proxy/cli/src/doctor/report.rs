@@ -92,12 +92,12 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for listener in &self.listeners {
-            let answers = if listener.answers { "answers" } else { "does not answer" };
+            let answers = if listener.answers { "responds" } else { "does not respond" };
             let _ =
                 writeln!(text, "listener `{}` at {} {answers}", listener.name, listener.address);
         }
         if self.proxies.is_empty() {
-            text += "no process of Stagedoor can be seen, so its own connections are among these: run this in its container, as its user or as root\n";
+            text += "no Stagedoor process is visible, so its own connections are among these: run this in its container, as its user or as root\n";
         }
         for bypass in self.bypasses.iter().take(LINES_MAX) {
             bypass.tell(&mut text);
@@ -118,10 +118,10 @@ impl Report {
         more(&mut text, lacking.len());
         let looks = counted(self.looks.into(), "look");
         let _ = match self.bypasses.len() {
-            0 => writeln!(text, "nothing went past the proxy, in {looks}"),
+            0 => writeln!(text, "nothing bypassed the proxy, in {looks}"),
             _ => writeln!(
                 text,
-                "what goes past the proxy is held by no rule: see docs/egress.md, and let a network policy keep it in"
+                "connections that bypass the proxy are not governed by any rule: see docs/egress.md, and block them with a network policy"
             ),
         };
         text
@@ -139,17 +139,17 @@ impl Bypass {
         let Self { remote, connections, seen, .. } = self;
         let who = match (self.pid, &self.command) {
             (Some(pid), Some(command)) => format!("pid {pid}, {command}"),
-            _ => "a process that cannot be seen (shareProcessNamespace shows it)".to_owned(),
+            _ => "an invisible process (shareProcessNamespace shows it)".to_owned(),
         };
         let _ = writeln!(
             text,
-            "past the proxy: {remote} from {who}; {}, seen {}",
+            "bypasses the proxy: {remote} from {who}; {}, seen {}",
             counted((*connections).into(), "connection"),
             counted((*seen).into(), "time")
         );
         let _ = writeln!(
             text,
-            "  send it through the proxy or, if this is meant, add: --expect {remote}"
+            "  send it through the proxy or, if this is intended, add: --expect {remote}"
         );
     }
 }

@@ -91,11 +91,11 @@ fn unaskable(route: &Route) -> Option<&'static str> {
         return Some("class `admin` never passes");
     }
     if route.options.graphql.is_some() {
-        return Some("its bodies are judged (`graphql`), and a drill has none to send");
+        return Some("its bodies are checked (`graphql`), and a drill has none to send");
     }
     method(route).is_none().then_some(match route.class {
         Class::Action => "an action without a method that could start it",
-        _ => "a read that takes no GET",
+        _ => "a read that does not accept GET",
     })
 }
 
@@ -308,8 +308,10 @@ mod tests {
         assert_eq!(aims.len(), 1);
         assert_eq!(aims[0].of, "route open on e");
         let left: Vec<_> = left.iter().map(|left| (&*left.of, &*left.why)).collect();
-        let expected =
-            [("route closed on e", "closed"), ("route posted on e", "a read that takes no GET")];
+        let expected = [
+            ("route closed on e", "closed"),
+            ("route posted on e", "a read that does not accept GET"),
+        ];
         assert_eq!(left, expected);
     }
 }

@@ -65,7 +65,7 @@ impl Saw {
         match self {
             Self::Good => "200".to_owned(),
             Self::Answer { status, code: Some(code) } => format!("{status} {code}"),
-            Self::Answer { status, code: None } => format!("{status} of the upstream"),
+            Self::Answer { status, code: None } => format!("{status} from the upstream"),
             Self::Broken(why) => why.clone(),
         }
     }
@@ -242,7 +242,7 @@ fn of_http(error: &reqwest::Error) -> String {
             return of_io(error);
         }
     }
-    if error.is_timeout() { "no answer".to_owned() } else { "connection broken".to_owned() }
+    if error.is_timeout() { "no response".to_owned() } else { "connection broken".to_owned() }
 }
 
 /// In few words, as they are counted.
@@ -254,10 +254,10 @@ fn of_io(error: &io::Error) -> String {
     }
     let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match (tls, error.kind()) {
-        (Some(rustls::Error::InvalidCertificate(_)), _) => "certificate not believed",
+        (Some(rustls::Error::InvalidCertificate(_)), _) => "certificate not trusted",
         (Some(_), _) => "TLS broken",
         (_, io::ErrorKind::ConnectionRefused) => "connection refused",
-        (_, io::ErrorKind::TimedOut) => "no answer",
+        (_, io::ErrorKind::TimedOut) => "no response",
         _ => "connection broken",
     }
     .to_owned()

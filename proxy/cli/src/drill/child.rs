@@ -170,7 +170,7 @@ impl Child {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Err("the copy did not end when it was told to".to_owned())
+        Err("the copy did not stop when asked to".to_owned())
     }
 }
 

@@ -67,7 +67,7 @@ impl PrivateCopy {
         audit(&mut config, place, &mut notes).map_err(told)?;
         config.egress.parent_from_environment = false;
         if config.egress.parent.take().is_some() {
-            notes.push("there is no parent proxy: stand-ins are reached directly".to_owned());
+            notes.push("no parent proxy: stand-ins are reached directly".to_owned());
         }
         let process = &mut config.process;
         process.upgrade_socket = None;
@@ -77,7 +77,7 @@ impl PrivateCopy {
         config.headers.assertion_key = None;
         if let Some(left) = left::left(&config, place.folder, &hosts) {
             return Err(format!(
-                "`{left}` would be yours in the copy, so there is none; please tell us"
+                "`{left}` would be yours in the copy, so no copy was made; please report this"
             ));
         }
         let file = place.folder.join("stagedoor.yaml");
@@ -163,7 +163,7 @@ fn listeners(
         listener.address = addresses.next().expect("there is one for each");
         if listener.proxy_protocol.take().is_some() {
             notes.push(format!(
-                "listener `{name}` has no `proxy_protocol`: callers come directly here"
+                "listener `{name}` has no `proxy_protocol`: callers connect directly here"
             ));
         }
         if listener.limits.connections_per_client_max > 0 {
@@ -236,7 +236,7 @@ fn audit(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io:
         notes.push("records are not shipped".to_owned());
     }
     if config.control.take().is_some() {
-        notes.push("no control source is asked: the files alone decide".to_owned());
+        notes.push("no control source is polled: only the files count".to_owned());
     }
     Ok(())
 }

@@ -22,31 +22,31 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Fault {
-    /// Upstreams and called hosts answer two seconds late.
+    /// Upstreams and called hosts respond two seconds late.
     UpstreamSlow,
-    /// They answer 500.
+    /// They respond with 500.
     #[serde(rename = "upstream-500")]
     #[value(name = "upstream-500")]
     Upstream500,
-    /// They break every connection once something is asked.
+    /// They break every connection after a request.
     UpstreamReset,
     /// The certificates of upstreams and called hosts have expired.
     CertExpired,
     /// Our own certificates have expired.
     OwnCertExpired,
-    /// Issuers break every connection; callers come with new tokens.
+    /// Issuers break every connection; callers use new tokens.
     IdpDown,
-    /// Issuers answer one and a half seconds late, and their keys are new ones.
+    /// Issuers respond one and a half seconds late, with new keys.
     IdpSlow,
     /// Issuers sign with new keys.
     JwksRotated,
-    /// Every name leads to metadata, into a private network and to this machine.
+    /// Every name resolves to a metadata address, a private network and this machine.
     DnsPoison,
     /// Nothing can be written to the audit folder.
     AuditFull,
-    /// The Redis that limits are shared through is away.
+    /// The Redis that shares limits is down.
     RedisDown,
-    /// The config is replaced by a broken one, and reloaded.
+    /// The config is replaced with a broken one and reloaded.
     ReloadBroken,
 }
 
@@ -75,11 +75,11 @@ impl Fault {
             |upstream: &config::Upstream| upstream.external && upstream.url.ip().is_none();
         let (may_be, why) = match self {
             Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
-                (asked.count() > 0, "no issuer is asked for its keys")
+                (asked.count() > 0, "no issuer's keys are fetched")
             }
             Self::CertExpired => (
                 forward || config.upstreams.values().any(|upstream| upstream.url.tls),
-                "nothing is asked over TLS",
+                "nothing is called over TLS",
             ),
             Self::OwnCertExpired => (
                 listeners
@@ -88,9 +88,9 @@ impl Fault {
             ),
             Self::DnsPoison => (
                 forward || config.upstreams.values().any(|upstream| external(upstream)),
-                "no name of somebody else's is looked up",
+                "no external name is resolved",
             ),
-            Self::AuditFull => (child::can_be_full(), "this needs `/bin/sh`, which is not here"),
+            Self::AuditFull => (child::can_be_full(), "this needs `/bin/sh`, which is missing"),
             Self::RedisDown if config.store.is_none() => (false, "limits are not shared"),
             Self::RedisDown => (redis::program().is_some(), "no redis-server on the PATH"),
             _ => (true, ""),
@@ -170,7 +170,7 @@ impl Fault {
                 let broken = "version: stagedoor/v1\nlisteners: {";
                 write(&stage.copy.file, broken)?;
                 if stage.child.reload().await? {
-                    stage.broken.push("a broken config was taken over".to_owned());
+                    stage.broken.push("a broken config was applied".to_owned());
                 }
             }
         }
@@ -197,7 +197,7 @@ impl Fault {
             Self::ReloadBroken => {
                 stage.copy.write_again()?;
                 if !stage.child.reload().await? {
-                    stage.broken.push("the good config was not taken over again".to_owned());
+                    stage.broken.push("the good config was not applied again".to_owned());
                 }
             }
             Self::RedisDown => stage.begin_redis().await?,

@@ -96,7 +96,7 @@ pub(super) async fn drill(
     for (index, (aim, call)) in floods.iter().enumerate() {
         let (met, whole) = flood(&client, aim, call, time).await;
         if met.refused && !whole {
-            limits.broken.push(format!("a refusal of {} lacks headers", met.share));
+            limits.broken.push(format!("a refusal by {} is missing headers", met.share));
         }
         if met.admitted_again == Some(false) {
             let share = &met.share;
@@ -107,7 +107,7 @@ pub(super) async fn drill(
             && is_limited(&client.make(call).await)
         {
             let (met, other) = (&met.share, &other.share);
-            limits.broken.push(format!("a flood of {met} cost {other} a call"));
+            limits.broken.push(format!("a flood against {met} cost {other} a call"));
         }
         limits.met.push(met);
     }

@@ -31,7 +31,7 @@ impl Measured {
         let phases = [Phase::Calm, Phase::Fault, Phase::Recovery];
         let mut saw = BTreeMap::new();
         for made in of(Phase::Fault) {
-            let label = made.saw.as_ref().map_or_else(|| "no answer".to_owned(), Saw::label);
+            let label = made.saw.as_ref().map_or_else(|| "no response".to_owned(), Saw::label);
             *saw.entry(label).or_default() += 1;
         }
         let share = |phase, which: &dyn Fn(&Made) -> bool| {

@@ -179,7 +179,7 @@ impl Row {
         };
         let back = drilled.back_after.map_or_else(|| "never".to_owned(), |s| format!("{s:.1} s"));
         let lost = match drilled.records_lost {
-            lost if lost > 0 && lost <= drilled.records_lost_told => format!("{lost} told"),
+            lost if lost > 0 && lost <= drilled.records_lost_told => format!("{lost} reported"),
             lost => lost.to_string(),
         };
         let mut saw: Vec<_> = measured.saw.iter().collect();

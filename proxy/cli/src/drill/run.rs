@@ -208,7 +208,7 @@ async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
             }
             None => left.push(Left {
                 of: aim.of,
-                why: format!("nobody whom a drill can be is let through: {why}"),
+                why: format!("no caller that a drill can act as is let through: {why}"),
             }),
         }
     }
@@ -226,29 +226,31 @@ fn promises(fault: Fault, drilled: &Drilled, made: &[Made]) -> Vec<String> {
     let mut broken = Vec::new();
     broken.extend(
         count(untold, "exchange")
-            .map(|them| format!("{them} answered, and neither on record nor told to be lost")),
+            .map(|them| format!("{them} with a response, neither recorded nor reported as lost")),
     );
     broken.extend(
         count(unkept.count(), "action")
-            .map(|them| format!("{them} let through that could not be put on record")),
+            .map(|them| format!("{them} passed, but could not be recorded")),
     );
     broken.extend(
         drilled.records_wrong.as_ref().map(|wrong| format!("the records are not whole: {wrong}")),
     );
     broken.extend(
         count(drilled.actions_twice, "action")
-            .map(|them| format!("{them} asked of an upstream twice")),
+            .map(|them| format!("{them} sent to an upstream twice")),
     );
     broken.extend(
         count(drilled.reached, "connection")
             .map(|them| format!("a poisoned address was reached, by {them}")),
     );
     if drilled.back_after.is_none() {
-        broken.push("callers were not admitted again as before".to_owned());
+        broken.push("callers were not admitted as before".to_owned());
     }
     let admitted = drilled.measured.admitted.filter(|_| fault.must_not_matter());
     if let Some(admitted) = admitted.filter(|admitted| *admitted < NOT_ALL) {
-        broken.push(format!("only {admitted} % were admitted, and it should not matter"));
+        broken.push(format!(
+            "only {admitted} % were admitted, although this fault should not matter"
+        ));
     }
     broken
 }
@@ -269,15 +271,15 @@ mod tests {
         let told = Drilled { records_lost: 3, records_lost_told: 3, ..well() };
         check(Fault::AuditFull, told, &[], &[]);
         let untold = Drilled { records_lost: 3, records_lost_told: 2, ..well() };
-        let sentence = "1 exchange answered, and neither on record nor told to be lost";
+        let sentence = "1 exchange with a response, neither recorded nor reported as lost";
         check(Fault::AuditFull, untold, &[], &[sentence]);
         let twice = Drilled { actions_twice: 2, ..well() };
-        check(Fault::UpstreamReset, twice, &[], &["2 actions asked of an upstream twice"]);
+        check(Fault::UpstreamReset, twice, &[], &["2 actions sent to an upstream twice"]);
         let lasting = Drilled::default();
-        check(Fault::IdpDown, lasting, &[], &["callers were not admitted again as before"]);
+        check(Fault::IdpDown, lasting, &[], &["callers were not admitted as before"]);
         let measured = Measured { admitted: Some(94.9), ..Measured::default() };
         let kept_out = || Drilled { measured: measured.clone(), ..well() };
-        let sentence = "only 94.9 % were admitted, and it should not matter";
+        let sentence = "only 94.9 % were admitted, although this fault should not matter";
         check(Fault::JwksRotated, kept_out(), &[], &[sentence]);
         check(Fault::Upstream500, kept_out(), &[], &[]);
         let acted = |phase| Made {
@@ -288,7 +290,7 @@ mod tests {
             action: true,
         };
         let made = [acted(Phase::Calm), acted(Phase::Between), acted(Phase::Fault)];
-        let sentence = "1 action let through that could not be put on record";
+        let sentence = "1 action passed, but could not be recorded";
         check(Fault::AuditFull, well(), &made, &[sentence]);
         check(Fault::IdpDown, well(), &made, &[]);
     }

@@ -94,7 +94,9 @@ impl Stage {
     pub(super) async fn begin_redis(&mut self) -> Result<(), String> {
         let Some(redis) = &mut self.redis else { return Ok(()) };
         if self.child.counts(Counts::Alone, MISSED).await?.is_none() {
-            return Err("the copy did not miss its Redis, so this tells nothing".to_owned());
+            return Err(
+                "the copy did not notice that its Redis was down, so this shows nothing".to_owned()
+            );
         }
         redis.start_again().await
     }

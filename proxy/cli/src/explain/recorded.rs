@@ -120,8 +120,8 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
         format!("{} {asked}{}", record.method, host.unwrap_or_default()).trim().to_owned(),
     );
     let part = record.path_in_part || record.host_in_part;
-    say("", when("(in part: too long, or it held what looks like a token)", part));
-    say("", when("to go over to another protocol", record.upgrade));
+    say("", when("(in part: too long, or it contained something like a token)", part));
+    say("", when("to switch protocols", record.upgrade));
     if let Some(query) = &record.query {
         let of = |(name, values): &(Text<'_>, Vec<Text<'_>>)| match &values[..] {
             [] => format!("{name} not there"),
@@ -162,8 +162,8 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     }
     say("plugin", or(&record.plugin));
     let asked = match &record.asked_workspace {
-        Some(asked) if record.workspace_ambiguous => format!("asked for `{asked}`, and another"),
-        Some(asked) => format!("asked for `{asked}`"),
+        Some(asked) if record.workspace_ambiguous => format!("requested `{asked}`, and another"),
+        Some(asked) => format!("requested `{asked}`"),
         None => String::new(),
     };
     let workspace = or(&record.workspace);
@@ -196,13 +196,13 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     say("shared", or(&record.shared));
     if record.attempts > 0 || record.upstream_address.is_some() {
         let name = record.upstream.as_ref().or(record.target.as_ref());
-        let took = record.upstream_us.map(|us| format!(", answered after {us} us"));
+        let took = record.upstream_us.map(|us| format!(", responded after {us} us"));
         let turn =
             when(&format!(", waited {} us for its turn", record.turn_us), record.turn_us > 0);
         say(
             "upstream",
             format!(
-                "{} at {}, asked {} time(s){}{turn}",
+                "{} at {}, {} attempt(s){}{turn}",
                 name.map_or("", |name| &**name),
                 record.upstream_address.as_deref().unwrap_or("?"),
                 record.attempts,
@@ -210,15 +210,12 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             ),
         );
     } else {
-        say("upstream", when("not asked", found.outcome.is_some()));
+        say("upstream", when("not sent", found.outcome.is_some()));
     }
     say("control id", or(&record.control_id));
     if found.outcome.is_none() {
-        let what = if found.unknown {
-            "nobody knows: the process ended before"
-        } else {
-            "not yet on record"
-        };
+        let what =
+            if found.unknown { "unknown: the process ended first" } else { "not yet recorded" };
         say("outcome", what.to_owned());
         say("config", record.config.to_string());
         return;
@@ -243,44 +240,42 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
 /// What a code says that nothing else in the record does.
 fn lacked(code: &str) -> Option<&'static str> {
     Some(match code {
-        "caller_missing" => "no token and no client certificate that counts",
-        "token_malformed" => "the token is none: not three parts, or not JSON",
+        "caller_missing" => "no token and no accepted client certificate",
+        "token_malformed" => "it is not a token: not three parts, or not JSON",
         "token_too_large" => "the token is larger than any issuer's",
         "token_algorithm_refused" => "its `alg` is not among the issuer's `algorithms`",
-        "token_header_refused" => "its header would choose its own key or rules",
+        "token_header_refused" => "its header tries to choose its own key or rules",
         "token_type_wrong" => "its `typ` is not among the issuer's `token_types`",
         "token_issuer_unknown" => "no issuer is configured for its `iss`",
-        "token_key_unknown" => "the issuer has no key of its `kid`",
+        "token_key_unknown" => "the issuer has no key with its `kid`",
         "token_signature_wrong" => "the signature is not that of the issuer's key",
         "token_audience_wrong" => "its `aud` is not among the issuer's `audiences`",
         "token_party_wrong" => "its `azp` is not among the issuer's `authorized_parties`",
-        "token_expired" => "its `exp` had passed; a new token would do",
+        "token_expired" => "its `exp` had passed; a new token would be accepted",
         "token_not_yet_valid" => "its `nbf` or `iat` was in the future: compare the clocks",
-        "token_claim_missing" => {
-            "a claim that is needed was not in it (`exp`, `iss`, or the subject's)"
-        }
-        "password_wrong" => "the password was not that of the caller",
+        "token_claim_missing" => "a required claim was missing (`exp`, `iss`, or the subject's)",
+        "password_wrong" => "the password did not match the caller",
         "rate_limited" => {
             "a limit was used up: `rate_limit`, the workspace's, the plugin's or the route's own"
         }
         "limits_unavailable" => {
-            "the store that limits are counted in was away, and `store.on_error` is `closed`"
+            "the store that counts limits was unreachable, and `store.on_error` is `closed`"
         }
         "switched_off" => {
             "an operator had switched it off; the lines of `kind` switch say who and why"
         }
         "breaker_open" => {
-            "the upstream was left alone after failures: `upstreams.*.breaker`; the lines of `kind` breaker say since when, and whether nothing answered (`silence`) or it answered badly (`answers`)"
+            "the upstream's breaker was open after failures: `upstreams.*.breaker`; the lines of `kind` breaker say since when, and whether the upstream did not respond (`silence`) or responded with failures (`answers`)"
         }
         "body_slow" => "the client sent its body too slowly: the listener's `limits.rate_min`",
         "client_slow" => {
-            "the client took the answer too slowly, or not any more: the listener's `limits.rate_min` and `write_timeout`"
+            "the client read the response too slowly, or stopped: the listener's `limits.rate_min` and `write_timeout`"
         }
-        "upstream_slow" => "the upstream sent its answer too slowly: `timeouts.rate_min`",
-        "pace_exceeded" => "its turn at the upstream was too far away: `upstreams.*.pace`",
-        "tunnels_exhausted" => "too many tunnels at once: `egress.tunnels_max`",
-        "idempotency_in_flight" => "an exchange with the same `Idempotency-Key` was under way",
-        "audit_unavailable" => "it could not be put on record: look at the disk of `audit.folder`",
+        "upstream_slow" => "the upstream sent its response too slowly: `timeouts.rate_min`",
+        "pace_exceeded" => "the wait for the upstream's pace was too long: `upstreams.*.pace`",
+        "tunnels_exhausted" => "too many concurrent tunnels: `egress.tunnels_max`",
+        "idempotency_in_flight" => "an exchange with the same `Idempotency-Key` was in flight",
+        "audit_unavailable" => "it could not be recorded: check the disk of `audit.folder`",
         _ => return None,
     })
 }
@@ -291,7 +286,7 @@ fn now(out: &mut String, record: &Record<'_>, path: &Path) -> Result<(), String>
     let digest = reload::digest(&loaded);
     let mut replay = Replay::new(Policy::new(&loaded.config, &digest));
     out.push('\n');
-    let other = if *record.config == *digest { "the same" } else { "another than then" };
+    let other = if *record.config == *digest { "the same" } else { "a different one from then" };
     step(out, "now", &format!("config {digest}, {other}"));
     let decided = match replay.decide(record) {
         Ok(decided) => decided,
@@ -305,7 +300,7 @@ fn now(out: &mut String, record: &Record<'_>, path: &Path) -> Result<(), String>
     };
     step(out, "verdict", &verdict(&decided.exchange, decided.denial.as_ref()));
     if let Some(unjudged) = decided.unjudged {
-        step(out, "", &format!("{unjudged}: not on record, and so not judged"));
+        step(out, "", &format!("{unjudged}: not recorded, and so not decided"));
     }
     let what = if decided.denial.is_some() { "allow it" } else { "deny it" };
     let turns = turns(&loaded.config, record, &decided);
@@ -316,7 +311,7 @@ fn now(out: &mut String, record: &Record<'_>, path: &Path) -> Result<(), String>
         let place = if turn.place.is_empty() { "" } else { &*format!("{}  ", turn.place) };
         step(out, "", &format!("{place}{}", turn.change));
         if let Some(unsettled) = turn.unsettled {
-            step(out, "", &format!("  not on record, and so open: {unsettled}"));
+            step(out, "", &format!("  not recorded, and so undecided: {unsettled}"));
         }
     }
     match settled(&loaded.config, &decided) {

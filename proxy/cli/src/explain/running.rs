@@ -62,7 +62,7 @@ pub(super) fn asked(
 ) -> Result<Running, String> {
     let mut running = Running::default();
     let Some(about) = about else {
-        running.line("right now", "not asked: it is refused before it counts anywhere");
+        running.line("right now", "not queried: the request is refused before it counts anywhere");
         return Ok(running);
     };
     let text = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
@@ -71,8 +71,10 @@ pub(super) fn asked(
     let runtime = runtime.map_err(|error| error.to_string())?;
     let standing = runtime.block_on(get(&base, config, about))?;
     if standing.config != **digest {
-        let other =
-            format!("`{base}` runs another config ({}) than this one ({digest})", standing.config);
+        let other = format!(
+            "`{base}` runs a different config ({}) from this one ({digest})",
+            standing.config
+        );
         running.line("right now", &other);
     }
     running.breaker(&standing.breaker);
@@ -108,15 +110,15 @@ async fn get(
     let body = fetch::body(answer, &shown).await?;
     match status {
         200 => serde_json::from_slice(&body)
-            .map_err(|_| format!("`{shown}` is no admin listener of this version")),
+            .map_err(|_| format!("`{shown}` is not an admin listener of this version")),
         422 => {
             let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
             Err(format!("`{shown}`: {}", said["messages"][0].as_str().unwrap_or("422")))
         }
         404 => Err(format!(
-            "`{shown}` answers 404; name the listener of kind `admin` of a process of this version"
+            "`{shown}` responded with 404; name an `admin` listener of a process of this version"
         )),
-        _ => Err(format!("`{shown}` answers {status}")),
+        _ => Err(format!("`{shown}` responded with {status}")),
     }
 }
 
@@ -141,8 +143,8 @@ impl Running {
             let _ = write!(text, " since {since}Z ({})", span(lasts));
         }
         let why = match breaker.cause.as_deref() {
-            Some("silence") => ", as nothing answers (`silence`)",
-            Some("answers") => ", as it answers badly (`answers`)",
+            Some("silence") => ", because it does not respond (`silence`)",
+            Some("answers") => ", because it responds with failures (`answers`)",
             _ => "",
         };
         text.push_str(why);
@@ -151,7 +153,7 @@ impl Running {
             let _ = match breaker.cause.as_deref() {
                 Some("silence") => write!(
                     text,
-                    "; it is looked for every second, and requests try it in {tried} at the latest"
+                    "; it is probed every second, and requests try it in {tried} at the latest"
                 ),
                 _ => write!(text, "; requests try it in {tried}"),
             };
@@ -166,16 +168,16 @@ impl Running {
         }
         let _ = match limit.left {
             Some(left) => write!(text, ": {left} of {} left", limit.burst),
-            None => write!(text, ": this replica has not asked the store about it yet"),
+            None => write!(text, ": this replica has not queried the store about it yet"),
         };
         if limit.left == Some(0) {
-            let _ = write!(text, ", the next in {}", span(limit.next_in_seconds));
+            let _ = write!(text, ", one more in {}", span(limit.next_in_seconds));
         }
         if let Some(whole) = limit.whole_in_seconds.filter(|whole| *whole > 0.0) {
-            let _ = write!(text, ", all in {}", span(whole));
+            let _ = write!(text, ", all of them in {}", span(whole));
         }
         if limit.shared && limit.left.is_some() {
-            text.push_str("; replicas share it, and this is what this one knows");
+            text.push_str("; replicas share it, and this is what this replica knows");
         }
         self.line("limit now", &text);
     }

@@ -152,7 +152,7 @@ impl Tally {
                 |flip| {
                     let or = |text: &Option<Label>| text.as_deref().unwrap_or("-").to_owned();
                     let status = flip.status.map(|status| format!("{status} ")).unwrap_or_default();
-                    let note = flip.unjudged.map(|what| format!(" ({what} not on record)"));
+                    let note = flip.unjudged.map(|what| format!(" ({what} not recorded)"));
                     vec![
                         format!("{} -> {status}{}{}", flip.was, flip.is, note.unwrap_or_default()),
                         flip.what.to_string(),
@@ -174,7 +174,7 @@ impl Tally {
         }
         let _ = writeln!(
             out,
-            "\nRate limits, breakers, paces and idempotency keys were left out, and tokens not verified again."
+            "\nRate limits, breakers, paces and idempotency keys were left out, and tokens were not verified again."
         );
         out
     }

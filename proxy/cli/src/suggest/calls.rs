@@ -218,13 +218,13 @@ impl Left {
         if self.unwritable > 0 {
             let records = counted(self.unwritable, "record");
             crate::say::err(format_args!(
-                "left out, as their host, plugin, workspace or time is none: {records}"
+                "left out, invalid host, plugin, workspace or time: {records}"
             ));
         }
         if self.beyond > 0 {
             let calls = counted(self.beyond, "call");
             crate::say::err(format_args!(
-                "left out, as there is room for {HOSTS_MAX} hosts: {calls}; give fewer files at once"
+                "left out, over the limit of {HOSTS_MAX} hosts: {calls}; use fewer files"
             ));
         }
     }
@@ -301,11 +301,11 @@ mod tests {
             let told: Vec<_> = by_hello.into_keys().map(HelloFault::sentence).collect();
             assert_eq!(told, [expected]);
         };
-        check("tls", None, false, "it names no server");
-        check("tls", Some("b.example"), false, "it names another server than was asked for");
-        check("tls", Some("front.example"), true, "the server's name is encrypted");
+        check("tls", None, false, "it has no server name");
+        check("tls", Some("b.example"), false, "its server name is not the requested host");
+        check("tls", Some("front.example"), true, "the server name is encrypted");
         check("not_tls", None, false, "it is not TLS");
-        check("malformed", None, false, "it is no hello of TLS that can be read");
+        check("malformed", None, false, "it is not a readable TLS ClientHello");
     }
 
     #[test]

@@ -38,13 +38,13 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
          # as a file that `include` names.\n"
         .to_owned();
     if standing.config.is_none() {
-        text += "# Made without the config (`-c`): what its rules allow is not left out, and its workspaces and\n# groups of hosts are not known.\n";
+        text += "# Made without the config (`-c`): calls that its rules allow are not left out, and its workspaces and\n# groups of hosts are not known.\n";
     }
     if allowed > 0 {
         put(
             &mut text,
             0,
-            &format!("# Left out: {} that the rules allow now", counted(allowed, "call")),
+            &format!("# Left out: {} that the rules already allow", counted(allowed, "call")),
         );
     }
     for note in &notes {
@@ -142,7 +142,7 @@ fn refused_otherwise(
     let mut notes = Vec::new();
     notes.extend(tally.by_hello.iter().map(|(fault, times)| {
         format!(
-            "{host} for {who}: refused for the first message of its tunnel: {}, {}; see docs/egress.md",
+            "{host} for {who}: refused for its ClientHello: {}, {}; see docs/egress.md",
             fault.sentence(),
             counted(*times, "time")
         )

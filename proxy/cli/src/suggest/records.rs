@@ -67,7 +67,7 @@ impl Reading {
         crate::say::err(format_args!("{records} in {files}"));
         if self.unreadable > 0 {
             let lines = counted(self.unreadable, "line");
-            crate::say::err(format_args!("left out as no records (torn, or not JSON): {lines}"));
+            crate::say::err(format_args!("left out, not records (torn, or not JSON): {lines}"));
         }
     }
 }

@@ -20,23 +20,23 @@ pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<S
     let host = &*place.host;
     if let Some(above) = config::rentable_above(host) {
         risks.push(format!(
-            "anybody can have a name under {above}: make sure that this one is yours"
+            "anyone can register a name under {above}: make sure that this one is yours"
         ));
     }
     if rule.ip().is_some() {
-        risks.push("an address, not a name: whoever has it next gets the calls".to_owned());
+        risks.push("an address, not a name: its next owner gets the calls".to_owned());
     }
     if host.split('.').any(|label| label.starts_with("xn--")) {
-        risks.push("punycode: it is shown as other letters than these".to_owned());
+        risks.push("punycode: it is displayed with other letters".to_owned());
     }
     if let Some(known) = look_alike(host, standing) {
         risks.push(format!("a look-alike of {known}?"));
     }
     if tally.plain > 0 {
-        risks.push("plain HTTP: anybody on the way can read and change it".to_owned());
+        risks.push("plain HTTP: anyone on the network path can read and change it".to_owned());
     } else if !standing.egress.tls_ports.contains(&place.port) {
         risks.push(format!(
-            "port {} is not in `egress.tls_ports`: whatever is in its tunnels is not looked at",
+            "port {} is not in `egress.tls_ports`: its tunnels are not inspected",
             place.port
         ));
     }
@@ -59,7 +59,7 @@ pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<S
 pub(super) fn private(place: &Where, ip: IpAddr, class: AddressClass) -> String {
     let net = ipnet::IpNet::from(ip);
     format!(
-        "{ip} is {}, so it stays refused; if it is meant, add to `egress.private`: {{host: \"{}\", addresses: [\"{net}\"]}}",
+        "{ip} is {}, so it stays refused; if this is intended, add to `egress.private`: {{host: \"{}\", addresses: [\"{net}\"]}}",
         class.name(),
         place.rule()
     )

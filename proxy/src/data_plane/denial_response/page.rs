@@ -66,24 +66,24 @@ pub(super) fn page(said: &Said<'_>, headers: &mut HeaderMap) -> String {
 fn what_to_do(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => {
-            "You are not signed in, or your sign-in has ended. Sign in, then open this page again."
+            "You are not signed in, or your session has expired. Sign in, then open this page again."
         }
         403 => {
-            "You may not open this. If you think that you should be able to, tell whoever runs this \
-             site, with the request id below."
+            "You do not have access to this page. If you think you should, contact the site's operator and give them the request ID below."
         }
-        408 => "The request did not arrive in time. Check your connection, then try again.",
-        409 => "The same request is still under way. Wait a moment before you try again.",
+        408 => "Your request took too long to arrive. Check your connection, then try again.",
+        409 => "The same request is still being processed. Wait a moment before you try again.",
         413 => "What you sent is too large.",
         421 => "There is no such site here. Check the address.",
-        429 => "Too many requests came at once. Wait a moment, then open this page again.",
-        431 => "Your browser sent too much. Delete this site's cookies, then try again.",
-        503 => "This is not available at the moment.",
-        502 | 504 => {
-            "The system behind this page does not answer. Try again in a minute. If that does not \
-             help, tell whoever runs this site, with the request id below."
+        429 => "Too many requests. Wait a moment, then open this page again.",
+        431 => {
+            "Your browser sent too many headers or cookies. Delete this site's cookies, then try again."
         }
-        _ => "This request cannot be answered. Check the address, then try again.",
+        503 => "This is currently not available.",
+        502 | 504 => {
+            "The system behind this page is not responding. Try again in a minute. If the problem persists, contact the site's operator and give them the request ID below."
+        }
+        _ => "This request cannot be processed. Check the address, then try again.",
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
             "<html lang=\"en\">",
             "<title>503 Service Unavailable</title>",
             "<h1>503 Service Unavailable</h1>",
-            "<p>This is not available at the moment.</p>",
+            "<p>This is currently not available.</p>",
             "Try again in 30 seconds: <time datetime=\"2026-11-24T12:00:30Z\">12:00:30 UTC</time>.",
             "<dd>breaker_open</dd>",
             "<dd>abc-1</dd>",

@@ -18,7 +18,7 @@ const LENGTH: HeadRefusal = FramingAmbiguous("Content-Length is not one plain nu
 pub(super) fn check(request: &RequestHeader) -> Result<(), HeadRefusal> {
     let target = request.raw_path();
     if target.iter().any(|b| matches!(b, b'\0' | b'\n' | b'\r' | b' ')) {
-        return Err(Malformed("the target has a character that none has"));
+        return Err(Malformed("the target has a character that no target may have"));
     }
     if !is_one_length(&request.headers) {
         return Err(LENGTH);

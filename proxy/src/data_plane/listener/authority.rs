@@ -23,7 +23,7 @@ pub(super) fn settled(head: &[u8], form: Form) -> Result<Option<Vec<u8>>, HeadRe
         return Ok(None);
     }
     if !is_authority(url.authority) {
-        return Err(Malformed("the host in the URL is not one"));
+        return Err(Malformed("the host in the URL is invalid"));
     }
     if form == Form::Origin && url.rest.contains(&b'#') {
         return Err(Malformed("the URL has a fragment"));
@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(settled.map_err(|refusal| refusal.row().2), expected, "{head}");
         };
         let (origin, proxy) = (Form::Origin, Form::Proxy);
-        let none = "the host in the URL is not one";
+        let none = "the host in the URL is invalid";
         check(origin, "GET /x HTTP/1.1~Host: a~~", Ok(None));
         check(origin, "GET /x?u=http://b/ HTTP/1.1~Host: a~~", Ok(None));
         check(origin, "OPTIONS * HTTP/1.1~Host: a~~", Ok(None));

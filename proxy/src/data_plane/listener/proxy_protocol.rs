@@ -29,7 +29,7 @@ pub(super) enum Fault {
 }
 
 /// What is said of a header where none is expected.
-pub(super) const UNEXPECTED: &str = "this begins with a PROXY protocol header: write `proxy_protocol` on the listener, with who sends it";
+pub(super) const UNEXPECTED: &str = "this begins with a PROXY protocol header: write `proxy_protocol` on the listener and name the load balancers";
 /// How version 2 begins.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// How version 1 begins.
@@ -116,7 +116,7 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     let [version, family, high, low] = head;
     let length = usize::from(u16::from_be_bytes([high, low]));
     if length > REST_MAX {
-        return Err(Fault::Malformed("it has over 4096 bytes"));
+        return Err(Fault::Malformed("it is longer than 4096 bytes"));
     }
     let mut rest = vec![0; length];
     from.read_exact(&mut rest).await.map_err(|_| Fault::Gone)?;
@@ -126,7 +126,7 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
         1 => 12,
         2 => 36,
         3 => 216,
-        _ => return Err(Fault::Malformed("it is of an unknown family")),
+        _ => return Err(Fault::Malformed("its address family is unknown")),
     };
     let Some((addresses, more)) = rest.split_at_checked(addresses) else {
         return Err(Fault::Malformed("it ends before its addresses do"));
@@ -147,8 +147,8 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
             let ip: [u8; 16] = part(16).try_into().expect("sixteen bytes are sixteen");
             Ok(Told::Client(SocketAddr::new(ip.into(), port(32))))
         }
-        (0x21, _) => Err(Fault::Malformed("it is not of a stream")),
-        _ => Err(Fault::Malformed("it is of an unknown version or command")),
+        (0x21, _) => Err(Fault::Malformed("it is not for a stream")),
+        _ => Err(Fault::Malformed("its version or command is unknown")),
     }
 }
 
@@ -158,11 +158,11 @@ fn checked(head: &[u8; 4], addresses: &[u8], more: &[u8]) -> Result<(), Fault> {
     let mut rest = more;
     while !rest.is_empty() {
         let [kind, high, low, value @ ..] = rest else {
-            return Err(Fault::Malformed("a part of it ends early"));
+            return Err(Fault::Malformed("one of its parts is truncated"));
         };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let Some((value, after)) = value.split_at_checked(length) else {
-            return Err(Fault::Malformed("a part of it ends early"));
+            return Err(Fault::Malformed("one of its parts is truncated"));
         };
         if *kind == CRC32C {
             let wrong = Fault::Malformed("its checksum is wrong");
@@ -295,17 +295,20 @@ mod tests {
         let malformed = |why| Err(Fault::Malformed(why));
         check(v2(0x21, 0x11, &v4[..11]), malformed("it ends before its addresses do")).await;
         check(v2(0x21, 0x21, &v4), malformed("it ends before its addresses do")).await;
-        check(v2(0x21, 0x12, &v4), malformed("it is not of a stream")).await;
-        check(v2(0x21, 0x41, &v4), malformed("it is of an unknown family")).await;
-        check(v2(0x11, 0x11, &v4), malformed("it is of an unknown version or command")).await;
-        check(v2(0x22, 0x11, &v4), malformed("it is of an unknown version or command")).await;
+        check(v2(0x21, 0x12, &v4), malformed("it is not for a stream")).await;
+        check(v2(0x21, 0x41, &v4), malformed("its address family is unknown")).await;
+        check(v2(0x11, 0x11, &v4), malformed("its version or command is unknown")).await;
+        check(v2(0x22, 0x11, &v4), malformed("its version or command is unknown")).await;
         let early = [&v4[..], &[0x04, 0, 4, 1, 2, 3]].concat();
-        check(v2(0x21, 0x11, &early), malformed("a part of it ends early")).await;
-        check(v2(0x21, 0x11, &[&v4[..], &[4]].concat()), malformed("a part of it ends early"))
-            .await;
-        check(v2(0x21, 0x11, &[0; 4097]), malformed("it has over 4096 bytes")).await;
+        check(v2(0x21, 0x11, &early), malformed("one of its parts is truncated")).await;
+        check(
+            v2(0x21, 0x11, &[&v4[..], &[4]].concat()),
+            malformed("one of its parts is truncated"),
+        )
+        .await;
+        check(v2(0x21, 0x11, &[0; 4097]), malformed("it is longer than 4096 bytes")).await;
         let longest = [SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat();
-        check(longest, malformed("it has over 4096 bytes")).await;
+        check(longest, malformed("it is longer than 4096 bytes")).await;
         assert_eq!(of(&v2(0x21, 0x11, &v4)[..20]).await.0, Err(Fault::Gone));
     }
 

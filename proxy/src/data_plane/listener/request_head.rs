@@ -45,23 +45,25 @@ impl HeadRefusal {
             Self::FramingAmbiguous(why) => (400, "framing_ambiguous", why),
             Self::BodyMalformed(why) => (400, "body_malformed", why),
             Self::TooLarge => (431, "head_too_large", "the head is too large"),
-            Self::Timeout => (408, "head_timeout", "the head did not come in time"),
-            Self::ConnectRefused => (400, "connect_refused", "this listener is no forward proxy"),
+            Self::Timeout => (408, "head_timeout", "the head did not arrive in time"),
+            Self::ConnectRefused => {
+                (400, "connect_refused", "this listener is not a forward proxy")
+            }
             Self::ProxyHeaderRefused => {
-                (403, "proxy_header_refused", "connections come here from load balancers alone")
+                (403, "proxy_header_refused", "this listener accepts only its load balancers")
             }
             Self::ProxyHeaderMissing => {
-                (400, "proxy_header_missing", "the connection begins with no PROXY protocol header")
+                (400, "proxy_header_missing", "the connection has no PROXY protocol header")
             }
             Self::ProxyHeaderMalformed(why) => (400, "proxy_header_malformed", why),
             Self::ConnectionsExhausted => {
-                (503, "connections_exhausted", "too many connections at once")
+                (503, "connections_exhausted", "too many concurrent connections")
             }
             Self::HandshakeTimeout => {
-                (408, "handshake_timeout", "the TLS handshake did not end in time")
+                (408, "handshake_timeout", "the TLS handshake did not complete in time")
             }
             Self::HandshakesExhausted => {
-                (503, "handshakes_exhausted", "too many TLS handshakes at once")
+                (503, "handshakes_exhausted", "too many TLS handshakes in progress")
             }
         }
     }
@@ -197,7 +199,7 @@ impl<'a> Iterator for Lines<'a> {
 fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     use HeadRefusal::Malformed;
     if line == b"PRI * HTTP/2.0" {
-        return Err(Malformed("HTTP/2 without TLS is not spoken here"));
+        return Err(Malformed("HTTP/2 without TLS is not supported here"));
     }
     let mut parts = line.split(|b| *b == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -221,7 +223,7 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
     }
     let visible = none(target, |b| b <= b' ' || b == 0x7f);
     if !visible {
-        return Err(Malformed("the target has a character that none has"));
+        return Err(Malformed("the target has a character that no target may have"));
     }
     if str::from_utf8(target).is_err() || !is_uri(target) {
         return Err(Malformed("the target has a character that must be percent-encoded"));
@@ -276,7 +278,7 @@ fn header(line: &[u8], seen: &mut Seen) -> Result<(), HeadRefusal> {
         4 if name.eq_ignore_ascii_case(b"host") => {
             seen.hosts += 1;
             if !authority::is_authority(value) {
-                return Err(Malformed("the host is not one"));
+                return Err(Malformed("the host is invalid"));
             }
         }
         14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -308,16 +310,16 @@ impl Seen {
     fn judge(&self, version: Version) -> Result<Body, HeadRefusal> {
         use HeadRefusal::{FramingAmbiguous, Malformed};
         if self.lengths > 1 {
-            return Err(FramingAmbiguous("Content-Length stands twice"));
+            return Err(FramingAmbiguous("Content-Length is repeated"));
         }
         if self.codings > 1 {
-            return Err(FramingAmbiguous("Transfer-Encoding stands twice"));
+            return Err(FramingAmbiguous("Transfer-Encoding is repeated"));
         }
         if self.codings > 0 && self.lengths > 0 {
             return Err(FramingAmbiguous("both Content-Length and Transfer-Encoding"));
         }
         if self.codings > 0 && version == Version::Http10 {
-            return Err(FramingAmbiguous("HTTP/1.0 has no Transfer-Encoding"));
+            return Err(FramingAmbiguous("HTTP/1.0 does not have Transfer-Encoding"));
         }
         if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
             return Err(Malformed("there is not exactly one Host"));

@@ -47,7 +47,7 @@ impl Contradiction {
             return "no token can name such an issuer: check the URL".to_owned();
         }
         let slash = discovered.trim_end_matches('/') == self.configured.trim_end_matches('/');
-        let slash = if slash { "they differ in the slash at the end; " } else { "" };
+        let slash = if slash { "they differ in the trailing slash; " } else { "" };
         format!("{slash}if that is the `iss` of its tokens, write `issuer: {discovered}`")
     }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Contradiction {
         let Self { url, configured, .. } = self;
         write!(
             f,
-            "`{url}` says that its `issuer` is {}, and the config says `{configured}`; {}",
+            "`{url}` says that its `issuer` is {}, but the config says `{configured}`; {}",
             self.shown(),
             self.correction()
         )
@@ -90,7 +90,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Contradicted(contradiction) => contradiction.fmt(f),
-            Self::NotFound { url, status } => write!(f, "`{url}` answers {status}"),
+            Self::NotFound { url, status } => write!(f, "`{url}` responded with {status}"),
             Self::Keyless { url } => write!(f, "`{url}` has no usable key"),
             Self::Other(cause) => f.write_str(cause),
         }
@@ -114,7 +114,7 @@ mod tests {
     fn it_names_both_and_the_line_to_write() {
         assert_eq!(
             of("https://idp.test/", Some("https://idp.test")),
-            "`https://idp.test/.well-known/openid-configuration` says that its `issuer` is `https://idp.test`, and the config says `https://idp.test/`; they differ in the slash at the end; if that is the `iss` of its tokens, write `issuer: https://idp.test`"
+            "`https://idp.test/.well-known/openid-configuration` says that its `issuer` is `https://idp.test`, but the config says `https://idp.test/`; they differ in the trailing slash; if that is the `iss` of its tokens, write `issuer: https://idp.test`"
         );
         let other = of("https://idp.test/realms/a", Some("https://sso.test/realms/a"));
         assert!(

@@ -22,7 +22,7 @@ impl Process {
                 () = tokio::time::sleep(self.control.wait(control)) => {
                     let process = Arc::clone(self);
                     if let Err(error) = aside(async move { drop(process.ask_control().await) }).await {
-                        tracing::error!(%error, "cannot ask the control source");
+                        tracing::error!(%error, "cannot poll the control source");
                     }
                 }
                 () = self.control.changed.notified() => {}
@@ -57,7 +57,7 @@ impl Process {
             Ok(mut messages) => {
                 messages.extend(self.control.hold(said).await);
                 let policy = self.gateway.live.load().policy.digest.to_string();
-                tracing::info!(policy, ?messages, "what the control source says is in force");
+                tracing::info!(policy, ?messages, "the control source's response is in force");
                 self.on_record(Source::Control.name(), true, Some(&last), &messages);
                 messages
             }

@@ -39,7 +39,7 @@ struct Kept {
 pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held>, String> {
     let shown = file.display();
     let wrong = |cause: &str| {
-        let told = format!("control: what `{shown}` keeps is not used: {cause}");
+        let told = format!("control: the response kept in `{shown}` is not used: {cause}");
         tracing::warn!("{told}");
         told
     };
@@ -54,7 +54,7 @@ pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held
         return Err(wrong("another version wrote it"));
     }
     if (kept.url, &*kept.shape) != (control.url.to_string(), control.shape.name()) {
-        return Err(wrong("it is of another source"));
+        return Err(wrong("it is from another source"));
     }
     let answer = Answer::read_kept(control, kept.answer.get().as_bytes());
     let answer = answer.map_err(|_| wrong("it is damaged"))?;

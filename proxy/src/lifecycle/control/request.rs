@@ -24,7 +24,7 @@ pub(super) async fn ask(
 ) -> Result<Option<(Vec<u8>, Option<String>)>, String> {
     // Together with what `fetch` does before it sends.
     let whole = tokio::time::timeout(*control.timeout, answer(control, etag, dial, guard));
-    let late = |_| format!("`{}` does not answer within {}", *control.url, control.timeout);
+    let late = |_| format!("`{}` did not respond within {}", *control.url, control.timeout);
     whole.await.map_err(late)?
 }
 
@@ -55,8 +55,8 @@ async fn answer(
         }
         304 if etag.is_some() => Ok(None),
         status @ (301 | 302 | 303 | 307 | 308) => {
-            Err(format!("`{url}` answers {status}, and a redirect is not followed"))
+            Err(format!("`{url}` responded with {status}; redirects are not followed"))
         }
-        status => Err(format!("`{url}` answers {status}")),
+        status => Err(format!("`{url}` responded with {status}")),
     }
 }

@@ -57,7 +57,7 @@ impl Known {
 
     pub(super) fn went_well(&mut self) {
         if self.failing.take().is_some() || self.stale_told {
-            tracing::info!("the control source answers again");
+            tracing::info!("the control source responds again");
         }
         (self.failures, self.stale_told) = (0, false);
     }
@@ -65,11 +65,11 @@ impl Known {
     /// What is in force without an answer.
     pub(super) fn then(&self, files: &Loaded) -> &'static str {
         match self.held_of(files) {
-            Some(_) => "its last good answer stays in force",
+            Some(_) => "its last good response stays in force",
             None if files.config.control.as_ref().is_some_and(keeps_plugins_off) => {
-                "the plugins that it decides about are off until it answers"
+                "the plugins that it decides about are off until it responds"
             }
-            None => "the files alone are in force until it answers",
+            None => "only the files are in force until it responds",
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn parents(
             && upper != lower
         {
             aside.push(format!(
-                "`{}` is not `{name}`, which counts; remove one of both",
+                "`{}` is not `{name}`, which takes precedence; remove one of them",
                 name.to_ascii_lowercase()
             ));
         }
@@ -57,7 +57,7 @@ fn of(config: &config::Config, name: &'static str, text: &str) -> Result<Parent,
     let scheme = scheme.to_ascii_lowercase();
     if !["http", "https"].contains(&&*scheme) {
         return Err(format!(
-            "is of scheme `{}`, which is not spoken; write `http://` or `https://`",
+            "is of scheme `{}`, which is not supported; write `http://` or `https://`",
             scheme.escape_debug()
         ));
     }
@@ -68,10 +68,10 @@ fn of(config: &config::Config, name: &'static str, text: &str) -> Result<Parent,
     };
     let url: Url = format!("{scheme}://{}", place.trim_end_matches('/')).parse()?;
     if !url.path.is_empty() {
-        return Err("has a path, and a proxy has none".to_owned());
+        return Err("has a path, which a proxy cannot have".to_owned());
     }
     if let Some(listener) = config.leads_back(&url) {
-        return Err(format!("is listener `{listener}` of ours, so every call would come back"));
+        return Err(format!("names our own listener `{listener}`, so every call would come back"));
     }
     let authorization = login.map(|login| {
         let (user, password) = login.split_once(':').unwrap_or((login, ""));

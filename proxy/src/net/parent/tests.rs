@@ -70,7 +70,7 @@ fn the_environment_names_them_in_capitals_or_not() {
     let found = check(&both, Some("http://a:1"), None);
     assert_eq!(
         found.aside,
-        ["`https_proxy` is not `HTTPS_PROXY`, which counts; remove one of both"]
+        ["`https_proxy` is not `HTTPS_PROXY`, which takes precedence; remove one of them"]
     );
     let login = [
         ("HTTPS_PROXY", "http://acme%5Cada:p%40ss:w@rd@proxy.corp:8080"),
@@ -95,10 +95,10 @@ fn a_variable_that_cannot_be_meant_is_left_aside_and_shows_no_password() {
         assert!(!found.aside[0].contains("secret"), "{:?}", found.aside);
     };
     check("socks5://u:secret@proxy.corp:1080", "scheme `socks5`");
-    check("http://u:secret@127.0.0.1:3128", "is listener `out` of ours");
-    check("http://localhost:3128", "is listener `out` of ours");
-    check("http://u:secret@:8080", "no valid host");
-    check("http://u:secret@proxy.corp:0", "no valid port");
+    check("http://u:secret@127.0.0.1:3128", "names our own listener `out`");
+    check("http://localhost:3128", "names our own listener `out`");
+    check("http://u:secret@:8080", "an invalid host");
+    check("http://u:secret@proxy.corp:0", "an invalid port");
     check("http://proxy.corp:8080/x", "has a path");
 }
 

@@ -57,8 +57,9 @@ impl Signing {
         Ok(Self {
             signer: signer.ok_or_else(|| LoadError {
                 file: written.key_file.value.clone(),
-                cause: "it is no Ed25519 key; make one with `openssl genpkey -algorithm ed25519`"
-                    .to_owned(),
+                cause:
+                    "it is not an Ed25519 key; make one with `openssl genpkey -algorithm ed25519`"
+                        .to_owned(),
             })?,
             lines_max: written.lines_max.get().into(),
             every: *written.every,

@@ -256,7 +256,7 @@ impl Kept {
             let surplus = segments.len().saturating_sub(self.count.saturating_mul(times));
             let goes = index < newest && (index < surplus || self.is_too_old(path, times));
             if goes && times > 1 {
-                tracing::error!(path = %path.display(), "an audit segment is removed that was not shipped");
+                tracing::error!(path = %path.display(), "an audit segment was removed before it was shipped");
             }
             goes
         };
@@ -447,7 +447,7 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let first = folder(path.path()).unwrap();
         let told = folder(path.path()).err().unwrap().to_string();
-        assert!(told.contains("writes to it; give each process a folder of its own"), "{told}");
+        assert!(told.contains("writes to it; give each process its own folder"), "{told}");
         drop(first);
         folder(path.path()).unwrap();
     }

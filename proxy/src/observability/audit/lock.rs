@@ -51,7 +51,7 @@ impl Lock {
         let process =
             if named { format!("process {holder}") } else { "another process".to_owned() };
         io::Error::other(format!(
-            "{process} writes to it; give each process a folder of its own, or start with `--upgrade` to take over"
+            "{process} writes to it; give each process its own folder, or start with `--upgrade` to take over"
         ))
     }
 }

@@ -127,7 +127,7 @@ impl Found {
         if !lines.is_empty() {
             tracing::warn!(
                 unknown = self.unknown.len(),
-                "the process before was killed: records that it had not written are lost"
+                "the previous process was killed: records that it had not written are lost"
             );
         }
         lines

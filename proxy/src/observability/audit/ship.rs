@@ -164,7 +164,7 @@ fn ship(sinks: Vec<Sink>, folder: &Path, mut stopped: watch::Receiver<bool>) {
         };
         tokio::select! {
             () = all => {}
-            () = end => tracing::warn!("some audit records are not shipped yet: the next start goes on"),
+            () = end => tracing::warn!("some audit records are not shipped yet: the next start continues"),
         }
     });
     // Nothing that blocks may keep the process.
@@ -288,7 +288,7 @@ impl Sink {
                     if let Answer::Partly(count, why) = &answer {
                         taken = taken.saturating_sub(*count);
                         self.told.refused.fetch_add(*count, Ordering::Relaxed);
-                        tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "of the records before this place some were refused");
+                        tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "some of the records before this position were refused");
                     }
                     self.told.shipped.fetch_add(taken, Ordering::Relaxed);
                     self.unanswered = self.way.has_no_answers();
@@ -338,11 +338,11 @@ impl Sink {
         match blocking(move || refused::set_aside(&path, &line, &why)).await {
             Ok(true) => {
                 self.told.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(sink = %self.name, cause, record = %id(&record.line), segment = record.end.segment, file = %file.display(), "an audit record is refused and set aside");
+                tracing::error!(sink = %self.name, cause, record = %id(&record.line), segment = record.end.segment, file = %file.display(), "the sink refused an audit record, which was set aside");
                 Ok(())
             }
             Ok(false) => Err(format!(
-                "{cause}, and `{}` is full of records that were refused: look at it and move it away",
+                "{cause}, and `{}` is full of refused records: look at it and move it away",
                 file.display()
             )),
             Err(error) => Err(format!("`{}` cannot be written: {error}", file.display())),

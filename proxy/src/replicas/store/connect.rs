@@ -34,7 +34,7 @@ pub(super) async fn connect(written: &Store, dial: &Dial) -> Result<MultiplexedC
 
 /// Where the master is, as the first says that answers.
 async fn locate(written: &Store, dial: &Dial) -> Result<HostPort, Fault> {
-    let mut last = Fault::new("no_master", "nobody knows where the master is");
+    let mut last = Fault::new("no_master", "no sentinel knows where the master is");
     for address in &written.addresses {
         let found = match written.kind {
             StoreKind::Sentinel => by_sentinel(written, dial, address).await,
@@ -115,7 +115,7 @@ async fn open(
         let (stream, _) = connected.map_err(|error| Fault::of_connection(&error))?;
         let Some(tls) = &written.tls else { return greet(stream, login).await };
         let config = Arc::new(client(tls).map_err(|cause| Fault::new("files", cause))?);
-        let wrong = |_| Fault::new("tls", "its host is no name that a certificate can have");
+        let wrong = |_| Fault::new("tls", "its host is not a name that a certificate can have");
         let name = ServerName::try_from(place.host.clone()).map_err(wrong)?;
         let failed = |error| Fault::new("tls", format!("the TLS handshake failed: {error}"));
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;

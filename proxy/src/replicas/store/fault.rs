@@ -18,13 +18,13 @@ impl Fault {
     }
 
     pub(super) fn late() -> Self {
-        Self::new("timeout", "it did not answer in time (`store.timeout`)")
+        Self::new("timeout", "it did not respond in time (`store.timeout`)")
     }
 
     pub(super) fn of_connection(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => {
-                Self::new("refused", "it takes no connection: nothing listens there")
+                Self::new("refused", "it refused the connection: nothing listens there")
             }
             io::ErrorKind::TimedOut => {
                 Self::new("timeout", "no connection in time (`store.connect_timeout`)")
@@ -52,10 +52,10 @@ impl From<RedisError> for Fault {
         match detail.and_then(of_script).unwrap_or(code) {
             "OOM" => Self::new(
                 "out_of_memory",
-                "it is out of memory and writes nothing; raise its `maxmemory`, or let keys of others expire",
+                "it is out of memory and refuses writes; raise its `maxmemory`, or let other keys expire",
             ),
-            "LOADING" => Self::new("loading", "it still loads its data"),
-            "READONLY" => Self::new("read_only", "it is a replica, which writes nothing"),
+            "LOADING" => Self::new("loading", "it is still loading its data"),
+            "READONLY" => Self::new("read_only", "it is a replica, which refuses writes"),
             "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
                 Self::new("no_master", "it has no master right now")
             }
@@ -63,17 +63,17 @@ impl From<RedisError> for Fault {
             "WRONGPASS" | "NOAUTH" => Self::of_password(),
             "NOPERM" => Self::new(
                 "not_allowed",
-                "the user may not do all that it must; docs/shared-limits.md lists it",
+                "the user lacks a permission; docs/shared-limits.md lists what it needs",
             ),
-            "MISCONF" => Self::new("not_saving", "it cannot save its data, and so writes nothing"),
-            "NOREPLICAS" => Self::new("no_replicas", "it has too few replicas of its own to write"),
-            "BUSY" => Self::new("busy", "a script of somebody runs too long"),
+            "MISCONF" => Self::new("not_saving", "it cannot save its data, and so refuses writes"),
+            "NOREPLICAS" => Self::new("no_replicas", "it has too few replicas to accept writes"),
+            "BUSY" => Self::new("busy", "another client's script is blocking it"),
             _ if refused_password => Self::of_password(),
-            "" => Self::new("protocol", "it answers in another way than Redis"),
+            "" => Self::new("protocol", "it does not respond like Redis"),
             code => {
                 let code: String =
                     code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
-                Self::new("other", format!("it answers `{code}`"))
+                Self::new("other", format!("it responded with `{code}`"))
             }
         }
     }
@@ -87,7 +87,7 @@ fn of_script(detail: &str) -> Option<&str> {
 
 impl Fault {
     fn of_password() -> Self {
-        Self::new("password", "it does not take the password or the user's name")
+        Self::new("password", "it refused the password or the user name")
     }
 }
 

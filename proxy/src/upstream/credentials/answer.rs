@@ -23,7 +23,7 @@ pub(super) fn token(answer: &Answer) -> Result<Token, String> {
 pub(super) fn granted(answer: &Answer) -> Result<Value, String> {
     if answer.status != 200 {
         let code = error_code(answer).map_or(String::new(), |code| format!(": {code}"));
-        return Err(format!("answers {}{code}", answer.status));
+        return Err(format!("responded with {}{code}", answer.status));
     }
     json(&answer.body)
 }
@@ -34,7 +34,7 @@ pub(super) fn is_bearer(body: &Value) -> Result<(), String> {
     if kind.eq_ignore_ascii_case("bearer") {
         return Ok(());
     }
-    Err("answers with another kind of token than `Bearer`".to_owned())
+    Err("responds with a token type other than `Bearer`".to_owned())
 }
 
 /// The token that is granted to who asked then.
@@ -50,7 +50,7 @@ pub(super) fn access_token(body: &Value, asked: Now) -> Result<Token, String> {
 
 /// What the body says.
 pub(super) fn json(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|_| "does not answer in JSON".to_owned())
+    serde_json::from_slice(body).map_err(|_| "does not respond with JSON".to_owned())
 }
 
 /// The token in this member of an answer to who asked then.
@@ -64,9 +64,9 @@ pub(super) fn bearer(
         (1..=SECRET_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
     };
     let text = body[member].as_str().filter(visible);
-    let text = text.ok_or_else(|| format!("answers without a usable `{member}`"))?;
+    let text = text.ok_or_else(|| format!("responds without a usable `{member}`"))?;
     if lifetime_seconds == 0 {
-        return Err("answers with a token that has ended already".to_owned());
+        return Err("responds with a token that has already expired".to_owned());
     }
     Ok(Token::bearer(text, Duration::from_secs(lifetime_seconds), asked))
 }
@@ -111,20 +111,20 @@ mod tests {
             let answer = Answer { status, body: body.into(), asked: Now::default() };
             assert_eq!(token(&answer).err().as_deref(), Some(expected));
         };
-        check(200, "<html>hunter2", "does not answer in JSON");
-        check(200, "{}", "answers without a usable `access_token`");
-        check(200, r#"{"access_token":"hun\nter2"}"#, "answers without a usable `access_token`");
+        check(200, "<html>hunter2", "does not respond with JSON");
+        check(200, "{}", "responds without a usable `access_token`");
+        check(200, r#"{"access_token":"hun\nter2"}"#, "responds without a usable `access_token`");
         check(
             200,
             r#"{"access_token":"hunter2","token_type":"DPoP"}"#,
-            "answers with another kind of token than `Bearer`",
+            "responds with a token type other than `Bearer`",
         );
-        let ended = "answers with a token that has ended already";
+        let ended = "responds with a token that has already expired";
         check(200, r#"{"access_token":"hunter2","expires_in":0}"#, ended);
         check(200, r#"{"access_token":"hunter2","expires_in":-5}"#, ended);
         check(200, r#"{"access_token":"hunter2","expires_in":true}"#, ended);
-        check(401, r#"{"error":"invalid_client"}"#, "answers 401: invalid_client");
-        check(400, r#"{"error":"no client 'hunter2'"}"#, "answers 400");
-        check(302, "", "answers 302");
+        check(401, r#"{"error":"invalid_client"}"#, "responded with 401: invalid_client");
+        check(400, r#"{"error":"no client 'hunter2'"}"#, "responded with 400");
+        check(302, "", "responded with 302");
     }
 }

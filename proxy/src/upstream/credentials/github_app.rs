@@ -94,7 +94,8 @@ pub(super) fn signer(pem: &str) -> Result<Box<dyn Signer>, String> {
     let key = certs::key_in(pem.as_bytes())?;
     let key = certs::provider().key_provider.load_private_key(key).ok();
     let signer = key.and_then(|key| key.choose_scheme(&[SignatureScheme::RSA_PKCS1_SHA256]));
-    signer.ok_or_else(|| "it is no RSA key of 2048 bits or more, as GitHub's apps have".to_owned())
+    signer
+        .ok_or_else(|| "it is not an RSA key of 2048 bits or more, as GitHub Apps have".to_owned())
 }
 
 /// Reads the answer to who asked then.
@@ -105,19 +106,19 @@ fn token(status: u16, body: &[u8], asked: Now) -> Result<Token, String> {
         let message = answer::sentence(&said["message"]);
         let message = message.map_or(String::new(), |message| format!(": {message}"));
         let look_at = match status {
-            401 => "; look at `app_id`, `private_key_file` and this machine's clock",
-            403 => "; the installation may be suspended, or the app over its rate",
-            404 => "; look at `installation_id` and `api`: the app has no such installation there",
+            401 => "; check `app_id`, `private_key_file` and this machine's clock",
+            403 => "; the installation may be suspended, or the app over its rate limit",
+            404 => "; check `installation_id` and `api`: the app has no such installation there",
             422 => {
-                "; look at `repositories` and `permissions`: the installation must have them all"
+                "; check `repositories` and `permissions`: the installation must have all of them"
             }
             _ => "",
         };
-        return Err(format!("answers {status}{message}{look_at}"));
+        return Err(format!("responded with {status}{message}{look_at}"));
     }
     let said = said?;
     let ends = said["expires_at"].as_str().and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
-    let ends = ends.ok_or("answers without a usable `expires_at`")?;
+    let ends = ends.ok_or("responds without a usable `expires_at`")?;
     let ends = u64::try_from(ends.unix_timestamp()).unwrap_or_default();
     let lifetime = ends.saturating_sub(asked.unix_seconds());
     answer::bearer(&said, "token", lifetime, asked)
@@ -150,33 +151,33 @@ mod tests {
         check(
             401,
             r#"{"message":"A JSON web token could not be decoded","documentation_url":"x"}"#,
-            "answers 401: A JSON web token could not be decoded; look at `app_id`, `private_key_file` and this machine's clock",
+            "responded with 401: A JSON web token could not be decoded; check `app_id`, `private_key_file` and this machine's clock",
         );
         check(
             404,
             r#"{"message":"Not Found"}"#,
-            "answers 404: Not Found; look at `installation_id` and `api`: the app has no such installation there",
+            "responded with 404: Not Found; check `installation_id` and `api`: the app has no such installation there",
         );
-        check(500, "<html>hunter2", "answers 500");
-        check(200, "{}", "answers 200");
-        check(201, "{}", "answers without a usable `expires_at`");
+        check(500, "<html>hunter2", "responded with 500");
+        check(200, "{}", "responded with 200");
+        check(201, "{}", "responds without a usable `expires_at`");
         check(
             201,
             r#"{"token":"a","expires_at":"2025-12-31T23:59:59Z"}"#,
-            "answers with a token that has ended already",
+            "responds with a token that has already expired",
         );
         check(
             201,
             r#"{"token":"a\nb","expires_at":"2026-01-01T01:00:00Z"}"#,
-            "answers without a usable `token`",
+            "responds without a usable `token`",
         );
     }
 
     #[test]
     fn a_key_that_is_not_rsa_cannot_sign_for_an_app() {
         let wrong = |pem: &str| signer(pem).err().unwrap();
-        assert_eq!(wrong("hunter2"), "it holds no private key (PEM: PKCS#8, PKCS#1 or SEC1)");
+        assert_eq!(wrong("hunter2"), "it contains no private key (PEM: PKCS#8, PKCS#1 or SEC1)");
         let ec = certs::dev::Authority::new("a").unwrap().server(&["a"]).unwrap().key;
-        assert_eq!(wrong(&ec), "it is no RSA key of 2048 bits or more, as GitHub's apps have");
+        assert_eq!(wrong(&ec), "it is not an RSA key of 2048 bits or more, as GitHub Apps have");
     }
 }

@@ -48,7 +48,7 @@ where
             return;
         };
         if self.failing.as_deref() != Some(cause) {
-            tracing::warn!(credential = %name, cause, "no token could be fetched, keeping the last until it ends");
+            tracing::warn!(credential = %name, cause, "no token could be fetched, keeping the last one until it expires");
             self.failing = Some(cause.to_owned());
         }
     }

@@ -20,7 +20,7 @@ pub fn secret(written: &config::Credential) -> Result<Secret, LoadError> {
     }
     let secret = line(file)?;
     if written.kind == CredentialKind::Header && !secret.expose().is_ascii() {
-        let cause = "it is not ASCII, as a header must be".to_owned();
+        let cause = "it is not ASCII, which a header must be".to_owned();
         return Err(LoadError { file: file.value.clone(), cause });
     }
     Ok(secret)
@@ -51,8 +51,11 @@ mod tests {
         assert_eq!(header(b"a\r\n"), Ok("a".to_owned()));
         assert_eq!(header(b"\n"), Err("it is empty".to_owned()));
         assert_eq!(header(b"\xff"), Err("it is not UTF-8".to_owned()));
-        assert_eq!(header("ä".as_bytes()), Err("it is not ASCII, as a header must be".to_owned()));
-        let lines = Err("it has several lines, or other control characters".to_owned());
+        assert_eq!(
+            header("ä".as_bytes()),
+            Err("it is not ASCII, which a header must be".to_owned())
+        );
+        let lines = Err("it has several lines or other control characters".to_owned());
         assert_eq!(header(b"a\nb: c\n"), lines);
         assert_eq!(header(b"a\n\n"), lines);
         assert_eq!(

@@ -37,12 +37,12 @@ impl ApiKey {
         let body = fetch::body(answer, &self.url).await?;
         let wrong = |why: &str| format!("`{}` {why}", self.url);
         if status != 200 {
-            return Err(wrong(&format!("answers {status}")));
+            return Err(wrong(&format!("responded with {status}")));
         }
         let body = answer::json(&body).map_err(|why| wrong(&why))?;
         let user = &body["data"]["apiKeyUser"];
         if user.is_null() {
-            return Err(wrong("does not know the key; look at `key_id` and its secret"));
+            return Err(wrong("does not know the key; check `key_id` and its secret"));
         }
         let until = user["validUntil"].as_u64().filter(|until| *until > 0);
         let left = until.map(|until| until.saturating_sub(asked.unix_seconds()));

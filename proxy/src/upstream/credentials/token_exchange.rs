@@ -194,7 +194,7 @@ impl TokenExchange {
             None => ("ok", None),
             Some(Failure::Refused { cause, said }) => {
                 if self.told.take() {
-                    tracing::warn!(credential = %self.name, cause, said, "a caller's token is not exchanged");
+                    tracing::warn!(credential = %self.name, cause, said, "a caller's token was not exchanged");
                 }
                 ("refused", None)
             }
@@ -287,12 +287,12 @@ fn form(written: &config::Credential) -> Vec<(&'static str, String)> {
 fn read(answer: &Answer, requested: Option<TokenType>) -> Result<Token, Failure> {
     let granted = answer::granted(answer).and_then(|body| {
         let issued = body["issued_token_type"].as_str();
-        let issued = issued.ok_or("answers without `issued_token_type` (RFC 8693 2.2.1)")?;
+        let issued = issued.ok_or("responds without `issued_token_type` (RFC 8693 2.2.1)")?;
         let id = requested == Some(TokenType::IdToken);
         let kinds: &[TokenType] =
             if id { &[TokenType::IdToken] } else { &[TokenType::AccessToken, TokenType::Jwt] };
         if !kinds.iter().any(|kind| issued == kind.urn()) {
-            return Err("answers with another `issued_token_type` than was asked for".to_owned());
+            return Err("responds with a different `issued_token_type` than requested".to_owned());
         }
         // Of what is no access token the type is not applicable.
         if !(id && body["token_type"] == "N_A") {
@@ -345,19 +345,19 @@ mod tests {
         check(&granted("jwt", "bearer"), None, shown);
         check(&granted("jwt", "Bearer"), Some(T::AccessToken), shown);
         check(&granted("id_token", "N_A"), Some(T::IdToken), shown);
-        let another = Err("answers with another `issued_token_type` than was asked for");
+        let another = Err("responds with a different `issued_token_type` than requested");
         check(&granted("refresh_token", "Bearer"), None, another);
         check(&granted("id_token", "N_A"), None, another);
         check(&granted("access_token", "Bearer"), Some(T::IdToken), another);
         check(
             r#"{"access_token":"a.b","token_type":"Bearer"}"#,
             None,
-            Err("answers without `issued_token_type` (RFC 8693 2.2.1)"),
+            Err("responds without `issued_token_type` (RFC 8693 2.2.1)"),
         );
-        let kind = Err("answers with another kind of token than `Bearer`");
+        let kind = Err("responds with a token type other than `Bearer`");
         check(&granted("access_token", "N_A"), None, kind);
         check(&granted("access_token", "DPoP"), None, kind);
-        check("<html>", None, Err("does not answer in JSON"));
+        check("<html>", None, Err("does not respond with JSON"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Counted {
         writeln!(
             out,
             "unknown   {unknown} of {begun} intents have no outcome{}",
-            if unknown > 0 { ": begun still, or cut off by a kill" } else { "" }
+            if unknown > 0 { ": still in flight, or cut off by a kill" } else { "" }
         )?;
         self.by.iter().try_for_each(|groups| groups.table(out, top))
     }

@@ -89,6 +89,6 @@ fn usual(name: &Name, issuer: &mut Issuer, notes: &mut Vec<String>) {
     issuer.required_claims.clear();
     issuer.callers.clear();
     if *issuer != as_written {
-        notes.push(format!("tokens of `{name}` stand in `Authorization`, for `aud`, on every listener, whatever else they must say"));
+        notes.push(format!("tokens of `{name}` are in `Authorization`, for `aud`, on every listener, whatever else is required of them"));
     }
 }

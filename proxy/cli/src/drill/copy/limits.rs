@@ -53,9 +53,9 @@ pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &
     config.rate_limit.each_client = none;
     config.upstreams.values_mut().for_each(|upstream| upstream.value.pace = None);
     notes.push(match shared {
-        None => "limits of rate and pace are lifted, so that the load passes; what is told of limits was tried with them as written".to_owned(),
+        None => "rate limits and paces are lifted so that the load passes; results about limits were tried with the limits as written".to_owned(),
         Some(Shared { limit, .. }) => format!(
-            "for `redis-down` limits that are shared are {}, so that the load passes and is counted",
+            "for `redis-down` shared limits are {}, so that the load passes and is counted",
             limit.rate
         ),
     });
@@ -66,7 +66,7 @@ pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &
 fn store(config: &mut Config, shared: Option<&Shared>, notes: &mut Vec<String>) {
     let Some(Shared { address, .. }) = shared else {
         if config.store.take().is_some() {
-            notes.push("no store is asked: the copy counts alone".to_owned());
+            notes.push("no store is used: the copy counts on its own".to_owned());
         }
         return;
     };
@@ -79,7 +79,7 @@ fn store(config: &mut Config, shared: Option<&Shared>, notes: &mut Vec<String>) 
     (store.username, store.password_file) = (None, None);
     (store.sentinel_username, store.sentinel_password_file) = (None, None);
     notes.push(
-        "for `redis-down` the store is a Redis of the drill's own: one server, without TLS and users"
+        "for `redis-down` the store is the drill's own Redis: one server, without TLS and users"
             .to_owned(),
     );
 }

@@ -59,7 +59,7 @@ fn upstreams(
             && !check.status.contains(200)
         {
             check.status = Statuses::default();
-            notes.push(format!("stand-ins answer the health checks of `{name}` with 200"));
+            notes.push(format!("stand-ins respond to the health checks of `{name}` with 200"));
         }
         let url = &upstream.url.value;
         if upstream.external {

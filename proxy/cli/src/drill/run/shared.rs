@@ -37,18 +37,19 @@ pub(super) fn promises(on_error: OnStoreError, drilled: &Drilled, made: &[Made])
     }
     let admitted = drilled.measured.admitted.filter(|_| !is_closed);
     if let Some(admitted) = admitted.filter(|admitted| *admitted < NOT_ALL) {
-        broken.push(format!("only {admitted} % were admitted, and it should not matter"));
+        broken.push(format!(
+            "only {admitted} % were admitted, although this fault should not matter"
+        ));
     }
     if let Some(back) = drilled.back_after.filter(|back| *back > BACK) {
         broken.push(format!(
-            "callers were admitted as before {back} s after its return, and not within {BACK} s"
+            "callers were admitted as before only {back} s after its return, not within {BACK} s"
         ));
     }
     match drilled.store.and_then(|store| store.found_after) {
         Some(after) if after <= BACK => {}
-        Some(after) => {
-            broken.push(format!("it was found {after} s after its return, and not within {BACK} s"))
-        }
+        Some(after) => broken
+            .push(format!("it was found only {after} s after its return, not within {BACK} s")),
         None => broken.push("it was not found again after its return".to_owned()),
     }
     broken
@@ -91,10 +92,10 @@ mod tests {
         check(OnStoreError::Open, 100.0, soon, "limits_unavailable", &[failed]);
         let failed = "1 call failed because of a Redis, the first with 503 breaker_open";
         check(OnStoreError::Closed, 100.0, soon, "breaker_open", &[failed]);
-        let few = "only 90 % were admitted, and it should not matter";
+        let few = "only 90 % were admitted, although this fault should not matter";
         check(OnStoreError::Share, 90.0, soon, "", &[few]);
-        let back = "callers were admitted as before 2.1 s after its return, and not within 2 s";
-        let found = "it was found 3 s after its return, and not within 2 s";
+        let back = "callers were admitted as before only 2.1 s after its return, not within 2 s";
+        let found = "it was found only 3 s after its return, not within 2 s";
         check(OnStoreError::Share, 100.0, [Some(2.1), Some(3.0)], "", &[back, found]);
         let never = "it was not found again after its return";
         check(OnStoreError::Share, 100.0, [Some(0.0), None], "", &[never]);

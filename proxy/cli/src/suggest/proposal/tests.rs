@@ -93,7 +93,7 @@ fn what_the_rules_allow_is_left_out_and_names_that_are_taken_are_not_used() {
 ";
     let calls = CALLS.map(|(p, w, t)| call(p, w, t)).into_iter();
     let text = proposed(calls.chain([call("catalog", "web", "x.wide.example:443")]), Some(egress));
-    assert!(text.contains("# Left out: 1 call that the rules allow now"), "{text}");
+    assert!(text.contains("# Left out: 1 call that the rules already allow"), "{text}");
     assert!(text.contains("- name: \"catalog-payments-2\""), "{text}");
     assert!(text.contains("- \"github\"\n") && text.contains("- \"ours\"\n"), "{text}");
     assert!(
@@ -118,7 +118,7 @@ fn a_proposal_says_what_a_reviewer_should_know() {
     };
     let text = proposed([call("", "", "a.example:443"), second, inside], None);
     let expected = "# Not proposed: harbor.corp.example:443 for plugin catalog, workspace web: refused by its address, 1 time
-# Not proposed: harbor.corp.example:443: 10.2.3.4 is private, so it stays refused; if it is meant, add to `egress.private`: {host: \"harbor.corp.example:443\", addresses: [\"10.2.3.4/32\"]}
+# Not proposed: harbor.corp.example:443: 10.2.3.4 is private, so it stays refused; if this is intended, add to `egress.private`: {host: \"harbor.corp.example:443\", addresses: [\"10.2.3.4/32\"]}
 egress:
   rules:
     # nobody known: 2 calls, 2026-11-24T12:00:00Z to 2026-11-25T12:00:00Z; callers catalog?- evil: true; identity_strength listener

@@ -90,7 +90,7 @@ impl Kept {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(cursor) => return Ok(Some(cursor)),
                 Err(error) => {
-                    tracing::error!(sink = self.name, %error, "the cursor cannot be read: all that is kept is shipped again");
+                    tracing::error!(sink = self.name, %error, "the cursor cannot be read: all kept segments are shipped again");
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -134,7 +134,7 @@ pub fn oldest_needed(folder: &Path) -> Option<String> {
 pub(super) fn park(folder: &Path, names: &[&str]) -> io::Result<()> {
     for path in cursors(folder)? {
         if !names.iter().any(|name| path == Kept::new(folder, name).path("cursor")) {
-            tracing::info!(cursor = %path.display(), "put aside: no such sink is in the config");
+            tracing::info!(cursor = %path.display(), "set aside: the config has no such sink");
             fs::rename(&path, path.with_extension("cursor.parked"))?;
         }
     }

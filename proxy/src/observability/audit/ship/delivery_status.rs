@@ -17,7 +17,7 @@ pub struct Told {
     pub failures: AtomicU64,
     /// Records that it would not take.
     pub refused: AtomicU64,
-    /// Segments that were gone before they were shipped.
+    /// Segments that were removed before they were shipped.
     pub lost_segments: AtomicU64,
     now: Mutex<Now>,
 }
@@ -60,7 +60,7 @@ impl Told {
 
     pub(super) fn works(&self) {
         if self.now.lock().failing.take().is_some() {
-            tracing::info!(sink = %self.name, "audit records are shipped again");
+            tracing::info!(sink = %self.name, "audit records are being shipped again");
         }
     }
 
@@ -69,7 +69,7 @@ impl Told {
         let mut now = self.now.lock();
         let since = now.failing.as_ref().map_or(unix_seconds, |(since, _)| *since);
         if now.failing.as_ref().is_none_or(|(_, last)| last != cause) {
-            tracing::warn!(sink = %self.name, cause, "audit records cannot be shipped: they wait in the folder");
+            tracing::warn!(sink = %self.name, cause, "audit records cannot be shipped; they wait in the folder");
         }
         now.failing = Some((since, cause.to_owned()));
     }

@@ -95,7 +95,7 @@ fn activity(mut record: Record, line: &[u8]) -> Value {
     event.insert("disposition_id".to_owned(), json!(disposition));
     put(&mut event, "status_code", code.clone().map(Value::from));
     if intended {
-        event.insert("message".to_owned(), json!("about to be asked of the upstream"));
+        event.insert("message".to_owned(), json!("about to be sent to the upstream"));
     }
     if let Some(took) = record.0.get("duration_us").and_then(Value::as_i64) {
         event.insert("duration".to_owned(), json!(took / 1000));
@@ -139,7 +139,7 @@ fn activity(mut record: Record, line: &[u8]) -> Value {
 fn of_the_log(mut record: Record, line: &[u8]) -> Value {
     let (activity, severity, message) = match record.text("kind").as_deref() {
         Some("segment") => (5, 1, "a segment of the audit log begins"),
-        Some("recovery") => (8, 4, "a process was killed: of some actions nobody knows what came"),
+        Some("recovery") => (8, 4, "a process was killed: the outcome of some actions is unknown"),
         Some("gap") => (99, 4, "records were lost"),
         _ => (99, 1, "something about the audit log"),
     };

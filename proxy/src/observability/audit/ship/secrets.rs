@@ -49,7 +49,7 @@ fn value(written: &config::ShipHeader) -> Result<HeaderValue, LoadError> {
     let value = value.is_ascii().then(|| HeaderValue::from_str(&value).ok()).flatten();
     let mut value = value.ok_or_else(|| LoadError {
         file: file.clone(),
-        cause: "it is not ASCII, as a header must be".to_owned(),
+        cause: "it is not ASCII, which a header must be".to_owned(),
     })?;
     value.set_sensitive(true);
     Ok(value)

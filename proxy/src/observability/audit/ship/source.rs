@@ -151,7 +151,7 @@ impl Source {
         self.lost += 1;
         tracing::error!(
             segment,
-            "a segment is gone before it was shipped: its records are missing there"
+            "a segment was removed before it was shipped: the sink does not have its records"
         );
     }
 
@@ -189,7 +189,7 @@ impl Source {
                     tracing::error!(
                         segment,
                         byte = mark.byte,
-                        "a line that is too long for a record is not shipped"
+                        "a line too long for a record was not shipped"
                     );
                     mark = Mark { byte: lines.byte, chain: None };
                     self.mark(segment).clone_from(&mark);
@@ -213,7 +213,7 @@ impl Source {
                 tracing::error!(
                     segment,
                     byte = mark.byte,
-                    "a line does not follow the one before; see `stagedoor audit verify`"
+                    "a line does not continue the one before it; see `stagedoor audit verify`"
                 );
             }
             mark = Mark { byte, chain: sealed.map(|line| line.link.to_string()) };
@@ -230,7 +230,7 @@ impl Source {
         tracing::warn!(
             segment,
             byte = mark.byte,
-            "a line does not follow the one before: the segment is shipped again"
+            "a line does not continue the one before it: the segment is shipped again"
         );
         self.lines = None;
         Mark::default()

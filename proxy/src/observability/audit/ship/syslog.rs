@@ -30,7 +30,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned());
         let name =
-            name.map_err(|_| io::Error::other("it is no name that a certificate can have"))?;
+            name.map_err(|_| io::Error::other("it is not a name that a certificate can have"))?;
         Ok(Self(TlsConnector::from(Arc::new(tls)).connect(name, stream).await?))
     }
 

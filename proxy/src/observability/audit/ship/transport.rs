@@ -101,7 +101,7 @@ impl Way {
             }
             Err(_) => {
                 self.connection = None;
-                Answer::Later(format!("no answer within {patience:?}"), None)
+                Answer::Later(format!("no response within {patience:?}"), None)
             }
         }
     }
@@ -119,7 +119,7 @@ impl Way {
         if let Some(error) = &kept
             && self.kept != kept
         {
-            tracing::warn!(error, "a sink keeps its last secrets");
+            tracing::warn!(error, "a sink keeps using its last secrets");
         }
         self.kept = kept;
         let Ok(read) = read else { return };
@@ -174,7 +174,7 @@ impl Way {
         let wait = retry_after(answer.headers());
         // Read, so that the connection can be used again.
         let body = fetch::body(answer, &address).await.unwrap_or_default();
-        let told = format!("`{address}` answers {}", status.as_u16());
+        let told = format!("`{address}` responded with {}", status.as_u16());
         Ok(match status {
             status if status.is_success() => match otlp::rejected(&body).filter(|_| is_otlp) {
                 Some((count, why)) => Answer::Partly(count, why),
