@@ -5,9 +5,9 @@
 //   HTTPS_PROXY=http://127.0.0.1:3128 HTTP_PROXY=http://127.0.0.1:3128 \
 //   NO_PROXY=127.0.0.1,localhost node -r ./egress-bootstrap.js packages/backend
 //
-// Both halves are needed: Node's own `http` and what is built on it (node-fetch, axios, got, the
-// proxy and kubernetes plugins) listen to the one, the built-in `fetch` to the other. NO_PROXY is
-// needed, too: plugins call each other at localhost.
+// Both halves are needed: Node's own `http` and everything built on it (node-fetch, axios, got, the
+// proxy and kubernetes plugins) uses the first, the built-in `fetch` the second. NO_PROXY is needed,
+// too, because plugins call each other at localhost.
 
 const https = require('node:https');
 const { bootstrap } = require('global-agent');
@@ -18,8 +18,8 @@ env.GLOBAL_AGENT_HTTP_PROXY ??= env.HTTP_PROXY ?? env.http_proxy ?? '';
 env.GLOBAL_AGENT_HTTPS_PROXY ??= env.HTTPS_PROXY ?? env.https_proxy ?? '';
 env.GLOBAL_AGENT_NO_PROXY ??= env.NO_PROXY ?? env.no_proxy ?? '';
 bootstrap();
-// global-agent 4.1 takes every connection for a plain one: it would leave out the server's name in
-// TLS, and check the certificate for another.
+// global-agent 4.1 treats every connection as plain: it would leave out the server name in TLS, and
+// check the certificate for the wrong host.
 const { addRequest } = https.globalAgent;
 https.globalAgent.addRequest = function addSecure(request, options) {
   return addRequest.call(this, request, { ...options, secureEndpoint: true });
