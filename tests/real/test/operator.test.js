@@ -675,7 +675,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
     edit(door, 'drain_timeout: 5s', 'drain_timeout: 6s');
     const { successful, messages } = await door.reload();
     assert.equal(successful, true);
-    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply it', '`process.threads` has changed: restart to apply that']);
+    assert.deepEqual(messages, ['listener `edge` has changed: restart to apply it', '`process.threads` has changed: restart to apply it']);
     const shown = await (await door.admin('/config')).json();
     assert.deepEqual([shown.needs_restart, (await state(door)).needs_restart], [messages, messages]);
     const { listeners, process: { threads, drain_timeout: drain } } = shown.config;
