@@ -38,7 +38,7 @@ fn every_denial_has_a_page() {
     let pages = text("tests/scenarios", ".md");
     let tables = [
         "filters/src/denial.rs",
-        "filters/src/identity/fault.rs",
+        "filters/src/denial/token_fault.rs",
         "proxy/src/data_plane/listener/request_head.rs",
     ];
     let codes: BTreeSet<String> = tables.into_iter().flat_map(codes).collect();

@@ -35,3 +35,14 @@ pub enum Class {
     /// Administers the system behind. Never passes, for any caller.
     Admin,
 }
+
+impl Class {
+    /// Its name, in the YAML and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Action => "action",
+            Self::Admin => "admin",
+        }
+    }
+}

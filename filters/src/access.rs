@@ -5,37 +5,66 @@ use crate::{
     Denial, Head, Label,
     identity::Caller,
     normal_form::{NormalPath, decoded},
-    routes::Route,
     workspaces::Workspace,
 };
 
-/// What can be said of a route before anyone is asked who they are.
-///
-/// # Errors
-/// [`Denial::RouteClosed`], [`Denial::ClassAdmin`] and [`Denial::UpgradeRefused`].
-pub fn passable(route: &Route, head: &Head<'_>) -> Result<(), Denial> {
-    let name = || route.name.clone();
-    if route.options.closed {
-        return Err(Denial::RouteClosed { route: name() });
-    }
-    if route.class == config::Class::Admin {
-        return Err(Denial::ClassAdmin { route: name() });
-    }
-    if head.is_upgrade() && !route.options.upgrade {
-        return Err(Denial::UpgradeRefused { route: name() });
-    }
-    Ok(())
+/// Who may use a route, and for what.
+#[derive(Debug)]
+pub struct Rules {
+    /// The route's name.
+    pub route: Label,
+    /// What it does.
+    pub class: config::Class,
+    /// Whether it takes requests in order to refuse them.
+    pub closed: bool,
+    /// Whether it lets WebSockets through.
+    pub upgrade: bool,
+    /// The roles, groups and callers it asks for.
+    pub access: config::Access,
+    /// The segments of its path that must name resources of these kinds.
+    pub resources: Vec<(Label, usize)>,
 }
 
-/// Lets a caller through that has one of the roles, groups or names the route asks for.
-///
-/// # Errors
-/// [`Denial::AccessDenied`], or [`Denial::GroupsLeftOut`] if the token leaves out what would decide.
-pub fn permit(route: &Route, caller: &Caller) -> Result<(), Denial> {
-    if fits(&route.options.access, caller) {
-        return Ok(());
+impl Rules {
+    /// What can be said of a request before anyone is asked who they are.
+    ///
+    /// # Errors
+    /// [`Denial::RouteClosed`], [`Denial::ClassAdmin`] and [`Denial::UpgradeRefused`].
+    pub fn open(&self, head: &Head<'_>) -> Result<(), Denial> {
+        let route = || self.route.clone();
+        if self.closed {
+            return Err(Denial::RouteClosed { route: route() });
+        }
+        if self.class == config::Class::Admin {
+            return Err(Denial::ClassAdmin { route: route() });
+        }
+        if head.is_upgrade() && !self.upgrade {
+            return Err(Denial::UpgradeRefused { route: route() });
+        }
+        Ok(())
     }
-    Err(refusal(&route.options.access, caller, &route.name))
+
+    /// Lets a caller through that has one of the roles, groups or names the route asks for, to what
+    /// its workspace owns.
+    ///
+    /// # Errors
+    /// [`Denial::AccessDenied`], or [`Denial::GroupsLeftOut`] if the token leaves out what would decide;
+    /// [`Denial::ResourceRefused`].
+    pub fn permit(
+        &self,
+        caller: &Caller,
+        path: &NormalPath,
+        workspace: Option<&Workspace>,
+    ) -> Result<(), Denial> {
+        if !fits(&self.access, caller) {
+            return Err(refusal(&self.access, caller, &self.route));
+        }
+        for (kind, segment) in &self.resources {
+            let named = path.segments().nth(*segment).map(|text| decoded(text, false));
+            Resources::of(workspace).permit(kind, named.as_deref())?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a caller may not do what `access` is about: it is not among those, or nobody knows.
@@ -58,22 +87,6 @@ pub(crate) fn fits(access: &config::Access, caller: &Caller) -> bool {
         || has(&caller.groups, &access.groups)
         || named(&caller.subject)
         || caller.on_behalf_of.as_ref().is_some_and(named)
-}
-
-/// Lets a path through whose parameters name resources of the workspace.
-///
-/// # Errors
-/// [`Denial::ResourceRefused`].
-pub(crate) fn resources(
-    route: &Route,
-    path: &NormalPath,
-    workspace: Option<&Workspace>,
-) -> Result<(), Denial> {
-    for (kind, segment) in &route.resources {
-        let named = path.segments().nth(*segment).map(|text| decoded(text, false));
-        Resources::of(workspace).permit(kind, named.as_deref())?;
-    }
-    Ok(())
 }
 
 /// What a workspace owns in the systems behind.

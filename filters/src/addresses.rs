@@ -68,9 +68,6 @@ pub enum AddressClass {
     Isatap,
 }
 
-/// Classes of which an operator may mean an address. The others are hardly ever.
-pub(crate) const OFTEN_MEANT: [&str; 4] = ["loopback", "private", "shared_nat", "unique_local"];
-
 impl AddressClass {
     /// The class of `ip`.
     pub fn of(ip: IpAddr) -> Self {

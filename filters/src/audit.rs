@@ -189,15 +189,6 @@ pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) 
     line.close();
 }
 
-/// How a class is written.
-pub fn class(class: config::Class) -> &'static str {
-    match class {
-        config::Class::Read => "read",
-        config::Class::Action => "action",
-        config::Class::Admin => "admin",
-    }
-}
-
 /// The first half of a SHA-256 in hex: enough to find a key that one knows, too little to learn one.
 fn fingerprint(key: &[u8]) -> String {
     hex::write(&digest(&SHA256, key).as_ref()[..16])
@@ -273,7 +264,7 @@ impl Line<'_> {
             if let (Some(rules), Some(operation)) = (&route.graphql, &exchange.graphql) {
                 self.graphql(rules, operation);
             }
-            self.text("class", class(exchange.class.unwrap_or(route.class)));
+            self.text("class", exchange.class.unwrap_or(route.class).name());
             self.maybe("plugin", route.plugin.as_deref());
             self.text("upstream", &route.upstream);
         }
@@ -317,7 +308,7 @@ impl Line<'_> {
     /// What of the headers and the query a decision reads.
     fn head(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
         if let Some(headers) = facts.headers {
-            if crate::exchange::offers_websocket(headers) {
+            if crate::head::offers_websocket(headers) {
                 self.literal("upgrade", "true");
             }
             let mut asked = headers.get_all(policy.workspaces.header()).iter();

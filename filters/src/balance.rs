@@ -1,10 +1,27 @@
 //! Which of an upstream's addresses a request goes to.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use config::{Balance, BalanceKind, HashBy};
 
-use crate::{Exchange, client, health::Address};
+use crate::{
+    Label, client,
+    identity::Caller,
+    rendezvous::{digest, mix},
+};
+
+/// One of the addresses that there are to choose from.
+pub trait Candidate {
+    /// Where it is.
+    fn at(&self) -> SocketAddr;
+    /// Its own number, for consistent hashing.
+    fn seed(&self) -> u64;
+    /// How many exchanges are under way with it.
+    fn in_flight(&self) -> usize;
+}
 
 /// What an address is chosen by.
 #[derive(Clone, Copy, Debug)]
@@ -22,82 +39,65 @@ pub struct Pick<'a> {
 }
 
 /// One of these addresses that has not failed the exchange yet. `None` if there is none.
-pub fn choose<'a>(among: &'a [Arc<Address>], pick: &Pick<'_>) -> Option<&'a Arc<Address>> {
+pub fn choose<'a, A: Candidate>(among: &'a [Arc<A>], pick: &Pick<'_>) -> Option<&'a Arc<A>> {
     match (pick.balance.kind, pick.key) {
         (BalanceKind::LeastRequest, _) => least_request(among, pick),
         (BalanceKind::ConsistentHash, Some(key)) => consistent_hash(among, key, pick),
         (BalanceKind::RoundRobin | BalanceKind::ConsistentHash, _) => {
-            from(among, pick.turn).find(|address| pick.may(address))
+            from(among, pick.turn).find(|address| pick.may(&***address))
         }
     }
 }
 
 /// What of an exchange stays with one address, if it has that.
-pub fn key(by: HashBy, exchange: &Exchange) -> Option<u64> {
+pub fn key(
+    by: HashBy,
+    workspace: Option<&Label>,
+    caller: Option<&Caller>,
+    client: IpAddr,
+) -> Option<u64> {
     match by {
-        HashBy::Workspace => Some(digest([exchange.workspace.as_ref()?.name.as_bytes()])),
-        HashBy::Caller => {
-            let caller = exchange.caller.as_ref()?;
-            Some(digest([caller.issuer.as_bytes(), caller.subject.as_bytes()]))
-        }
+        HashBy::Workspace => Some(digest([workspace?.as_bytes()])),
+        HashBy::Caller => caller.map(|c| digest([c.issuer.as_bytes(), c.subject.as_bytes()])),
         // As limits do: the addresses of one client in IPv6 are one.
-        HashBy::Client => Some(digest([client::network(exchange.client?).to_be_bytes()])),
+        HashBy::Client => Some(digest([client::network(client).to_be_bytes()])),
     }
 }
 
 impl Pick<'_> {
-    fn may(&self, address: &Address) -> bool {
-        !self.tried.contains(&address.at)
+    fn may(&self, address: &impl Candidate) -> bool {
+        !self.tried.contains(&address.at())
     }
 }
 
 /// All of them, beginning with that whose turn it is.
-fn from(among: &[Arc<Address>], turn: usize) -> impl Iterator<Item = &Arc<Address>> {
+fn from<A>(among: &[Arc<A>], turn: usize) -> impl Iterator<Item = &Arc<A>> {
     let (before, after) = among.split_at(turn.checked_rem(among.len()).unwrap_or(0));
     after.iter().chain(before)
 }
 
 /// Of two, the one with fewer exchanges under way: nearly as even as the best of all, and without
 /// everybody running to the same.
-fn least_request<'a>(among: &'a [Arc<Address>], pick: &Pick<'_>) -> Option<&'a Arc<Address>> {
+fn least_request<'a, A: Candidate>(among: &'a [Arc<A>], pick: &Pick<'_>) -> Option<&'a Arc<A>> {
     let (first, second) = (pick.roll & 0xffff_ffff, pick.roll >> 32);
     let count = among.len();
     let first = usize::try_from(first).unwrap_or(0).checked_rem(count)?;
     // Another than the first, where there is one.
     let apart = usize::try_from(second).unwrap_or(0).checked_rem(count - 1).map_or(0, |n| n + 1);
-    let one = from(among, first).find(|address| pick.may(address))?;
-    let other = from(among, first + apart).find(|address| pick.may(address)).unwrap_or(one);
+    let one = from(among, first).find(|address| pick.may(&***address))?;
+    let other = from(among, first + apart).find(|address| pick.may(&***address)).unwrap_or(one);
     Some(if other.in_flight() < one.in_flight() { other } else { one })
 }
 
 /// Each address draws a number for each key, and the highest wins (rendezvous hashing): so a key
 /// moves only if its address goes, or a new one draws higher.
-fn consistent_hash<'a>(
-    among: &'a [Arc<Address>],
+fn consistent_hash<'a, A: Candidate>(
+    among: &'a [Arc<A>],
     key: u64,
     pick: &Pick<'_>,
-) -> Option<&'a Arc<Address>> {
-    let able = among.iter().filter(|address| pick.may(address));
-    able.max_by_key(|address| mix(key ^ address.seed))
-}
-
-/// FNV-1a, mixed: the same in every process and on every release, so that replicas agree.
-pub(crate) fn digest<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> u64 {
-    let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        // No label holds a zero: where one part ends and the next begins is told apart.
-        for byte in part.as_ref().iter().chain(&[0]) {
-            digest = (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    mix(digest)
-}
-
-/// Makes every bit depend on every other (the finalizer of `SplitMix64`).
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+) -> Option<&'a Arc<A>> {
+    let able = among.iter().filter(|address| pick.may(&***address));
+    able.max_by_key(|address| mix(key ^ address.seed()))
 }
 
 #[cfg(test)]
@@ -105,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::health::Address;
 
     fn addresses(count: u8) -> Vec<Arc<Address>> {
         (1..=count).map(|n| Arc::new(Address::new(([10, 0, 0, n], 8080).into()))).collect()
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(at(1, &[b]), Some(c));
         assert_eq!(at(2, &[c, a]), Some(b));
         assert_eq!(at(0, &[a, b, c]), None);
-        assert!(choose(&[], &pick(BalanceKind::RoundRobin)).is_none());
+        assert!(choose::<Address>(&[], &pick(BalanceKind::RoundRobin)).is_none());
     }
 
     #[test]
@@ -145,7 +146,7 @@ mod tests {
             let again = Pick { tried: &tried, ..pick };
             assert_eq!(choose(&all, &again).map(|address| address.at), Some(all[0].at));
         }
-        assert!(choose(&[], &pick(BalanceKind::LeastRequest)).is_none());
+        assert!(choose::<Address>(&[], &pick(BalanceKind::LeastRequest)).is_none());
         assert!(choose(&all[..1], &pick(BalanceKind::LeastRequest)).is_some());
     }
 

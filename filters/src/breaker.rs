@@ -20,6 +20,8 @@ use parking_lot::{Mutex, RwLock};
 use self::circuit::Circuit;
 use crate::{Denial, Label, Now, proxy_status};
 
+pub use crate::denial::Cause;
+
 /// Which breaker: that of an upstream, and of a plugin or a host where several share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -70,28 +72,6 @@ impl Position {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-/// Why a breaker is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Nothing answers: no connection, a connection that breaks, silence.
-    Silence,
-    /// It answers badly.
-    Answers,
-}
-
-impl Cause {
-    /// The names of all of them.
-    pub const NAMES: [&str; 2] = ["silence", "answers"];
-
-    /// Its name in records, metrics and on the admin listener.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Silence => "silence",
-            Self::Answers => "answers",
         }
     }
 }

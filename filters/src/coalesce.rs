@@ -6,15 +6,21 @@ use config::Among;
 use http::{HeaderMap, HeaderName, header};
 use ring::digest::{Context, SHA256};
 
-use crate::{Head, Label, headers::Headers, identity::Caller, routes::Route};
+use crate::{Head, Label, headers::Headers, identity::Caller};
 
 /// What is the same about requests that are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
-/// How an answer may be shared.
-#[derive(Clone, Copy, Debug)]
+/// How answers of a route may be shared.
+#[derive(Clone, Debug)]
 pub struct Rules {
+    /// The route's name.
+    route: Label,
+    /// Whether the route asks nobody who they are.
+    public: bool,
+    /// Whether its upstream is somebody else's.
+    external: bool,
     among: Among,
     /// How long it is given to those who ask later.
     pub keep: Duration,
@@ -28,7 +34,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) head: &'a Head<'a>,
     /// Path and query, as the upstream is asked for them.
     pub(crate) target: &'a [u8],
-    pub(crate) route: &'a Route,
+    pub(crate) rules: &'a Rules,
     pub(crate) caller: Option<&'a Caller>,
     pub(crate) workspace: Option<&'a Label>,
 }
@@ -48,18 +54,10 @@ const ASIDE: &[&str] = &[
     "x-request-id",
 ];
 
-impl From<config::Coalesce> for Rules {
-    fn from(written: config::Coalesce) -> Self {
-        let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
-        Self { among: written.among, keep: *written.keep, bytes_max }
-    }
-}
-
 impl Key {
     /// That of a request, if it may be one with others. `digest` is that of the policy.
     pub(crate) fn of(asked: &Asked<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
-        let Asked { head, target, route, caller, workspace } = *asked;
-        let rules = route.coalesce.as_ref()?;
+        let Asked { head, target, rules, caller, workspace } = *asked;
         if !is_bare_get(head) {
             return None;
         }
@@ -70,7 +68,7 @@ impl Key {
             context.update(part);
         };
         say(digest.as_bytes());
-        say(route.name.as_bytes());
+        say(rules.route.as_bytes());
         say(target);
         // Answers name us as the client reached us.
         say(head.host.unwrap_or_default());
@@ -84,11 +82,10 @@ impl Key {
         say(caller.and_then(|c| c.on_behalf_of.as_deref()).unwrap_or_default().as_bytes());
         let workspace = workspace.filter(|_| rules.among != Among::All);
         say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
-        let unseen = |name: &HeaderName| route.external && *name == header::COOKIE;
+        let unseen = |name: &HeaderName| rules.external && *name == header::COOKIE;
         // Where nobody is asked who they are, the upstream may ask.
         let is_aside = |name: &HeaderName| {
-            ASIDE.contains(&name.as_str())
-                && !(route.options.public && *name == header::AUTHORIZATION)
+            ASIDE.contains(&name.as_str()) && !(rules.public && *name == header::AUTHORIZATION)
         };
         for (name, value) in head.headers {
             let gone = headers.is_ours(name) && !headers.is_preserved(name);
@@ -102,6 +99,19 @@ impl Key {
 }
 
 impl Rules {
+    /// As the operator wrote them for a route.
+    pub fn new(written: config::Coalesce, route: &config::Route, external: bool) -> Self {
+        let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
+        Self {
+            route: (&route.name).into(),
+            public: route.options.public,
+            external,
+            among: written.among,
+            keep: *written.keep,
+            bytes_max,
+        }
+    }
+
     /// Whether an answer may be given to all who ask the same now.
     pub fn may_share(&self, status: u16, headers: &HeaderMap) -> bool {
         let alike = matches!(status, 200 | 203 | 204 | 304 | 429 | 500..=599);
@@ -163,11 +173,15 @@ pub(crate) fn tokens<'a>(
 mod tests {
     use super::*;
 
+    const ROUTE: &str =
+        r#"{"name": "r", "methods": ["GET"], "path": "/x", "upstream": "up", "class": "read"}"#;
+
     #[test]
     fn what_is_meant_for_one_is_not_given_to_others() {
         let check = |among: &str, status: u16, headers: &[(&'static str, &str)], expected: bool| {
             let text = format!("{{\"for\": \"{among}\"}}");
-            let rules = Rules::from(serde_json::from_str::<config::Coalesce>(&text).unwrap());
+            let route = serde_json::from_str(ROUTE).unwrap();
+            let rules = Rules::new(serde_json::from_str(&text).unwrap(), &route, false);
             let pairs = headers.iter();
             let map = pairs.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()));
             assert_eq!(

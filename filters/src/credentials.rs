@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     Denial, Label, Secret,
-    headers::{folded, name},
+    header_name::{folded, of_config},
     identity::{Asked, Caller, Proof, without_tokens},
 };
 
@@ -28,7 +28,7 @@ impl Credential {
     /// From what the operator wrote.
     pub fn new(called: &config::Name, written: &config::Credential) -> Self {
         let header = written.header.as_ref();
-        let header = header.map_or(header::AUTHORIZATION, |header| name(header));
+        let header = header.map_or(header::AUTHORIZATION, |header| of_config(header));
         let signs_in = written.kind == CredentialKind::SpaceliftApiKey;
         let issuers = || written.issuers.iter().map(|name| Label::from(&name.value)).collect();
         let exchanges = (written.kind == CredentialKind::TokenExchange).then(issuers);

@@ -1,15 +1,25 @@
 //! Every reason to say no: a status, a stable code and a sentence. There are no others.
 
+mod cause;
+mod lack;
+mod quota;
+mod target_fault;
+mod token_fault;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{
-    Label, Secret, addresses::OFTEN_MEANT, breaker::Cause, rate_limit::Over, step::Step,
-    target::TargetFault,
-};
+use crate::{Label, step::Step};
 
-pub use crate::identity::TokenFault;
+pub use cause::Cause;
+pub use lack::Lack;
+pub use quota::{Of, Over, QuotaStatus};
+pub use target_fault::TargetFault;
+pub use token_fault::TokenFault;
+
+/// Classes of addresses of which an operator may mean one. The others are hardly ever meant.
+const OFTEN_MEANT: [&str; 4] = ["loopback", "private", "shared_nat", "unique_local"];
 
 /// A reason for us to say no. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,37 +156,6 @@ pub enum Denial {
     PasswordWrong,
     /// Stagedoor itself failed. Never expected; the log has the reason.
     Internal,
-}
-
-/// What would let a decision come out differently, if it were fetched. The machinery fetches it and
-/// asks again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// The keys of an issuer; for Backstage plugin tokens, those of one plugin.
-    Keys {
-        /// The issuer's name in the config.
-        issuer: Label,
-        /// The plugin whose keys are wanted, for `kind: backstage`.
-        plugin: Option<Label>,
-        /// The key id that is not known.
-        kid: Option<Label>,
-    },
-    /// The request's body, which the route's rules are about.
-    Body,
-    /// Tokens of a limit that replicas share.
-    Tokens {
-        /// The batch of questions to the store after which there may be some.
-        batch: u64,
-    },
-    /// The groups of a user that its token does not name.
-    Groups {
-        /// The issuer's name in the config.
-        issuer: Label,
-        /// The user.
-        subject: Label,
-        /// A token of theirs, to ask with.
-        token: Secret,
-    },
 }
 
 impl Denial {
@@ -329,7 +308,7 @@ impl Denial {
     /// How long the client should wait before it asks again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(over) => Some(over.standing.reset),
+            Self::RateLimited(over) => Some(over.status.reset),
             Self::BreakerOpen { retry_after, .. }
             | Self::SwitchedOff { retry_after, .. }
             | Self::PaceExceeded { retry_after, .. } => Some(*retry_after),

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use crate::{
@@ -13,12 +12,12 @@ use crate::{
     coalesce,
     credentials::Credential,
     denial::Lack,
+    denial::QuotaStatus,
     graphql::Operation,
     headers::Edits,
     idempotency::Running,
-    identity::{Caller, ClientCertificate, Proof},
+    identity::{Caller, Proof},
     normal_form::NormalPath,
-    rate_limit::Standing,
     routes::Route,
     step::Steps,
     switches::About,
@@ -26,60 +25,6 @@ use crate::{
     tunnels::Open,
     workspaces::Workspace,
 };
-
-/// What of a request a decision is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    /// The listener it came to, as [`crate::Policy`] numbers them.
-    pub listener: usize,
-    /// The address that connected to us.
-    pub peer: IpAddr,
-    /// Whether it came over TLS.
-    pub tls: bool,
-    /// The client certificate that was verified, if any.
-    pub certificate: Option<&'a ClientCertificate>,
-    /// The method.
-    pub method: &'a Method,
-    /// Path and query, as they came.
-    pub target: &'a [u8],
-    /// `Host` or `:authority`, as it came.
-    pub host: Option<&'a [u8]>,
-    /// The headers.
-    pub headers: &'a HeaderMap,
-    /// The body, once it was read because a decision lacked it.
-    pub body: Option<&'a [u8]>,
-}
-
-impl<'a> Head<'a> {
-    /// The path, as it came.
-    pub fn path(&self) -> &'a [u8] {
-        self.target.split(|b| *b == b'?').next().unwrap_or_default()
-    }
-
-    /// The query without its question mark, as it came.
-    pub fn query(&self) -> Option<&'a [u8]> {
-        let mark = self.target.iter().position(|b| *b == b'?')?;
-        Some(&self.target[mark + 1..])
-    }
-
-    /// Whether the client asks to go over to WebSocket. Other upgrades are offers that a server may
-    /// ignore (RFC 9110 7.8), and it does: clients make them with plain requests.
-    pub fn is_upgrade(&self) -> bool {
-        offers_websocket(self.headers)
-    }
-}
-
-/// Whether WebSocket is among the protocols in `Upgrade`.
-pub fn offers_websocket(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(http::header::UPGRADE).iter();
-    lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).any(is_websocket)
-}
-
-/// Whether a protocol is WebSocket, in whatever version it may be.
-pub fn is_websocket(protocol: &[u8]) -> bool {
-    let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
-    name.trim_ascii().eq_ignore_ascii_case(b"websocket")
-}
 
 /// What we have learned about one request. Filled in step by step; after a denial it holds all that
 /// was known until then.
@@ -105,7 +50,7 @@ pub struct Exchange {
     /// The workspace it is for.
     pub workspace: Option<Workspace>,
     /// The tightest limit it counted against.
-    pub standing: Option<Standing>,
+    pub quota: Option<QuotaStatus>,
     /// Its place among requests with the same idempotency key.
     pub running: Option<Running>,
     /// What would have let the decision come out differently, if it were fetched.
@@ -149,7 +94,7 @@ impl Exchange {
     pub fn about(&self) -> About<'_> {
         let (workspace, caller) = (self.workspace.as_ref(), self.caller.as_deref());
         match &self.route {
-            Some(route) => About::request(route, workspace, caller, self.class),
+            Some(route) => route.about(workspace, caller, self.class),
             None => About {
                 upstream: None,
                 plugin: self.called.as_ref().and_then(|called| called.plugin.as_ref()),

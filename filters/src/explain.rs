@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::{Denial, Exchange, Head};
+use crate::{
+    Denial, Exchange, Head,
+    rate_limit::{self, Counted},
+};
 
 /// A request that was read from text.
 #[derive(Clone, Debug)]
@@ -119,7 +122,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     );
     step("operation", exchange.operation.as_ref().map(ToString::to_string));
     let class = exchange.class.or(exchange.route.as_ref().map(|route| route.class));
-    step("class", class.map(|class| crate::audit::class(class).to_owned()));
+    step("class", class.map(|class| class.name().to_owned()));
     step(
         "plugin",
         exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string),
@@ -144,7 +147,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     );
     step("plugin", called.and_then(|called| called.plugin.as_ref()).map(ToString::to_string));
     step("workspace", exchange.workspace.as_ref().map(|workspace| workspace.name.to_string()));
-    for limit in crate::rate_limit::told(exchange, denial) {
+    for limit in limits(exchange, denial) {
         step("limit", Some(limit));
     }
     step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
@@ -156,4 +159,20 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
     step("checks", Some(exchange.steps.sentence(denial.map(Denial::step))));
     step("verdict", Some(verdict(exchange, denial)));
     out
+}
+
+/// The limits that a request counted against. None, if it came to none.
+fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
+    let status = match denial {
+        Some(Denial::RateLimited(over)) => Some(&over.status),
+        _ => exchange.quota.as_ref(),
+    };
+    let counted = status.map(|status| Counted {
+        status,
+        limits: exchange.route.as_ref().map(|route| &route.limits),
+        caller: exchange.caller.as_deref(),
+        workspace: exchange.workspace.as_ref(),
+        client: exchange.client,
+    });
+    counted.map_or_else(Vec::new, |counted| rate_limit::told(&counted))
 }

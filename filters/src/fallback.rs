@@ -8,8 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    Exchange, Head, Label,
+    Head, Label,
     coalesce::{is_bare_get, is_unreadable, tokens},
+    identity::Caller,
+    normal_form::NormalPath,
 };
 
 /// How answers of a route are kept. There is none for an upstream that decides about delivery.
@@ -19,6 +21,23 @@ pub struct Rules {
     pub ttl: Duration,
     /// A larger one is not kept.
     pub bytes_max: usize,
+}
+
+/// What a request is made of.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its head.
+    pub head: &'a Head<'a>,
+    /// Its path in normal form.
+    pub path: &'a NormalPath,
+    /// The route that took it.
+    pub route: &'a Label,
+    /// Whether that asks nobody who they are.
+    pub public: bool,
+    /// Who is calling, if anybody was asked.
+    pub caller: Option<&'a Caller>,
+    /// The workspace it is for.
+    pub workspace: Option<&'a Label>,
 }
 
 /// What an answer is an answer to.
@@ -41,12 +60,11 @@ impl Rules {
 impl Key {
     /// That of a request, if its answer may be kept. `digest` is that of the policy: what an older one
     /// let through, or did not redact, is not given under a newer.
-    pub fn of(head: &Head<'_>, exchange: &Exchange, digest: &Label) -> Option<Self> {
-        let route = exchange.route.as_ref().filter(|route| route.fallback.is_some())?;
-        let path = exchange.path.as_ref()?;
+    pub fn of(asked: &Asked<'_>, digest: &Label) -> Option<Self> {
+        let Asked { head, path, route, public, caller, workspace } = *asked;
         let asks_who = [header::AUTHORIZATION, header::COOKIE];
         // Where nobody is asked who they are, the upstream may ask.
-        let unknown = route.options.public && asks_who.iter().any(|n| head.headers.contains_key(n));
+        let unknown = public && asks_who.iter().any(|n| head.headers.contains_key(n));
         let in_part = head.headers.contains_key(header::RANGE);
         if !is_bare_get(head) || head.is_upgrade() || unknown || in_part {
             return None;
@@ -58,7 +76,7 @@ impl Key {
             context.update(part);
         };
         say(digest.as_bytes());
-        say(route.name.as_bytes());
+        say(route.as_bytes());
         say(head.host.unwrap_or_default());
         say(&[u8::from(head.tls)]);
         // Answers name us as the client reached us.
@@ -66,9 +84,8 @@ impl Key {
         say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
         say(path.as_str().as_bytes());
         say(head.query().unwrap_or_default());
-        let workspace = exchange.workspace.as_ref();
-        say(workspace.map_or(&b""[..], |workspace| workspace.name.as_bytes()));
-        if let Some(caller) = &exchange.caller {
+        say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
+        if let Some(caller) = caller {
             say(caller.issuer.as_bytes());
             say(caller.subject.as_bytes());
             say(caller.on_behalf_of.as_deref().unwrap_or_default().as_bytes());

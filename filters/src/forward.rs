@@ -59,7 +59,11 @@ pub fn decide(
     };
     let known = match exchange.supposed.take() {
         Some(supposed) => Ok(Some(supposed)),
-        None => policy.identity.authenticate_call(&shown, state, now),
+        None => policy.identity.authenticate_call(
+            &shown,
+            (&state.keys, &state.tokens, &state.passwords),
+            now,
+        ),
     };
     let known = known.map_err(|refusal| {
         exchange.lack = refusal.lack;
@@ -101,14 +105,14 @@ pub fn decide(
         Err(denial) => return Err(denial),
     }
     exchange.steps.enter(Step::RateLimit);
-    let standing = policy.rate_limits.take_call(
+    let quota = policy.rate_limits.take_call(
         &state.limiters,
         caller,
         workspace,
         now,
         &mut exchange.lack,
     )?;
-    exchange.standing = Some(standing);
+    exchange.quota = Some(quota);
     let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
     exchange.steps.enter(Step::Tunnels);
     exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);

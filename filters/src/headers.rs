@@ -6,15 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use names::Names;
-pub(crate) use names::folded;
 
 use crate::{
     Head, Label, Now,
     assertion::{Assertions, Statement},
     client,
+    header_name::of_config as name,
     identity::{Caller, without_tokens},
-    routes::Route,
-    workspaces::Workspace,
 };
 
 /// The header rules of a policy.
@@ -42,6 +40,19 @@ pub enum Sender {
     TrustedProxy,
 }
 
+/// What an upstream is told of a known caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Vouched<'a> {
+    /// Who is calling.
+    pub caller: &'a Caller,
+    /// The workspace it is for.
+    pub workspace: Option<&'a Label>,
+    /// The plugin that its route belongs to.
+    pub plugin: Option<&'a Label>,
+    /// The upstream that is told.
+    pub upstream: &'a Label,
+}
+
 /// How a head is changed on its way to the upstream.
 #[derive(Debug, Default)]
 pub struct Edits {
@@ -49,11 +60,6 @@ pub struct Edits {
     pub set: SmallVec<[(HeaderName, HeaderValue); 4]>,
     /// The path and query it is sent with, if not those it came with.
     pub target: Option<String>,
-}
-
-/// A header name that the config has checked.
-pub(crate) fn name(written: &config::HeaderName) -> HeaderName {
-    HeaderName::from_bytes(written.as_bytes()).expect("a config's header name is valid")
 }
 
 impl Headers {
@@ -121,33 +127,21 @@ impl Headers {
     }
 
     /// What a request of nobody in particular carries.
-    pub fn anonymous(&self, route: &Route) -> Edits {
+    pub fn anonymous(&self, plugin: Option<&Label>) -> Edits {
         let mut edits = Edits::default();
-        edits.say(&self.plugin, route.plugin.as_ref());
+        edits.say(&self.plugin, plugin);
         edits
     }
 
     /// What a request of a known caller carries.
-    pub fn vouch(
-        &self,
-        route: &Route,
-        caller: &Caller,
-        workspace: Option<&Workspace>,
-        assertions: &Assertions,
-        now: Now,
-    ) -> Edits {
+    pub fn vouch(&self, of: &Vouched<'_>, assertions: &Assertions, now: Now) -> Edits {
         let mut edits = Edits::default();
-        let workspace = workspace.map(|workspace| &workspace.name);
+        let Vouched { caller, workspace, plugin, upstream } = *of;
         edits.say(&self.workspace, workspace);
         edits.say(&self.caller, Some(&caller.subject));
-        edits.say(&self.plugin, route.plugin.as_ref());
-        let statement = Statement {
-            issuer: &self.assertion_issuer,
-            caller,
-            workspace,
-            plugin: route.plugin.as_ref(),
-            upstream: &route.upstream,
-        };
+        edits.say(&self.plugin, plugin);
+        let issuer = &self.assertion_issuer;
+        let statement = Statement { issuer, caller, workspace, plugin, upstream };
         edits.set.push((self.assertion.clone(), assertions.sign(&statement, now)));
         edits
     }

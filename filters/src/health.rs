@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Label, Now, balance};
+use crate::{Label, Now, balance::Candidate, rendezvous};
 
 pub use pool::{Facts, Pool};
 
@@ -30,8 +30,7 @@ pub struct Health(Mutex<HashMap<Label, HashMap<SocketAddr, Arc<Address>>>>);
 pub struct Address {
     /// Where it is.
     pub at: SocketAddr,
-    /// Its own number, for consistent hashing.
-    pub(crate) seed: u64,
+    seed: u64,
     in_flight: AtomicUsize,
     /// Failures in a row.
     failures: AtomicU32,
@@ -194,6 +193,20 @@ impl Health {
     }
 }
 
+impl Candidate for Address {
+    fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+}
+
 impl Address {
     /// One that nothing is known of.
     pub(crate) fn new(at: SocketAddr) -> Self {
@@ -204,16 +217,11 @@ impl Address {
         let (ip, port) = (ip.octets(), at.port().to_be_bytes());
         Self {
             at,
-            seed: balance::digest([&ip[..], &port]),
+            seed: rendezvous::digest([&ip[..], &port]),
             in_flight: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             history: Mutex::default(),
         }
-    }
-
-    /// How many exchanges are under way with it.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
     }
 
     /// Begins an attempt.

@@ -13,7 +13,7 @@ use ring::{
     hmac,
 };
 
-use crate::{Denial, Head, headers::folded, identity::Caller, normal_form::NormalPath};
+use crate::{Denial, Head, header_name::folded, identity::Caller, normal_form::NormalPath};
 
 /// The keys of requests under way. Bounded by the connections there can be.
 #[derive(Clone, Default)]

@@ -6,7 +6,6 @@ mod bound;
 mod certificates;
 mod claims;
 mod crypto;
-mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod issuer;
@@ -24,13 +23,12 @@ use config::{IssuerKind, Located, Name, Padding};
 use http::HeaderName;
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Label, Now, denial::Lack};
+use crate::{Denial, Label, Now, denial::Lack, header_name};
 
+pub use crate::{certificate::ClientCertificate, denial::TokenFault};
 pub use asked::Asked;
 pub(crate) use asked::{Found, without_tokens};
-pub use certificates::ClientCertificate;
 pub use crypto::install_crypto;
-pub use fault::TokenFault;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
 pub use opaque::{Opaque, TokenDigest};
 pub use proxy_authorization::Shown;
@@ -278,7 +276,8 @@ impl Identity {
         let hash = digest(&SHA256, &text);
         let version = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
         let headers = written.issuers.values().filter_map(|issuer| issuer.token_from.as_ref());
-        let mut headers: Vec<_> = headers.map(|from| crate::headers::name(&from.header)).collect();
+        let mut headers: Vec<_> =
+            headers.map(|from| header_name::of_config(&from.header)).collect();
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
         let issuers: Vec<Issuer> = written

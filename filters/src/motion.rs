@@ -5,7 +5,36 @@
 
 use std::time::Duration;
 
-use crate::{Denial, Label, routes::Timeouts};
+use crate::{Denial, Label};
+
+/// How long each part of an exchange may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `config::Timeouts`")]
+pub struct Timeouts {
+    pub connect: std::time::Duration,
+    pub upstream: std::time::Duration,
+    pub whole: std::time::Duration,
+    pub stream_idle: std::time::Duration,
+    pub upgrade: std::time::Duration,
+    /// Bytes a second.
+    pub rate_min: u64,
+}
+
+impl From<config::Timeouts> for Timeouts {
+    fn from(written: config::Timeouts) -> Self {
+        let or = |given: Option<config::Duration>, seconds| {
+            given.map_or(std::time::Duration::from_secs(seconds), Into::into)
+        };
+        Self {
+            connect: or(written.connect, 2),
+            upstream: or(written.upstream, 10),
+            whole: or(written.whole, 15),
+            stream_idle: or(written.stream_idle, 600),
+            upgrade: or(written.upgrade, 10),
+            rate_min: written.rate_min.map_or(config::RATE_MIN.bytes(), config::Size::bytes),
+        }
+    }
+}
 
 /// What is asked of a client.
 #[derive(Clone, Copy, Debug)]

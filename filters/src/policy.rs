@@ -9,10 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    Label,
+    Label, access,
     allowlist::Allowlist,
     base::Base,
-    breaker,
+    breaker, coalesce,
     credentials::Credential,
     egress::Egress,
     fallback,
@@ -23,9 +23,9 @@ use crate::{
     pace,
     plugins::Plugins,
     query::Query,
-    rate_limit::{OfRoute, RateLimits},
+    rate_limit::{RateLimits, RouteLimits},
     routes::{Route, Routes},
-    workspaces::Workspaces,
+    workspaces::{self, Workspaces},
 };
 
 /// What the config means.
@@ -169,16 +169,29 @@ fn routes<'a>(
                 upstream: label,
                 plugin,
                 class: route.class,
-                limits: OfRoute::new(written, route),
+                limits: RouteLimits::new(written, route),
                 query: Query::from(&route.options.query),
-                workspace_segment: segment_of(&route.path, "workspace"),
+                access: access::Rules {
+                    route: (&route.name).into(),
+                    class: route.class,
+                    closed: route.options.closed,
+                    upgrade: route.options.upgrade,
+                    access: route.options.access.clone(),
+                    resources: resources(route),
+                },
+                workspace: workspaces::Rules {
+                    need: route.options.workspace,
+                    segment: segment_of(&route.path, "workspace"),
+                },
                 pace: paces[&route.upstream.value].clone(),
                 base: Base::new(&upstream.url, route.options.strip_prefix.as_ref()),
                 external: upstream.external,
-                coalesce: route.options.coalesce.map(Into::into),
+                coalesce: route
+                    .options
+                    .coalesce
+                    .map(|written| coalesce::Rules::new(written, route, upstream.external)),
                 fallback: fallback::Rules::of(route.options.fallback, upstream),
                 graphql: route.options.graphql.as_deref().map(Graphql::new),
-                resources: resources(route),
                 credential: upstream
                     .credential
                     .as_ref()

@@ -5,25 +5,25 @@ mod left;
 mod limiters;
 mod told;
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use ring::digest::{SHA256, digest};
 use smallvec::SmallVec;
 
+pub use crate::denial::{Of, Over, QuotaStatus};
 use crate::{
     Denial, Label, Now,
     denial::Lack,
     hex,
     identity::Caller,
     leases::{Lease, Taken},
-    routes::Route,
     workspaces::Workspace,
 };
 pub use each::Who;
 use each::{OfClient, One, What, each};
 pub use left::Left;
 pub use limiters::Limiters;
-pub use told::told;
+pub use told::{Counted, told};
 
 /// The limits of a policy that no route knows.
 #[derive(Debug)]
@@ -34,10 +34,13 @@ pub struct RateLimits {
 
 /// What counts against which limits on one route.
 #[derive(Debug)]
-pub struct OfRoute {
+pub struct RouteLimits {
+    /// The route's name.
+    route: Label,
+    /// The plugin that it belongs to, and what that may be asked for.
     each_caller: Option<config::Limit>,
     own: Option<config::Limit>,
-    plugin: Option<config::Limit>,
+    plugin: Option<(Label, config::Limit)>,
     each_workspace: config::Limit,
     bucket: Option<Bucket>,
     /// Of each client address, if the route is public.
@@ -61,45 +64,6 @@ impl Bucket {
     }
 }
 
-/// What a limit is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Of {
-    /// All that is in no bucket.
-    Rest,
-    /// What is in this bucket.
-    Bucket(Label),
-    /// What a plugin is asked for.
-    Plugin(Label),
-    /// What a route is asked for.
-    Route(Label),
-    /// Calls out.
-    Calls,
-}
-
-/// Where a request stands in one of its limits, for the `RateLimit` headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Whose limit: `workspace`, `caller`, `client`, or `upstream`.
-    pub scope: &'static str,
-    /// Of what.
-    pub of: Of,
-    /// How much that is.
-    pub limit: config::Limit,
-    /// Requests that would pass right now.
-    pub remaining: u32,
-    /// Until everything has been given back; where nothing is left, until something is.
-    pub reset: Duration,
-}
-
-/// A limit that is used up.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Over {
-    /// Where that leaves whom it is about.
-    pub standing: Standing,
-    /// Whom: the workspace's, caller's or client's name.
-    pub name: Label,
-}
-
 impl RateLimits {
     /// From what the operator wrote.
     pub fn new(written: &config::Config) -> Self {
@@ -118,14 +82,14 @@ impl RateLimits {
     pub fn take(
         &self,
         limiters: &Limiters,
-        route: &Route,
+        limits: &RouteLimits,
         caller: &Caller,
         workspace: Option<&Workspace>,
         now: Now,
         lack: &mut Option<Lack>,
-    ) -> Result<Standing, Denial> {
+    ) -> Result<QuotaStatus, Denial> {
         let mut count = Count::new(limiters, now);
-        each(route, caller.into(), workspace, |one| count.take(one))?;
+        each(limits, caller.into(), workspace, |one| count.take(one))?;
         count.end(lack)
     }
 
@@ -140,7 +104,7 @@ impl RateLimits {
         workspace: Option<&Workspace>,
         now: Now,
         lack: &mut Option<Lack>,
-    ) -> Result<Standing, Denial> {
+    ) -> Result<QuotaStatus, Denial> {
         let (scope, who) = whose(caller.into(), workspace);
         let mut count = Count::new(limiters, now);
         let (limit, parts) = (self.each_workspace_calls, &["call", scope, who]);
@@ -155,11 +119,11 @@ impl RateLimits {
     pub fn take_public(
         &self,
         limiters: &Limiters,
-        route: &Route,
+        limits: &RouteLimits,
         client: IpAddr,
         now: Now,
-    ) -> Result<Standing, Denial> {
-        count_client(&self.of_public(route), limiters, client, now)
+    ) -> Result<QuotaStatus, Denial> {
+        count_client(&self.of_public(limits), limiters, client, now)
     }
 
     /// Counts a request of a client that has not said who it is, or not truly.
@@ -171,22 +135,26 @@ impl RateLimits {
         limiters: &Limiters,
         client: IpAddr,
         now: Now,
-    ) -> Result<Standing, Denial> {
+    ) -> Result<QuotaStatus, Denial> {
         count_client(&self.of_stranger(), limiters, client, now)
     }
 }
 
-impl OfRoute {
+impl RouteLimits {
     /// From what the operator wrote.
     pub fn new(written: &config::Config, route: &config::Route) -> Self {
         let limits = &written.rate_limit;
-        let plugin = route.plugin.as_ref().and_then(|name| written.plugins.get(name));
+        let plugin = route
+            .plugin
+            .as_ref()
+            .and_then(|name| Some((Label::from(name), written.plugins.get(name)?.rate_limit?)));
         let bucket = route.options.bucket.as_ref();
         let of_bucket = |each| bucket.map_or(each, |name| limits.bucket(name, each));
         Self {
+            route: (&route.name).into(),
             each_caller: limits.each_caller,
             own: route.options.rate_limit,
-            plugin: plugin.and_then(|plugin| plugin.rate_limit),
+            plugin,
             each_workspace: limits.each_workspace,
             bucket: bucket.map(|name| Bucket {
                 name: name.into(),
@@ -205,34 +173,6 @@ impl OfRoute {
     }
 }
 
-impl Over {
-    fn boxed(standing: Standing, name: &Label, retry_after: Duration) -> Box<Self> {
-        let standing = Standing { remaining: 0, reset: retry_after, ..standing };
-        Box::new(Self { standing, name: name.clone() })
-    }
-}
-
-impl fmt::Display for Over {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}` is over its rate limit", self.standing.scope, self.name)?;
-        match &self.standing.of {
-            Of::Rest => Ok(()),
-            Of::Bucket(name) => write!(f, " for bucket `{name}`"),
-            Of::Plugin(name) => write!(f, " for plugin `{name}`"),
-            Of::Route(name) => write!(f, " for route `{name}`"),
-            Of::Calls => write!(f, " of calls"),
-        }
-    }
-}
-
-impl Standing {
-    /// Of a limit, of which so much is left.
-    pub fn new(scope: &'static str, of: Of, limit: config::Limit, remaining: u32) -> Self {
-        let missing = limit.burst().get().saturating_sub(remaining);
-        Self { scope, of, limit, remaining, reset: limit.rate.interval() * missing }
-    }
-}
-
 /// Whom a request is charged to: its workspace, or its caller if it is for none.
 fn whose<'a>(caller: Who<'a>, workspace: Option<&'a Workspace>) -> (&'static str, &'a Label) {
     match workspace {
@@ -246,14 +186,14 @@ fn count_client(
     limiters: &Limiters,
     client: IpAddr,
     now: Now,
-) -> Result<Standing, Denial> {
+) -> Result<QuotaStatus, Denial> {
     let (of, limit) = (*of, *limit);
     match limiters.take_stranger(*parts, limit, client, now) {
-        Ok(remaining) => Ok(Standing::new("client", of.into(), limit, remaining)),
+        Ok(remaining) => Ok(QuotaStatus::new("client", of.into(), limit, remaining)),
         Err(retry_after) => {
-            let standing = Standing::new("client", of.into(), limit, 0);
+            let status = QuotaStatus::new("client", of.into(), limit, 0);
             let name = Label::lossy(&client.to_string());
-            Err(Denial::RateLimited(Over::boxed(standing, &name, retry_after)))
+            Err(Denial::RateLimited(Over::boxed(status, &name, retry_after)))
         }
     }
 }
@@ -262,7 +202,7 @@ fn count_client(
 struct Count<'a> {
     limiters: &'a Limiters,
     now: Now,
-    tightest: Option<Standing>,
+    tightest: Option<QuotaStatus>,
     /// What was taken of leases.
     taken: SmallVec<[Arc<Lease>; 4]>,
     /// Which of its limits are to be asked about, and in which batch.
@@ -278,19 +218,19 @@ impl<'a> Count<'a> {
         let (limiters, now) = (self.limiters, self.now);
         let One { scope, name, of, limit, parts } = *one;
         let over = |retry_after| {
-            let standing = Standing::new(scope, of.into(), limit, 0);
-            Denial::RateLimited(Over::boxed(standing, name, retry_after))
+            let status = QuotaStatus::new(scope, of.into(), limit, 0);
+            Denial::RateLimited(Over::boxed(status, name, retry_after))
         };
         let key = limiters.key(&parts, limit);
         let Some(leases) = &limiters.leases else {
             let remaining = limiters.take(key, limit, now).map_err(over)?;
-            self.stand(Standing::new(scope, of.into(), limit, remaining));
+            self.stand(QuotaStatus::new(scope, of.into(), limit, remaining));
             return Ok(());
         };
         let lease = leases.of(key, |number| Lease::new(stored_as(parts, limit), number, limit));
         match leases.take(&lease, now) {
             Taken::Token { remaining } => {
-                self.stand(Standing::new(scope, of.into(), limit, remaining));
+                self.stand(QuotaStatus::new(scope, of.into(), limit, remaining));
                 self.taken.push(lease);
                 Ok(())
             }
@@ -304,13 +244,13 @@ impl<'a> Count<'a> {
         }
     }
 
-    fn stand(&mut self, standing: Standing) {
-        if self.tightest.as_ref().is_none_or(|tightest| standing.remaining <= tightest.remaining) {
-            self.tightest = Some(standing);
+    fn stand(&mut self, status: QuotaStatus) {
+        if self.tightest.as_ref().is_none_or(|tightest| status.remaining <= tightest.remaining) {
+            self.tightest = Some(status);
         }
     }
 
-    fn end(self, lack: &mut Option<Lack>) -> Result<Standing, Denial> {
+    fn end(self, lack: &mut Option<Lack>) -> Result<QuotaStatus, Denial> {
         let Some((denial, batch)) = self.lacking else {
             let tightest = self.tightest;
             return Ok(tightest.expect("a request counts against at least its workspace's limit"));
@@ -332,7 +272,7 @@ fn stored_as(parts: &[&str], limit: config::Limit) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::{sync::LazyLock, time::Duration};
 
     use proptest::prelude::*;
 
@@ -386,7 +326,7 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
         Policy::new(&loaded.unwrap_or_else(|wrong| panic!("{wrong}")).config, "test")
     }
 
-    fn route<'a>(policy: &'a Policy, name: &str) -> &'a Route {
+    fn route<'a>(policy: &'a Policy, name: &str) -> &'a crate::routes::Route {
         let found = policy.routes.all().iter().find(|route| *route.name == *name);
         found.unwrap_or_else(|| panic!("no route {name}"))
     }
@@ -399,10 +339,10 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
     fn at_once(policy: &Policy, limiters: &Limiters, name: &str, who: &Workspace) -> u32 {
         let (route, caller) = (route(policy, name), Caller::supposed(Label::lossy("ada")));
         let take = || match route.options.public {
-            true => policy.rate_limits.take_public(limiters, route, ADA, after(0)),
+            true => policy.rate_limits.take_public(limiters, &route.limits, ADA, after(0)),
             false => {
                 let who = Some(who);
-                policy.rate_limits.take(limiters, route, &caller, who, after(0), &mut None)
+                policy.rate_limits.take(limiters, &route.limits, &caller, who, after(0), &mut None)
             }
         };
         (0..20_000).take_while(|_| take().is_ok()).count() as u32
@@ -495,8 +435,8 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
                     }
                     let (route, limits) = (route(policy, ROUTES[*which]), &policy.rate_limits);
                     let taken = match route.options.public {
-                        true => limits.take_public(&limiters, route, ADA, after(elapsed)),
-                        false => limits.take(&limiters, route, &caller, Some(&payments), after(elapsed), &mut None),
+                        true => limits.take_public(&limiters, &route.limits, ADA, after(elapsed)),
+                        false => limits.take(&limiters, &route.limits, &caller, Some(&payments), after(elapsed), &mut None),
                     };
                     passed.push((*which, taken.is_ok()));
                 }

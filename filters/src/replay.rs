@@ -324,7 +324,7 @@ impl Replay {
     }
 
     fn route(&self, head: &Head<'_>) -> Option<Arc<crate::routes::Route>> {
-        let host = crate::routes::host(head).ok()?;
+        let host = crate::host::of(head).ok()?;
         let path = crate::normal_form::NormalPath::of(head.path()).ok()?;
         let host = std::str::from_utf8(&host).ok()?;
         let found = self.policy.routes.find(head.listener, host, head.method, &path).ok()?;

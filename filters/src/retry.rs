@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::{Exchange, Now, State, routes::Route};
+use crate::Now;
 
 /// Attempts that were made for an exchange, and the failure of the last.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,9 @@ pub fn is_passing(status: u16) -> bool {
 }
 
 /// Whether a request of a route may be asked twice at all.
-pub fn is_safe(route: &Route, class: Option<config::Class>, method: &Method) -> bool {
-    class.unwrap_or(route.class) == config::Class::Read
-        && !route.options.unsafe_get
+pub fn is_safe(class: config::Class, options: &config::RouteOptions, method: &Method) -> bool {
+    class == config::Class::Read
+        && !options.unsafe_get
         && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
@@ -52,35 +52,6 @@ impl Attempts {
         let took = now.elapsed.saturating_sub(self.began.elapsed);
         (took.saturating_add(wait) < WHOLE.min(whole)).then_some(wait)
     }
-}
-
-/// Asks for leave to make another attempt. The failure of the last was reported.
-pub fn admit(state: &State, exchange: &mut Exchange, now: Now) -> bool {
-    let route = exchange.route.as_ref().expect("an admitted request has a route");
-    // Somebody may have switched it off since.
-    if state.switches.pass(&exchange.about(), now).is_err() {
-        return false;
-    }
-    let percent = route.retries.budget_percent;
-    let permit = match state.switches.are_closed(&exchange.about(), now) {
-        true => None,
-        false => {
-            let breakers = &state.breakers;
-            let part = exchange.breaker_part();
-            match breakers.readmit(&route.breaker, part, &route.breaker_rules, percent, now) {
-                Some(permit) => Some(permit),
-                None => return false,
-            }
-        }
-    };
-    if let Some(pace) = &route.pace {
-        match state.paces.turn(&route.upstream, pace, now) {
-            Ok(turn) => exchange.turn = turn,
-            Err(_) => return false,
-        }
-    }
-    exchange.permit = permit;
-    true
 }
 
 #[cfg(test)]

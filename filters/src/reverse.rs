@@ -6,19 +6,19 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    Admitted, Denial, Exchange, Head, Label, Now, Policy, State, access,
+    Admitted, Denial, Exchange, Head, Label, Now, Policy, State,
     api_key::{self, SignedIn},
     breaker::Outcome,
     breaker::Transition,
     client, coalesce,
     denial::Lack,
     graphql::Operation,
-    headers::Edits,
+    headers::{Edits, Vouched},
+    host,
     identity::{Asked, Caller, Refusal},
     normal_form::NormalPath,
-    routes::{self, Route},
+    routes::Route,
     step::Step,
-    switches::About,
 };
 
 /// Decides about one request. Reads no clock and does no I/O: the same policy, state, head and
@@ -42,8 +42,13 @@ pub fn decide(
     let mut edits = match caller {
         // Who calls is none of a stranger's business.
         _ if route.external => Edits::default(),
-        Some(caller) => policy.headers.vouch(route, caller, workspace, &state.assertions, now),
-        None => policy.headers.anonymous(route),
+        Some(caller) => {
+            let workspace = workspace.map(|workspace| &workspace.name);
+            let (plugin, upstream) = (route.plugin.as_ref(), &route.upstream);
+            let of = Vouched { caller, workspace, plugin, upstream };
+            policy.headers.vouch(&of, &state.assertions, now)
+        }
+        None => policy.headers.anonymous(route.plugin.as_ref()),
     };
     if !route.external {
         let trusted = &policy.listeners[head.listener].trusted_proxies;
@@ -52,8 +57,10 @@ pub fn decide(
     edits.target = target(head, route, path, query);
     let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
     let workspace = workspace.map(|workspace| &workspace.name);
-    let asked = coalesce::Asked { head, target: sent, route, caller, workspace };
-    let key = coalesce::Key::of(&asked, &policy.headers, &policy.digest);
+    let key = route.coalesce.as_ref().and_then(|rules| {
+        let asked = coalesce::Asked { head, target: sent, rules, caller, workspace };
+        coalesce::Key::of(&asked, &policy.headers, &policy.digest)
+    });
     let admitted = Admitted { upstream: route.upstream.clone(), edits, key };
     if key.is_none() && exchange.signed_in.is_none() {
         depart(state, now, exchange)?;
@@ -87,10 +94,10 @@ pub fn judge(
 
     if route.options.public {
         exchange.steps.enter(Step::Switches);
-        state.switches.pass(&About::request(route, None, None, None), now)?;
+        state.switches.pass(&route.about(None, None, None), now)?;
         exchange.steps.enter(Step::RateLimit);
-        let standing = policy.rate_limits.take_public(&state.limiters, route, client, now)?;
-        exchange.standing = Some(standing);
+        let quota = policy.rate_limits.take_public(&state.limiters, &route.limits, client, now)?;
+        exchange.quota = Some(quota);
     } else {
         exchange.steps.enter(Step::Caller);
         let asked = asked(policy, head, Some(route));
@@ -109,14 +116,13 @@ pub fn judge(
         exchange.signed_in = signed_in;
         let caller = exchange.caller.insert(known);
         exchange.steps.enter(Step::Workspace);
-        let workspace = policy.workspaces.resolve(head, path, route, caller)?;
+        let workspace = policy.workspaces.resolve(head, path, &route.workspace, caller)?;
         exchange.workspace = workspace;
         let workspace = exchange.workspace.as_ref();
         exchange.steps.enter(Step::Plugin);
         policy.plugins.enabled(route.plugin.as_ref(), workspace)?;
         exchange.steps.enter(Step::Access);
-        access::permit(route, caller)?;
-        access::resources(route, path, workspace)?;
+        route.access.permit(caller, path, workspace)?;
         if let Some(signed_in) = &exchange.signed_in {
             exchange.operation = Some(signed_in.operation.clone());
         } else if let Some(graphql) = &route.graphql {
@@ -138,22 +144,22 @@ pub fn judge(
         // may not do it anyway learns nothing of what operators do. And before anything is charged or
         // taken for a request that goes nowhere.
         exchange.steps.enter(Step::Switches);
-        let about = About::request(route, workspace, Some(caller), exchange.class);
+        let about = route.about(workspace, Some(caller), exchange.class);
         state.switches.pass(&about, now)?;
         if let Some(shown) = &route.credential {
             exchange.steps.enter(Step::Credential);
             exchange.token = shown.token_of(&asked, caller)?;
         }
         exchange.steps.enter(Step::RateLimit);
-        let standing = policy.rate_limits.take(
+        let quota = policy.rate_limits.take(
             &state.limiters,
-            route,
+            &route.limits,
             caller,
             workspace,
             now,
             &mut exchange.lack,
         )?;
-        exchange.standing = Some(standing);
+        exchange.quota = Some(quota);
         exchange.steps.enter(Step::Idempotency);
         exchange.running = state.in_flight.begin(head, path, caller)?;
     }
@@ -169,7 +175,7 @@ fn passable(
     exchange: &mut Exchange,
 ) -> Result<Option<String>, Denial> {
     exchange.steps.enter(Step::Host);
-    let host = routes::host(head)?;
+    let host = host::of(head)?;
     let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
     exchange.steps.enter(Step::Path);
     let path = exchange.path.insert(NormalPath::of(head.path())?);
@@ -178,7 +184,7 @@ fn passable(
     exchange.yielded = found.yielded;
     let route = exchange.route.insert(found.route);
     exchange.steps.enter(Step::Open);
-    access::passable(route, head)?;
+    route.access.open(head)?;
     exchange.steps.enter(Step::Path);
     ambiguous(route, path)?;
     exchange.steps.enter(Step::Query);
@@ -268,6 +274,35 @@ pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), De
     exchange.permit = permit;
     exchange.credential.clone_from(&route.credential);
     Ok(())
+}
+
+/// Asks for leave to make another attempt. The failure of the last was reported.
+pub fn dispatch_again(state: &State, exchange: &mut Exchange, now: Now) -> bool {
+    let route = exchange.route.as_ref().expect("an admitted request has a route");
+    // Somebody may have switched it off since.
+    if state.switches.pass(&exchange.about(), now).is_err() {
+        return false;
+    }
+    let percent = route.retries.budget_percent;
+    let permit = match state.switches.are_closed(&exchange.about(), now) {
+        true => None,
+        false => {
+            let breakers = &state.breakers;
+            let part = exchange.breaker_part();
+            match breakers.readmit(&route.breaker, part, &route.breaker_rules, percent, now) {
+                Some(permit) => Some(permit),
+                None => return false,
+            }
+        }
+    };
+    if let Some(pace) = &route.pace {
+        match state.paces.turn(&route.upstream, pace, now) {
+            Ok(turn) => exchange.turn = turn,
+            Err(_) => return false,
+        }
+    }
+    exchange.permit = permit;
+    true
 }
 
 /// Tells the breaker how an admitted exchange ended. `Some` if that moved it.

@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use http::Method;
 
 use crate::{
-    Denial, Head, Label, base::Base, breaker, coalesce, credentials::Credential, fallback,
-    graphql::Graphql, normal_form::NormalPath, pace, query::Query, rate_limit::OfRoute,
+    Denial, Label, access, base::Base, breaker, coalesce, credentials::Credential, fallback,
+    graphql::Graphql, identity::Caller, motion::Timeouts, normal_form::NormalPath, pace,
+    query::Query, rate_limit::RouteLimits, switches::About, workspaces, workspaces::Workspace,
 };
 
 /// A route as it is run.
@@ -29,11 +30,13 @@ pub struct Route {
     /// What else holds for it.
     pub options: config::RouteOptions,
     /// The limits that its requests count against.
-    pub limits: OfRoute,
+    pub limits: RouteLimits,
     /// Its query rules, ready to use.
     pub query: Query,
-    /// The segment that holds `{workspace}`.
-    pub workspace_segment: Option<usize>,
+    /// Who may use it.
+    pub access: access::Rules,
+    /// Whether its requests are for a workspace, and where its path names it.
+    pub workspace: workspaces::Rules,
     /// The breaker it stands behind.
     pub breaker: breaker::Key,
     /// The segment of the path of which each value has a breaker of its own.
@@ -52,8 +55,6 @@ pub struct Route {
     pub fallback: Option<fallback::Rules>,
     /// The operations it lets through, if it is a GraphQL API.
     pub graphql: Option<Graphql>,
-    /// The segments of its path that must name resources of these kinds.
-    pub resources: Vec<(Label, usize)>,
     /// What its upstream is shown.
     pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.
@@ -64,31 +65,20 @@ pub struct Route {
     pub timeouts: Timeouts,
 }
 
-/// How long each part of an exchange may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in `config::Timeouts`")]
-pub struct Timeouts {
-    pub connect: std::time::Duration,
-    pub upstream: std::time::Duration,
-    pub whole: std::time::Duration,
-    pub stream_idle: std::time::Duration,
-    pub upgrade: std::time::Duration,
-    /// Bytes a second.
-    pub rate_min: u64,
-}
-
-impl From<config::Timeouts> for Timeouts {
-    fn from(written: config::Timeouts) -> Self {
-        let or = |given: Option<config::Duration>, seconds| {
-            given.map_or(std::time::Duration::from_secs(seconds), Into::into)
-        };
-        Self {
-            connect: or(written.connect, 2),
-            upstream: or(written.upstream, 10),
-            whole: or(written.whole, 15),
-            stream_idle: or(written.stream_idle, 600),
-            upgrade: or(written.upgrade, 10),
-            rate_min: written.rate_min.map_or(config::RATE_MIN.bytes(), config::Size::bytes),
+impl Route {
+    /// What switches are about in a request for it. `class` if the request's body says it.
+    pub fn about<'a>(
+        &'a self,
+        workspace: Option<&'a Workspace>,
+        caller: Option<&'a Caller>,
+        class: Option<config::Class>,
+    ) -> About<'a> {
+        About {
+            upstream: Some(&self.upstream),
+            plugin: self.plugin.as_ref(),
+            workspace: workspace.map(|workspace| &workspace.name),
+            caller,
+            class: Some(class.unwrap_or(self.class)),
         }
     }
 }
@@ -229,44 +219,6 @@ fn yielding(routes: &[(Arc<Route>, &config::Route)]) -> HashMap<usize, Vec<usize
         (index, own.map(|(own, _)| own).collect::<Vec<_>>())
     });
     yielding.filter(|(_, own)| !own.is_empty()).collect()
-}
-
-/// The host of a request in normal form: lower case, without port and closing dot.
-///
-/// # Errors
-/// [`Denial::HostInvalid`] if there is none or it is malformed.
-pub fn host(head: &Head<'_>) -> Result<smallvec::SmallVec<[u8; 64]>, Denial> {
-    let given = head.host.filter(|host| !host.is_empty()).ok_or(Denial::HostInvalid)?;
-    let (name, port) = match given {
-        [b'[', rest @ ..] => {
-            let end = rest.iter().position(|b| *b == b']').ok_or(Denial::HostInvalid)?;
-            (&rest[..end], &rest[end + 1..])
-        }
-        _ => match given.iter().position(|b| *b == b':') {
-            Some(colon) => given.split_at(colon),
-            None => (given, &[][..]),
-        },
-    };
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    let name_fits = (1..=253).contains(&name.len())
-        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(b));
-    if !is_port(port) || !name_fits {
-        return Err(Denial::HostInvalid);
-    }
-    Ok(name.iter().map(u8::to_ascii_lowercase).collect())
-}
-
-/// Whether what follows a host is nothing, or a colon and a port, which may be left out.
-pub fn is_port(text: &[u8]) -> bool {
-    match text {
-        [] | [b':'] => true,
-        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            let number =
-                digits.iter().fold(0, |sum: u32, digit| sum * 10 + u32::from(digit - b'0'));
-            (1..=0xffff).contains(&number)
-        }
-        _ => false,
-    }
 }
 
 impl Hosts {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::{motion::Kind, routes::Route};
+use crate::motion::Kind;
 
 /// Types of which each part is worth reading by itself, so that there may be long between them.
 const STREAMS: [&str; 9] = [
@@ -29,14 +29,14 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// What a request asks for, as far as its head says.
-pub fn asked(route: &Route, headers: &HeaderMap, query: Option<&[u8]>) -> Kind {
-    if route.options.stream || is_call(text(headers, header::CONTENT_TYPE)) {
+pub fn asked(options: &config::RouteOptions, headers: &HeaderMap, query: Option<&[u8]>) -> Kind {
+    if options.stream || is_call(text(headers, header::CONTENT_TYPE)) {
         return Kind::Both;
     }
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut accepts = accepts.flat_map(|value| value.split(','));
     let events = accepts.any(|range| essence(range).eq_ignore_ascii_case("text/event-stream"));
-    if events || query.is_some_and(|query| wants(&route.options.stream_if, query)) {
+    if events || query.is_some_and(|query| wants(&options.stream_if, query)) {
         return Kind::Answer;
     }
     Kind::Plain

@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::{Denial, Label, Now, audit, identity::Caller, routes::Route, workspaces::Workspace};
+use crate::{Denial, Label, Now, identity::Caller};
 
 /// More than these cannot be set at once.
 pub const SWITCHES_MAX: usize = 1000;
@@ -92,24 +92,6 @@ pub struct About<'a> {
     pub caller: Option<&'a Caller>,
     /// What it does.
     pub class: Option<config::Class>,
-}
-
-impl<'a> About<'a> {
-    /// A request on a reverse listener. `class` if its body says it and not its route.
-    pub fn request(
-        route: &'a Route,
-        workspace: Option<&'a Workspace>,
-        caller: Option<&'a Caller>,
-        class: Option<config::Class>,
-    ) -> Self {
-        Self {
-            upstream: Some(&route.upstream),
-            plugin: route.plugin.as_ref(),
-            workspace: workspace.map(|workspace| &workspace.name),
-            caller,
-            class: Some(class.unwrap_or(route.class)),
-        }
-    }
 }
 
 impl Switches {
@@ -275,7 +257,7 @@ impl Scope {
         ];
         let labels =
             labels.into_iter().filter_map(|(name, label)| Some((name, &**label.as_ref()?)));
-        labels.chain(class.map(|class| ("class", audit::class(class))))
+        labels.chain(class.map(|class| ("class", class.name())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::HeaderMap;
 
-use crate::{Denial, Head, Label, identity::Caller, normal_form::NormalPath, routes::Route};
+use crate::{Denial, Head, Label, header_name, host, identity::Caller, normal_form::NormalPath};
 
 /// The workspaces, ready to be asked.
 #[derive(Debug)]
@@ -61,6 +61,15 @@ impl Members {
     }
 }
 
+/// What a route says of workspaces.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether its requests must be for one.
+    pub need: config::WorkspaceNeed,
+    /// The segment of its path that holds `{workspace}`.
+    pub segment: Option<usize>,
+}
+
 /// The workspace of a request.
 #[derive(Clone, Debug)]
 pub struct Workspace {
@@ -106,7 +115,7 @@ impl Workspaces {
             named,
             by_group,
             by_caller,
-            header: crate::headers::name(&written.headers.workspace),
+            header: header_name::of_config(&written.headers.workspace),
             cookie: (*written.workspaces.cookie).into(),
             domains: written
                 .workspaces
@@ -160,18 +169,18 @@ impl Workspaces {
         &self,
         head: &Head<'_>,
         path: &NormalPath,
-        route: &Route,
+        rules: &Rules,
         caller: &Caller,
     ) -> Result<Option<Workspace>, Denial> {
         let fixed = self.by_listener.get(head.listener).and_then(Option::as_ref);
         let chosen = match fixed {
             Some(fixed) => Some(fixed.clone()),
-            None => self.chosen(head, path, route, caller)?,
+            None => self.chosen(head, path, rules, caller)?,
         };
         let left_out = || Denial::GroupsLeftOut { issuer: caller.issuer.clone() };
         let Some(name) = chosen else {
             let by_groups = caller.left_out.groups && !self.by_group.is_empty();
-            return match route.options.workspace {
+            return match rules.need {
                 config::WorkspaceNeed::Optional => Ok(None),
                 _ if by_groups || caller.left_out.workspaces => Err(left_out()),
                 config::WorkspaceNeed::Required => Err(Denial::WorkspaceMissing),
@@ -210,7 +219,7 @@ impl Workspaces {
         &self,
         head: &Head<'_>,
         path: &NormalPath,
-        route: &Route,
+        rules: &Rules,
         caller: &Caller,
     ) -> Result<Option<Label>, Denial> {
         use config::Choice as C;
@@ -218,10 +227,7 @@ impl Workspaces {
             // What the request says counts, also where it is refused then.
             let asked = match choice {
                 C::Header => self.by_header(head)?,
-                C::Path => route
-                    .workspace_segment
-                    .and_then(|nth| path.segments().nth(nth))
-                    .map(Label::lossy),
+                C::Path => rules.segment.and_then(|nth| path.segments().nth(nth)).map(Label::lossy),
                 C::Host => self.by_host(head),
                 C::Cookie => self.by_cookie(head)?,
                 C::OnlyMembership | C::Claim | C::Default => None,
@@ -269,7 +275,7 @@ impl Workspaces {
         if self.domains.is_empty() {
             return None;
         }
-        let host = crate::routes::host(head).ok()?;
+        let host = host::of(head).ok()?;
         let host = std::str::from_utf8(&host).ok()?;
         let mut names = self.domains.iter().filter_map(|domain| {
             let name = host.strip_suffix(&**domain)?.strip_suffix('.')?;

@@ -15,8 +15,8 @@ use std::{
 
 use filters::{
     Denial, Label,
+    motion::Timeouts,
     motion::{ClientRules, Kind, Motion, Verdict},
-    routes::Timeouts,
 };
 use http::Method;
 use pingora::{Error, ErrorType};

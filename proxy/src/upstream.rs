@@ -26,7 +26,7 @@ use filters::{
     guard::Guard,
     health::{Attempt as PoolAttempt, Health, Pool},
     idempotency::Scope,
-    routes::Timeouts,
+    motion::Timeouts,
 };
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Version};
@@ -405,7 +405,10 @@ impl Upstream {
                 BalanceKind::LeastRequest => fastrand::u64(..),
                 BalanceKind::RoundRobin | BalanceKind::ConsistentHash => 0,
             },
-            key: balance.by.and_then(|by| balance::key(by, exchange)),
+            key: balance.by.and_then(|by| {
+                let workspace = exchange.workspace.as_ref().map(|workspace| &workspace.name);
+                balance::key(by, workspace, exchange.caller.as_deref(), exchange.client?)
+            }),
             tried: &asked.failed,
         };
         self.pool.choose(&pick)

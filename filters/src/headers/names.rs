@@ -1,7 +1,8 @@
 //! Names of headers that must not come in, in every spelling that some server could take for one.
 
 use http::HeaderName;
-use smallvec::SmallVec;
+
+use crate::header_name::folded;
 
 /// What only we may say, of where a request came from and what it asks for: whoever sends it.
 pub(super) const ALWAYS: &[&str] = &[
@@ -138,23 +139,6 @@ fn letter(name: &[u8]) -> u32 {
         Some(b @ b'a'..=b'z') => 1 << (b - b'a'),
         _ => 1 << 26,
     }
-}
-
-/// What a server that folds header names, as CGI does, makes of one; and one that overlooks a `-` too
-/// many.
-pub(crate) fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
-    let mut folded: SmallVec<[u8; 64]> = SmallVec::new();
-    for b in name {
-        match b.is_ascii_alphanumeric() {
-            true => folded.push(b.to_ascii_lowercase()),
-            false if folded.last().is_some_and(|last| *last != b'-') => folded.push(b'-'),
-            false => {}
-        }
-    }
-    if folded.last() == Some(&b'-') {
-        folded.pop();
-    }
-    folded
 }
 
 #[cfg(test)]

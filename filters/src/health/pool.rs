@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::{Address, Attempt, Change, Condition, Fault};
 use crate::{
     Now,
-    balance::{self, Pick},
+    balance::{self, Candidate, Pick},
 };
 
 /// The addresses that an upstream has now. Choosing one takes no lock: what may be used is

@@ -10,7 +10,7 @@ use crate::{Denial, denial::TokenFault};
 pub struct Asked<'a> {
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// The listener it came to, as [`crate::Policy`] numbers them.
+    /// The listener it came to, as the policy numbers them.
     pub listener: usize,
     /// The headers in which whoever connected to us may show a token that it made; none if it is no
     /// trusted proxy.

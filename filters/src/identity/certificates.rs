@@ -6,22 +6,7 @@ use config::{CertificateCaller, Located};
 use ring::digest::{SHA256, digest};
 
 use super::{Caller, CallerKind, Proof};
-use crate::Label;
-
-/// A client certificate that our CA signed.
-#[derive(Clone, Debug, Default)]
-pub struct ClientCertificate {
-    /// The subject's common name.
-    pub common_name: Option<Label>,
-    /// DNS names.
-    pub dns: Vec<Label>,
-    /// URIs, for example a SPIFFE id.
-    pub uris: Vec<Label>,
-    /// Email addresses.
-    pub emails: Vec<Label>,
-    /// SHA-256 of the certificate, in hex.
-    pub fingerprint: Option<Label>,
-}
+use crate::{Label, certificate::ClientCertificate};
 
 /// The callers we know by certificate, in the order they are written.
 #[derive(Debug)]
@@ -39,17 +24,6 @@ impl Certificates {
     pub(super) fn caller(&self, shown: &ClientCertificate) -> Option<Arc<Caller>> {
         let (_, caller) = self.0.iter().find(|(name, _)| shown.names(name))?;
         Some(Arc::clone(caller))
-    }
-}
-
-impl ClientCertificate {
-    fn names(&self, wanted: &str) -> bool {
-        let mut sans = [&self.uris, &self.dns, &self.emails].into_iter().flatten().peekable();
-        // A common name counts only where there is no other name (RFC 6125 6.4.4).
-        if sans.peek().is_none() {
-            return self.common_name.as_deref() == Some(wanted);
-        }
-        sans.any(|name| **name == *wanted)
     }
 }
 

@@ -33,7 +33,8 @@ impl Issuer {
         written: &Located<config::Issuer>,
         headers: &[HeaderName],
     ) -> Self {
-        let header = written.token_from.as_ref().map(|from| crate::headers::name(&from.header));
+        let header =
+            written.token_from.as_ref().map(|from| crate::header_name::of_config(&from.header));
         Self {
             name: name.into(),
             written: written.value.clone(),

@@ -5,8 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::{EgressCaller, Located, Name};
 
-use super::{At, Caller, CallerKind, ClientCertificate, Found, Identity, Proof, Refusal};
-use crate::{Denial, Label, Now, State, denial::TokenFault, passwords::Passwords};
+use super::{
+    At, Caller, CallerKind, ClientCertificate, Found, Identity, Keys, Proof, Refusal, Tokens,
+};
+use crate::{Denial, Label, Now, denial::TokenFault, passwords::Passwords};
 
 /// What of a call says who is calling. Not for printing: it holds passwords and tokens.
 #[derive(Clone, Copy)]
@@ -15,7 +17,7 @@ pub struct Shown<'a> {
     pub authorization: &'a [&'a [u8]],
     /// The verified client certificate, if any.
     pub certificate: Option<&'a ClientCertificate>,
-    /// The listener it came to, as [`crate::Policy`] numbers them.
+    /// The listener it came to, as the policy numbers them.
     pub listener: usize,
 }
 
@@ -71,7 +73,7 @@ impl Identity {
     pub fn authenticate_call(
         &self,
         shown: &Shown<'_>,
-        state: &State,
+        (keys, tokens, passwords): (&Keys, &Tokens, &Passwords),
         now: Now,
     ) -> Result<Option<Arc<Caller>>, Refusal> {
         let line = match shown.authorization {
@@ -91,7 +93,7 @@ impl Identity {
         if scheme.eq_ignore_ascii_case("bearer") {
             let found = Found { text: rest, proof: Proof::Token, header: None };
             let at = At { listener: shown.listener, certificate: shown.certificate };
-            let token = self.authenticate_token(&found, at, &state.keys, &state.tokens, now);
+            let token = self.authenticate_token(&found, at, keys, tokens, now);
             return token.map(Some);
         }
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -100,7 +102,7 @@ impl Identity {
         let decoded = BASE64.decode(rest.trim()).map_err(|_| malformed())?;
         let colon = decoded.iter().position(|b| *b == b':').ok_or_else(malformed)?;
         let name = std::str::from_utf8(&decoded[..colon]).map_err(|_| malformed())?;
-        let caller = self.with_password(name, &decoded[colon + 1..], &state.passwords);
+        let caller = self.with_password(name, &decoded[colon + 1..], passwords);
         caller.map(Some).ok_or_else(|| Refusal::suspect(Denial::PasswordWrong))
     }
 

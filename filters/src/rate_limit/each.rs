@@ -1,7 +1,7 @@
 //! Which limits a request counts against, and what each is called.
 
-use super::{Of, OfRoute, RateLimits, whose};
-use crate::{Label, identity::Caller, routes::Route, workspaces::Workspace};
+use super::{RateLimits, RouteLimits, whose};
+use crate::{Label, denial::Of, identity::Caller, workspaces::Workspace};
 
 /// Who is calling, as far as limits care.
 #[derive(Clone, Copy, Debug)]
@@ -52,27 +52,27 @@ impl From<What<'_>> for Of {
 
 /// The limits of a known caller on a route, the narrowest first.
 pub(super) fn each<E>(
-    route: &Route,
+    limits: &RouteLimits,
     caller: Who<'_>,
     workspace: Option<&Workspace>,
     mut take: impl FnMut(&One<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (scope, who) = whose(caller, workspace);
-    let OfRoute { each_caller, own, plugin, bucket, .. } = &route.limits;
+    let RouteLimits { route, each_caller, own, plugin, bucket, .. } = limits;
     if let Some(limit) = *each_caller {
         let name = caller.subject;
         let parts = &["caller", caller.issuer, name];
         take(&One { scope: "caller", name, of: What::Rest, limit, parts })?;
     }
     if let Some(limit) = *own {
-        let (of, parts) = (What::Route(&route.name), &["route", &route.name, scope, who]);
+        let (of, parts) = (What::Route(route), &["route", route, scope, who]);
         take(&One { scope, name: who, of, limit, parts })?;
     }
-    if let Some((limit, plugin)) = (*plugin).zip(route.plugin.as_ref()) {
+    if let Some((plugin, limit)) = plugin {
         let (of, parts) = (What::Plugin(plugin), &["plugin", plugin, scope, who]);
-        take(&One { scope, name: who, of, limit, parts })?;
+        take(&One { scope, name: who, of, limit: *limit, parts })?;
     }
-    let limit = route.limits.of_workspace(workspace);
+    let limit = limits.of_workspace(workspace);
     match bucket {
         None => {
             let parts = &["workspace", scope, who];
@@ -95,12 +95,10 @@ pub(super) struct OfClient<'a> {
 
 impl RateLimits {
     /// The limit of a client on a route that asks nobody.
-    pub(super) fn of_public<'a>(&self, route: &'a Route) -> OfClient<'a> {
-        let limits = &route.limits;
+    pub(super) fn of_public<'a>(&self, limits: &'a RouteLimits) -> OfClient<'a> {
+        let route = &limits.route;
         match (limits.own, &limits.bucket) {
-            (Some(limit), _) => {
-                OfClient { parts: ("route", &route.name), of: What::Route(&route.name), limit }
-            }
+            (Some(limit), _) => OfClient { parts: ("route", route), of: What::Route(route), limit },
             (None, Some(bucket)) => OfClient {
                 parts: ("bucket", &bucket.name),
                 of: What::Bucket(&bucket.name),

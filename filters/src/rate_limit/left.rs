@@ -3,10 +3,10 @@
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use super::{
-    Limiters, Of, RateLimits,
+    Limiters, RateLimits, RouteLimits,
     each::{OfClient, Who, each},
 };
-use crate::{Label, Now, routes::Route, workspaces::Workspace};
+use crate::{Label, Now, denial::Of, workspaces::Workspace};
 
 /// What is left of one limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +40,13 @@ impl RateLimits {
     pub fn left(
         &self,
         limiters: &Limiters,
-        route: &Route,
+        limits: &RouteLimits,
         caller: Who<'_>,
         workspace: Option<&Workspace>,
         now: Now,
     ) -> Vec<Left> {
         let mut all = Vec::new();
-        let Ok(()) = each::<Infallible>(route, caller, workspace, |one| {
+        let Ok(()) = each::<Infallible>(limits, caller, workspace, |one| {
             let key = limiters.key(&one.parts, one.limit);
             let (left, next) = match &limiters.leases {
                 None => known(limiters.look(key, one.limit, now)),
@@ -70,11 +70,11 @@ impl RateLimits {
     pub fn left_public(
         &self,
         limiters: &Limiters,
-        route: &Route,
+        limits: &RouteLimits,
         client: IpAddr,
         now: Now,
     ) -> Left {
-        let OfClient { parts, of, limit } = self.of_public(route);
+        let OfClient { parts, of, limit } = self.of_public(limits);
         let (left, next) = known(limiters.look_stranger(parts, limit, client, now));
         let name = Label::lossy(&client.to_string());
         Left { scope: "client", name, of: of.into(), limit, left, next, shared: false }

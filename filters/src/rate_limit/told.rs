@@ -1,20 +1,37 @@
 //! Which limits a request counts against, for people.
 
-use super::{Of, OfRoute, Standing, whose};
-use crate::{Denial, Exchange};
+use std::net::IpAddr;
+
+use super::{RouteLimits, whose};
+use crate::{
+    denial::{Of, QuotaStatus},
+    identity::Caller,
+    workspaces::Workspace,
+};
+
+/// What was counted, and where that leaves whom it was charged to.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// The tightest limit, or the one that is used up.
+    pub status: &'a QuotaStatus,
+    /// The limits of the route; a call has none.
+    pub limits: Option<&'a RouteLimits>,
+    /// Who is calling, if anybody was asked.
+    pub caller: Option<&'a Caller>,
+    /// For which workspace.
+    pub workspace: Option<&'a Workspace>,
+    /// From where.
+    pub client: Option<IpAddr>,
+}
 
 /// The limits that a request counted against: whose they are, their numbers, and the key of the config
-/// that they stand at. Nothing, if it came to none.
-pub fn told(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
-    let standing = match denial {
-        Some(Denial::RateLimited(over)) => Some(&over.standing),
-        _ => exchange.standing.as_ref(),
-    };
-    let Some(standing) = standing else { return Vec::new() };
+/// that they stand at.
+pub fn told(counted: &Counted<'_>) -> Vec<String> {
+    let Counted { status, limits, caller, workspace, client } = *counted;
     let mut lines = Vec::new();
     let mut line = |scope: &str, name: &str, of: Of, limit: config::Limit, key: &str| {
-        let left = match (scope, &of) == (standing.scope, &standing.of) {
-            true => format!(", {} left now", standing.remaining),
+        let left = match (scope, &of) == (status.scope, &status.of) {
+            true => format!(", {} left at once", status.remaining),
             false => String::new(),
         };
         let burst = limit.burst();
@@ -30,9 +47,9 @@ pub fn told(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
             limit.rate
         ));
     };
-    let Some(caller) = exchange.caller.as_deref() else {
-        let client = exchange.client.map(|client| client.to_string()).unwrap_or_default();
-        let Standing { of, limit, .. } = standing;
+    let Some(caller) = caller else {
+        let client = client.map(|client| client.to_string()).unwrap_or_default();
+        let QuotaStatus { of, limit, .. } = status;
         let key = match of {
             Of::Bucket(name) => format!("rate_limit.buckets.{name}"),
             Of::Route(_) => "its rate_limit".to_owned(),
@@ -41,24 +58,23 @@ pub fn told(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
         line("client", &client, of.clone(), *limit, &key);
         return lines;
     };
-    let (scope, who) = whose(caller.into(), exchange.workspace.as_ref());
-    let Some(route) = &exchange.route else {
-        line(scope, who, Of::Calls, standing.limit, "egress.each_workspace");
+    let (scope, who) = whose(caller.into(), workspace);
+    let Some(limits) = limits else {
+        line(scope, who, Of::Calls, status.limit, "egress.each_workspace");
         return lines;
     };
-    let OfRoute { each_caller, own, plugin, bucket, .. } = &route.limits;
+    let RouteLimits { route, each_caller, own, plugin, bucket, .. } = limits;
     if let Some(limit) = each_caller {
         line("caller", &caller.subject, Of::Rest, *limit, "rate_limit.each_caller");
     }
     if let Some(limit) = own {
-        line(scope, who, Of::Route(route.name.clone()), *limit, "its rate_limit");
+        line(scope, who, Of::Route(route.clone()), *limit, "its rate_limit");
     }
-    if let Some((limit, name)) = plugin.zip(route.plugin.as_ref()) {
+    if let Some((name, limit)) = plugin {
         let key = format!("plugins.{name}.rate_limit");
-        line(scope, who, Of::Plugin(name.clone()), limit, &key);
+        line(scope, who, Of::Plugin(name.clone()), *limit, &key);
     }
-    let workspace = exchange.workspace.as_ref();
-    let limit = route.limits.of_workspace(workspace);
+    let limit = limits.of_workspace(workspace);
     let declared = workspace.and_then(|workspace| workspace.declared.as_ref());
     let (of, key) = match bucket {
         Some(bucket) => {

@@ -177,7 +177,7 @@ fn every_code_is_a_rule_s_or_a_state_s() {
         "hello_refused",
         "password_wrong",
     ];
-    let table = concat!(include_str!("../denial.rs"), include_str!("../identity/fault.rs"));
+    let table = concat!(include_str!("../denial.rs"), include_str!("../denial/token_fault.rs"));
     let rows = table.lines().filter(|l| l.contains("(S::") || l.contains("=> \"token_"));
     let codes: Vec<&str> = rows.filter_map(|row| row.split('"').nth(1)).collect();
     assert!(codes.len() > 55, "{codes:?}");

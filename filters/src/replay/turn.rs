@@ -7,7 +7,7 @@ use config::{Access, Config, Located, Name};
 use http::Method;
 
 use super::{Decided, Replay, Why, record::Record};
-use crate::{Denial, Policy, audit};
+use crate::{Denial, Policy};
 
 /// Changes that are tried. Each makes a policy.
 const TRIED_MAX: usize = 100;
@@ -480,7 +480,7 @@ fn routes(config: &Config, record: &Record<'_>) -> Vec<Edit> {
     let class = if reads { config::Class::Read } else { config::Class::Action };
     for upstream in config.upstreams.keys().take(UPSTREAMS_MAX) {
         let (upstream, template) = (upstream.clone(), template.clone());
-        let class_name = audit::class(class);
+        let class_name = class.name();
         edits.push(edit("",
             format!(
                 "routes: add {{name: opened, methods: [{upper}], path: '{path}', upstream: {upstream}, class: {class_name}}}"

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{LASTS_MAX, Position, Scope, Switch};
-use crate::{Label, Now, audit};
+use crate::{Label, Now};
 
 /// What stands in the store about a switch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ impl Known {
             plugin: text(plugin),
             workspace: text(workspace),
             caller: text(caller),
-            class: class.map(|class| audit::class(class).to_owned()),
+            class: class.map(|class| class.name().to_owned()),
             position: switch.position.name().to_owned(),
             reason: switch.reason.to_string(),
             by: switch.by.to_string(),

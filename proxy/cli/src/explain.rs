@@ -178,8 +178,7 @@ impl Explain {
         let mut refused = denial.is_some();
         if let Some(admin) = &self.admin {
             // What a request counts against is known once it has come so far.
-            let counts =
-                exchange.standing.is_some() || matches!(denial, Some(Denial::RateLimited(_)));
+            let counts = exchange.quota.is_some() || matches!(denial, Some(Denial::RateLimited(_)));
             let about = counts.then(|| self.about(&exchange));
             let now = running::asked(admin, &loaded.config, &policy.digest, about.as_deref())?;
             crate::say::text(&now.text);

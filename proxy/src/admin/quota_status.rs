@@ -98,9 +98,8 @@ fn left(
 ) -> Result<Vec<Left>, String> {
     let (limits, limiters) = (&live.policy.rate_limits, &process.gateway.state.limiters);
     if route.options.public {
-        let client =
-            about.client.ok_or("that route is public and has no caller: write `client`")?;
-        return Ok(vec![limits.left_public(limiters, route, client, now)]);
+        let client = about.client.ok_or("that route asks nobody who they are: write `client`")?;
+        return Ok(vec![limits.left_public(limiters, &route.limits, client, now)]);
     }
     let subject = about.caller.as_ref().ok_or("write `caller`: its limits count per caller")?;
     let workspace = about.workspace.as_ref().map(|name| Workspace {
@@ -108,7 +107,7 @@ fn left(
         declared: live.policy.workspaces.declared(name),
     });
     let of = |issuer: &Label| {
-        limits.left(limiters, route, Who { issuer, subject }, workspace.as_ref(), now)
+        limits.left(limiters, &route.limits, Who { issuer, subject }, workspace.as_ref(), now)
     };
     if let Some(issuer) = &about.issuer {
         return Ok(of(issuer));

@@ -92,7 +92,7 @@ fn write_for(
     let now = clock::now().unix;
     let said = Said::of(denial, status, exchange, request_id.as_str(), asked, now);
     let mut written = Written::new(reader, &said);
-    rate_limit_headers::told(&mut written.headers, exchange.standing.as_ref(), Some(denial));
+    rate_limit_headers::told(&mut written.headers, exchange.quota.as_ref(), Some(denial));
     written.headers.insert(proxy_status::PROXY_STATUS, proxy_status::of(denial));
     written
 }
@@ -198,7 +198,7 @@ pub(crate) async fn write_shared(
         }
         headers.insert(X_REQUEST_ID, request_id.header());
         if shared.status != StatusCode::TOO_MANY_REQUESTS {
-            rate_limit_headers::told(headers, exchange.standing.as_ref(), None);
+            rate_limit_headers::told(headers, exchange.quota.as_ref(), None);
         }
         if let Some(cors) = cors {
             cors::allow_of_upstream(headers, cors, asked);

@@ -4,33 +4,33 @@
 use bytes::Bytes;
 use filters::{
     Denial,
-    rate_limit::{Of, Standing},
+    rate_limit::{Of, QuotaStatus},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Tells where a request stands in the tightest of its limits; one that was refused for a limit, where
 /// it stands in that.
-pub(crate) fn told(headers: &mut HeaderMap, standing: Option<&Standing>, denial: Option<&Denial>) {
+pub(crate) fn told(headers: &mut HeaderMap, status: Option<&QuotaStatus>, denial: Option<&Denial>) {
     match denial {
-        Some(Denial::RateLimited(over)) => standing_in(headers, &over.standing),
+        Some(Denial::RateLimited(over)) => status_of(headers, &over.status),
         Some(Denial::PaceExceeded { limit, retry_after, .. }) => {
-            let standing = Standing::new("upstream", Of::Rest, *limit, 0);
-            standing_in(headers, &Standing { reset: *retry_after, ..standing });
+            let status = QuotaStatus::new("upstream", Of::Rest, *limit, 0);
+            status_of(headers, &QuotaStatus { reset: *retry_after, ..status });
         }
         Some(Denial::TunnelsExhausted { max, .. }) => tunnels(headers, *max),
         _ => {
-            if let Some(standing) = standing {
-                standing_in(headers, standing);
+            if let Some(status) = status {
+                status_of(headers, status);
             }
         }
     }
 }
 
-fn standing_in(headers: &mut HeaderMap, standing: &Standing) {
-    let Standing { limit, remaining, reset, .. } = standing;
+fn status_of(headers: &mut HeaderMap, status: &QuotaStatus) {
+    let QuotaStatus { limit, remaining, reset, .. } = status;
     let (quota, remaining) = (u64::from(limit.rate.count.get()), u64::from(*remaining));
     let (window, reset) = (limit.rate.per.as_secs(), ceil(*reset));
-    let (scope, bucket) = policy(standing);
+    let (scope, bucket) = policy(status);
     headers.insert(RATELIMIT_POLICY, item(scope, bucket, [(";q=", quota), (";w=", window)]));
     headers.insert(RATELIMIT, item(scope, bucket, [(";r=", remaining), (";t=", reset)]));
     headers.insert(X_RATELIMIT_LIMIT, quota.into());
@@ -49,10 +49,10 @@ fn tunnels(headers: &mut HeaderMap, max: u32) {
 }
 
 /// The limit's name: `route`, `plugin`, or whose it is, with its bucket.
-fn policy(standing: &Standing) -> (&str, Option<&str>) {
-    match &standing.of {
-        Of::Rest | Of::Calls => (standing.scope, None),
-        Of::Bucket(name) => (standing.scope, Some(name)),
+fn policy(status: &QuotaStatus) -> (&str, Option<&str>) {
+    match &status.of {
+        Of::Rest | Of::Calls => (status.scope, None),
+        Of::Bucket(name) => (status.scope, Some(name)),
         Of::Plugin(_) => ("plugin", None),
         Of::Route(_) => ("route", None),
     }
@@ -95,9 +95,9 @@ mod tests {
         serde_json::from_str(r#"{"rate": "60/m", "burst": 5}"#).unwrap()
     }
 
-    fn all(standing: Option<&Standing>, denial: Option<&Denial>) -> Vec<String> {
+    fn all(status: Option<&QuotaStatus>, denial: Option<&Denial>) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        told(&mut headers, standing, denial);
+        told(&mut headers, status, denial);
         let mut all: Vec<String> = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn an_answer_tells_of_the_tightest_limit() {
         let bucket = Of::Bucket(filters::Label::lossy("pages"));
-        let standing = Standing::new("workspace", bucket, limit(), 3);
+        let status = QuotaStatus::new("workspace", bucket, limit(), 3);
         let expected = [
             "ratelimit-policy: \"workspace-pages\";q=60;w=60",
             "ratelimit: \"workspace-pages\";r=3;t=2",
@@ -117,12 +117,12 @@ mod tests {
             "x-ratelimit-remaining: 3",
             "x-ratelimit-reset: 2",
         ];
-        assert_eq!(all(Some(&standing), None), expected);
+        assert_eq!(all(Some(&status), None), expected);
     }
 
     #[test]
     fn a_refusal_tells_of_its_own_limit_and_of_no_other() {
-        let standing = Standing::new("workspace", Of::Rest, limit(), 3);
+        let status = QuotaStatus::new("workspace", Of::Rest, limit(), 3);
         let upstream = filters::Label::lossy("up");
         let retry_after = Duration::from_millis(1500);
         let pace = Denial::PaceExceeded { upstream, limit: limit(), retry_after };
@@ -133,7 +133,7 @@ mod tests {
             "x-ratelimit-remaining: 0",
             "x-ratelimit-reset: 2",
         ];
-        assert_eq!(all(Some(&standing), Some(&pace)), expected);
+        assert_eq!(all(Some(&status), Some(&pace)), expected);
         let tunnels = Denial::TunnelsExhausted { name: filters::Label::lossy("w"), max: 7 };
         let expected = [
             "ratelimit-policy: \"tunnels\";q=7;qu=\"concurrent-requests\"",
@@ -142,6 +142,6 @@ mod tests {
             "x-ratelimit-remaining: 0",
             "x-ratelimit-reset: 1",
         ];
-        assert_eq!(all(Some(&standing), Some(&tunnels)), expected);
+        assert_eq!(all(Some(&status), Some(&tunnels)), expected);
     }
 }

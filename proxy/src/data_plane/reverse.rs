@@ -637,7 +637,7 @@ impl Reverse {
         let Some(route) = &ctx.exchange.route else { return };
         let query = request.raw_path().iter().position(|b| *b == b'?');
         let query = query.map(|mark| &request.raw_path()[mark + 1..]);
-        let asked = streams::asked(route, &request.headers, query);
+        let asked = streams::asked(&route.options, &request.headers, query);
         ctx.stream = asked != Kind::Plain;
         let kind = if ctx.upgrade { Kind::Both } else { asked };
         progress::let_through(route.timeouts, kind);

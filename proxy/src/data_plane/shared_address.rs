@@ -24,16 +24,16 @@ const PAUSE: u64 = 60;
 impl Crowd {
     /// Notes that a client is over a limit. `forwarded`: whether it speaks of others behind it.
     pub(crate) fn note(&self, listener: &Listener, over: &Over, forwarded: bool, now: Duration) {
-        if over.standing.scope != "client" {
+        if over.status.scope != "client" {
             return;
         }
         let Some(refused) = self.due(now) else { return };
-        let limit = match &over.standing.of {
+        let limit = match &over.status.of {
             Of::Bucket(name) => format!("rate_limit.buckets.{name}"),
             Of::Route(name) => format!("rate_limit of route {name}"),
             _ => "rate_limit.each_client".to_owned(),
         };
-        let (client, numbers) = (&over.name, over.standing.limit);
+        let (client, numbers) = (&over.name, over.status.limit);
         let (rate, burst) = (numbers.rate, numbers.burst());
         let listener_name = &listener.name;
         tracing::warn!(

@@ -43,7 +43,17 @@ fn more_than_one_space_may_stand_before_a_token() {
         );
         let lines = [line.as_bytes()];
         let shown = Shown { authorization: &lines, certificate: None, listener: 0 };
-        assert!(stage.identity.authenticate_call(&shown, &state, stage.now).unwrap().is_some());
+        assert!(
+            stage
+                .identity
+                .authenticate_call(
+                    &shown,
+                    (&state.keys, &state.tokens, &state.passwords),
+                    stage.now
+                )
+                .unwrap()
+                .is_some()
+        );
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
         }
         _ => text.split_at(memchr::memchr(b':', text).unwrap_or(text.len())),
     };
-    !host.is_empty() && host.iter().all(plain) && filters::routes::is_port(port)
+    !host.is_empty() && host.iter().all(plain) && filters::host::is_port(port)
 }
 
 /// Lines with their ends.

@@ -4,7 +4,7 @@
 //! the request that we decided about.
 
 use bytes::BytesMut;
-use filters::exchange::is_websocket;
+use filters::head::is_websocket;
 
 use super::authority;
 

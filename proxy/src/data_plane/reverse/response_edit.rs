@@ -105,7 +105,7 @@ impl Reverse {
         let target = target(session, &ctx.edits);
         let here = here.filter(|_| !route.external);
         // Judged by what the upstream says, of which not all is passed on.
-        let shared = ctx.lead.take().zip(route.coalesce);
+        let shared = ctx.lead.take().zip(route.coalesce.clone());
         // Nobody waits for a stream to end.
         let shared = shared.filter(|_| !ctx.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
@@ -145,7 +145,7 @@ impl Reverse {
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             // What it says of its own limits stays as it is.
             if status != 429 {
-                rate_limit_headers::told(headers, ctx.exchange.standing.as_ref(), None);
+                rate_limit_headers::told(headers, ctx.exchange.quota.as_ref(), None);
             }
             if let Some(cors) = &ctx.live.policy.listeners[self.listener].cors {
                 denial_response::cors::allow_of_upstream(

@@ -30,7 +30,7 @@ impl Reverse {
         let attempts = Attempts { made: ctx.attempts, began, retry_after, jitter: fastrand::f64() };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
-        if !retry::admit(&self.stage.state, &mut ctx.exchange, now) {
+        if !filters::reverse::dispatch_again(&self.stage.state, &mut ctx.exchange, now) {
             return false;
         }
         self.stage.metrics.asked_again(&ctx.upstream());
@@ -70,7 +70,10 @@ impl Reverse {
         !ctx.upgrade
             && !ctx.grpc
             && !session.as_ref().retry_buffer_truncated()
-            && route.is_some_and(|route| retry::is_safe(route, ctx.exchange.class, method))
+            && route.is_some_and(|route| {
+                let class = ctx.exchange.class.unwrap_or(route.class);
+                retry::is_safe(class, &route.options, method)
+            })
     }
 }
 

@@ -7,7 +7,7 @@ use filters::{
     Denial,
     breaker::{self, Outcome},
     exchange::Shared,
-    fallback::{Key, Varied},
+    fallback::{Asked, Key, Varied},
 };
 use http::header;
 use pingora::{Result, http::ResponseHeader, proxy::Session};
@@ -101,7 +101,17 @@ impl Reverse {
 
     fn key(&self, session: &Session, ctx: &Ctx) -> Option<Key> {
         let head = head(self.listener, self.tls, session, session.req_header(), None);
-        Key::of(&head, &ctx.exchange, &ctx.live.policy.digest)
+        let exchange = &ctx.exchange;
+        let route = exchange.route.as_ref().filter(|route| route.fallback.is_some())?;
+        let asked = Asked {
+            head: &head,
+            path: exchange.path.as_ref()?,
+            route: &route.name,
+            public: route.options.public,
+            caller: exchange.caller.as_deref(),
+            workspace: exchange.workspace.as_ref().map(|workspace| &workspace.name),
+        };
+        Key::of(&asked, &ctx.live.policy.digest)
     }
 }
 

@@ -34,7 +34,7 @@ impl Counts {
     /// For a policy and what it was made from. Workspaces beyond the cap count as `other`.
     pub fn new(policy: &Policy, written: &config::Config) -> Self {
         let routes = policy.routes.all().iter();
-        let routes = routes.map(|route| (route.name.clone(), filters::audit::class(route.class)));
+        let routes = routes.map(|route| (route.name.clone(), route.class.name()));
         let named = written.workspaces.named.keys().map(Label::from);
         let named = named.take(written.process.metric_workspaces_max.into());
         Self {

@@ -63,7 +63,7 @@ impl TokenFault {
     }
 
     /// Whether it takes a genuine token to have this fault, or costs nothing to find out.
-    pub(super) fn is_honest(&self) -> bool {
+    pub(crate) fn is_honest(&self) -> bool {
         matches!(
             self,
             Self::AudienceWrong { .. }
