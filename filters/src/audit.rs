@@ -4,6 +4,9 @@
 //! named here gets in: tokens, cookies, bodies and query values have no field, and what looks like a
 //! token in a name that a stranger chose is hidden.
 
+pub mod explain;
+pub mod replay;
+
 pub mod chain;
 pub mod checkpoint;
 pub mod event;
@@ -21,12 +24,12 @@ use http::HeaderMap;
 
 use crate::{
     Denial, Exchange, Now, Policy,
-    exchange::{Called, Said, Shared},
-    graphql::{Graphql, Operation},
-    hex,
+    checks::graphql::{Graphql, Operation},
+    denial::step::{Step, Steps},
     identity::{ClientCertificate, Proof},
-    query::Query,
-    step::{Step, Steps},
+    pipeline::exchange::{Called, Said, Shared},
+    request::query::Query,
+    types::hex,
 };
 
 pub use self::housekeeping::{
@@ -308,7 +311,7 @@ impl Line<'_> {
     /// What of the headers and the query a decision reads.
     fn head(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
         if let Some(headers) = facts.headers {
-            if crate::head::offers_websocket(headers) {
+            if crate::request::head::offers_websocket(headers) {
                 self.literal("upgrade", "true");
             }
             let mut asked = headers.get_all(policy.workspaces.header()).iter();

@@ -1,5 +1,7 @@
 //! Every reason to say no: a status, a stable code and a sentence. There are no others.
 
+pub mod step;
+
 mod cause;
 mod lack;
 mod quota;
@@ -10,7 +12,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Label, step::Step};
+use crate::{Label, denial::step::Step};
 
 pub use cause::Cause;
 pub use lack::Lack;

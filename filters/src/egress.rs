@@ -1,5 +1,12 @@
 //! What holds for all calls out, whoever makes them.
 
+pub mod addresses;
+pub mod allowlist;
+pub mod client_hello;
+pub mod guard;
+pub mod hello_fault;
+pub mod target;
+
 /// What holds for all calls out.
 #[derive(Debug)]
 pub struct Egress {

@@ -1,5 +1,11 @@
 //! Who is calling: a verified token, or a client certificate.
 
+pub mod assertion;
+pub mod credentials;
+pub mod headers;
+pub mod passwords;
+pub mod ticket;
+
 mod asked;
 mod backstage;
 mod bound;
@@ -23,9 +29,9 @@ use config::{IssuerKind, Located, Name, Padding};
 use http::HeaderName;
 use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Label, Now, denial::Lack, header_name};
+use crate::{Denial, Label, Now, denial::Lack, request::header_name};
 
-pub use crate::{certificate::ClientCertificate, denial::TokenFault};
+pub use crate::{denial::TokenFault, request::certificate::ClientCertificate};
 pub use asked::Asked;
 pub(crate) use asked::{Found, without_tokens};
 pub use crypto::install_crypto;

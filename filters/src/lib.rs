@@ -1,81 +1,47 @@
 //! Every decision Stagedoor makes. No socket, no task, no file, no Pingora.
 //!
-//! In reading order: [`reverse`] is the way through, the rest are its steps.
-
-pub mod reverse;
-
-pub mod forward;
-
-pub mod denial;
-pub mod egress;
-pub mod exchange;
-pub mod policy;
-pub mod state;
-pub mod step;
-
-pub mod access;
-pub mod addresses;
-pub mod allowlist;
-pub mod answer;
-pub mod api_key;
-pub mod assertion;
-pub mod balance;
-pub mod base;
-pub mod breaker;
-pub mod certificate;
-pub mod client;
-pub mod client_hello;
-pub mod coalesce;
-pub mod credentials;
-pub mod fallback;
-pub mod graphql;
-pub mod guard;
-pub mod head;
-pub mod header_name;
-pub mod headers;
-pub mod health;
-pub mod hello_fault;
-pub mod host;
-pub mod idempotency;
-pub mod identity;
-mod json;
-pub mod motion;
-pub mod normal_form;
-pub mod pace;
-pub mod passwords;
-pub mod plugins;
-pub mod proxy_status;
-pub mod query;
-pub mod rate_limit;
-pub mod redact;
-pub mod redirect;
-mod rendezvous;
-pub mod retry;
-pub mod routes;
-pub mod streams;
-pub mod switches;
-pub mod target;
-pub mod ticket;
-pub mod tunnels;
-pub mod workspaces;
+//! In reading order: [`pipeline`] is the way through, the rest are its steps. No module imports one of a
+//! paragraph above its own, nor is there a circle of modules anywhere.
 
 pub mod audit;
-pub mod explain;
-pub mod hex;
-pub mod label;
-pub mod leases;
-pub mod now;
-pub mod replay;
-pub mod secret;
 
-pub use denial::Denial;
-pub use exchange::{Admitted, Exchange};
-pub use head::Head;
-pub use label::Label;
-pub use now::Now;
-pub use policy::Policy;
-pub use replay::Replay;
-pub use reverse::decide;
-pub use secret::Secret;
-pub use state::State;
-pub use step::Step;
+pub mod pipeline;
+
+pub mod checks;
+pub mod limits;
+pub mod response;
+pub mod upstream;
+
+pub mod egress;
+pub mod identity;
+pub mod request;
+
+pub mod denial;
+
+pub mod types;
+
+// So that paths outside stay short.
+pub use audit::{explain, replay, replay::Replay};
+pub use checks::{access, graphql, plugins, switches, workspaces};
+pub use denial::{Denial, step::Step};
+pub use egress::{addresses, allowlist, client_hello, guard, target};
+pub use identity::{assertion, credentials, headers, passwords};
+pub use limits::{idempotency, leases, pace, rate_limit, tunnels};
+pub use pipeline::{
+    exchange::{self, Admitted, Exchange},
+    forward,
+    policy::{self, Policy},
+    reverse::{self, decide},
+    routes,
+    state::{self, State},
+};
+pub use request::{
+    client,
+    head::{self, Head},
+    host, normal_form, query,
+};
+pub use response::{
+    coalesce, fallback, progress, proxy_status, redact, redirect, streams, url_rewrite,
+};
+pub use types::{hex, label::Label, now::Now, secret::Secret};
+pub use upstream::{balance, breaker, health, retry};

@@ -15,8 +15,8 @@ use std::{
 
 use filters::{
     Denial, Label,
-    motion::Timeouts,
-    motion::{ClientRules, Kind, Motion, Verdict},
+    progress::Timeouts,
+    progress::{ClientRules, Kind, Progress, Verdict},
 };
 use http::Method;
 use pingora::{Error, ErrorType};
@@ -31,7 +31,7 @@ tokio::task_local! {
 
 #[derive(Default)]
 struct State {
-    motion: Option<Motion>,
+    motion: Option<Progress>,
     /// Why it has to end, until that is told.
     verdict: Option<Verdict>,
     /// When it is dropped if it has not been told by then.
@@ -100,7 +100,7 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
             return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Goes };
         }
         // A later deadline is looked at when the timer is over: nearly always the exchange is sooner.
-        let mut deadline = state.motion.as_ref().and_then(Motion::deadline);
+        let mut deadline = state.motion.as_ref().and_then(Progress::deadline);
         while let Some((at, verdict)) = deadline {
             let now = clock::elapsed();
             if at <= now {
@@ -115,19 +115,19 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
                 return Wait::Goes;
             }
             timer.as_mut().reset(Instant::now() + FAR);
-            deadline = state.motion.as_ref().and_then(Motion::deadline);
+            deadline = state.motion.as_ref().and_then(Progress::deadline);
         }
         Wait::Goes
     })
 }
 
-fn with<T>(what: impl FnOnce(&mut Motion) -> T) -> Option<T> {
+fn with<T>(what: impl FnOnce(&mut Progress) -> T) -> Option<T> {
     let with = |state: &RefCell<State>| state.borrow_mut().motion.as_mut().map(what);
     MOTION.try_with(with).ok().flatten()
 }
 
 /// Notes what came of a part that moved. Whether it may go on.
-fn judge(judged: impl FnOnce(&mut Motion) -> Result<(), Verdict>) -> bool {
+fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
     let judge = |state: &RefCell<State>| {
         let mut state = state.borrow_mut();
         let verdict = state.motion.as_mut().and_then(|motion| judged(motion).err());
@@ -139,7 +139,7 @@ fn judge(judged: impl FnOnce(&mut Motion) -> Result<(), Verdict>) -> bool {
 
 /// The exchange's head is there.
 pub(crate) fn begin(client: ClientRules) {
-    let begin = |state: &RefCell<State>| state.borrow_mut().motion = Some(Motion::new(client));
+    let begin = |state: &RefCell<State>| state.borrow_mut().motion = Some(Progress::new(client));
     let _ = MOTION.try_with(begin);
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn asked() {
 
 /// Another attempt is on its way.
 pub(crate) fn asks_again() {
-    with(Motion::asks_again);
+    with(Progress::asks_again);
     let _ = MOTION.try_with(|state| {
         let mut state = state.borrow_mut();
         (state.behind, state.answered) = (false, false);
@@ -211,7 +211,7 @@ fn holds_back() -> bool {
 
 /// All of the answer is there.
 pub(crate) fn answer_ended() {
-    with(Motion::answer_ended);
+    with(Progress::answer_ended);
     let _ = MOTION.try_with(|state| state.borrow_mut().answered = true);
 }
 

@@ -26,7 +26,7 @@ use filters::{
     guard::Guard,
     health::{Attempt as PoolAttempt, Health, Pool},
     idempotency::Scope,
-    motion::Timeouts,
+    progress::Timeouts,
 };
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Version};

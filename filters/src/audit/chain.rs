@@ -7,7 +7,7 @@
 
 use ring::digest::{Context, SHA256};
 
-use crate::hex;
+use crate::types::hex;
 
 /// The digest of a line and all before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

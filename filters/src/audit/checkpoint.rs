@@ -10,7 +10,7 @@ use ring::{
 };
 
 use super::{Line, chain::Link};
-use crate::{Now, hex};
+use crate::{Now, types::hex};
 
 /// So that a signature over something else is never one over records.
 pub const CONTEXT: &[u8] = b"stagedoor audit checkpoint v1\n";

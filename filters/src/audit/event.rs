@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Line;
-use crate::{Label, Now, switches::Switch};
+use crate::{Label, Now, checks::switches::Switch};
 
 /// What happened.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{mask, time::rfc3339};
-use crate::{Label, client};
+use crate::{Label, request::client};
 
 /// Whether all of a value was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

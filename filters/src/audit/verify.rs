@@ -353,7 +353,8 @@ mod tests {
     #[test]
     fn a_chain_that_is_written_anew_does_not_hold_with_the_key() {
         let signer = |seed: u8| {
-            let prefix = crate::hex::read::<16>(b"302e020100300506032b657004220420").unwrap();
+            let prefix =
+                crate::types::hex::read::<16>(b"302e020100300506032b657004220420").unwrap();
             Signer::of_pkcs8(&[&prefix[..], &[seed; 32]].concat()).unwrap()
         };
         let (own, eve) = (signer(1), signer(2));

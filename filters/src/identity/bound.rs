@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Map, Value};
 
 use super::{ClientCertificate, TokenFault};
-use crate::{Label, hex};
+use crate::{Label, types::hex};
 
 /// The certificate that a token is bound to (RFC 8705 3.1), by its SHA-256 in hex; `None` if it is bound to
 /// nothing.

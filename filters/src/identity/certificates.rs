@@ -6,7 +6,7 @@ use config::{CertificateCaller, Located};
 use ring::digest::{SHA256, digest};
 
 use super::{Caller, CallerKind, Proof};
-use crate::{Label, certificate::ClientCertificate};
+use crate::{Label, request::certificate::ClientCertificate};
 
 /// The callers we know by certificate, in the order they are written.
 #[derive(Debug)]

@@ -33,8 +33,10 @@ impl Issuer {
         written: &Located<config::Issuer>,
         headers: &[HeaderName],
     ) -> Self {
-        let header =
-            written.token_from.as_ref().map(|from| crate::header_name::of_config(&from.header));
+        let header = written
+            .token_from
+            .as_ref()
+            .map(|from| crate::request::header_name::of_config(&from.header));
         Self {
             name: name.into(),
             written: written.value.clone(),

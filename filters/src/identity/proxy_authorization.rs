@@ -8,7 +8,7 @@ use config::{EgressCaller, Located, Name};
 use super::{
     At, Caller, CallerKind, ClientCertificate, Found, Identity, Keys, Proof, Refusal, Tokens,
 };
-use crate::{Denial, Label, Now, denial::TokenFault, passwords::Passwords};
+use crate::{Denial, Label, Now, denial::TokenFault, identity::passwords::Passwords};
 
 /// What of a call says who is calling. Not for printing: it holds passwords and tokens.
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ use config::{Algorithm, Padding};
 use serde_json::{Map, Value};
 
 use super::keys;
-use crate::{denial::TokenFault, json};
+use crate::{denial::TokenFault, types::json};
 
 /// A JWT whose signature is yet to be verified.
 pub(super) struct Token<'a> {

@@ -20,7 +20,7 @@ use filters::{
     breaker::Outcome,
     headers::Edits,
     health::Fault,
-    motion::{ClientRules, Kind},
+    progress::{ClientRules, Kind},
     redact::answer::Redactor,
     streams,
 };
@@ -533,7 +533,7 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let headers = &ctx.live.policy.headers;
-        filters::answer::settle_trailers(trailers, |name| headers.is_ours(name));
+        filters::response::settle_trailers(trailers, |name| headers.is_ours(name));
         Ok(None)
     }
 

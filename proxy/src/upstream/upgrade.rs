@@ -18,7 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use filters::{head::offers_websocket, motion::Timeouts};
+use filters::{head::offers_websocket, progress::Timeouts};
 use http::{HeaderValue, Version, header};
 use pingora::{
     Result,

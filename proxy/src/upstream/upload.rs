@@ -294,7 +294,7 @@ mod tests {
         let (upstream, mut there) = duplex(SMALL);
         let body = bytes(50_000);
         let exchange = progress::exchange(async {
-            progress::begin(filters::motion::ClientRules {
+            progress::begin(filters::progress::ClientRules {
                 body_timeout: GRACE,
                 write_timeout: GRACE,
                 rate_min: 0,

@@ -148,7 +148,7 @@ impl ProxyHttp for Edge {
         let mut peer = HttpPeer::new(self.upstream, false, String::new());
         if session.as_ref().is_upgrade_req() {
             let long = Duration::from_secs(20);
-            let timeouts = filters::motion::Timeouts {
+            let timeouts = filters::progress::Timeouts {
                 connect: long,
                 upstream: long,
                 whole: long,

@@ -41,7 +41,7 @@ fn nothing_but_the_whole_token_is_one_and_only_as_a_bearer() {
         assert!(stage.bearer(text).unwrap_err().suspect);
     }
     // Its digest is not it.
-    stage.finds_malformed(&crate::hex::write(&of(TOKEN)));
+    stage.finds_malformed(&crate::types::hex::write(&of(TOKEN)));
     let cookie = headers(&[(COOKIE, &format!("backstage-auth={TOKEN}"))]);
     let asked = Asked { cookie_allowed: true, ..plain(&cookie) };
     assert_eq!(stage.authenticate(&asked).unwrap_err().denial.code(), "token_malformed");

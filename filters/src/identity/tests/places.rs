@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     Denial, State,
-    assertion::Assertions,
     denial::TokenFault,
-    identity::{Asked, CallerKind, ClientCertificate, KeySet, Proof, Shown},
+    identity::{Asked, CallerKind, ClientCertificate, KeySet, Proof, Shown, assertion::Assertions},
 };
 
 #[test]

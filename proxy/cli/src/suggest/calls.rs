@@ -6,7 +6,7 @@ use std::{
 };
 
 use config::{HostRule, Name};
-use filters::{Label, hello_fault::HelloFault, target::Target};
+use filters::{Label, egress::hello_fault::HelloFault, target::Target};
 
 use super::records::Record;
 use crate::counted;

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Label, Now, Step, answer,
+    Denial, Exchange, Label, Now, Step,
     client_hello::Peek,
     forward,
     headers::Sender,
@@ -224,7 +224,7 @@ impl ProxyHttp for Plain {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let asked = answer::Asked {
+        let asked = filters::response::Asked {
             websocket: session.as_ref().is_upgrade_req(),
             trailers: false,
             interim: ctx.interim,
@@ -234,7 +234,7 @@ impl ProxyHttp for Plain {
         }
         let settled = head_edit::edit_response(response, |parts| {
             let upstream = ctx.called();
-            answer::settle(parts, asked)
+            filters::response::settle(parts, asked)
                 .map_err(|why| Denial::UpstreamMalformed { upstream, why })?;
             self.keep_outside(&mut parts.headers, ctx)
         });

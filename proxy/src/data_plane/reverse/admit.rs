@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use filters::{
-    Admitted, Denial, Exchange, Now, Step, api_key::SignedIn, coalesce::Key, denial::Lack,
+    Admitted, Denial, Exchange, Now, Step, checks::api_key::SignedIn, coalesce::Key, denial::Lack,
     exchange::Shared,
 };
 use http::header;

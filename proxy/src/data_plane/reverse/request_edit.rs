@@ -62,7 +62,7 @@ impl Reverse {
                 if let Some(host) = &host {
                     headers.insert(X_FORWARDED_HOST, host.clone());
                 }
-                if let Some(ours) = route.base.prefix() {
+                if let Some(ours) = route.url_rewrite.prefix() {
                     // A proxy before us may have cut off a part, too.
                     let before = headers.get(X_FORWARDED_PREFIX).and_then(|v| v.to_str().ok());
                     let whole = format!("{}{ours}", before.unwrap_or("").trim_end_matches('/'));

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use filters::{
     Denial, Step,
-    base::Here,
     breaker::{self, Outcome},
     headers::Edits,
-    motion::Kind as Motion,
     pace::Told,
+    progress::Kind as Motion,
     redact::answer::{Kind, Redactor},
     routes::Route,
     streams,
+    url_rewrite::Here,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
@@ -118,8 +118,8 @@ impl Reverse {
             }
             if route.external {
                 headers.remove(header::SET_COOKIE);
-            } else if !route.base.is_plain() {
-                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
+            } else if !route.url_rewrite.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
             }
             if let Some(here) = &here {
                 relocate(headers, &route, &target, here.borrowed());
@@ -174,8 +174,8 @@ impl Reverse {
             let headers = &mut parts.headers;
             if route.external {
                 headers.remove(header::SET_COOKIE);
-            } else if !route.base.is_plain() {
-                change(headers, &header::SET_COOKIE, |cookie| route.base.our_cookie(cookie));
+            } else if !route.url_rewrite.is_plain() {
+                change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
             }
             if let Some(here) = &here {
                 relocate(headers, route, &target(session, &ctx.edits), here.borrowed());
@@ -236,8 +236,8 @@ fn target<'a>(session: &'a Session, edits: &'a Edits) -> Cow<'a, str> {
 fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>) {
     for name in &REFERENCES {
         change(headers, name, |text| match *name {
-            header::LINK => route.base.our_links(text, target, here),
-            _ => route.base.ours(text, target, here),
+            header::LINK => route.url_rewrite.our_links(text, target, here),
+            _ => route.url_rewrite.ours(text, target, here),
         });
     }
 }

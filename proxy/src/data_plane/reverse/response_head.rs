@@ -2,7 +2,7 @@
 //! leads.
 
 use filters::{
-    Denial, answer, redirect,
+    Denial, redirect,
     target::{Host, Target},
 };
 use http::{HeaderMap, Version, header};
@@ -19,7 +19,7 @@ impl Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let asked = answer::Asked {
+        let asked = filters::response::Asked {
             websocket: ctx.upgrade,
             trailers: session.req_header().version == Version::HTTP_2,
             interim: ctx.interim,
@@ -28,7 +28,7 @@ impl Reverse {
             ctx.interim += 1;
         }
         let upstream = ctx.upstream();
-        head_edit::edit_response(response, |parts| answer::settle(parts, asked))
+        head_edit::edit_response(response, |parts| filters::response::settle(parts, asked))
             .map_err(|why| ctx.deny(Denial::UpstreamMalformed { upstream, why }))
     }
 

@@ -1,0 +1,89 @@
+//! What is left of the limits that a request counts against. Looking takes nothing.
+
+use std::{convert::Infallible, net::IpAddr, time::Duration};
+
+use super::{
+    Limiters, RateLimits, RouteLimits,
+    each::{OfClient, Who, each},
+};
+use crate::{Label, Now, checks::workspaces::Workspace, denial::Of};
+
+/// What is left of one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whose limit: `workspace`, `caller` or `client`.
+    pub scope: &'static str,
+    /// The workspace's, caller's or client's name.
+    pub name: Label,
+    /// Of what.
+    pub of: Of,
+    /// How much that is.
+    pub limit: config::Limit,
+    /// How much is left. `None` of a limit that replicas share, if this one has not heard of it yet.
+    pub left: Option<u32>,
+    /// Until one passes, if none does now.
+    pub next: Duration,
+    /// Whether replicas count it together: then this is what this one knows of it.
+    pub shared: bool,
+}
+
+impl Left {
+    /// Until everything has been given back.
+    pub fn whole(&self) -> Duration {
+        let missing = self.limit.burst().get().saturating_sub(self.left.unwrap_or_default());
+        self.limit.rate.interval() * missing
+    }
+}
+
+impl RateLimits {
+    /// What is left for a known caller on a route.
+    pub fn left(
+        &self,
+        limiters: &Limiters,
+        limits: &RouteLimits,
+        caller: Who<'_>,
+        workspace: Option<&Workspace>,
+        now: Now,
+    ) -> Vec<Left> {
+        let mut all = Vec::new();
+        let Ok(()) = each::<Infallible>(limits, caller, workspace, |one| {
+            let key = limiters.key(&one.parts, one.limit);
+            let (left, next) = match &limiters.leases {
+                None => known(limiters.look(key, one.limit, now)),
+                Some(leases) => leases.look(key, now).map_or((None, Duration::ZERO), known),
+            };
+            all.push(Left {
+                scope: one.scope,
+                name: one.name.clone(),
+                of: one.of.into(),
+                limit: one.limit,
+                left,
+                next,
+                shared: limiters.leases.is_some(),
+            });
+            Ok(())
+        });
+        all
+    }
+
+    /// What is left for a client on a route that asks nobody.
+    pub fn left_public(
+        &self,
+        limiters: &Limiters,
+        limits: &RouteLimits,
+        client: IpAddr,
+        now: Now,
+    ) -> Left {
+        let OfClient { parts, of, limit } = self.of_public(limits);
+        let (left, next) = known(limiters.look_stranger(parts, limit, client, now));
+        let name = Label::lossy(&client.to_string());
+        Left { scope: "client", name, of: of.into(), limit, left, next, shared: false }
+    }
+}
+
+fn known(looked: Result<u32, Duration>) -> (Option<u32>, Duration) {
+    match looked {
+        Ok(left) => (Some(left), Duration::ZERO),
+        Err(next) => (Some(0), next),
+    }
+}

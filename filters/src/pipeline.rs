@@ -1,0 +1,10 @@
+//! The way through: every check, in order, and what they are made from.
+//!
+//! In reading order: [`reverse`] for requests, [`forward`] for calls out.
+
+pub mod exchange;
+pub mod forward;
+pub mod policy;
+pub mod reverse;
+pub mod routes;
+pub mod state;

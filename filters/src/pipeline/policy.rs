@@ -1,0 +1,230 @@
+//! What the config means: every filter, made ready. It never changes; a reload makes another.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    Label,
+    checks::{
+        access,
+        graphql::Graphql,
+        plugins::Plugins,
+        workspaces::{self, Workspaces},
+    },
+    egress::{Egress, allowlist::Allowlist, guard::Guard},
+    identity::{self, Caller, Identity, credentials::Credential, headers::Headers},
+    limits::{
+        pace,
+        rate_limit::{RateLimits, RouteLimits},
+    },
+    pipeline::routes::{Route, Routes},
+    request::query::Query,
+    response::{coalesce, fallback, url_rewrite::UrlRewrite},
+    upstream::breaker,
+};
+
+/// What the config means.
+pub struct Policy {
+    /// SHA-256 of the texts it was made from, in hex: any decision can be traced to them.
+    pub digest: Label,
+    /// The listeners, in the config's order.
+    pub listeners: Vec<Listener>,
+    /// Which route takes a request.
+    pub routes: Routes,
+    /// Who is calling.
+    pub identity: Identity,
+    /// For which workspace.
+    pub workspaces: Workspaces,
+    /// Whether the plugin is on.
+    pub plugins: Plugins,
+    /// Which hosts may be called.
+    pub allowlist: Allowlist,
+    /// What holds for all calls out.
+    pub egress: Egress,
+    /// Which addresses may be dialled.
+    pub guard: Guard,
+    /// How much.
+    pub rate_limits: RateLimits,
+    /// What the upstream is told.
+    pub headers: Headers,
+}
+
+/// What decisions need to know of a listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: Label,
+    /// The proxies in front of it.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The pages elsewhere that may read its answers.
+    pub cors: Option<Arc<config::Cors>>,
+    /// Bytes of a request body, where a route says nothing.
+    pub body_max: u64,
+    /// Whoever reaches it and proves nothing else, on a forward listener that says so.
+    pub caller: Option<Arc<Caller>>,
+    /// The plugin that every call on it is.
+    pub plugin: Option<Label>,
+    /// Whether what the rules refuse passes and is recorded.
+    pub report_only: bool,
+}
+
+impl Policy {
+    /// Cannot fail: a config that exists is valid. `digest` is that of its texts.
+    pub fn new(written: &config::Config, digest: &str) -> Self {
+        let names: Vec<&str> = written.listeners.keys().map(|name| &**name).collect();
+        Self {
+            digest: Label::lossy(digest),
+            listeners: written.listeners.iter().map(|(name, l)| listener(name, l)).collect(),
+            routes: Routes::new(&names, routes(written, &written.all_routes())),
+            identity: Identity::new(written),
+            workspaces: Workspaces::new(written),
+            plugins: Plugins::new(written),
+            allowlist: Allowlist::new(&written.egress),
+            egress: Egress::new(&written.egress),
+            guard: Guard::new(&written.egress),
+            rate_limits: RateLimits::new(written),
+            headers: Headers::new(&written.headers, &written.identity),
+        }
+    }
+
+    /// The number of the listener of this name, as [`crate::Head::listener`] wants it.
+    pub fn listener(&self, name: &str) -> Option<usize> {
+        self.listeners.iter().position(|listener| *listener.name == *name)
+    }
+}
+
+fn listener(name: &config::Name, written: &config::Listener) -> Listener {
+    Listener {
+        name: name.into(),
+        trusted_proxies: written.trusted_proxies.clone(),
+        cors: written.cors.as_ref().map(|cors| Arc::new(cors.value.clone())),
+        body_max: written.limits.body_max.bytes(),
+        caller: identity::of_listener(name, written)
+            .filter(|_| written.kind == config::ListenerKind::Forward),
+        plugin: written.plugin.as_ref().map(Label::from),
+        report_only: written.report_only,
+    }
+}
+
+fn routes<'a>(
+    written: &config::Config,
+    all: &'a [Cow<'_, config::Located<config::Route>>],
+) -> Vec<(Arc<Route>, &'a config::Route)> {
+    // Where several plugins share an upstream, or it is several hosts, each has a breaker of its own.
+    let mut plugins: HashMap<&config::Name, HashSet<Option<&config::Name>>> = HashMap::new();
+    let mut hosts: HashMap<&config::Name, HashSet<Option<Label>>> = HashMap::new();
+    for route in all {
+        let upstream = &route.upstream.value;
+        plugins.entry(upstream).or_default().insert(route.plugin.as_ref());
+        if written.upstreams[upstream].preserve_host {
+            hosts.entry(upstream).or_default().insert(hosts_of(route));
+        }
+    }
+    let several_hosts = |upstream| hosts.get(upstream).is_some_and(|hosts| hosts.len() > 1);
+    let credentials: HashMap<&config::Name, Arc<Credential>> = written
+        .credentials
+        .iter()
+        .map(|(name, credential)| (name, Arc::new(Credential::new(name, credential))))
+        .collect();
+    let breakers: HashMap<&config::Name, Arc<config::Breaker>> = written
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name, Arc::new(written.breaker(name, upstream))))
+        .collect();
+    let paces: HashMap<&config::Name, Option<Arc<pace::Rules>>> = written
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name, pace::Rules::of(upstream)))
+        .collect();
+    all.iter()
+        .enumerate()
+        .map(|(index, located)| {
+            let route = &located.value;
+            let upstream = &written.upstreams[&route.upstream.value];
+            let shared = plugins[&route.upstream.value].len() > 1;
+            let label = Label::from(&route.upstream.value);
+            let plugin = route.plugin.as_ref().map(Label::from);
+            let run = Route {
+                name: (&route.name).into(),
+                index,
+                place: located.place.to_string().into(),
+                template: route.path.to_string().into(),
+                breaker: breaker::Key {
+                    upstream: label.clone(),
+                    plugin: plugin.clone().filter(|_| shared),
+                    host: hosts_of(route).filter(|_| several_hosts(&route.upstream.value)),
+                    part: None,
+                },
+                breaker_by: route
+                    .options
+                    .breaker_by
+                    .as_ref()
+                    .and_then(|parameter| segment_of(&route.path, parameter)),
+                breaker_rules: Arc::clone(&breakers[&route.upstream.value]),
+                upstream: label,
+                plugin,
+                class: route.class,
+                limits: RouteLimits::new(written, route),
+                query: Query::from(&route.options.query),
+                access: access::Rules {
+                    route: (&route.name).into(),
+                    class: route.class,
+                    closed: route.options.closed,
+                    upgrade: route.options.upgrade,
+                    access: route.options.access.clone(),
+                    resources: resources(route),
+                },
+                workspace: workspaces::Rules {
+                    need: route.options.workspace,
+                    segment: segment_of(&route.path, "workspace"),
+                },
+                pace: paces[&route.upstream.value].clone(),
+                url_rewrite: UrlRewrite::new(&upstream.url, route.options.strip_prefix.as_ref()),
+                external: upstream.external,
+                coalesce: route
+                    .options
+                    .coalesce
+                    .map(|written| coalesce::Rules::new(written, route, upstream.external)),
+                fallback: fallback::Rules::of(route.options.fallback, upstream),
+                graphql: route.options.graphql.as_deref().map(Graphql::new),
+                credential: upstream
+                    .credential
+                    .as_ref()
+                    .map(|named| Arc::clone(&credentials[&named.value])),
+                delivery: upstream.authority == config::Authority::Delivery,
+                retries: upstream.retries,
+                timeouts: route.options.timeouts.or(upstream.timeouts).into(),
+                options: route.options.clone(),
+            };
+            (Arc::new(run), route)
+        })
+        .collect()
+}
+
+/// The hosts that a route is for, in one word.
+fn hosts_of(route: &config::Route) -> Option<Label> {
+    let mut hosts: Vec<&str> = route.hosts.iter().map(|host| &**host).collect();
+    hosts.sort_unstable();
+    (!hosts.is_empty()).then(|| Label::lossy(&hosts.join(",")))
+}
+
+/// Which segment of a path is the parameter of this name.
+fn segment_of(path: &config::PathTemplate, name: &str) -> Option<usize> {
+    let is_it = |s: &config::Segment| matches!(s, config::Segment::Parameter(own) if own == name);
+    path.segments.iter().position(is_it)
+}
+
+fn resources(route: &config::Route) -> Vec<(Label, usize)> {
+    let named = route.options.resources.iter();
+    named
+        .map(|(kind, parameter)| {
+            let segment = segment_of(&route.path, parameter);
+            (kind.into(), segment.expect("a config's resources name parameters of the path"))
+        })
+        .collect()
+}

@@ -1,0 +1,216 @@
+//! Which requests are one, and which answers may be given to several.
+
+use std::time::Duration;
+
+use config::Among;
+use http::{HeaderMap, HeaderName, header};
+use ring::digest::{Context, SHA256};
+
+use crate::{
+    Head, Label,
+    identity::{Caller, headers::Headers},
+};
+
+/// What is the same about requests that are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+/// How answers of a route may be shared.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The route's name.
+    route: Label,
+    /// Whether the route asks nobody who they are.
+    public: bool,
+    /// Whether its upstream is somebody else's.
+    external: bool,
+    among: Among,
+    /// How long it is given to those who ask later.
+    pub keep: Duration,
+    /// A larger one is not shared.
+    pub bytes_max: usize,
+}
+
+/// What a request is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a Head<'a>,
+    /// Path and query, as the upstream is asked for them.
+    pub(crate) target: &'a [u8],
+    pub(crate) rules: &'a Rules,
+    pub(crate) caller: Option<&'a Caller>,
+    pub(crate) workspace: Option<&'a Label>,
+}
+
+/// Headers that only say who asks, from where, and as part of what.
+const ASIDE: &[&str] = &[
+    "authorization",
+    "baggage",
+    "connection",
+    "keep-alive",
+    "priority",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-request-id",
+];
+
+impl Key {
+    /// That of a request, if it may be one with others. `digest` is that of the policy.
+    pub(crate) fn of(asked: &Asked<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
+        let Asked { head, target, rules, caller, workspace } = *asked;
+        if !is_bare_get(head) {
+            return None;
+        }
+        let mut context = Context::new(&SHA256);
+        // Each part with its length, so that parts cannot run into each other.
+        let mut say = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        say(digest.as_bytes());
+        say(rules.route.as_bytes());
+        say(target);
+        // Answers name us as the client reached us.
+        say(head.host.unwrap_or_default());
+        say(&[u8::from(head.tls)]);
+        let proto = head.headers.get("x-forwarded-proto");
+        say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
+        let caller = caller.filter(|_| rules.among == Among::Caller);
+        for part in caller.iter().flat_map(|c| [&c.issuer, &c.subject]) {
+            say(part.as_bytes());
+        }
+        say(caller.and_then(|c| c.on_behalf_of.as_deref()).unwrap_or_default().as_bytes());
+        let workspace = workspace.filter(|_| rules.among != Among::All);
+        say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
+        let unseen = |name: &HeaderName| rules.external && *name == header::COOKIE;
+        // Where nobody is asked who they are, the upstream may ask.
+        let is_aside = |name: &HeaderName| {
+            ASIDE.contains(&name.as_str()) && !(rules.public && *name == header::AUTHORIZATION)
+        };
+        for (name, value) in head.headers {
+            let gone = headers.is_ours(name) && !headers.is_preserved(name);
+            if !is_aside(name) && !gone && !unseen(name) {
+                say(name.as_str().as_bytes());
+                say(value.as_bytes());
+            }
+        }
+        Some(Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+    }
+}
+
+impl Rules {
+    /// As the operator wrote them for a route.
+    pub fn new(written: config::Coalesce, route: &config::Route, external: bool) -> Self {
+        let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
+        Self {
+            route: (&route.name).into(),
+            public: route.options.public,
+            external,
+            among: written.among,
+            keep: *written.keep,
+            bytes_max,
+        }
+    }
+
+    /// Whether an answer may be given to all who ask the same now.
+    pub fn may_share(&self, status: u16, headers: &HeaderMap) -> bool {
+        let alike = matches!(status, 200 | 203 | 204 | 304 | 429 | 500..=599);
+        // Whatever else an upstream says may be about this caller.
+        (alike || self.among == Among::Caller && status >= 200)
+            && !headers.contains_key(header::SET_COOKIE)
+            && !is_unreadable(headers)
+            && !self.is_personal(headers)
+            && !self.varies(headers)
+    }
+
+    /// How long it may be given to those who ask later.
+    pub fn keeps(&self, status: u16) -> Duration {
+        if status == 200 { self.keep } else { Duration::ZERO }
+    }
+
+    fn is_personal(&self, headers: &HeaderMap) -> bool {
+        tokens(headers, &header::CACHE_CONTROL).any(|directive| {
+            let name = directive.split('=').next().unwrap_or_default();
+            name.eq_ignore_ascii_case("no-store")
+                || name.eq_ignore_ascii_case("private") && self.among != Among::Caller
+        })
+    }
+
+    /// Whether it depends on what was left aside.
+    fn varies(&self, headers: &HeaderMap) -> bool {
+        let among_many = self.among != Among::Caller;
+        tokens(headers, &header::VARY).any(|name| {
+            let aside = ASIDE.iter().any(|aside| name.eq_ignore_ascii_case(aside));
+            let who = name.eq_ignore_ascii_case("authorization");
+            name == "*" || aside && (!who || among_many)
+        })
+    }
+}
+
+/// Whether a request is a GET without a body, on which its answer could depend.
+pub(crate) fn is_bare_get(head: &Head<'_>) -> bool {
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+        || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    *head.method == http::Method::GET && !has_body
+}
+
+/// Whether what an answer says of its use cannot be read: it may forbid it.
+pub(crate) fn is_unreadable(headers: &HeaderMap) -> bool {
+    let mut said = [header::CACHE_CONTROL, header::VARY].into_iter();
+    said.any(|name| headers.get_all(name).iter().any(|line| line.to_str().is_err()))
+}
+
+/// What a header lists, over all its lines.
+pub(crate) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: &str =
+        r#"{"name": "r", "methods": ["GET"], "path": "/x", "upstream": "up", "class": "read"}"#;
+
+    #[test]
+    fn what_is_meant_for_one_is_not_given_to_others() {
+        let check = |among: &str, status: u16, headers: &[(&'static str, &str)], expected: bool| {
+            let text = format!("{{\"for\": \"{among}\"}}");
+            let route = serde_json::from_str(ROUTE).unwrap();
+            let rules = Rules::new(serde_json::from_str(&text).unwrap(), &route, false);
+            let pairs = headers.iter();
+            let map = pairs.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()));
+            assert_eq!(
+                rules.may_share(status, &map.collect()),
+                expected,
+                "{among} {status} {headers:?}"
+            );
+        };
+        for among in ["caller", "workspace", "all"] {
+            check(among, 200, &[], true);
+            check(among, 200, &[("vary", "accept, Accept-Encoding")], true);
+            check(among, 429, &[], true);
+            check(among, 503, &[], true);
+            check(among, 200, &[("set-cookie", "a=b")], false);
+            check(among, 200, &[("cache-control", "max-age=0, No-Store")], false);
+            check(among, 200, &[("vary", "*")], false);
+            check(among, 200, &[("vary", "accept, user-agent")], false);
+            check(among, 200, &[("vary", "\u{e4}, user-agent")], false);
+            check(among, 200, &[("cache-control", "\u{e4}, no-store")], false);
+        }
+        check("caller", 403, &[], true);
+        check("workspace", 403, &[], false);
+        check("all", 404, &[], false);
+        check("caller", 200, &[("cache-control", "private, max-age=60")], true);
+        check("workspace", 200, &[("cache-control", "private")], false);
+        check("caller", 200, &[("vary", "Authorization")], true);
+        check("all", 200, &[("vary", "Authorization")], false);
+    }
+}

@@ -1,0 +1,183 @@
+//! Which answers are kept for when the upstream fails, and whom they may be given to then.
+//!
+//! An answer is its caller's in its workspace, asked for in this way: nobody else gets it.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ring::digest::{Context, SHA256};
+
+use crate::{
+    Head, Label,
+    identity::Caller,
+    request::normal_form::NormalPath,
+    response::coalesce::{is_bare_get, is_unreadable, tokens},
+};
+
+/// How answers of a route are kept. There is none for an upstream that decides about delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long one may be given instead of a new one.
+    pub ttl: Duration,
+    /// A larger one is not kept.
+    pub bytes_max: usize,
+}
+
+/// What a request is made of.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its head.
+    pub head: &'a Head<'a>,
+    /// Its path in normal form.
+    pub path: &'a NormalPath,
+    /// The route that took it.
+    pub route: &'a Label,
+    /// Whether that asks nobody who they are.
+    pub public: bool,
+    /// Who is calling, if anybody was asked.
+    pub caller: Option<&'a Caller>,
+    /// The workspace it is for.
+    pub workspace: Option<&'a Label>,
+}
+
+/// What an answer is an answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+/// Headers of the request that the answer depends on (RFC 9110 12.5.5), and their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Varied(Vec<(HeaderName, Vec<HeaderValue>)>);
+
+impl Rules {
+    /// As they are written. `None` for an upstream that decides about delivery, whatever is written.
+    pub fn of(written: Option<config::Fallback>, upstream: &config::Upstream) -> Option<Self> {
+        let written = written.filter(|_| upstream.authority == config::Authority::None)?;
+        let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
+        Some(Self { ttl: *written.ttl, bytes_max })
+    }
+}
+
+impl Key {
+    /// That of a request, if its answer may be kept. `digest` is that of the policy: what an older one
+    /// let through, or did not redact, is not given under a newer.
+    pub fn of(asked: &Asked<'_>, digest: &Label) -> Option<Self> {
+        let Asked { head, path, route, public, caller, workspace } = *asked;
+        let asks_who = [header::AUTHORIZATION, header::COOKIE];
+        // Where nobody is asked who they are, the upstream may ask.
+        let unknown = public && asks_who.iter().any(|n| head.headers.contains_key(n));
+        let in_part = head.headers.contains_key(header::RANGE);
+        if !is_bare_get(head) || head.is_upgrade() || unknown || in_part {
+            return None;
+        }
+        let mut context = Context::new(&SHA256);
+        // Each part with its length, so that parts cannot run into each other.
+        let mut say = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        say(digest.as_bytes());
+        say(route.as_bytes());
+        say(head.host.unwrap_or_default());
+        say(&[u8::from(head.tls)]);
+        // Answers name us as the client reached us.
+        let proto = head.headers.get("x-forwarded-proto");
+        say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
+        say(path.as_str().as_bytes());
+        say(head.query().unwrap_or_default());
+        say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
+        if let Some(caller) = caller {
+            say(caller.issuer.as_bytes());
+            say(caller.subject.as_bytes());
+            say(caller.on_behalf_of.as_deref().unwrap_or_default().as_bytes());
+        }
+        Some(Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+    }
+}
+
+impl Varied {
+    /// What an answer depends on. `None` if it must not be kept.
+    pub fn of(status: u16, asked: &HeaderMap, answered: &HeaderMap) -> Option<Self> {
+        let forbids = |headers, all: &[&str]| {
+            tokens(headers, &header::CACHE_CONTROL).any(|directive| {
+                let name = directive.split('=').next().unwrap_or_default();
+                all.iter().any(|forbids| name.eq_ignore_ascii_case(forbids))
+            })
+        };
+        let forbidden = forbids(asked, &["no-store"])
+            || forbids(answered, &["no-store", "no-cache", "must-revalidate", "proxy-revalidate"]);
+        let personal = answered.contains_key(header::SET_COOKIE);
+        if status != 200 || is_unreadable(answered) || forbidden || personal {
+            return None;
+        }
+        let mut names = vec![header::ACCEPT_ENCODING];
+        for name in tokens(answered, &header::VARY).filter(|name| !name.is_empty()) {
+            // `*` is no name.
+            names.push(name.parse().ok().filter(|_| name != "*")?);
+        }
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        // Whose token it was is known; the token itself is another one in an hour.
+        names.retain(|name| name != header::AUTHORIZATION);
+        Some(Self(names.into_iter().map(|name| (name.clone(), values(asked, &name))).collect()))
+    }
+
+    /// Whether another request would have got the same.
+    pub fn fits(&self, asked: &HeaderMap) -> bool {
+        self.0.iter().all(|(name, expected)| values(asked, name) == *expected)
+    }
+}
+
+fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
+    headers.get_all(name).iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_must_not_be_kept_is_not() {
+        let check = |status: u16,
+                     asked: &[(&'static str, &str)],
+                     answered: &[(&'static str, &str)],
+                     kept: bool| {
+            let varied = Varied::of(status, &map(asked), &map(answered));
+            assert_eq!(varied.is_some(), kept, "{status} {asked:?} {answered:?}");
+        };
+        check(200, &[], &[], true);
+        check(200, &[], &[("cache-control", "private, max-age=60")], true);
+        check(200, &[], &[("vary", "accept, Origin")], true);
+        for status in [201, 204, 206, 301, 304, 404, 500] {
+            check(status, &[], &[], false);
+        }
+        for directive in ["no-store", "max-age=0, No-Cache", "must-revalidate", "no-cache=\"x\""] {
+            check(200, &[], &[("cache-control", directive)], false);
+        }
+        check(200, &[("cache-control", "no-store")], &[], false);
+        check(200, &[], &[("set-cookie", "a=b")], false);
+        check(200, &[], &[("vary", "*")], false);
+        check(200, &[], &[("vary", "accept, b\u{e4}d")], false);
+    }
+
+    #[test]
+    fn who_would_have_got_something_else_does_not_get_it() {
+        let asked = [("accept", "text/html"), ("accept-encoding", "gzip"), ("authorization", "a")];
+        let varied =
+            Varied::of(200, &map(&asked), &map(&[("vary", "accept, authorization")])).unwrap();
+        let fits = |changed: (&'static str, &str)| {
+            let mut other = map(&asked);
+            other.insert(HeaderName::from_static(changed.0), changed.1.parse().unwrap());
+            varied.fits(&other)
+        };
+        assert!(varied.fits(&map(&asked)));
+        assert!(fits(("authorization", "a newer token of the same caller")));
+        assert!(fits(("user-agent", "other")));
+        assert!(!fits(("accept", "application/json")));
+        assert!(!fits(("accept-encoding", "br")), "also if the upstream does not say so");
+    }
+}

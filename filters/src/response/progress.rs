@@ -1,0 +1,571 @@
+//! Whose turn it is in an exchange, and for how long: what is waited for is bounded, what moves is not.
+//!
+//! The client's time and the upstream's are counted apart. While the client has a part of its body to
+//! send, or has not taken what there is for it, nobody waits for the upstream.
+
+use std::time::Duration;
+
+use crate::{Denial, Label};
+
+/// How long each part of an exchange may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `config::Timeouts`")]
+pub struct Timeouts {
+    pub connect: std::time::Duration,
+    pub upstream: std::time::Duration,
+    pub whole: std::time::Duration,
+    pub stream_idle: std::time::Duration,
+    pub upgrade: std::time::Duration,
+    /// Bytes a second.
+    pub rate_min: u64,
+}
+
+impl From<config::Timeouts> for Timeouts {
+    fn from(written: config::Timeouts) -> Self {
+        let or = |given: Option<config::Duration>, seconds| {
+            given.map_or(std::time::Duration::from_secs(seconds), Into::into)
+        };
+        Self {
+            connect: or(written.connect, 2),
+            upstream: or(written.upstream, 10),
+            whole: or(written.whole, 15),
+            stream_idle: or(written.stream_idle, 600),
+            upgrade: or(written.upgrade, 10),
+            rate_min: written.rate_min.map_or(config::RATE_MIN.bytes(), config::Size::bytes),
+        }
+    }
+}
+
+/// What is asked of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientRules {
+    /// Its longest silence within a body.
+    pub body_timeout: Duration,
+    /// How long it may take nothing.
+    pub write_timeout: Duration,
+    /// Bytes a second of a body, either way. 0 is no least rate.
+    pub rate_min: u64,
+}
+
+/// What of an exchange is a stream, which may be silent for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Neither body is.
+    Plain,
+    /// The answer is.
+    Answer,
+    /// Both are, or they are no bodies any more: whoever carries them looks after them.
+    Both,
+}
+
+/// What made an exchange end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client stopped sending its body.
+    BodySilent,
+    /// The client sends its body too slowly.
+    BodySlow,
+    /// The client takes the answer too slowly, or not any more.
+    ClientSlow,
+    /// No answer within the time for the whole.
+    Whole,
+    /// The upstream said nothing for too long.
+    Silent,
+    /// The upstream sends its answer too slowly.
+    UpstreamSlow,
+}
+
+/// An exchange on its way. Time is an argument.
+#[derive(Debug)]
+pub struct Progress {
+    client: ClientRules,
+    timeouts: Option<Timeouts>,
+    kind: Kind,
+    request: Sending,
+    answer: Answer,
+    taking: Taking,
+}
+
+/// The request's body.
+#[derive(Debug)]
+struct Sending {
+    ended: Option<Duration>,
+    /// Since when there was nothing to read.
+    idle: Option<Duration>,
+    /// Since when the upstream has a part that it has not taken: nothing more is read until then.
+    handed: Option<Duration>,
+    /// How long there was nothing, since its last part.
+    waited: Duration,
+    /// How long there was nothing, all in all.
+    waited_all: Duration,
+    credit: Credit,
+}
+
+/// The upstream's part.
+#[derive(Debug)]
+enum Answer {
+    Unasked,
+    /// Since it was asked, or said that it will be.
+    Awaited(Duration),
+    /// Since its last part.
+    Comes(Duration, Option<Credit>),
+    /// All of it is there.
+    Ended,
+}
+
+/// What the client takes of the answer.
+#[derive(Debug)]
+struct Taking {
+    /// Since when it has taken nothing though there is something.
+    idle: Option<Duration>,
+    /// Bytes that it took without being waited for.
+    at_once: u64,
+    credit: Credit,
+}
+
+/// A body may be slow, or pause, for so long before it has earned anything.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Time that a body may still be waited for: what it moved has earned it.
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    left: Duration,
+    most: Duration,
+}
+
+impl Credit {
+    /// For one that may be silent for `silence`.
+    fn new(silence: Duration) -> Self {
+        Self { left: GRACE, most: GRACE.max(silence) }
+    }
+
+    /// Notes that `bytes` came after it was waited for so long; whether that is fast enough.
+    fn moved(&mut self, waited: Duration, bytes: u64, rate_min: u64) -> bool {
+        if rate_min == 0 {
+            return true;
+        }
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / rate_min);
+        let Some(left) = self.left.saturating_add(earned).checked_sub(waited) else { return false };
+        self.left = left.min(self.most);
+        true
+    }
+}
+
+impl Progress {
+    /// Of an exchange whose head is there.
+    pub fn new(client: ClientRules) -> Self {
+        Self {
+            client,
+            timeouts: None,
+            kind: Kind::Plain,
+            request: Sending {
+                ended: None,
+                idle: None,
+                handed: None,
+                waited: Duration::ZERO,
+                waited_all: Duration::ZERO,
+                credit: Credit::new(client.body_timeout),
+            },
+            answer: Answer::Unasked,
+            taking: Taking { idle: None, at_once: 0, credit: Credit::new(client.write_timeout) },
+        }
+    }
+
+    /// It was let through, to an upstream with these timeouts.
+    pub fn let_through(&mut self, timeouts: Timeouts, kind: Kind) {
+        (self.timeouts, self.kind) = (Some(timeouts), kind);
+    }
+
+    /// The request has no body, or all of it came.
+    pub fn request_ended(&mut self, now: Duration) {
+        self.request.ended.get_or_insert(now);
+    }
+
+    /// When the request ended, if it has.
+    pub fn ended(&self) -> Option<Duration> {
+        self.request.ended
+    }
+
+    /// How long its client was waited for within its body.
+    pub fn waited_for_client(&self, now: Duration) -> Duration {
+        let idle = self.request.idle.filter(|_| self.request.ended.is_none());
+        self.request.waited_all + idle.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// The upstream is asked, or said that its answer is to come (1xx).
+    pub fn asked(&mut self, now: Duration) {
+        self.answer = Answer::Awaited(now);
+    }
+
+    /// The upstream is not asked any more: there is another attempt, which has times of its own until the
+    /// upstream is asked again.
+    pub fn asks_again(&mut self) {
+        self.answer = Answer::Unasked;
+    }
+
+    /// The head of the answer is there, with the body's length if it has one that is known.
+    pub fn answered(&mut self, length: Option<u64>, kind: Kind, now: Duration) {
+        if self.kind == Kind::Plain {
+            self.kind = kind;
+        }
+        let silence = self.timeouts.map_or(Duration::ZERO, |timeouts| timeouts.upstream);
+        let measured = length.is_some() && self.kind == Kind::Plain;
+        self.answer = Answer::Comes(now, measured.then(|| Credit::new(silence)));
+    }
+
+    /// A part of the answer is there.
+    ///
+    /// # Errors
+    /// If they come too slowly.
+    pub fn answer_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+        let Answer::Comes(since, credit) = &mut self.answer else { return Ok(()) };
+        let waited = now.saturating_sub(*since);
+        *since = now;
+        // One that still has a body to send may be what the upstream waits for.
+        let (Some(credit), Some(_)) = (credit, self.request.ended) else { return Ok(()) };
+        let rate_min = self.timeouts.map_or(0, |timeouts| timeouts.rate_min);
+        let fast = credit.moved(waited, bytes as u64, rate_min);
+        if fast { Ok(()) } else { Err(Verdict::UpstreamSlow) }
+    }
+
+    /// All of the answer is there: nobody waits for the upstream any more.
+    pub fn answer_ended(&mut self) {
+        self.answer = Answer::Ended;
+    }
+
+    /// The upstream has not taken what it was handed: no more is read of the client until it has.
+    pub fn held_back(&mut self, now: Duration) {
+        self.read(now);
+        self.request.handed = Some(now);
+    }
+
+    /// The upstream took some of a part that it was handed, and has not taken all of it.
+    pub fn took_some(&mut self, now: Duration) {
+        if let Some(since) = &mut self.request.handed {
+            *since = now;
+        }
+    }
+
+    /// There was nothing to read of the client.
+    pub fn nothing_to_read(&mut self, now: Duration) {
+        self.request.handed = None;
+        if self.request.ended.is_none() {
+            self.request.idle.get_or_insert(now);
+        }
+    }
+
+    /// Whether it was noted that there is nothing to read.
+    pub fn waits_for_body(&self) -> bool {
+        self.request.idle.is_some() && self.request.handed.is_none()
+    }
+
+    /// There was something to read.
+    pub fn read(&mut self, now: Duration) {
+        self.request.handed = None;
+        if let Some(since) = self.request.idle.take() {
+            let waited = now.saturating_sub(since);
+            self.request.waited += waited;
+            self.request.waited_all += waited;
+        }
+    }
+
+    /// A part of the request's body came.
+    ///
+    /// # Errors
+    /// If they come too slowly.
+    pub fn body_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+        self.request.handed = Some(now);
+        let waited = std::mem::take(&mut self.request.waited);
+        if self.kind == Kind::Both || waited.is_zero() && bytes == 0 {
+            return Ok(());
+        }
+        let fast = self.request.credit.moved(waited, bytes as u64, self.client.rate_min);
+        if fast { Ok(()) } else { Err(Verdict::BodySlow) }
+    }
+
+    /// The client did not take what there is for it.
+    pub fn not_taken(&mut self, now: Duration) {
+        self.taking.idle.get_or_insert(now);
+    }
+
+    /// Whether the client is waited for to take something.
+    pub fn waits_for_taking(&self) -> bool {
+        self.taking.idle.is_some()
+    }
+
+    /// The client took some of it, without being waited for.
+    pub fn taken_at_once(&mut self, bytes: usize) {
+        self.taking.at_once = self.taking.at_once.saturating_add(bytes as u64);
+    }
+
+    /// The client took some of it, and was waited for.
+    ///
+    /// # Errors
+    /// If it does so too slowly.
+    pub fn taken(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+        let Some(since) = self.taking.idle.take() else { return Ok(()) };
+        match &mut self.answer {
+            // What it could not take was not asked of the upstream meanwhile.
+            Answer::Comes(last, _) | Answer::Awaited(last) => *last = now,
+            Answer::Unasked | Answer::Ended => {}
+        }
+        let bytes = std::mem::take(&mut self.taking.at_once).saturating_add(bytes as u64);
+        if self.kind != Kind::Plain {
+            return Ok(());
+        }
+        let waited = now.saturating_sub(since);
+        let fast = self.taking.credit.moved(waited, bytes, self.client.rate_min);
+        if fast { Ok(()) } else { Err(Verdict::ClientSlow) }
+    }
+
+    /// What is left is to tell the client.
+    pub fn finish(&mut self) {
+        (self.kind, self.taking.idle) = (Kind::Both, None);
+    }
+
+    /// Until when something must move, and what it means if nothing does.
+    pub fn deadline(&self) -> Option<(Duration, Verdict)> {
+        if let Some(since) = self.taking.idle {
+            return Some((since + self.client.write_timeout, Verdict::ClientSlow));
+        }
+        if self.kind == Kind::Both {
+            return None;
+        }
+        let Some(ended) = self.request.ended else {
+            if let (Some(since), Some(timeouts)) = (self.request.handed, self.timeouts) {
+                // It has said all that it has to say: what is left of the body is not missed.
+                let awaited = !matches!(self.answer, Answer::Ended);
+                return awaited.then_some((since + timeouts.upstream, Verdict::Silent));
+            }
+            let since = self.request.idle?;
+            return Some((since + self.client.body_timeout, Verdict::BodySilent));
+        };
+        let timeouts = self.timeouts?;
+        match (&self.answer, self.kind) {
+            (Answer::Awaited(since), Kind::Plain) => {
+                let whole = (ended + timeouts.whole, Verdict::Whole);
+                let silent = (ended.max(*since) + timeouts.upstream, Verdict::Silent);
+                Some(if silent.0 <= whole.0 { silent } else { whole })
+            }
+            (Answer::Comes(since, _), Kind::Plain) => {
+                Some((ended.max(*since) + timeouts.upstream, Verdict::Silent))
+            }
+            (Answer::Awaited(since) | Answer::Comes(since, _), _) => {
+                Some((ended.max(*since) + timeouts.stream_idle, Verdict::Silent))
+            }
+            (Answer::Unasked | Answer::Ended, _) => None,
+        }
+    }
+
+    /// What it is denied for.
+    pub fn denial(&self, verdict: Verdict, upstream: Label) -> Denial {
+        let rate_min = self.client.rate_min;
+        match verdict {
+            Verdict::BodySilent => Denial::BodyTimeout,
+            Verdict::BodySlow => Denial::BodySlow { rate_min },
+            Verdict::ClientSlow => Denial::ClientSlow { rate_min },
+            Verdict::Whole => Denial::WholeTimeout { upstream },
+            Verdict::Silent => Denial::UpstreamTimeout { upstream },
+            Verdict::UpstreamSlow => {
+                let rate_min = self.timeouts.map_or(0, |timeouts| timeouts.rate_min);
+                Denial::UpstreamSlow { upstream, rate_min }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Verdict::*, *};
+
+    const CLIENT: ClientRules = ClientRules {
+        body_timeout: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
+        rate_min: 256,
+    };
+
+    fn at(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn let_through(kind: Kind) -> Progress {
+        let mut progress = Progress::new(CLIENT);
+        progress.let_through(config::Timeouts::default().into(), kind);
+        progress
+    }
+
+    fn deadline(progress: &Progress) -> Option<(f64, Verdict)> {
+        progress.deadline().map(|(at, verdict)| (at.as_secs_f64(), verdict))
+    }
+
+    /// Sends a body of `parts`, each `bytes` after a pause; when it was too slow, if so.
+    fn sends(progress: &mut Progress, parts: u32, bytes: usize, pause: f64) -> Option<f64> {
+        let mut now = 0.0;
+        for _ in 0..parts {
+            progress.nothing_to_read(at(now));
+            now += pause;
+            progress.read(at(now));
+            if progress.body_part(bytes, at(now)) == Err(BodySlow) {
+                return Some(now);
+            }
+        }
+        progress.request_ended(at(now));
+        None
+    }
+
+    #[test]
+    fn a_client_that_is_held_back_is_not_waited_for() {
+        let mut progress = let_through(Kind::Plain);
+        progress.asked(at(0.0));
+        assert!(progress.body_part(1000, at(1.0)).is_ok());
+        progress.nothing_to_read(at(1.0));
+        assert_eq!(progress.deadline(), Some((at(31.0), BodySilent)));
+        progress.held_back(at(3.0));
+        let timeouts: Timeouts = config::Timeouts::default().into();
+        let upstream = timeouts.upstream.as_secs_f64();
+        assert_eq!(progress.deadline(), Some((at(3.0 + upstream), Silent)));
+        progress.took_some(at(5.0));
+        assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
+        assert_eq!(progress.waited_for_client(at(9.0)), at(2.0));
+        // Whoever has answered is not waited for to take the rest.
+        progress.answered(Some(4), Kind::Plain, at(6.0));
+        assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
+        progress.answer_ended();
+        assert_eq!(progress.deadline(), None);
+        progress.nothing_to_read(at(7.0));
+        assert_eq!(progress.deadline(), Some((at(37.0), BodySilent)));
+    }
+
+    #[test]
+    fn a_body_that_moves_may_take_its_time_and_one_that_trickles_may_not() {
+        assert_eq!(sends(&mut let_through(Kind::Plain), 3000, 30_000, 0.1), None, "300 kB/s");
+        assert_eq!(sends(&mut let_through(Kind::Plain), 3600, 256, 1.0), None, "the least rate");
+        assert_eq!(sends(&mut let_through(Kind::Plain), 1000, 1, 1.0), Some(11.0));
+        assert_eq!(sends(&mut let_through(Kind::Plain), 1000, 1, 29.0), Some(29.0));
+        assert_eq!(sends(&mut let_through(Kind::Plain), 2, 8192, 29.0), None, "a pause");
+        assert_eq!(sends(&mut let_through(Kind::Both), 1000, 1, 1.0), None, "a stream");
+    }
+
+    #[test]
+    fn who_sent_much_at_once_may_pause_but_not_trickle_for_ever() {
+        let mut progress = let_through(Kind::Plain);
+        progress.body_part(50 << 20, at(0.0)).unwrap();
+        let ended = sends(&mut progress, 1000, 1, 1.0).unwrap();
+        assert!((29.0..33.0).contains(&ended), "{ended}");
+    }
+
+    #[test]
+    fn the_upstream_is_waited_for_from_the_end_of_the_request() {
+        let mut progress = let_through(Kind::Plain);
+        progress.asked(at(0.0));
+        assert_eq!(deadline(&progress), None, "nobody waits for anybody");
+        sends(&mut progress, 100, 300, 1.0);
+        assert_eq!(deadline(&progress), Some((110.0, Silent)));
+        progress.asked(at(108.0));
+        assert_eq!(deadline(&progress), Some((115.0, Whole)), "attempts together");
+        progress.answered(None, Kind::Plain, at(109.0));
+        assert_eq!(deadline(&progress), Some((119.0, Silent)));
+        progress.answer_part(1, at(118.0)).unwrap();
+        assert_eq!(deadline(&progress), Some((128.0, Silent)), "for as long as it moves");
+    }
+
+    #[test]
+    fn a_client_that_is_silent_in_its_body_is_told_so_and_not_the_upstream() {
+        let mut progress = let_through(Kind::Plain);
+        progress.asked(at(0.0));
+        progress.nothing_to_read(at(1.0));
+        assert_eq!(deadline(&progress), Some((31.0, BodySilent)));
+        progress.answered(None, Kind::Plain, at(2.0));
+        assert_eq!(deadline(&progress), Some((31.0, BodySilent)), "it may wait for the body");
+        assert_eq!(progress.waited_for_client(at(5.0)), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn an_upstream_that_does_not_take_a_body_is_waited_for_as_one_that_does_not_answer() {
+        let mut progress = let_through(Kind::Plain);
+        progress.asked(at(0.0));
+        progress.nothing_to_read(at(0.0));
+        progress.read(at(5.0));
+        progress.body_part(1000, at(5.0)).unwrap();
+        assert_eq!(deadline(&progress), Some((15.0, Silent)));
+        progress.nothing_to_read(at(6.0));
+        assert_eq!(deadline(&progress), Some((36.0, BodySilent)), "it was taken");
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_is_not_waited_for() {
+        let mut progress = let_through(Kind::Plain);
+        progress.request_ended(at(0.0));
+        progress.asked(at(0.0));
+        progress.answered(Some(80 << 20), Kind::Plain, at(1.0));
+        progress.not_taken(at(2.0));
+        assert_eq!(deadline(&progress), Some((32.0, ClientSlow)));
+        progress.taken(65_536, at(31.0)).unwrap();
+        assert_eq!(deadline(&progress), Some((41.0, Silent)));
+        progress.answer_part(1, at(32.0)).unwrap();
+        for second in 33..80 {
+            progress.not_taken(at(f64::from(second)));
+            if progress.taken(1, at(f64::from(second + 1))).is_err() {
+                assert!(second > 60, "{second}");
+                return;
+            }
+        }
+        panic!("a byte a second is not enough");
+    }
+
+    #[test]
+    fn an_upstream_that_trickles_what_it_announced_fails_and_a_stream_does_not() {
+        let trickle = |length, kind| {
+            let mut progress = let_through(Kind::Plain);
+            progress.request_ended(at(0.0));
+            progress.asked(at(0.0));
+            progress.answered(length, kind, at(0.0));
+            (1..60).find(|n| progress.answer_part(8, at(f64::from(*n))).is_err())
+        };
+        assert_eq!(trickle(Some(1000), Kind::Plain), Some(11));
+        assert_eq!(trickle(None, Kind::Plain), None);
+        assert_eq!(trickle(Some(1000), Kind::Answer), None);
+    }
+
+    #[test]
+    fn a_stream_may_be_silent_before_its_head_too() {
+        let mut progress = let_through(Kind::Answer);
+        progress.request_ended(at(0.0));
+        progress.asked(at(0.0));
+        assert_eq!(deadline(&progress), Some((600.0, Silent)));
+        let mut progress = let_through(Kind::Plain);
+        progress.request_ended(at(0.0));
+        progress.asked(at(0.0));
+        progress.answered(None, Kind::Answer, at(1.0));
+        assert_eq!(deadline(&progress), Some((601.0, Silent)));
+        assert_eq!(deadline(&let_through(Kind::Both)), None);
+    }
+
+    proptest! {
+        /// In whatever pieces: who keeps the least rate passes, and who keeps a tenth of it does not pass
+        /// for longer than its grace.
+        #[test]
+        fn the_least_rate_is_what_it_says(
+            parts in prop::collection::vec(1usize..5000, 100..400), rate_min in 1u64..5000,
+        ) {
+            let client = ClientRules { rate_min, ..CLIENT };
+            let ended = |parts: &[usize], factor: u64| {
+                let (mut progress, mut now) = (Progress::new(client), Duration::ZERO);
+                progress.let_through(config::Timeouts::default().into(), Kind::Plain);
+                parts.iter().find_map(|bytes| {
+                    progress.nothing_to_read(now);
+                    now += Duration::from_millis(*bytes as u64 * 1000 * factor / rate_min);
+                    progress.read(now);
+                    progress.body_part(*bytes, now).is_err().then_some(now)
+                })
+            };
+            prop_assert_eq!(ended(&parts, 1), None);
+            let bytes = usize::try_from(rate_min / 20).unwrap().max(1);
+            let pause = Duration::from_millis(bytes as u64 * 10_000 / rate_min);
+            let trickled = ended(&[bytes; 1000], 10).unwrap();
+            prop_assert!(trickled <= Duration::from_secs(12) + pause, "{:?}", trickled);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What gateways say of answers that they made themselves: `Proxy-Status` (RFC 9209).
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::Denial;
+
+/// The header.
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What we say of a denial.
+pub fn of(denial: &Denial) -> HeaderValue {
+    written(kind(denial), denial.code())
+}
+
+/// What we say of a request that we refused, for whichever code.
+pub fn refused(code: &str) -> HeaderValue {
+    written("http_request_denied", code)
+}
+
+fn written(kind: &str, code: &str) -> HeaderValue {
+    let text = format!("stagedoor; error={kind}; details=\"{code}\"");
+    HeaderValue::from_str(&text).expect("codes are plain")
+}
+
+/// Whether an answer is one that a gateway behind us made, instead of whoever it asked. It then says
+/// nothing of that one. A gateway that fails by itself is one that we asked.
+pub fn is_gateways(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(PROXY_STATUS).iter().filter_map(|value| value.to_str().ok());
+    // Whatever stands in quotes is no parameter, however it looks.
+    fields.map(unquoted).any(|field| {
+        let parameters =
+            field.split([',', ';']).filter_map(|part| part.trim().strip_prefix("error="));
+        parameters.map(str::trim).any(|kind| {
+            !kind.is_empty()
+                && !matches!(kind, "proxy_internal_error" | "proxy_internal_response" | "internal")
+        })
+    })
+}
+
+/// A structured field (RFC 9651) in which only those texts are left that could be tokens, as some write
+/// them in quotes.
+fn unquoted(field: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(field.len()), field);
+    while let Some(open) = rest.find('"') {
+        let (before, quoted) = rest.split_at(open);
+        out.push_str(before);
+        let quoted = &quoted[1..];
+        let mut escaped = false;
+        let end = quoted.bytes().position(|b| {
+            let ends = b == b'"' && !escaped;
+            escaped = b == b'\\' && !escaped;
+            ends
+        });
+        let Some(end) = end else { return out };
+        let text = &quoted[..end];
+        if text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            out.push_str(text);
+        }
+        rest = &quoted[end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The type of a denial (RFC 9209 2.3).
+fn kind(denial: &Denial) -> &'static str {
+    match denial {
+        Denial::BreakerOpen { .. } | Denial::UpstreamUnreachable { .. } => {
+            "destination_unavailable"
+        }
+        Denial::UpstreamTls { .. } => "tls_protocol_error",
+        Denial::UpstreamReset { .. } => "connection_terminated",
+        Denial::UpstreamMalformed { .. } => "http_protocol_error",
+        Denial::ConnectTimeout { .. } => "connection_timeout",
+        Denial::UpstreamTimeout { .. }
+        | Denial::WholeTimeout { .. }
+        | Denial::UpstreamSlow { .. } => "http_response_timeout",
+        Denial::HostUnresolved { .. } => "dns_error",
+        Denial::AddressRefused { .. } => "destination_ip_prohibited",
+        Denial::BodyTimeout | Denial::BodySlow { .. } | Denial::BodyMalformed => {
+            "http_request_error"
+        }
+        Denial::BodyTooLarge { .. } => "http_request_error",
+        Denial::Internal => "proxy_internal_error",
+        _ => "http_request_denied",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Label, upstream::breaker::Cause};
+
+    fn gateways(field: &'static str) -> bool {
+        let line = (PROXY_STATUS, HeaderValue::from_static(field));
+        is_gateways(&[line].into_iter().collect())
+    }
+
+    #[test]
+    fn an_answer_that_a_gateway_made_is_known() {
+        let upstream = Label::lossy("dxcp");
+        let retry_after = std::time::Duration::from_secs(1);
+        let denial = Denial::BreakerOpen { upstream, retry_after, cause: Cause::Silence };
+        let ours = of(&denial);
+        assert_eq!(ours, "stagedoor; error=destination_unavailable; details=\"breaker_open\"");
+        assert!(is_gateways(&[(PROXY_STATUS, ours)].into_iter().collect()));
+        for field in [
+            "stagedoor; error=\"breaker_open\"",
+            "envoy; error=connection_refused; details=\"x\"",
+            "a.example, b.example;error=http_request_denied",
+            "\"a, b\"; error=connection_timeout",
+        ] {
+            assert!(gateways(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn one_that_it_only_passed_on_or_failed_at_itself_is_not() {
+        for field in [
+            "",
+            "envoy",
+            "envoy; next-hop=backend; received-status=503",
+            "envoy; details=\"error=connection_refused\"",
+            "envoy; details=\"a\\\"; error=connection_refused; b=\\\"\"",
+            "stagedoor; error=proxy_internal_error",
+            "stagedoor; error=",
+            "stagedoor; error=\"; x",
+        ] {
+            assert!(!gateways(field), "{field}");
+        }
+        assert!(!is_gateways(&HeaderMap::new()));
+    }
+}

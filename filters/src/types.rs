@@ -1,0 +1,7 @@
+//! Small values that everything else is written in.
+
+pub mod hex;
+pub(crate) mod json;
+pub mod label;
+pub mod now;
+pub mod secret;
