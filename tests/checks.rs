@@ -8,11 +8,13 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use filters::{
     Denial, Exchange, Label, Now, Policy, State, Step,
     assertion::Assertions,
-    audit::{self, Facts},
+    audit::{self, Observed},
     breaker::Outcome,
+    exchange::Served,
     explain::{Request, steps},
     identity::{Caller, install_crypto},
     replay::record::Record,
+    reverse::{Admitted, Next, Supposed, decide_supposing},
     switches::{Position, Scope},
 };
 use proptest::{bool::weighted, prelude::*};
@@ -133,20 +135,24 @@ routes:
         let state = State::new(Assertions::with_new_key());
         let before = |path: &str, caller: Option<Arc<Caller>>| {
             let request = Request::read(&format!("GET {path} HTTP/1.1\nhost: a.example")).unwrap();
-            let mut exchange = Exchange { supposed: caller, ..Exchange::default() };
+            let (mut exchange, now) = (Exchange::default(), Now::default());
             let head = request.head(0, CLIENT, false);
-            let _ = filters::decide(policy, &state, &head, Now::default(), &mut exchange);
-            exchange
+            let supposed = Supposed { caller, operation: None };
+            decide_supposing(&supposed, policy, &state, &head, now, &mut exchange)
         };
         if self.breaker_open {
-            let mut failed = before("/hello", None);
-            filters::reverse::report(&mut failed, Some(Outcome::Failure), Now::default());
+            let Ok(Admitted { request, next: Next::Dispatched(mut dispatched), .. }) =
+                before("/hello", None)
+            else {
+                panic!("it is let through")
+            };
+            dispatched.report(&request, Some(Outcome::Failure), Now::default());
         }
         for _ in 0..if self.limit_used_up { 3 } else { 0 } {
             let mut ada = Caller::supposed(Label::lossy("ada"));
             ada.workspaces.push(Label::lossy("payments"));
-            before("/warm", Some(ada.into()));
-            before("/hello", None);
+            let _ = before("/warm", Some(ada.into()));
+            let _ = before("/hello", None);
         }
         if self.switched_off {
             let scope = Scope { upstream: Label::new("up"), ..Scope::default() };
@@ -166,10 +172,11 @@ fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
     let state = world.state(&policy);
     let request = world.request();
     let head = request.head(0, CLIENT, false);
-    let mut exchange = Exchange { supposed: world.caller(), ..Exchange::default() };
-    let admitted = filters::decide(&policy, &state, &head, Now::default(), &mut exchange);
+    let (mut exchange, now) = (Exchange::default(), Now::default());
+    let supposed = Supposed { caller: world.caller(), operation: None };
+    let admitted = decide_supposing(&supposed, &policy, &state, &head, now, &mut exchange);
     let denial = admitted.err();
-    let facts = Facts {
+    let observed = Observed {
         began: Now::default(),
         request_id: "1",
         trace_id: None,
@@ -190,6 +197,7 @@ fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
         bytes_out: 0,
         took: Duration::ZERO,
         upstream_took: None,
+        served: Served::default(),
         upgraded: false,
         cut: false,
         intended: false,
@@ -197,7 +205,7 @@ fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
         control_id: None,
     };
     let mut line = Vec::new();
-    audit::write(&mut line, &policy, &exchange, &facts);
+    audit::write(&mut line, &policy, &exchange, &observed);
     let recorded = Record::read(&line).unwrap().checks().unwrap();
     (exchange, denial, recorded)
 }
@@ -243,7 +251,7 @@ proptest! {
         let refused = denial.as_ref().map(Denial::step);
         prop_assert_eq!(refused, obstacle(&world), "{:?}", denial);
         prop_assert_eq!(&recorded, &exchange.steps.sentence(refused));
-        let live = steps(&exchange, denial.as_ref());
+        let live = steps(&exchange, denial.as_ref(), false);
         prop_assert!(live.contains(&format!("checks       {recorded}\n")), "{live}");
         let passed: Vec<Step> = exchange.steps.passed(refused).collect();
         prop_assert!(denial.is_none() || exchange.steps.last() == refused);

@@ -26,15 +26,17 @@ use base64::{
 use filters::{
     Denial, Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
-    audit::{self, Facts},
+    audit::{self, Observed},
     breaker::Outcome,
     client_hello::{ClientHello, Peek},
+    exchange::Served,
     explain::{Request, verdict},
     forward::{self, Call},
     identity::{Caller, KeySet, Source, install_crypto},
     leases::Leases,
     rate_limit::Limiters,
     replay::{Why, record::Record},
+    reverse::{Admitted, Next, Supposed, decide_supposing, dispatch},
     switches::{Position, Scope},
     target::{Host, Target},
 };
@@ -302,7 +304,8 @@ impl Page {
             request.header("host: portal.example").unwrap();
         }
         let now = Now { elapsed: self.elapsed, unix: Duration::from_secs(NOON) + self.elapsed };
-        let mut exchange = Exchange { supposed: supposed(&mut request), ..Exchange::default() };
+        let supposed = Supposed { caller: supposed(&mut request), operation: None };
+        let mut exchange = Exchange::default();
         let (policy, state, replay) = self.running.get_or_insert_with(|| running(&self.yaml));
         let given = |request: &mut Request, name: &str| {
             Some(request.headers.remove(name)?.to_str().unwrap().to_owned())
@@ -315,59 +318,59 @@ impl Page {
             state.recording.set(false);
         }
         let kept = request.headers.remove("x-test-stays").is_some();
-        let decided = filters::decide(
-            policy,
-            state,
-            &request.head(listener, client, true),
-            now,
-            &mut exchange,
-        );
-        let decided = decided.and_then(|admitted| {
-            // Nobody else asks for the same.
-            if admitted.key.is_some() {
-                filters::reverse::depart(state, now, &mut exchange)?;
-            }
-            Ok(admitted)
-        });
         let head = request.head(listener, client, true);
+        let decided = decide_supposing(&supposed, policy, state, &head, now, &mut exchange);
+        let decided = decided.and_then(|admitted| {
+            let Admitted { request, edits, next } = admitted;
+            let dispatched = match next {
+                Next::Dispatched(dispatched) => Some(dispatched),
+                // Nobody else asks for the same.
+                Next::Coalesce(_) => Some(dispatch(state, &request, now, &mut exchange)?),
+                Next::Answer(_) => None,
+            };
+            Ok((request, edits, dispatched))
+        });
         let denial = decided.as_ref().err();
-        let facts = Facts {
+        let dispatched = decided.as_ref().ok().and_then(|(.., dispatched)| dispatched.as_ref());
+        let pacing_delay = dispatched.map_or(Duration::ZERO, |sent| sent.pacing_delay);
+        let observed = Observed {
             method: request.method.as_str(),
             host: head.host,
             raw_path: head.path(),
             query: head.query(),
             tls: true,
             headers: Some(&request.headers),
-            ..facts(now, &name, denial)
+            served: Served { pacing_delay, ..Served::default() },
+            ..observed(now, &name, denial)
         };
-        let line = written(policy, &exchange, &facts);
+        let line = written(policy, &exchange, &observed);
         tells_the_same(&line, &exchange, denial);
         self.replayed.again(&line, replay);
         self.outcome = verdict(&exchange, denial);
-        if let Ok(admitted) = &decided {
-            if let Some(target) = &admitted.edits.target {
+        if let Ok((_, edits, _)) = &decided {
+            if let Some(target) = &edits.target {
                 self.outcome += &format!("\nsends {target}");
             }
-            for (name, value) in &admitted.edits.set {
+            for (name, value) in &edits.set {
                 if name != "x-stagedoor-assertion" {
                     self.outcome += &format!("\nsets {name}: {}", value.to_str().unwrap());
                 }
             }
         }
-        if !exchange.turn.is_zero() {
-            self.outcome += &format!("\nwaits {} ms", exchange.turn.as_millis());
+        if !pacing_delay.is_zero() {
+            self.outcome += &format!("\nwaits {} ms", pacing_delay.as_millis());
         }
         if let Some(shown) = &exchange.credential {
             self.outcome += &format!("\nshows {} in {}", shown.name, shown.header);
         }
-        filters::reverse::report(
-            &mut exchange,
-            outcome.or(Some(Outcome::Success)).filter(|_| !kept),
-            now,
-        );
+        let Ok((mut request, _, dispatched)) = decided else { return };
+        if let Some(mut dispatched) = dispatched {
+            let outcome = outcome.or(Some(Outcome::Success)).filter(|_| !kept);
+            dispatched.report(&request, outcome, now);
+        }
         if kept {
             // An exchange that is still under way when the page ends.
-            std::mem::forget(exchange.running.take());
+            std::mem::forget(request.running.take());
         }
     }
 }
@@ -398,11 +401,10 @@ impl Page {
                     authorization: &authorization,
                     target: &target,
                 };
-                forward::decide(policy, state, &call, now, &mut exchange)?;
-                let called = exchange.called.as_mut().unwrap();
+                let named = forward::decide(policy, state, &call, now, &mut exchange)?;
                 let found = said("resolves ").unwrap_or("192.88.98.1");
                 let found: Vec<IpAddr> = found.split(' ').map(|ip| ip.parse().unwrap()).collect();
-                let chosen = forward::choose(policy, listener, &found, &[], now, called)?;
+                let addressed = named.choose(policy, &found, &[], now, &mut exchange)?;
                 let first = match (said("says "), said("hides ")) {
                     (Some("GET"), _) => Peek::NotTls,
                     // Every client that is let through says something.
@@ -416,43 +418,48 @@ impl Page {
                         encrypted: hidden.is_some(),
                     }),
                 };
-                if forward::must_be_tls(policy, &target) {
-                    forward::hello(policy, listener, &first, called)?;
+                if addressed.must_be_tls(policy) {
+                    addressed.hello(policy, &first, &mut exchange)?;
                 }
-                Ok(chosen)
+                Ok(addressed)
             });
-        let facts = Facts {
+        let observed = Observed {
             method: "CONNECT",
-            host: exchange.called.is_none().then_some(target.as_bytes()),
-            ..facts(now, name, decided.as_ref().err())
+            host: exchange.call.is_none().then_some(target.as_bytes()),
+            ..observed(now, name, decided.as_ref().err())
         };
-        let line = written(policy, &exchange, &facts);
+        let line = written(policy, &exchange, &observed);
         tells_the_same(&line, &exchange, decided.as_ref().err());
         self.replayed.again(&line, replay);
-        let called = exchange.called.as_ref();
+        let details = exchange.call.as_ref();
         self.outcome = match &decided {
-            Ok(chosen) => {
-                let rule = called.and_then(|called| called.rule.as_ref());
+            Ok(addressed) => {
+                let rule = details.and_then(|details| details.rule.as_ref());
                 let rule = rule.map_or("no rule", |rule| &rule.name);
                 format!(
                     "allow by {rule} to {}",
-                    chosen.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+                    addressed
+                        .addresses
+                        .iter()
+                        .map(IpAddr::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 )
             }
             Err(denial) => format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code()),
         };
-        if let Some(code) = called.and_then(|called| called.would_deny) {
+        if let Some(code) = details.and_then(|details| details.would_deny) {
             self.outcome += &format!("\nwould deny {code}");
         }
         if said("stays").is_some() {
-            std::mem::forget(exchange.tunnel.take());
+            std::mem::forget(decided);
         }
     }
 }
 
 /// What the machinery would know.
-fn facts<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Facts<'a> {
-    Facts {
+fn observed<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Observed<'a> {
+    Observed {
         began,
         request_id: "page",
         trace_id: None,
@@ -473,6 +480,7 @@ fn facts<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Facts
         bytes_out: 0,
         took: Duration::ZERO,
         upstream_took: None,
+        served: Served::default(),
         upgraded: false,
         cut: false,
         intended: false,
@@ -487,9 +495,9 @@ fn tells_the_same(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
     assert_eq!(record.checks(), Some(exchange.steps.sentence(denial.map(Denial::step))));
 }
 
-fn written(policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) -> Vec<u8> {
+fn written(policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) -> Vec<u8> {
     let mut line = Vec::new();
-    audit::write(&mut line, policy, exchange, facts);
+    audit::write(&mut line, policy, exchange, observed);
     line
 }
 

@@ -5,7 +5,8 @@ use std::{fmt::Write, net::IpAddr, sync::Arc, time::Duration};
 use filters::{
     Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
-    audit::{self, Facts},
+    audit::{self, Observed},
+    exchange::Served,
     explain::Request,
     identity::{KeySet, Source, install_crypto},
     leases::{Answer, Leases},
@@ -131,8 +132,8 @@ fn refuse(bencher: divan::Bencher<'_, '_>, count: usize) {
     });
 }
 
-fn facts<'a>(head: &filters::Head<'a>) -> Facts<'a> {
-    Facts {
+fn observed<'a>(head: &filters::Head<'a>) -> Observed<'a> {
+    Observed {
         began: now(),
         request_id: "615bfec50f866b8600000000001c",
         trace_id: None,
@@ -153,6 +154,7 @@ fn facts<'a>(head: &filters::Head<'a>) -> Facts<'a> {
         bytes_out: 4711,
         took: Duration::from_micros(5_432),
         upstream_took: Some(Duration::from_micros(4_321)),
+        served: Served::default(),
         upgraded: false,
         cut: false,
         intended: false,
@@ -167,7 +169,7 @@ fn written(rig: &Rig) -> Vec<u8> {
     let admitted = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
     admitted.unwrap_or_else(|denial| panic!("{denial}"));
     let mut line = Vec::new();
-    audit::write(&mut line, &rig.policy, &exchange, &facts(&head));
+    audit::write(&mut line, &rig.policy, &exchange, &observed(&head));
     line
 }
 
@@ -178,7 +180,7 @@ fn record(bencher: divan::Bencher<'_, '_>) {
     let head = rig.request.head(0, [192, 0, 2, 1].into(), true);
     let mut exchange = Exchange::default();
     let _ = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
-    let facts = facts(&head);
+    let facts = observed(&head);
     let mut line = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         line.clear();

@@ -24,10 +24,13 @@ use http::HeaderMap;
 
 use crate::{
     Denial, Exchange, Now, Policy,
-    checks::graphql::{Graphql, Operation},
+    checks::body::{
+        Operation, OperationRules,
+        graphql::{self, Graphql},
+    },
     denial::step::{Step, Steps},
     identity::{ClientCertificate, Proof},
-    pipeline::exchange::{Called, Said, Shared},
+    pipeline::exchange::{CallDetails, Said, Served, Shared},
     request::query::Query,
     types::hex,
 };
@@ -43,7 +46,7 @@ pub const FACTS: u32 = 1;
 
 /// What the machinery knows of an exchange beside [`Exchange`].
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct Observed<'a> {
     /// When its head was complete.
     pub began: Now,
     /// The request id that client and upstream see.
@@ -85,6 +88,8 @@ pub struct Facts<'a> {
     pub took: Duration,
     /// From asking the upstream to its answer's head.
     pub upstream_took: Option<Duration>,
+    /// How the answer came about.
+    pub served: Served,
     /// Whether the exchange went over to another protocol.
     pub upgraded: bool,
     /// Whether it ended before its answer was complete.
@@ -98,45 +103,46 @@ pub struct Facts<'a> {
 }
 
 /// Appends the record of an exchange to `out`, as one line.
-pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
+pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
     let mut line = Line(out);
     line.open();
-    line.asked(policy, exchange, facts);
-    line.text("decision", if facts.denial.is_some() { "deny" } else { "allow" });
-    line.text("code", facts.denial.map_or("ok", Denial::code));
-    line.steps(exchange.steps, facts.denial);
-    if let Some(Denial::Token(fault)) = facts.denial {
+    line.asked(policy, exchange, observed);
+    line.text("decision", if observed.denial.is_some() { "deny" } else { "allow" });
+    line.text("code", observed.denial.map_or("ok", Denial::code));
+    line.steps(exchange.steps, observed.denial);
+    if let Some(Denial::Token(fault)) = observed.denial {
         line.foreign("token_fault", &fault.to_string());
     }
-    line.number("status", facts.status);
-    if let Some(address) = facts.upstream_address {
+    line.number("status", observed.status);
+    if let Some(address) = observed.upstream_address {
         line.address("upstream_address", address.ip(), Some(address.port()));
     }
-    line.number("attempts", facts.attempts);
-    line.number("bytes_in", facts.bytes_in);
-    line.number("bytes_out", facts.bytes_out);
-    line.number("duration_us", facts.took.as_micros());
-    if let Some(took) = facts.upstream_took {
+    line.number("attempts", observed.attempts);
+    line.number("bytes_in", observed.bytes_in);
+    line.number("bytes_out", observed.bytes_out);
+    line.number("duration_us", observed.took.as_micros());
+    if let Some(took) = observed.upstream_took {
         line.number("upstream_us", took.as_micros());
     }
-    line.maybe("shared", exchange.shared.map(Shared::name));
-    line.maybe("fallback_for", exchange.fallback_for);
-    if !exchange.turn.is_zero() {
-        line.number("turn_us", exchange.turn.as_micros());
+    let Served { shared, fallback_for, pacing_delay } = observed.served;
+    line.maybe("shared", shared.map(Shared::name));
+    line.maybe("fallback_for", fallback_for);
+    if !pacing_delay.is_zero() {
+        line.number("turn_us", pacing_delay.as_micros());
     }
-    if facts.upgraded {
+    if observed.upgraded {
         line.literal("upgraded", "true");
     }
-    if facts.intended {
+    if observed.intended {
         line.literal("intended", "true");
     }
-    if facts.cut {
+    if observed.cut {
         line.literal("cut", "true");
     }
-    if let Some(key) = facts.idempotency_key {
+    if let Some(key) = observed.idempotency_key {
         line.text("idempotency_key_sha256", &fingerprint(key));
     }
-    if let Some(id) = facts.control_id {
+    if let Some(id) = observed.control_id {
         line.foreign("control_id", id);
     }
     line.text("config", &policy.digest);
@@ -145,12 +151,17 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Fa
 
 /// Appends the intent of an action to `out`, as one line: it is about to be asked of the upstream.
 /// The record of the exchange, with the same id, says what came of it.
-pub fn write_intent(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
+pub fn write_intent(
+    out: &mut Vec<u8>,
+    policy: &Policy,
+    exchange: &Exchange,
+    observed: &Observed<'_>,
+) {
     let mut line = Line(out);
     line.open();
     line.text("kind", "intent");
-    line.asked(policy, exchange, facts);
-    if let Some(key) = facts.idempotency_key {
+    line.asked(policy, exchange, observed);
+    if let Some(key) = observed.idempotency_key {
         line.text("idempotency_key_sha256", &fingerprint(key));
     }
     line.text("config", &policy.digest);
@@ -228,18 +239,18 @@ fn request_line(line: &str) -> String {
 
 impl Line<'_> {
     /// What was asked, by whom, and where it leads.
-    fn asked(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
-        self.time("time", facts.began.unix);
+    fn asked(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
+        self.time("time", observed.began.unix);
         self.number("facts", FACTS);
-        self.text("id", facts.request_id);
-        self.maybe("trace_id", facts.trace_id);
-        self.text("listener", facts.listener);
-        self.address("client", exchange.client.unwrap_or(facts.peer), None);
-        if facts.tls {
+        self.text("id", observed.request_id);
+        self.maybe("trace_id", observed.trace_id);
+        self.text("listener", observed.listener);
+        self.address("client", exchange.client.unwrap_or(observed.peer), None);
+        if observed.tls {
             self.literal("tls", "true");
         }
-        self.foreign("method", facts.method);
-        let whole = match facts.host.map(std::str::from_utf8) {
+        self.foreign("method", observed.method);
+        let whole = match observed.host.map(std::str::from_utf8) {
             Some(Ok(host)) => self.foreign("host", &target(host)),
             Some(Err(_)) => self.foreign("host", "?"),
             None => Whole::Yes,
@@ -249,25 +260,30 @@ impl Line<'_> {
         }
         let whole = match &exchange.path {
             Some(path) => self.foreign("path", path.as_str()),
-            None if facts.raw_path.is_empty() => Whole::Yes,
-            None => self.foreign("path", &String::from_utf8_lossy(facts.raw_path)),
+            None if observed.raw_path.is_empty() => Whole::Yes,
+            None => self.foreign("path", &String::from_utf8_lossy(observed.raw_path)),
         };
         if whole == Whole::No {
             self.literal("path_in_part", "true");
         }
-        self.head(policy, exchange, facts);
-        if let Some(called) = &exchange.called {
-            self.called(called);
+        self.head(policy, exchange, observed);
+        if let Some(call) = &exchange.call {
+            self.call(call);
             self.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
         }
         if let Some(route) = &exchange.route {
             self.text("route", &route.name);
             self.text("rule", &route.place);
-            self.maybe("operation", exchange.operation.as_deref());
-            if let (Some(rules), Some(operation)) = (&route.graphql, &exchange.graphql) {
+            let operation = exchange.operation.as_ref();
+            self.maybe("operation", operation.map(|operation| &**operation.label()));
+            if let (
+                Some(OperationRules::Graphql(rules)),
+                Some(Operation::Graphql { operation, .. }),
+            ) = (route.body.operations(), operation)
+            {
                 self.graphql(rules, operation);
             }
-            self.text("class", exchange.class.unwrap_or(route.class).name());
+            self.text("class", exchange.class().unwrap_or(route.class).name());
             self.maybe("plugin", route.plugin.as_deref());
             self.text("upstream", &route.upstream);
         }
@@ -286,7 +302,7 @@ impl Line<'_> {
             self.maybe("caller_plugin", caller.plugin.as_deref());
         }
         let counted = |proof| matches!(proof, Proof::ClientCertificate | Proof::Listener);
-        if let Some(shown) = facts.certificate
+        if let Some(shown) = observed.certificate
             && exchange.caller.as_ref().is_none_or(|caller| counted(caller.proof))
         {
             self.certificate(shown);
@@ -309,8 +325,8 @@ impl Line<'_> {
     }
 
     /// What of the headers and the query a decision reads.
-    fn head(&mut self, policy: &Policy, exchange: &Exchange, facts: &Facts<'_>) {
-        if let Some(headers) = facts.headers {
+    fn head(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
+        if let Some(headers) = observed.headers {
             if crate::request::head::offers_websocket(headers) {
                 self.literal("upgrade", "true");
             }
@@ -328,7 +344,7 @@ impl Line<'_> {
                 }
             }
         }
-        if let Some(query) = facts.query {
+        if let Some(query) = observed.query {
             self.query(exchange.route.as_ref().map(|route| &route.query), query);
         }
     }
@@ -356,28 +372,28 @@ impl Line<'_> {
         }
     }
 
-    fn called(&mut self, called: &Called) {
-        self.foreign("target", &called.target.to_string());
-        self.maybe("plugin", called.plugin.as_deref());
-        self.maybe("egress_rule", called.rule.as_ref().map(|rule| &*rule.name));
-        self.maybe("rule", called.rule.as_ref().map(|rule| &*rule.place));
-        self.maybe("would_deny", called.would_deny);
-        self.addresses("resolved", &called.found);
-        self.addresses("resolved_own", &called.own);
-        self.maybe("parent", called.parent.as_deref());
-        if let Some(said) = &called.said {
+    fn call(&mut self, call: &CallDetails) {
+        self.foreign("target", &call.target.to_string());
+        self.maybe("plugin", call.plugin.as_deref());
+        self.maybe("egress_rule", call.rule.as_ref().map(|rule| &*rule.name));
+        self.maybe("rule", call.rule.as_ref().map(|rule| &*rule.place));
+        self.maybe("would_deny", call.would_deny);
+        self.addresses("resolved", &call.found);
+        self.addresses("resolved_own", &call.own);
+        self.maybe("parent", call.parent.as_deref());
+        if let Some(said) = &call.said {
             self.text("hello", said.name());
             if let Said::Hello(Some(server_name)) = said {
                 self.foreign("server_name", server_name);
             }
         }
-        if called.encrypted_hello {
+        if call.encrypted_hello {
             self.literal("encrypted_hello", "true");
         }
     }
 
     /// The root fields of an operation, with the arguments that a rule reads.
-    fn graphql(&mut self, rules: &Graphql, operation: &Operation) {
+    fn graphql(&mut self, rules: &Graphql, operation: &graphql::Operation) {
         self.name("graphql");
         self.open();
         self.text("kind", operation.kind.name());

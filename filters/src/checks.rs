@@ -1,8 +1,7 @@
 //! Whether a known caller may do what it asks for.
 
 pub mod access;
-pub mod api_key;
-pub mod graphql;
+pub mod body;
 pub mod plugins;
 pub mod switches;
 pub mod workspaces;

@@ -6,7 +6,6 @@ pub mod headers;
 pub mod passwords;
 pub mod ticket;
 
-mod asked;
 mod backstage;
 mod bound;
 mod certificates;
@@ -18,6 +17,7 @@ mod issuer;
 mod keys;
 mod opaque;
 mod p521;
+mod presented;
 mod proxy_authorization;
 mod token;
 mod tokens;
@@ -32,18 +32,20 @@ use ring::digest::{SHA256, digest};
 use crate::{Denial, Label, Now, denial::Lack, request::header_name};
 
 pub use crate::{denial::TokenFault, request::certificate::ClientCertificate};
-pub use asked::Asked;
-pub(crate) use asked::{Found, without_tokens};
 pub use crypto::install_crypto;
 pub use keys::{KeyFacts, KeySet, Keys, Source};
 pub use opaque::{Opaque, TokenDigest};
-pub use proxy_authorization::Shown;
+pub use presented::Presented;
+pub(crate) use presented::{Found, without_tokens};
+pub use proxy_authorization::ProxyCredentials;
 pub(crate) use proxy_authorization::of_listener;
 pub use tokens::Tokens;
 
+use assertion::Assertions;
 use certificates::Certificates;
 use issuer::Issuer;
 use opaque::ByOpaqueToken;
+use passwords::Passwords;
 use proxy_authorization::ByPassword;
 use tokens::Entry;
 
@@ -138,6 +140,23 @@ pub struct Identity {
     by_password: ByPassword,
     /// Tells verified tokens of another identity config apart.
     version: u64,
+}
+
+/// What a proof is held against: who is believed, and what is known of proofs.
+#[derive(Clone, Copy)]
+pub struct Authenticator<'a> {
+    /// Who is believed.
+    pub identity: &'a Identity,
+    /// The issuers' keys.
+    pub keys: &'a Keys,
+    /// Tokens that were verified.
+    pub tokens: &'a Tokens,
+    /// The passwords of callers.
+    pub passwords: &'a Passwords,
+    /// The key that tickets are signed with.
+    pub assertions: &'a Assertions,
+    /// When that is.
+    pub now: Now,
 }
 
 /// Where a request came in.
@@ -265,6 +284,16 @@ impl Refusal {
     }
 }
 
+impl Authenticator<'_> {
+    /// Says who makes a request.
+    ///
+    /// # Errors
+    /// As [`Identity::authenticate`].
+    pub fn request(&self, presented: &Presented<'_>) -> Result<Arc<Caller>, Refusal> {
+        self.identity.authenticate(presented, self.keys, self.tokens, self.now)
+    }
+}
+
 /// A token longer than this is nobody's; Backstage's go up to 32 KiB.
 const TOKEN_BYTES_MAX: usize = 32 << 10;
 
@@ -331,14 +360,14 @@ impl Identity {
     /// Why nobody in particular is calling, and what would help.
     pub fn authenticate(
         &self,
-        asked: &Asked<'_>,
+        presented: &Presented<'_>,
         keys: &Keys,
         tokens: &Tokens,
         now: Now,
     ) -> Result<Arc<Caller>, Refusal> {
-        let at = At { listener: asked.listener, certificate: asked.certificate };
-        let Some(found) = asked.token()? else {
-            let caller = asked.certificate.and_then(|shown| self.certificates.caller(shown));
+        let at = At { listener: presented.listener, certificate: presented.certificate };
+        let Some(found) = presented.token()? else {
+            let caller = presented.certificate.and_then(|shown| self.certificates.caller(shown));
             return caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing));
         };
         self.authenticate_token(&found, at, keys, tokens, now)

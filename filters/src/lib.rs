@@ -22,16 +22,16 @@ pub mod types;
 
 // So that paths outside stay short.
 pub use audit::{explain, replay, replay::Replay};
-pub use checks::{access, graphql, plugins, switches, workspaces};
+pub use checks::{access, body, plugins, switches, workspaces};
 pub use denial::{Denial, step::Step};
 pub use egress::{addresses, allowlist, client_hello, guard, target};
 pub use identity::{assertion, credentials, headers, passwords};
 pub use limits::{idempotency, leases, pace, rate_limit, tunnels};
 pub use pipeline::{
-    exchange::{self, Admitted, Exchange},
+    exchange::{self, Exchange},
     forward,
     policy::{self, Policy},
-    reverse::{self, decide},
+    reverse::{self, Admitted, decide},
     routes,
     state::{self, State},
 };

@@ -2,8 +2,10 @@
 //!
 //! In reading order: [`reverse`] for requests, [`forward`] for calls out.
 
+pub mod dispatch;
 pub mod exchange;
 pub mod forward;
+pub mod judged;
 pub mod policy;
 pub mod reverse;
 pub mod routes;

@@ -21,12 +21,13 @@ use std::{
 use certs::LoadError;
 use config::BalanceKind;
 use filters::{
-    Exchange, Label,
+    Label,
     balance::{self, Pick},
     guard::Guard,
     health::{Attempt as PoolAttempt, Health, Pool},
     idempotency::Scope,
     progress::Timeouts,
+    reverse::Judged,
 };
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Version};
@@ -316,15 +317,15 @@ impl Upstream {
     /// If its name has no address, or none that may be dialled.
     pub async fn peer(
         &self,
-        exchange: &Exchange,
+        request: &Judged,
         attempt: &Attempt,
         asked: &mut Asked,
         lookup: &Lookup<'_>,
     ) -> Result<Box<HttpPeer>, Unreachable> {
-        asked.attempt = self.pool.only().or_else(|| self.choose(exchange, asked));
+        asked.attempt = self.pool.only().or_else(|| self.choose(request, asked));
         if asked.attempt.is_none() {
             self.resolve(lookup).await?;
-            asked.attempt = self.choose(exchange, asked);
+            asked.attempt = self.choose(request, asked);
         }
         let Some(chosen) = &asked.attempt else {
             // A background look may have found that none may be dialled, just now.
@@ -396,7 +397,7 @@ impl Upstream {
     }
 
     /// One of several addresses.
-    fn choose(&self, exchange: &Exchange, asked: &mut Asked) -> Option<PoolAttempt> {
+    fn choose(&self, request: &Judged, asked: &mut Asked) -> Option<PoolAttempt> {
         let balance = self.written.balance;
         let pick = Pick {
             balance,
@@ -406,8 +407,9 @@ impl Upstream {
                 BalanceKind::RoundRobin | BalanceKind::ConsistentHash => 0,
             },
             key: balance.by.and_then(|by| {
-                let workspace = exchange.workspace.as_ref().map(|workspace| &workspace.name);
-                balance::key(by, workspace, exchange.caller.as_deref(), exchange.client?)
+                let (who, client) = (&request.who, request.client);
+                let workspace = who.workspace().map(|workspace| &workspace.name);
+                balance::key(by, workspace, who.caller().map(|caller| &**caller), client)
             }),
             tried: &asked.failed,
         };

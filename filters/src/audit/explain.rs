@@ -80,23 +80,24 @@ impl Request {
 
 /// A decision in one line, as the scenario pages have it.
 pub fn verdict(exchange: &Exchange, denial: Option<&Denial>) -> String {
-    match (denial, &exchange.called) {
+    match (denial, &exchange.call) {
         (Some(denial), _) => {
             format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code())
         }
-        (None, Some(called)) => match &called.rule {
+        (None, Some(call)) => match &call.rule {
             Some(rule) => format!("allow by rule {}, at {}", rule.name, rule.place),
             None => "allow, because the listener only reports".to_owned(),
         },
-        (None, None) => {
-            let route = exchange.route.as_ref().expect("an admitted request has a route");
-            format!("allow {} to {}", route.name, route.upstream)
-        }
+        (None, None) => match &exchange.route {
+            Some(route) => format!("allow {} to {}", route.name, route.upstream),
+            None => "allow".to_owned(),
+        },
     }
 }
 
 /// Every step of a decision with what it found, and where the operator wrote it.
-pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
+/// `asks_breaker` if a breaker let it through.
+pub fn steps(exchange: &Exchange, denial: Option<&Denial>, asks_breaker: bool) -> String {
     let mut out = String::new();
     let mut step = |name: &str, found: Option<String>| {
         if let Some(found) = found {
@@ -104,8 +105,8 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
         }
     };
     step("client", exchange.client.map(|client| client.to_string()));
-    let called = exchange.called.as_ref();
-    step("target", called.map(|called| called.target.to_string()));
+    let call = exchange.call.as_ref();
+    step("target", call.map(|call| call.target.to_string()));
     step("path", exchange.path.as_ref().map(|path| path.as_str().to_owned()));
     step(
         "route",
@@ -120,9 +121,8 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
             format!("{} ({}), which is not opened, at {}", row.name, row.template, row.place)
         }),
     );
-    step("operation", exchange.operation.as_ref().map(ToString::to_string));
-    let class = exchange.class.or(exchange.route.as_ref().map(|route| route.class));
-    step("class", class.map(|class| class.name().to_owned()));
+    step("operation", exchange.operation.as_ref().map(|operation| operation.label().to_string()));
+    step("class", exchange.class().map(|class| class.name().to_owned()));
     step(
         "plugin",
         exchange.route.as_ref().and_then(|r| r.plugin.as_ref()).map(ToString::to_string),
@@ -145,13 +145,13 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>) -> String {
             )
         }),
     );
-    step("plugin", called.and_then(|called| called.plugin.as_ref()).map(ToString::to_string));
+    step("plugin", call.and_then(|call| call.plugin.as_ref()).map(ToString::to_string));
     step("workspace", exchange.workspace.as_ref().map(|workspace| workspace.name.to_string()));
     for limit in limits(exchange, denial) {
         step("limit", Some(limit));
     }
-    step("breaker", exchange.permit.as_ref().map(|_| "lets it through".to_owned()));
-    step("would deny", called.and_then(|called| called.would_deny).map(str::to_owned));
+    step("breaker", asks_breaker.then(|| "lets it through".to_owned()));
+    step("would deny", call.and_then(|call| call.would_deny).map(str::to_owned));
     step(
         "credential",
         exchange.credential.as_ref().map(|shown| format!("{}, in `{}`", shown.name, shown.header)),

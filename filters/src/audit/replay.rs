@@ -12,7 +12,10 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::{
     Denial, Exchange, Head, Label, Now, Policy, State, audit,
-    checks::graphql::{Argument, Field, Kind, Operation},
+    checks::body::{
+        Operation, OperationRules,
+        graphql::{self, Argument, Field, Kind},
+    },
     denial::step,
     egress::{
         client_hello::{ClientHello, Peek},
@@ -21,7 +24,7 @@ use crate::{
     identity::{Caller, ClientCertificate, LeftOut, Proof, assertion::Assertions},
     pipeline::{
         forward::{self, Call},
-        reverse,
+        reverse::{self, Supposed},
     },
 };
 use record::{Record, Text};
@@ -213,7 +216,7 @@ impl Decided {
             (_, Some(denial)) if *denial.code() != *record.code => Some(Change::Code),
             (_, Some(_)) => None,
             (_, None) => {
-                let rule = self.exchange.called.as_ref().and_then(|called| called.rule.as_ref());
+                let rule = self.exchange.call.as_ref().and_then(|called| called.rule.as_ref());
                 if !is(&record.route, route.map(|route| &*route.name)) {
                     Some(Change::Route)
                 } else if !is(&record.upstream, route.map(|route| &*route.upstream)) {
@@ -299,11 +302,11 @@ impl Replay {
         // Where nobody was known, there may have been a token beside it.
         let counted = proof == Some(Proof::ClientCertificate);
         let certificate = record.certificate.as_ref().filter(|_| counted).map(certificate);
-        let mut exchange = Exchange {
-            supposed: self.supposed(record, proof)?,
-            supposed_operation: record.graphql.as_ref().map(operation).transpose()?,
-            ..Exchange::default()
+        let supposed = Supposed {
+            caller: self.supposed(record, proof)?,
+            operation: record.graphql.as_ref().map(operation).transpose()?.map(Into::into),
         };
+        let mut exchange = Exchange::default();
         let mut head = Head {
             listener,
             peer: record.client.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])),
@@ -322,7 +325,8 @@ impl Replay {
             target = self::target(path, record, route.as_deref());
             head.target = &target;
         }
-        let judged = reverse::judge(&self.policy, &self.state, &head, now, &mut exchange);
+        let (policy, state) = (&self.policy, &self.state);
+        let judged = reverse::judge_supposing(&supposed, policy, state, &head, now, &mut exchange);
         let denial = judged.err();
         self.known(record, proof, &exchange, denial.as_ref())?;
         Ok(Decided { exchange, denial, unjudged: None })
@@ -331,8 +335,8 @@ impl Replay {
     fn route(&self, head: &Head<'_>) -> Option<Arc<crate::pipeline::routes::Route>> {
         let host = crate::request::host::of(head).ok()?;
         let path = crate::request::normal_form::NormalPath::of(head.path()).ok()?;
-        let host = std::str::from_utf8(&host).ok()?;
-        let found = self.policy.routes.find(head.listener, host, head.method, &path).ok()?;
+        let found =
+            self.policy.routes.find(head.listener, host.as_str(), head.method, &path).ok()?;
         Some(found.route)
     }
 
@@ -372,7 +376,7 @@ impl Replay {
         if proof == Some(Proof::Cookie) && !route.options.cookie {
             return Err(Why::CookieRefused);
         }
-        let signs_in = route.credential.as_ref().is_some_and(|credential| credential.signs_in);
+        let signs_in = route.body.signs_in();
         if exchange.caller.is_none() {
             // Whoever the config knows no more is nobody; and who came without anything comes
             // without anything again.
@@ -387,8 +391,8 @@ impl Replay {
         if exchange.lack.is_some() && &*record.code != "graphql_malformed" {
             return Err(Why::Body);
         }
-        let (Some(asked), Some(rules), Some(_)) =
-            (&record.graphql, &route.graphql, &exchange.graphql)
+        let (Some(asked), Some(OperationRules::Graphql(rules)), Some(Operation::Graphql { .. })) =
+            (&record.graphql, route.body.operations(), &exchange.operation)
         else {
             return Ok(());
         };
@@ -492,13 +496,13 @@ impl Replay {
         let target = Target::of_connect(target.as_bytes()).map_err(|_| Why::InPart)?;
         let proof = proof_of(record)?;
         let supposed = self.supposed(record, proof)?;
+        let is_nobody = &*record.code == "caller_missing";
         let mut exchange = Exchange::default();
         if supposed.is_none() && proof == Some(Proof::Password) {
             // Whoever was taken out of the config has no password any more.
             let denial = Some(Denial::PasswordWrong);
             return Ok(Decided { exchange, denial, unjudged: None });
         }
-        exchange.supposed = supposed;
         let certificate = record.certificate.as_ref().map(certificate);
         let call = Call {
             listener,
@@ -507,14 +511,16 @@ impl Replay {
             authorization: &[],
             target: &target,
         };
-        let decided = forward::decide(&self.policy, &self.state, &call, now, &mut exchange);
-        if let Err(denial) = decided {
-            if exchange.caller.is_none() && &*record.code != "caller_missing" && proof.is_none() {
+        let (policy, state, caller) = (&self.policy, &self.state, supposed.as_ref());
+        let decided = forward::decide_supposing(caller, policy, state, &call, now, &mut exchange);
+        let named = match decided {
+            Ok(named) => named,
+            Err(_) if exchange.caller.is_none() && !is_nobody && proof.is_none() => {
                 return Err(Why::NoCaller);
             }
-            return Ok(Decided { exchange, denial: Some(denial), unjudged: None });
-        }
-        if proof.is_none() && &*record.code != "caller_missing" {
+            Err(denial) => return Ok(Decided { exchange, denial: Some(denial), unjudged: None }),
+        };
+        if proof.is_none() && !is_nobody {
             // What was shown was refused; that the listener takes anybody says nothing about it.
             return Err(Why::NoCaller);
         }
@@ -530,36 +536,38 @@ impl Replay {
             all.iter().map(|ip| ip.parse().map_err(|_| Why::Unknown)).collect()
         };
         let (found, own) = (ips(&record.resolved)?, ips(&record.resolved_own)?);
-        let called = exchange.called.as_mut().expect("a decided call has a target");
-        let mut unjudged = None;
-        let mut denial = match record.parent {
+        let addressed = match &record.parent {
             // Its name was looked up elsewhere.
-            Some(_) if found.is_empty() => None,
-            _ => forward::choose(&self.policy, listener, &found, &own, now, called).err(),
-        };
-        if denial.is_none() && forward::must_be_tls(&self.policy, &target) {
-            let peek = match record.hello.as_deref() {
-                _ if &*record.method != "CONNECT" => Some(Peek::NotTls),
-                Some("tls") => Some(Peek::Hello(ClientHello {
-                    server_name: record.server_name.as_deref().map(str::to_owned),
-                    encrypted: record.encrypted_hello,
-                })),
-                Some("not_tls") => Some(Peek::NotTls),
-                Some("malformed") => Some(Peek::Malformed("it could not be parsed")),
-                Some(_) => return Err(Why::Unknown),
-                None if record.was() == Was::Denied => {
-                    unjudged = Some("what the client says first");
-                    None
-                }
-                // It never came to that.
-                None if &*record.code != "ok" => None,
-                None => return Err(Why::Hello),
-            };
-            if let Some(peek) = peek {
-                denial = forward::hello(&self.policy, listener, &peek, called).err();
+            Some(parent) if found.is_empty() => {
+                named.pass_on(policy, &label(parent), &own, now, &mut exchange)
             }
-        }
-        Ok(Decided { exchange, denial, unjudged })
+            _ => named.choose(policy, &found, &own, now, &mut exchange),
+        };
+        let addressed = match addressed {
+            Ok(addressed) if addressed.must_be_tls(policy) => addressed,
+            other => return Ok(Decided { exchange, denial: other.err(), unjudged: None }),
+        };
+        let peek = match record.hello.as_deref() {
+            _ if &*record.method != "CONNECT" => Peek::NotTls,
+            Some("tls") => Peek::Hello(ClientHello {
+                server_name: record.server_name.as_deref().map(str::to_owned),
+                encrypted: record.encrypted_hello,
+            }),
+            Some("not_tls") => Peek::NotTls,
+            Some("malformed") => Peek::Malformed("it was not to be understood"),
+            Some(_) => return Err(Why::Unknown),
+            None if record.was() == Was::Denied => {
+                let unjudged = Some("what the client says first");
+                return Ok(Decided { exchange, denial: None, unjudged });
+            }
+            // It never came to that.
+            None if &*record.code != "ok" => {
+                return Ok(Decided { exchange, denial: None, unjudged: None });
+            }
+            None => return Err(Why::Hello),
+        };
+        let denial = addressed.hello(policy, &peek, &mut exchange).err();
+        Ok(Decided { exchange, denial, unjudged: None })
     }
 }
 
@@ -612,7 +620,7 @@ fn proof_of(record: &Record<'_>) -> Result<Option<Proof>, Why> {
     record.proof.as_deref().map(|name| Proof::of(name).ok_or(Why::Unknown)).transpose()
 }
 
-fn operation(asked: &record::Asked<'_>) -> Result<Operation, Why> {
+fn operation(asked: &record::Asked<'_>) -> Result<graphql::Operation, Why> {
     let field = |field: &record::Field<'_>| Field {
         name: (*field.name).into(),
         key: (*field.name).into(),
@@ -628,7 +636,7 @@ fn operation(asked: &record::Asked<'_>) -> Result<Operation, Why> {
         selected: Vec::new(),
     };
     let kind = kind_of(&asked.kind).ok_or(Why::Unknown)?;
-    Ok(Operation { kind, fields: asked.fields.iter().map(field).collect() })
+    Ok(graphql::Operation { kind, fields: asked.fields.iter().map(field).collect() })
 }
 
 fn kind_of(name: &str) -> Option<Kind> {

@@ -280,7 +280,7 @@ impl Workspaces {
             return None;
         }
         let host = host::of(head).ok()?;
-        let host = std::str::from_utf8(&host).ok()?;
+        let host = host.as_str();
         let mut names = self.domains.iter().filter_map(|domain| {
             let name = host.strip_suffix(&**domain)?.strip_suffix('.')?;
             (!name.is_empty() && !name.contains('.')).then_some(name)

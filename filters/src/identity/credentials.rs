@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     Denial, Label, Secret,
-    identity::{Asked, Caller, Proof, without_tokens},
+    identity::{Caller, Presented, Proof, without_tokens},
     request::header_name::{folded, of_config},
 };
 
@@ -17,8 +17,6 @@ pub struct Credential {
     pub name: Label,
     /// The header that holds it.
     pub header: HeaderName,
-    /// Whether clients that insist on signing in for it are answered here.
-    pub signs_in: bool,
     /// If it is made from the caller's token: the issuers whose tokens it takes. None named means
     /// the only one.
     pub exchanges: Option<Vec<Label>>,
@@ -29,24 +27,27 @@ impl Credential {
     pub fn new(called: &config::Name, written: &config::Credential) -> Self {
         let header = written.header.as_ref();
         let header = header.map_or(header::AUTHORIZATION, |header| of_config(header));
-        let signs_in = written.kind == CredentialKind::SpaceliftApiKey;
         let issuers = || written.issuers.iter().map(|name| Label::from(&name.value)).collect();
         let exchanges = (written.kind == CredentialKind::TokenExchange).then(issuers);
-        Self { name: called.into(), header, signs_in, exchanges }
+        Self { name: called.into(), header, exchanges }
     }
 
     /// The token that said who is calling, if the credential is made from it.
     ///
     /// # Errors
     /// [`Denial::CallerTokenMissing`] if something else said it, or a token that is not taken.
-    pub fn token_of(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Option<Secret>, Denial> {
+    pub fn token_of(
+        &self,
+        presented: &Presented<'_>,
+        caller: &Caller,
+    ) -> Result<Option<Secret>, Denial> {
         let Some(issuers) = &self.exchanges else { return Ok(None) };
         if caller.proof == Proof::Supposed {
             return Ok(None);
         }
         let taken = issuers.is_empty() || issuers.contains(&caller.issuer);
         // The same headers were just read without a fault.
-        match asked.token() {
+        match presented.token() {
             Ok(Some(found)) if found.proof == caller.proof && taken => {
                 Ok(Some(Secret::new(found.text)))
             }
@@ -86,7 +87,6 @@ mod tests {
         let credential = Credential {
             name: Label::lossy("jenkins"),
             header: header.parse().unwrap(),
-            signs_in: false,
             exchanges: None,
         };
         credential.show(&mut headers, HeaderValue::from_static("ours"));
@@ -135,14 +135,13 @@ mod tests {
         let credential = Credential {
             name: Label::lossy("orders"),
             header: header::AUTHORIZATION,
-            signs_in: false,
             exchanges: Some(Vec::new()),
         };
         let of = |credential: &Credential, name: &str, value: &str, proof: Proof| {
             let mut headers = HeaderMap::new();
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.insert(name, value.parse().unwrap());
-            let asked = Asked {
+            let asked = Presented {
                 headers: &headers,
                 listener: 0,
                 from_proxy: &[],

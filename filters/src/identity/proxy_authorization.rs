@@ -6,13 +6,13 @@ use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::{EgressCaller, Located, Name};
 
 use super::{
-    At, Caller, CallerKind, ClientCertificate, Found, Identity, Keys, Proof, Refusal, Tokens,
+    At, Authenticator, Caller, CallerKind, ClientCertificate, Found, Identity, Proof, Refusal,
 };
-use crate::{Denial, Label, Now, denial::TokenFault, identity::passwords::Passwords};
+use crate::{Denial, Label, denial::TokenFault, identity::passwords::Passwords};
 
 /// What of a call says who is calling. Not for printing: it holds passwords and tokens.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct ProxyCredentials<'a> {
     /// The lines of `Proxy-Authorization`.
     pub authorization: &'a [&'a [u8]],
     /// The verified client certificate, if any.
@@ -65,21 +65,17 @@ impl Caller {
     }
 }
 
-impl Identity {
+impl Authenticator<'_> {
     /// Says who calls on a forward listener; `None` if nothing was shown.
     ///
     /// # Errors
     /// Why what was shown proves nobody, and what would help.
-    pub fn authenticate_call(
-        &self,
-        shown: &Shown<'_>,
-        (keys, tokens, passwords): (&Keys, &Tokens, &Passwords),
-        now: Now,
-    ) -> Result<Option<Arc<Caller>>, Refusal> {
+    pub fn call(&self, shown: &ProxyCredentials<'_>) -> Result<Option<Arc<Caller>>, Refusal> {
+        let Self { identity, keys, tokens, passwords, now, .. } = *self;
         let line = match shown.authorization {
             [] => {
                 let certificate = shown.certificate;
-                return Ok(certificate.and_then(|shown| self.certificates.caller(shown)));
+                return Ok(certificate.and_then(|shown| identity.certificates.caller(shown)));
             }
             [line] => *line,
             _ => return Err(Refusal::plain(Denial::AuthorizationAmbiguous)),
@@ -93,7 +89,7 @@ impl Identity {
         if scheme.eq_ignore_ascii_case("bearer") {
             let found = Found { text: rest, proof: Proof::Token, header: None };
             let at = At { listener: shown.listener, certificate: shown.certificate };
-            let token = self.authenticate_token(&found, at, keys, tokens, now);
+            let token = identity.authenticate_token(&found, at, keys, tokens, now);
             return token.map(Some);
         }
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -102,10 +98,12 @@ impl Identity {
         let decoded = BASE64.decode(rest.trim()).map_err(|_| malformed())?;
         let colon = decoded.iter().position(|b| *b == b':').ok_or_else(malformed)?;
         let name = std::str::from_utf8(&decoded[..colon]).map_err(|_| malformed())?;
-        let caller = self.with_password(name, &decoded[colon + 1..], passwords);
+        let caller = identity.with_password(name, &decoded[colon + 1..], passwords);
         caller.map(Some).ok_or_else(|| Refusal::suspect(Denial::PasswordWrong))
     }
+}
 
+impl Identity {
     /// The caller of this name, if that is its password.
     pub(crate) fn with_password(
         &self,

@@ -61,11 +61,11 @@ impl From<config::Pace> for Rules {
 }
 
 impl Paces {
-    /// Takes the next turn, and says how long it is until then.
+    /// Takes the next turn, and says how long to wait for it.
     ///
     /// # Errors
     /// [`Denial::PaceExceeded`] if that is too long. No turn is taken then.
-    pub(crate) fn turn(
+    pub(crate) fn pacing_delay(
         &self,
         upstream: &Label,
         rules: &Rules,
@@ -147,7 +147,7 @@ mod tests {
     fn the_burst_goes_at_once_and_the_rest_waits_its_turn() {
         let (paces, up) = (Paces::default(), Label::lossy("up"));
         let rules = rules(r#"{"rate": "2/s", "burst": 2, "wait_max": "1s"}"#);
-        let turn = |ms| paces.turn(&up, &rules, at(ms)).map(|wait| wait.as_millis());
+        let turn = |ms| paces.pacing_delay(&up, &rules, at(ms)).map(|wait| wait.as_millis());
         assert_eq!([turn(0), turn(0), turn(0), turn(0)].map(Result::unwrap), [0, 0, 500, 1000]);
         let retry_after = Duration::from_millis(1500);
         let refused =
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(turn(0), Err(refused), "it would wait too long");
         assert_eq!(turn(500).unwrap(), 1000, "nor did that take a turn");
         assert_eq!(turn(9000).unwrap(), 0);
-        let other = paces.turn(&Label::lossy("other"), &rules, at(0));
+        let other = paces.pacing_delay(&Label::lossy("other"), &rules, at(0));
         assert_eq!(other, Ok(Duration::ZERO), "each upstream has its own");
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let rules = rules(r#"{"rate": "100/s", "wait_max": "5s"}"#);
         let told = |told: Told<'_>| {
             paces.0.lock().clear();
-            paces.turn(&up, &rules, at(0)).unwrap();
+            paces.pacing_delay(&up, &rules, at(0)).unwrap();
             paces.note(&up, &told, at(0));
             paces.held(&up, at(0)).as_secs()
         };
@@ -173,9 +173,9 @@ mod tests {
             told(Told { status, retry_after, remaining, reset })
         };
         assert_eq!(with(429, Some("3"), None, None), 3);
-        assert_eq!(paces.turn(&up, &rules, at(1000)).unwrap(), Duration::from_secs(2));
+        assert_eq!(paces.pacing_delay(&up, &rules, at(1000)).unwrap(), Duration::from_secs(2));
         assert_eq!(with(403, Some("7"), None, None), 7, "as GitHub's secondary limits");
-        assert!(paces.turn(&up, &rules, at(0)).is_err());
+        assert!(paces.pacing_delay(&up, &rules, at(0)).is_err());
         assert_eq!(with(403, None, Some("0"), Some("1000042")), 42);
         assert_eq!(with(403, None, Some("17"), Some("1000042")), 0, "no more than a refusal");
         assert_eq!(with(429, None, None, None), 60);
@@ -191,7 +191,7 @@ mod tests {
             let rules = rules(r#"{"rate": "10/s", "burst": 3, "wait_max": "2s"}"#);
             let mut arrivals = arrivals;
             arrivals.sort_unstable();
-            let goes = |ms: &u64| paces.turn(&up, &rules, at(*ms)).ok().map(|wait| ms + wait.as_millis() as u64);
+            let goes = |ms: &u64| paces.pacing_delay(&up, &rules, at(*ms)).ok().map(|wait| ms + wait.as_millis() as u64);
             let mut gone: Vec<u64> = arrivals.iter().filter_map(goes).collect();
             gone.sort_unstable();
             for (from, first) in gone.iter().enumerate() {

@@ -1,24 +1,23 @@
-//! One request and its answer, as far as we know it.
+//! What was learned of one request or call until it ended or was refused: what its record says.
+//!
+//! Nothing here proves that a check was passed. What later phases need, they are given by the check
+//! itself: [`Judged`](crate::reverse::Judged) and its kin.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
+use super::routes::Route;
 use crate::{
-    Label, Secret,
-    checks::{api_key::SignedIn, graphql::Operation, switches::About, workspaces::Workspace},
+    Label,
+    checks::{body::Operation, switches::About, workspaces::Workspace},
     denial::{Lack, QuotaStatus, step::Steps},
     egress::{allowlist::Rule, target::Target},
-    identity::{Caller, Proof, credentials::Credential, headers::Edits},
-    limits::{idempotency::Running, tunnels::Open},
-    pipeline::routes::Route,
+    identity::{Caller, credentials::Credential},
     request::normal_form::NormalPath,
-    response::coalesce,
-    upstream::breaker::Permit,
 };
 
-/// What we have learned about one request. Filled in step by step; after a denial it holds all that
-/// was known until then.
+/// What was learned, step by step; after a denial, all that was known until then.
 #[derive(Default)]
 pub struct Exchange {
     /// The checks that it has come to.
@@ -31,70 +30,60 @@ pub struct Exchange {
     pub route: Option<Arc<Route>>,
     /// The more exact route of a preset that yielded to it, as nobody opened it.
     pub yielded: Option<Arc<Route>>,
-    /// A caller to suppose instead of asking who it is: `explain` and scenario pages set it,
-    /// nothing that serves requests does.
-    pub supposed: Option<Arc<Caller>>,
     /// Who is calling.
     pub caller: Option<Arc<Caller>>,
-    /// How the caller proved it.
-    pub proof: Option<Proof>,
     /// The workspace it is for.
     pub workspace: Option<Workspace>,
+    /// What its body asks for, if its route asks that.
+    pub operation: Option<Operation>,
     /// The tightest limit it counted against.
     pub quota: Option<QuotaStatus>,
-    /// Its place among requests with the same idempotency key.
-    pub running: Option<Running>,
-    /// What would have let the decision come out differently, if it were fetched.
-    pub lack: Option<Lack>,
     /// What the upstream is to be shown. Set once nothing else stands in the way.
     pub credential: Option<Arc<Credential>>,
-    /// What a GraphQL request asks for, if its route asks that.
-    pub operation: Option<Label>,
-    /// The same in full, as its rules read it.
-    pub graphql: Option<Operation>,
-    /// An operation to suppose instead of reading a body, as with `supposed`.
-    pub supposed_operation: Option<Operation>,
-    /// What it does, if its body says so and not its route.
-    pub class: Option<config::Class>,
-    /// The answer to somebody who signed in here.
-    pub signed_in: Option<SignedIn>,
-    /// How long it has to wait for its turn at the upstream.
-    pub turn: Duration,
-    /// Where the answer came from, if not from the upstream for this request alone.
-    pub shared: Option<Shared>,
-    /// Why it got an answer that was kept for when the upstream fails.
-    pub fallback_for: Option<&'static str>,
-    /// The caller's token, if what the upstream is to be shown is made from it.
-    pub token: Option<Secret>,
-    /// The breaker's leave; it takes the outcome.
-    pub permit: Option<Permit>,
     /// On a forward listener: what was called.
-    pub called: Option<Called>,
-    /// On a forward listener: its place among the workspace's tunnels.
-    pub tunnel: Option<Open>,
+    pub call: Option<CallDetails>,
+    /// What would have let the decision come out differently, if it were fetched.
+    pub lack: Option<Lack>,
 }
 
 impl Exchange {
-    /// The part of its upstream that has a breaker of its own.
-    pub fn breaker_part(&self) -> Option<&str> {
-        let segment = self.route.as_ref()?.breaker_by?;
-        self.path.as_ref()?.segments().nth(segment)
+    /// What it does, as its body says or its route, as far as that is known.
+    pub fn class(&self) -> Option<config::Class> {
+        let of_body = self.operation.as_ref().and_then(Operation::class);
+        of_body.or(self.route.as_ref().map(|route| route.class))
     }
 
     /// What switches are about, as far as it is known.
     pub fn about(&self) -> About<'_> {
-        let (workspace, caller) = (self.workspace.as_ref(), self.caller.as_deref());
-        match &self.route {
-            Some(route) => route.about(workspace, caller, self.class),
-            None => About {
-                upstream: None,
-                plugin: self.called.as_ref().and_then(|called| called.plugin.as_ref()),
-                workspace: workspace.map(|workspace| &workspace.name),
-                caller,
-                class: None,
+        let call = self.call.as_ref();
+        let route = self.route.as_ref();
+        About {
+            upstream: route.map(|route| &route.upstream),
+            plugin: match route {
+                Some(route) => route.plugin.as_ref(),
+                None => call.and_then(|call| call.plugin.as_ref()),
             },
+            workspace: self.workspace.as_ref().map(|workspace| &workspace.name),
+            caller: self.caller.as_deref(),
+            class: self.class(),
         }
     }
+
+    /// What is known of a call to this target.
+    pub(crate) fn call_to(&mut self, target: &Target) -> &mut CallDetails {
+        self.call.get_or_insert_with(|| CallDetails::new(target.clone()))
+    }
+}
+
+/// How an answer came about, beside the exchange with the upstream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Served {
+    /// Where it came from, if not from the upstream for this request alone.
+    pub shared: Option<Shared>,
+    /// Why it is one that was kept for when the upstream fails.
+    pub fallback_for: Option<&'static str>,
+    /// How long the request had to wait until the upstream could be asked.
+    pub pacing_delay: Duration,
 }
 
 /// Where an answer came from that others have, too (RFC 9211).
@@ -121,7 +110,7 @@ impl Shared {
 
 /// What a call on a forward listener was about.
 #[derive(Debug)]
-pub struct Called {
+pub struct CallDetails {
     /// Where it wanted to go.
     pub target: Target,
     /// The plugin that called, as far as that is known.
@@ -164,7 +153,7 @@ impl Said {
     }
 }
 
-impl Called {
+impl CallDetails {
     /// Of which nothing but the target is known.
     pub fn new(target: Target) -> Self {
         Self {
@@ -179,16 +168,4 @@ impl Called {
             encrypted_hello: false,
         }
     }
-}
-
-/// A request that passed every check, and what is to be done with it.
-#[derive(Debug)]
-pub struct Admitted {
-    /// Where it goes.
-    pub upstream: Label,
-    /// How its head is changed on the way.
-    pub edits: Edits,
-    /// What it has in common with requests that are the same, if it may be one with them. It has
-    /// yet to [`crate::pipeline::reverse::depart`] if nobody else asks for it.
-    pub key: Option<coalesce::Key>,
 }

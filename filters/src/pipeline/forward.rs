@@ -3,13 +3,18 @@
 //! First by name: a host that nobody allowed is not even looked up. Then by address: a name can
 //! resolve to anything. Then, in a tunnel to a TLS port, by what the client says in TLS itself.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use smallvec::SmallVec;
 
+use super::{
+    exchange::{CallDetails, Exchange, Said},
+    policy::{Listener, Policy},
+    state::State,
+};
 use crate::{
-    Denial, Exchange, Label, Now, Policy, State,
-    checks::switches::About,
+    Denial, Label, Now,
+    checks::{switches::About, workspaces::Workspace},
     denial::step::Step,
     egress::{
         addresses::AddressClass,
@@ -18,8 +23,9 @@ use crate::{
         hello_fault::HelloFault,
         target::{Host, Target},
     },
-    identity::{ClientCertificate, Shown},
-    pipeline::exchange::{Called, Said},
+    identity::{Caller, ProxyCredentials},
+    limits::tunnels::Open,
+    request::certificate::ClientCertificate,
 };
 
 /// What of a call a decision is made from.
@@ -37,6 +43,23 @@ pub struct Call<'a> {
     pub target: &'a Target,
 }
 
+/// A call that its host's name lets through, and its place among its workspace's tunnels. By address
+/// it is yet to be judged.
+pub struct NamedCall {
+    target: Target,
+    /// Whether what the rules refuse passes and is recorded.
+    report_only: bool,
+    /// Counted until the call ends.
+    _tunnel: Open,
+}
+
+/// A call that may be dialled. In a tunnel to a TLS port the client has yet to say whom it means.
+pub struct AddressedCall {
+    call: NamedCall,
+    /// The addresses that may be dialled, and no others; none, if a proxy looks the name up.
+    pub addresses: SmallVec<[IpAddr; 4]>,
+}
+
 /// Decides about a call by who calls and by name. Reads no clock and does no I/O.
 ///
 /// # Errors
@@ -47,177 +70,278 @@ pub fn decide(
     call: &Call<'_>,
     now: Now,
     exchange: &mut Exchange,
-) -> Result<(), Denial> {
+) -> Result<NamedCall, Denial> {
+    decide_supposing(None, policy, state, call, now, exchange)
+}
+
+/// As [`decide`], if somebody were calling.
+///
+/// # Errors
+/// As [`decide`].
+pub fn decide_supposing(
+    supposed: Option<&Arc<Caller>>,
+    policy: &Policy,
+    state: &State,
+    call: &Call<'_>,
+    now: Now,
+    exchange: &mut Exchange,
+) -> Result<NamedCall, Denial> {
     let listener = &policy.listeners[call.listener];
     exchange.client = Some(call.peer.to_canonical());
-    exchange.called = Some(Called::new(call.target.clone()));
+    exchange.call = Some(CallDetails::new(call.target.clone()));
+    Checks { policy, state, call, listener, now, supposed }.judge(exchange)
+}
 
-    exchange.steps.enter(Step::Target);
-    exchange.steps.enter(Step::Caller);
-    let shown = Shown {
-        authorization: call.authorization,
-        certificate: call.certificate,
-        listener: call.listener,
-    };
-    let known = match exchange.supposed.take() {
-        Some(supposed) => Ok(Some(supposed)),
-        None => policy.identity.authenticate_call(
-            &shown,
-            (&state.keys, &state.tokens, &state.passwords),
-            now,
-        ),
-    };
-    let known = known.map_err(|refusal| {
-        exchange.lack = refusal.lack;
-        let stranger = refusal
-            .suspect
-            .then(|| policy.rate_limits.take_stranger(&state.limiters, call.peer, now));
-        stranger.and_then(Result::err).unwrap_or(refusal.denial)
-    })?;
-    let known = known.or_else(|| listener.caller.clone()).ok_or(Denial::CallerMissing)?;
-    let caller = exchange.caller.insert(known);
-    exchange.steps.enter(Step::Workspace);
-    let workspace = policy.workspaces.of_call(call.listener, caller)?;
-    exchange.workspace = workspace;
-    let workspace = exchange.workspace.as_ref();
-    exchange.steps.enter(Step::Plugin);
-    let called = exchange.called.as_mut().expect("just set");
-    called.plugin = listener.plugin.clone().or_else(|| caller.plugin.clone());
-    let plugin = called.plugin.as_ref();
-    policy.plugins.enabled(plugin, workspace)?;
-    // Also where the listener only reports: it is no rule that is being tried out.
-    let about = About {
-        upstream: None,
-        plugin,
-        workspace: workspace.map(|workspace| &workspace.name),
-        caller: Some(caller),
-        class: None,
-    };
-    exchange.steps.enter(Step::Switches);
-    state.switches.pass(&about, now)?;
-    exchange.steps.enter(Step::EgressRule);
-    match policy.allowlist.allow(call.target, plugin, workspace.map(|w| &w.name), now) {
-        Ok(rule) => {
-            called.rule = Some(rule.clone());
-            if rule.report_only {
-                called.would_deny = Some("host_refused");
+/// One call, and all that it is checked against.
+struct Checks<'a> {
+    policy: &'a Policy,
+    state: &'a State,
+    call: &'a Call<'a>,
+    listener: &'a Listener,
+    now: Now,
+    supposed: Option<&'a Arc<Caller>>,
+}
+
+/// The order.
+impl Checks<'_> {
+    fn judge(&self, exchange: &mut Exchange) -> Result<NamedCall, Denial> {
+        exchange.steps.enter(Step::Target);
+        let caller = self.caller(exchange)?;
+        let own = self.workspace(&caller, exchange)?;
+        let workspace = own.as_ref();
+        let plugin = self.plugin(&caller, workspace, exchange)?;
+        // Also where the listener only reports: it is no rule that is being tried out.
+        self.switches(&caller, plugin.as_ref(), workspace, exchange)?;
+        self.rule(plugin.as_ref(), workspace, exchange)?;
+        self.rate_limit(&caller, workspace, exchange)?;
+        let tunnel = self.tunnel(&caller, workspace, exchange)?;
+        let target = self.call.target.clone();
+        Ok(NamedCall { target, report_only: self.listener.report_only, _tunnel: tunnel })
+    }
+}
+
+/// The checks themselves.
+impl Checks<'_> {
+    fn caller(&self, exchange: &mut Exchange) -> Result<Arc<Caller>, Denial> {
+        exchange.steps.enter(Step::Caller);
+        let Self { policy, state, call, now, .. } = *self;
+        let shown = ProxyCredentials {
+            authorization: call.authorization,
+            certificate: call.certificate,
+            listener: call.listener,
+        };
+        let known = match self.supposed {
+            Some(supposed) => Ok(Some(Arc::clone(supposed))),
+            None => state.authenticator(&policy.identity, now).call(&shown),
+        };
+        let known = known.map_err(|refusal| {
+            exchange.lack = refusal.lack;
+            let stranger = refusal
+                .suspect
+                .then(|| policy.rate_limits.take_stranger(&state.limiters, call.peer, now));
+            stranger.and_then(Result::err).unwrap_or(refusal.denial)
+        })?;
+        let caller = known.or_else(|| self.listener.caller.clone()).ok_or(Denial::CallerMissing)?;
+        exchange.caller = Some(Arc::clone(&caller));
+        Ok(caller)
+    }
+
+    fn workspace(
+        &self,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Workspace>, Denial> {
+        exchange.steps.enter(Step::Workspace);
+        let workspace = self.policy.workspaces.of_call(self.call.listener, caller)?;
+        exchange.workspace.clone_from(&workspace);
+        Ok(workspace)
+    }
+
+    /// The plugin that calls, as far as that is known.
+    fn plugin(
+        &self,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Label>, Denial> {
+        exchange.steps.enter(Step::Plugin);
+        let plugin = self.listener.plugin.clone().or_else(|| caller.plugin.clone());
+        exchange.call_to(self.call.target).plugin.clone_from(&plugin);
+        self.policy.plugins.enabled(plugin.as_ref(), workspace)?;
+        Ok(plugin)
+    }
+
+    fn switches(
+        &self,
+        caller: &Caller,
+        plugin: Option<&Label>,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        exchange.steps.enter(Step::Switches);
+        let workspace = workspace.map(|workspace| &workspace.name);
+        let about = About { upstream: None, plugin, workspace, caller: Some(caller), class: None };
+        self.state.switches.pass(&about, self.now)
+    }
+
+    fn rule(
+        &self,
+        plugin: Option<&Label>,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        exchange.steps.enter(Step::EgressRule);
+        let Self { policy, call, now, .. } = *self;
+        let details = exchange.call_to(call.target);
+        match policy.allowlist.allow(call.target, plugin, workspace.map(|w| &w.name), now) {
+            Ok(rule) => {
+                details.rule = Some(rule.clone());
+                if rule.report_only {
+                    details.would_deny = Some("host_refused");
+                }
+            }
+            Err(denial) if self.listener.report_only => details.would_deny = Some(denial.code()),
+            Err(denial) => return Err(denial),
+        }
+        Ok(())
+    }
+
+    fn rate_limit(
+        &self,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        exchange.steps.enter(Step::RateLimit);
+        let (limits, limiters) = (&self.policy.rate_limits, &self.state.limiters);
+        let quota = limits.take_call(limiters, caller, workspace, self.now, &mut exchange.lack)?;
+        exchange.quota = Some(quota);
+        Ok(())
+    }
+
+    fn tunnel(
+        &self,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<Open, Denial> {
+        exchange.steps.enter(Step::Tunnels);
+        let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
+        self.state.tunnels.open(whose, self.policy.egress.tunnels_max)
+    }
+}
+
+impl NamedCall {
+    /// Lets it be dialled at those of the addresses that were found which may be. `own` are those of
+    /// this machine.
+    ///
+    /// # Errors
+    /// [`Denial::AddressRefused`] if none.
+    pub fn choose(
+        self,
+        policy: &Policy,
+        found: &[IpAddr],
+        own: &[IpAddr],
+        now: Now,
+        exchange: &mut Exchange,
+    ) -> Result<AddressedCall, Denial> {
+        let details = exchange.call_to(&self.target);
+        details.found = found.iter().copied().collect();
+        details.own = found.iter().copied().filter(|ip| own.contains(ip)).collect();
+        let mut addresses = SmallVec::new();
+        let mut reported = false;
+        let mut refused = None;
+        for ip in found {
+            match policy.guard.judge(&self.target, *ip, own, now) {
+                Ok(()) => addresses.push(*ip),
+                Err(class) if self.report_only && is_merely_private(class) => {
+                    reported = true;
+                    addresses.push(*ip);
+                }
+                Err(class) => refused = refused.or(Some((*ip, class))),
             }
         }
-        Err(denial) if listener.report_only => called.would_deny = Some(denial.code()),
-        Err(denial) => return Err(denial),
+        if reported {
+            details.would_deny = details.would_deny.or(Some("address_refused"));
+        }
+        if addresses.is_empty() {
+            // It is refused: nothing would be.
+            details.would_deny = None;
+            return Err(guard::refusal(&self.target, refused));
+        }
+        Ok(AddressedCall { call: self, addresses })
     }
-    exchange.steps.enter(Step::RateLimit);
-    let quota = policy.rate_limits.take_call(
-        &state.limiters,
-        caller,
-        workspace,
-        now,
-        &mut exchange.lack,
-    )?;
-    exchange.quota = Some(quota);
-    let whose = workspace.map_or(&caller.subject, |workspace| &workspace.name);
-    exchange.steps.enter(Step::Tunnels);
-    exchange.tunnel = Some(state.tunnels.open(whose, policy.egress.tunnels_max)?);
-    Ok(())
+
+    /// Lets it pass on to the proxy that stands between us and the internet. An address is judged as
+    /// ever; a name is that proxy's to look up.
+    ///
+    /// # Errors
+    /// [`Denial::AddressRefused`] for an address that may not be called.
+    pub fn pass_on(
+        self,
+        policy: &Policy,
+        parent: &Label,
+        own: &[IpAddr],
+        now: Now,
+        exchange: &mut Exchange,
+    ) -> Result<AddressedCall, Denial> {
+        let target = self.target.clone();
+        let passed = match target.host {
+            Host::Address(ip) => self.choose(policy, &[ip], own, now, exchange)?,
+            Host::Name(_) => AddressedCall { call: self, addresses: SmallVec::new() },
+        };
+        exchange.call_to(&target).parent = Some(parent.clone());
+        Ok(passed)
+    }
 }
 
-/// Which of the addresses that were found may be dialled. `own` are those of this machine.
-///
-/// # Errors
-/// [`Denial::AddressRefused`] if none.
-pub fn choose(
-    policy: &Policy,
-    listener: usize,
-    found: &[IpAddr],
-    own: &[IpAddr],
-    now: Now,
-    called: &mut Called,
-) -> Result<SmallVec<[IpAddr; 4]>, Denial> {
-    let report_only = policy.listeners[listener].report_only;
-    called.found = found.iter().copied().collect();
-    called.own = found.iter().copied().filter(|ip| own.contains(ip)).collect();
-    let mut chosen = SmallVec::new();
-    let mut reported = false;
-    let mut refused = None;
-    for ip in found {
-        match policy.guard.judge(&called.target, *ip, own, now) {
-            Ok(()) => chosen.push(*ip),
-            Err(class) if report_only && is_merely_private(class) => {
-                reported = true;
-                chosen.push(*ip);
+impl AddressedCall {
+    /// Where it wants to go.
+    pub fn target(&self) -> &Target {
+        &self.call.target
+    }
+
+    /// Whether it must carry TLS for its host's name.
+    pub fn must_be_tls(&self, policy: &Policy) -> bool {
+        policy.egress.tls_ports.contains(&self.call.target.port)
+    }
+
+    /// Judges what a client says first in a tunnel that must carry TLS. [`Peek::More`] is not judged.
+    ///
+    /// # Errors
+    /// [`Denial::HelloRefused`] if it is not TLS, or for another name.
+    pub fn hello(
+        &self,
+        policy: &Policy,
+        peek: &Peek,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        let target = self.target();
+        let details = exchange.call_to(target);
+        let fault = match peek {
+            Peek::More => return Ok(()),
+            Peek::NotTls => {
+                details.said = Some(Said::NotTls);
+                Some(HelloFault::NotTls)
             }
-            Err(class) => refused = refused.or(Some((*ip, class))),
+            Peek::Malformed(why) => {
+                details.said = Some(Said::Malformed);
+                Some(HelloFault::Malformed(why))
+            }
+            Peek::Hello(hello) => {
+                details.said = Some(Said::Hello(hello.server_name.as_deref().map(Label::lossy)));
+                details.encrypted_hello = hello.encrypted;
+                name_fault(policy, hello, target)
+            }
+        };
+        let Some(fault) = fault else { return Ok(()) };
+        if self.call.report_only {
+            details.would_deny = details.would_deny.or(Some("hello_refused"));
+            return Ok(());
         }
+        let target = Label::lossy(&target.to_string());
+        Err(Denial::HelloRefused { target, why: fault.sentence() })
     }
-    if reported {
-        called.would_deny = called.would_deny.or(Some("address_refused"));
-    }
-    if chosen.is_empty() {
-        // It is refused: nothing would be.
-        called.would_deny = None;
-        return Err(guard::refusal(&called.target, refused));
-    }
-    Ok(chosen)
-}
-
-/// Lets a call pass on to the proxy that stands between us and the internet. An address is judged as
-/// ever; a name is that proxy's to look up.
-///
-/// # Errors
-/// [`Denial::AddressRefused`] for an address that may not be called.
-pub fn pass_on(
-    policy: &Policy,
-    listener: usize,
-    parent: &Label,
-    own: &[IpAddr],
-    now: Now,
-    called: &mut Called,
-) -> Result<(), Denial> {
-    if let Host::Address(ip) = called.target.host {
-        choose(policy, listener, &[ip], own, now, called)?;
-    }
-    called.parent = Some(parent.clone());
-    Ok(())
-}
-
-/// Whether a tunnel to this target must carry TLS for its name.
-pub fn must_be_tls(policy: &Policy, target: &Target) -> bool {
-    policy.egress.tls_ports.contains(&target.port)
-}
-
-/// Judges what a client says first in a tunnel that must carry TLS. [`Peek::More`] is not judged.
-///
-/// # Errors
-/// [`Denial::HelloRefused`] if it is not TLS, or for another name.
-pub fn hello(
-    policy: &Policy,
-    listener: usize,
-    peek: &Peek,
-    called: &mut Called,
-) -> Result<(), Denial> {
-    let fault = match peek {
-        Peek::More => return Ok(()),
-        Peek::NotTls => {
-            called.said = Some(Said::NotTls);
-            Some(HelloFault::NotTls)
-        }
-        Peek::Malformed(why) => {
-            called.said = Some(Said::Malformed);
-            Some(HelloFault::Malformed(why))
-        }
-        Peek::Hello(hello) => {
-            called.said = Some(Said::Hello(hello.server_name.as_deref().map(Label::lossy)));
-            called.encrypted_hello = hello.encrypted;
-            name_fault(policy, hello, &called.target)
-        }
-    };
-    let Some(fault) = fault else { return Ok(()) };
-    if policy.listeners[listener].report_only {
-        called.would_deny = called.would_deny.or(Some("hello_refused"));
-        return Ok(());
-    }
-    let target = Label::lossy(&called.target.to_string());
-    Err(Denial::HelloRefused { target, why: fault.sentence() })
 }
 
 fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<HelloFault> {

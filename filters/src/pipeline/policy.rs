@@ -12,7 +12,7 @@ use crate::{
     Label,
     checks::{
         access,
-        graphql::Graphql,
+        body::BodyRules,
         plugins::Plugins,
         workspaces::{self, Workspaces},
     },
@@ -191,7 +191,12 @@ fn routes<'a>(
                     .coalesce
                     .map(|written| coalesce::Rules::new(written, route, upstream.external)),
                 fallback: fallback::Rules::of(route.options.fallback, upstream),
-                graphql: route.options.graphql.as_deref().map(Graphql::new),
+                body: BodyRules::new(
+                    route,
+                    upstream.credential.as_ref().and_then(|named| {
+                        written.credentials.get_key_value(&named.value).map(|(n, c)| (n, &c.value))
+                    }),
+                ),
                 credential: upstream
                     .credential
                     .as_ref()

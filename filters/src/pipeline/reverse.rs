@@ -3,23 +3,27 @@
 //! The order is fixed on purpose. Each step takes what an earlier step proved, so nobody can be
 //! charged before they are known. A new filter is one more line here.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
+pub use super::{
+    dispatch::{Dispatched, dispatch},
+    judged::{Admitted, Judged, Next, Supposed, Who},
+};
+use super::{exchange::Exchange, judged::Passable, policy::Policy, routes::Route, state::State};
 use crate::{
-    Admitted, Denial, Exchange, Head, Label, Now, Policy, State,
+    Denial, Head, Now, Secret,
     checks::{
-        api_key::{self, SignedIn},
-        graphql::Operation,
+        body::{BodyAnswer, Operation},
+        workspaces::Workspace,
     },
-    denial::{Lack, step::Step},
+    denial::step::Step,
     identity::{
-        Asked, Caller, Refusal,
+        Caller, Presented, Refusal,
         headers::{Edits, Vouched},
     },
-    pipeline::routes::Route,
+    limits::idempotency::Running,
     request::{client, host, normal_form::NormalPath},
     response::coalesce,
-    upstream::breaker::{Outcome, Transition},
 };
 
 /// Decides about one request. Reads no clock and does no I/O: the same policy, state, head and
@@ -35,309 +39,434 @@ pub fn decide(
     now: Now,
     exchange: &mut Exchange,
 ) -> Result<Admitted, Denial> {
-    let query = judge(policy, state, head, now, exchange)?;
-    let route = exchange.route.as_ref().expect("a judged request has a route");
-    let path = exchange.path.as_ref().expect("a judged request has a path");
-    let caller = exchange.caller.as_deref();
-    let workspace = exchange.workspace.as_ref();
-    let mut edits = match caller {
-        // Who calls is none of a stranger's business.
-        _ if route.external => Edits::default(),
-        Some(caller) => {
-            let workspace = workspace.map(|workspace| &workspace.name);
-            let (plugin, upstream) = (route.plugin.as_ref(), &route.upstream);
-            let of = Vouched { caller, workspace, plugin, upstream };
-            policy.headers.vouch(&of, &state.assertions, now)
-        }
-        None => policy.headers.anonymous(route.plugin.as_ref()),
-    };
-    if !route.external {
-        let trusted = &policy.listeners[head.listener].trusted_proxies;
-        policy.headers.preserve(head, trusted, &mut edits);
-    }
-    edits.target = target(head, route, path, query);
-    let sent = edits.target.as_deref().map_or(head.target, str::as_bytes);
-    let workspace = workspace.map(|workspace| &workspace.name);
-    let key = route.coalesce.as_ref().and_then(|rules| {
-        let asked = coalesce::Asked { head, target: sent, rules, caller, workspace };
-        coalesce::Key::of(&asked, &policy.headers, &policy.digest)
-    });
-    let admitted = Admitted { upstream: route.upstream.clone(), edits, key };
-    if key.is_none() && exchange.signed_in.is_none() {
-        depart(state, now, exchange)?;
-    }
-    Ok(admitted)
+    decide_supposing(&Supposed::default(), policy, state, head, now, exchange)
 }
 
-/// The checks of [`decide`], and nothing else: it answers the query that the upstream is to be asked
-/// with, if that is another.
+/// As [`decide`], if this were so.
 ///
 /// # Errors
-/// As [`decide`]'s, but for those of [`depart`].
-pub fn judge(
+/// As [`decide`].
+pub fn decide_supposing(
+    supposed: &Supposed,
     policy: &Policy,
     state: &State,
     head: &Head<'_>,
     now: Now,
     exchange: &mut Exchange,
-) -> Result<Option<String>, Denial> {
-    let listener = &policy.listeners[head.listener];
-    let client = *exchange.client.insert(client::address(
-        head.peer,
-        head.headers,
-        &listener.trusted_proxies,
-    ));
-    let query = passable(policy, head, exchange).inspect_err(|_| {
-        recognize(policy, state, head, client, now, exchange);
-    })?;
-    let route = exchange.route.as_ref().expect("a passable request has a route");
-    let path = exchange.path.as_ref().expect("a passable request has a path");
+) -> Result<Admitted, Denial> {
+    let checks = Checks { policy, state, head, now, supposed };
+    let mut request = checks.judge(exchange)?;
+    let edits = checks.edits(&request);
+    let next = match (request.answer.take(), checks.key(&request, &edits)) {
+        (Some(answer), _) => Next::Answer(answer),
+        (None, Some(key)) => Next::Coalesce(key),
+        (None, None) => Next::Dispatched(dispatch(state, &request, now, exchange)?),
+    };
+    Ok(Admitted { request, edits, next })
+}
 
-    if route.options.public {
-        exchange.steps.enter(Step::Switches);
-        state.switches.pass(&route.about(None, None, None), now)?;
-        exchange.steps.enter(Step::RateLimit);
-        let quota = policy.rate_limits.take_public(&state.limiters, &route.limits, client, now)?;
-        exchange.quota = Some(quota);
-    } else {
-        exchange.steps.enter(Step::Caller);
-        let asked = asked(policy, head, Some(route));
-        let known = match exchange.supposed.take() {
-            Some(supposed) => Ok((supposed, None)),
-            None => authenticate(policy, state, head, &asked, Some(route), now),
+/// The checks of [`decide_supposing`] that need no upstream, and nothing else.
+///
+/// # Errors
+/// As [`decide`]'s, but for those of [`dispatch`].
+pub fn judge_supposing(
+    supposed: &Supposed,
+    policy: &Policy,
+    state: &State,
+    head: &Head<'_>,
+    now: Now,
+    exchange: &mut Exchange,
+) -> Result<Judged, Denial> {
+    Checks { policy, state, head, now, supposed }.judge(exchange)
+}
+
+/// One request, and all that it is checked against.
+struct Checks<'a> {
+    policy: &'a Policy,
+    state: &'a State,
+    head: &'a Head<'a>,
+    now: Now,
+    supposed: &'a Supposed,
+}
+
+/// The order.
+impl<'a> Checks<'a> {
+    fn judge(&self, exchange: &mut Exchange) -> Result<Judged, Denial> {
+        let client = self.client(exchange);
+        let asked = self.passable(exchange).inspect_err(|_| self.recognize(client, exchange))?;
+        if asked.route.options.public {
+            self.anonymous(asked, client, exchange)
+        } else {
+            self.known(asked, client, exchange)
+        }
+    }
+
+    /// What can be said of a request before anyone is asked who they are.
+    fn passable(&self, exchange: &mut Exchange) -> Result<Passable, Denial> {
+        let host = self.host(exchange)?;
+        let path = self.path(exchange)?;
+        let route = self.route(&host, &path, exchange)?;
+        self.open(&route, exchange)?;
+        self.unambiguous(&route, &path, exchange)?;
+        let query = self.query(&route, exchange)?;
+        Ok(Passable { route, path, query })
+    }
+
+    /// What holds where nobody is asked.
+    fn anonymous(
+        &self,
+        asked: Passable,
+        client: IpAddr,
+        exchange: &mut Exchange,
+    ) -> Result<Judged, Denial> {
+        let Passable { route, path, query } = asked;
+        let (who, class) = (Who::Anonymous, route.class);
+        self.switches(&route, None, None, class, exchange)?;
+        self.rate_limit_of_client(&route, client, exchange)?;
+        self.recordable(class, exchange)?;
+        let (token, running, answer) = (None, None, None);
+        Ok(Judged { client, route, path, query, who, class, token, running, answer })
+    }
+
+    /// What holds where somebody is.
+    fn known(
+        &self,
+        asked: Passable,
+        client: IpAddr,
+        exchange: &mut Exchange,
+    ) -> Result<Judged, Denial> {
+        let Passable { route, path, query } = asked;
+        let presented = self.presented(Some(&route));
+        let (caller, answer) = self.caller(&route, &presented, client, exchange)?;
+        let own = self.workspace(&route, &path, &caller, exchange)?;
+        let workspace = own.as_ref();
+        self.plugin(&route, workspace, exchange)?;
+        self.access(&route, &path, &caller, workspace, exchange)?;
+        let class = match &answer {
+            Some(answer) => self.sign_in(&route, answer, exchange),
+            None => self.operation(&route, &caller, workspace, exchange)?,
         };
-        let (known, signed_in) = known.map_err(|refusal| {
+        // As soon as it is known what it is about, a request's class by its body last. Not before:
+        // whoever may not do it anyway learns nothing of what operators do. And before anything is
+        // charged or taken for a request that goes nowhere.
+        self.switches(&route, workspace, Some(&caller), class, exchange)?;
+        let token = self.token(&route, &presented, &caller, exchange)?;
+        self.rate_limit(&route, &caller, workspace, exchange)?;
+        let running = self.idempotency(&path, &caller, exchange)?;
+        self.recordable(class, exchange)?;
+        let who = Who::Known { caller, workspace: own };
+        Ok(Judged { client, route, path, query, who, class, token, running, answer })
+    }
+}
+
+/// The checks themselves.
+impl<'a> Checks<'a> {
+    fn client(&self, exchange: &mut Exchange) -> IpAddr {
+        let trusted = &self.policy.listeners[self.head.listener].trusted_proxies;
+        *exchange.client.insert(client::address(self.head.peer, self.head.headers, trusted))
+    }
+
+    fn host(&self, exchange: &mut Exchange) -> Result<host::Host, Denial> {
+        exchange.steps.enter(Step::Host);
+        host::of(self.head)
+    }
+
+    fn path(&self, exchange: &mut Exchange) -> Result<NormalPath, Denial> {
+        exchange.steps.enter(Step::Path);
+        let path = NormalPath::of(self.head.path())?;
+        exchange.path = Some(path.clone());
+        Ok(path)
+    }
+
+    fn route(
+        &self,
+        host: &host::Host,
+        path: &NormalPath,
+        exchange: &mut Exchange,
+    ) -> Result<Arc<Route>, Denial> {
+        exchange.steps.enter(Step::Route);
+        let Head { listener, method, .. } = *self.head;
+        let found = self.policy.routes.find(listener, host.as_str(), method, path)?;
+        exchange.yielded = found.yielded;
+        exchange.route = Some(Arc::clone(&found.route));
+        Ok(found.route)
+    }
+
+    fn open(&self, route: &Route, exchange: &mut Exchange) -> Result<(), Denial> {
+        exchange.steps.enter(Step::Open);
+        route.access.open(self.head)
+    }
+
+    fn unambiguous(
+        &self,
+        route: &Route,
+        path: &NormalPath,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        exchange.steps.enter(Step::Path);
+        path.fits(route.options.encoded_slashes, route.options.any_bytes)
+    }
+
+    fn query(&self, route: &Route, exchange: &mut Exchange) -> Result<Option<String>, Denial> {
+        exchange.steps.enter(Step::Query);
+        route.query.judge(self.head.query())
+    }
+
+    fn caller(
+        &self,
+        route: &Route,
+        presented: &Presented<'_>,
+        client: IpAddr,
+        exchange: &mut Exchange,
+    ) -> Result<(Arc<Caller>, Option<BodyAnswer>), Denial> {
+        exchange.steps.enter(Step::Caller);
+        let known = self.authenticate(Some(route), presented);
+        let (caller, answer) = known.map_err(|refusal| {
             exchange.lack = refusal.lack;
             // Whoever keeps trying tokens that do not verify is held to the share of a stranger.
+            let Self { policy, state, now, .. } = *self;
             let stranger = refusal
                 .suspect
                 .then(|| policy.rate_limits.take_stranger(&state.limiters, client, now));
             stranger.and_then(Result::err).unwrap_or(refusal.denial)
         })?;
-        exchange.signed_in = signed_in;
-        let caller = exchange.caller.insert(known);
+        exchange.caller = Some(Arc::clone(&caller));
+        Ok((caller, answer))
+    }
+
+    fn workspace(
+        &self,
+        route: &Route,
+        path: &NormalPath,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Workspace>, Denial> {
         exchange.steps.enter(Step::Workspace);
-        let workspace = policy.workspaces.resolve(head, path, &route.workspace, caller)?;
-        exchange.workspace = workspace;
-        let workspace = exchange.workspace.as_ref();
+        let found = self.policy.workspaces.resolve(self.head, path, &route.workspace, caller)?;
+        exchange.workspace.clone_from(&found);
+        Ok(found)
+    }
+
+    fn plugin(
+        &self,
+        route: &Route,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
         exchange.steps.enter(Step::Plugin);
-        policy.plugins.enabled(route.plugin.as_ref(), workspace)?;
+        self.policy.plugins.enabled(route.plugin.as_ref(), workspace)
+    }
+
+    fn access(
+        &self,
+        route: &Route,
+        path: &NormalPath,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
         exchange.steps.enter(Step::Access);
-        route.access.permit(caller, path, workspace)?;
-        if let Some(signed_in) = &exchange.signed_in {
-            exchange.operation = Some(signed_in.operation.clone());
-        } else if let Some(graphql) = &route.graphql {
-            exchange.steps.enter(Step::Operation);
-            let operation = match (exchange.supposed_operation.take(), head.body) {
-                (Some(supposed), _) => supposed,
-                (None, Some(body)) => Operation::of(head, body)?,
-                (None, None) => {
-                    exchange.lack = Some(Lack::Body);
-                    return Err(Denial::GraphqlMalformed { why: "it has no body" });
-                }
-            };
-            exchange.operation = Some(Label::lossy(&operation.to_string()));
-            exchange.class = Some(operation.class());
-            let operation = exchange.graphql.insert(operation);
-            graphql.permit(operation, &route.name, caller, workspace)?;
-        }
-        // As soon as it is known what it is about, a GraphQL request's class last. Not before: whoever
-        // may not do it anyway learns nothing of what operators do. And before anything is charged or
-        // taken for a request that goes nowhere.
+        route.access.permit(caller, path, workspace)
+    }
+
+    /// What the request does that signed in by its body.
+    fn sign_in(
+        &self,
+        route: &Route,
+        answer: &BodyAnswer,
+        exchange: &mut Exchange,
+    ) -> config::Class {
+        exchange.operation = Some(Operation::SignIn(answer.operation.clone()));
+        route.class
+    }
+
+    /// What the request does, by its body where its route has rules for that.
+    fn operation(
+        &self,
+        route: &Route,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<config::Class, Denial> {
+        let Some(rules) = route.body.operations() else { return Ok(route.class) };
+        exchange.steps.enter(Step::Operation);
+        let operation = match &self.supposed.operation {
+            Some(supposed) => supposed.clone(),
+            None => rules.read(self.head, &mut exchange.lack)?,
+        };
+        let operation = exchange.operation.insert(operation);
+        rules.permit(operation, &route.name, caller, workspace)?;
+        Ok(operation.class().unwrap_or(route.class))
+    }
+
+    fn switches(
+        &self,
+        route: &Route,
+        workspace: Option<&Workspace>,
+        caller: Option<&Caller>,
+        class: config::Class,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
         exchange.steps.enter(Step::Switches);
-        let about = route.about(workspace, Some(caller), exchange.class);
-        state.switches.pass(&about, now)?;
-        if let Some(shown) = &route.credential {
-            exchange.steps.enter(Step::Credential);
-            exchange.token = shown.token_of(&asked, caller)?;
-        }
+        self.state.switches.pass(&route.about(workspace, caller, class), self.now)
+    }
+
+    /// The caller's token, if what the upstream is shown is made from it.
+    fn token(
+        &self,
+        route: &Route,
+        presented: &Presented<'_>,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Secret>, Denial> {
+        let Some(shown) = &route.credential else { return Ok(None) };
+        exchange.steps.enter(Step::Credential);
+        shown.token_of(presented, caller)
+    }
+
+    fn rate_limit_of_client(
+        &self,
+        route: &Route,
+        client: IpAddr,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
         exchange.steps.enter(Step::RateLimit);
-        let quota = policy.rate_limits.take(
-            &state.limiters,
+        let (limits, limiters) = (&self.policy.rate_limits, &self.state.limiters);
+        exchange.quota = Some(limits.take_public(limiters, &route.limits, client, self.now)?);
+        Ok(())
+    }
+
+    fn rate_limit(
+        &self,
+        route: &Route,
+        caller: &Caller,
+        workspace: Option<&Workspace>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Denial> {
+        exchange.steps.enter(Step::RateLimit);
+        let quota = self.policy.rate_limits.take(
+            &self.state.limiters,
             &route.limits,
             caller,
             workspace,
-            now,
+            self.now,
             &mut exchange.lack,
         )?;
         exchange.quota = Some(quota);
+        Ok(())
+    }
+
+    fn idempotency(
+        &self,
+        path: &NormalPath,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Running>, Denial> {
         exchange.steps.enter(Step::Idempotency);
-        exchange.running = state.in_flight.begin(head, path, caller)?;
+        self.state.in_flight.begin(self.head, path, caller)
     }
-    exchange.steps.enter(Step::Audit);
-    state.recording.ready(exchange.class.unwrap_or(route.class))?;
-    Ok(query)
+
+    fn recordable(&self, class: config::Class, exchange: &mut Exchange) -> Result<(), Denial> {
+        exchange.steps.enter(Step::Audit);
+        self.state.recording.ready(class)
+    }
 }
 
-/// What can be said of a request before anyone is asked who they are.
-fn passable(
-    policy: &Policy,
-    head: &Head<'_>,
-    exchange: &mut Exchange,
-) -> Result<Option<String>, Denial> {
-    exchange.steps.enter(Step::Host);
-    let host = host::of(head)?;
-    let host = std::str::from_utf8(&host).map_err(|_| Denial::HostInvalid)?;
-    exchange.steps.enter(Step::Path);
-    let path = exchange.path.insert(NormalPath::of(head.path())?);
-    exchange.steps.enter(Step::Route);
-    let found = policy.routes.find(head.listener, host, head.method, path)?;
-    exchange.yielded = found.yielded;
-    let route = exchange.route.insert(found.route);
-    exchange.steps.enter(Step::Open);
-    route.access.open(head)?;
-    exchange.steps.enter(Step::Path);
-    ambiguous(route, path)?;
-    exchange.steps.enter(Step::Query);
-    route.query.judge(head.query())
-}
-
-/// Notes who asks for what nobody gets, for the record: the answer stays the same, and nothing is
-/// fetched for it. Tokens that do not verify cost what they cost anywhere.
-fn recognize(
-    policy: &Policy,
-    state: &State,
-    head: &Head<'_>,
-    client: IpAddr,
-    now: Now,
-    exchange: &mut Exchange,
-) {
-    let route = exchange.route.as_deref();
-    let known = match exchange.supposed.take() {
-        Some(supposed) => Ok((supposed, None)),
-        None => authenticate(policy, state, head, &asked(policy, head, route), route, now),
-    };
-    exchange.caller = match known {
-        Ok((caller, _)) => Some(caller),
-        Err(refusal) => {
-            if refusal.suspect {
-                let _ = policy.rate_limits.take_stranger(&state.limiters, client, now);
+/// Who is calling.
+impl<'a> Checks<'a> {
+    /// Notes who asks for what nobody gets, for the record: the answer stays the same, and nothing is
+    /// fetched for it. Tokens that do not verify cost what they cost anywhere.
+    fn recognize(&self, client: IpAddr, exchange: &mut Exchange) {
+        let route = exchange.route.as_deref();
+        exchange.caller = match self.authenticate(route, &self.presented(route)) {
+            Ok((caller, _)) => Some(caller),
+            Err(refusal) => {
+                if refusal.suspect {
+                    let Self { policy, state, now, .. } = *self;
+                    let _ = policy.rate_limits.take_stranger(&state.limiters, client, now);
+                }
+                refusal.known
             }
-            refusal.known
+        };
+    }
+
+    fn presented(&self, route: Option<&Route>) -> Presented<'a> {
+        let Self { policy, head, .. } = *self;
+        let from_proxy = policy.identity.headers();
+        let trusted = &policy.listeners[head.listener].trusted_proxies;
+        let is_proxy = !from_proxy.is_empty() && client::is_trusted(head.peer, trusted);
+        Presented {
+            headers: head.headers,
+            listener: head.listener,
+            from_proxy: if is_proxy { from_proxy } else { &[] },
+            cookie_allowed: route.is_some_and(|route| route.options.cookie),
+            upgrade: head.is_upgrade(),
+            certificate: head.certificate,
         }
-    };
-}
+    }
 
-fn asked<'a>(policy: &'a Policy, head: &Head<'a>, route: Option<&Route>) -> Asked<'a> {
-    let from_proxy = policy.identity.headers();
-    let trusted = &policy.listeners[head.listener].trusted_proxies;
-    let is_proxy = !from_proxy.is_empty() && client::is_trusted(head.peer, trusted);
-    Asked {
-        headers: head.headers,
-        listener: head.listener,
-        from_proxy: if is_proxy { from_proxy } else { &[] },
-        cookie_allowed: route.is_some_and(|route| route.options.cookie),
-        upgrade: head.is_upgrade(),
-        certificate: head.certificate,
+    fn authenticate(
+        &self,
+        route: Option<&Route>,
+        presented: &Presented<'_>,
+    ) -> Result<(Arc<Caller>, Option<BodyAnswer>), Refusal> {
+        if let Some(supposed) = &self.supposed.caller {
+            return Ok((Arc::clone(supposed), None));
+        }
+        let authenticator = self.state.authenticator(&self.policy.identity, self.now);
+        match route {
+            Some(route) => route.body.authenticate(self.head, presented, &authenticator),
+            None => Ok((authenticator.request(presented)?, None)),
+        }
     }
 }
 
-fn authenticate(
-    policy: &Policy,
-    state: &State,
-    head: &Head<'_>,
-    asked: &Asked<'_>,
-    route: Option<&Route>,
-    now: Now,
-) -> Result<(Arc<Caller>, Option<SignedIn>), Refusal> {
-    let signs_in = |route: &&Route| route.credential.as_ref().is_some_and(|shown| shown.signs_in);
-    match route.filter(signs_in) {
-        Some(route) => api_key::authenticate(policy, state, head, asked, route, now),
-        None => policy
-            .identity
-            .authenticate(asked, &state.keys, &state.tokens, now)
-            .map(|caller| (caller, None)),
-    }
-}
-
-/// The last checks of an admitted request, for those that go to the upstream. The others are given
-/// the answer to one that did.
-///
-/// # Errors
-/// [`Denial::BreakerOpen`] and [`Denial::PaceExceeded`].
-pub fn depart(state: &State, now: Now, exchange: &mut Exchange) -> Result<(), Denial> {
-    let route = exchange.route.as_ref().expect("an admitted request has a route");
-    exchange.steps.enter(Step::Breaker);
-    // Last, so that a request refused above does not use up the one chance a resting upstream gets.
-    let permit = match state.switches.are_closed(&exchange.about(), now) {
-        true => None,
-        false => Some(state.breakers.admit(
-            &route.breaker,
-            exchange.breaker_part(),
-            &route.breaker_rules,
-            now,
-        )?),
-    };
-    if let Some(pace) = &route.pace {
-        exchange.steps.enter(Step::Pace);
-        exchange.turn = state.paces.turn(&route.upstream, pace, now)?;
-    }
-    exchange.permit = permit;
-    exchange.credential.clone_from(&route.credential);
-    Ok(())
-}
-
-/// Asks for leave to make another attempt. The failure of the last was reported.
-pub fn dispatch_again(state: &State, exchange: &mut Exchange, now: Now) -> bool {
-    let route = exchange.route.as_ref().expect("an admitted request has a route");
-    // Somebody may have switched it off since.
-    if state.switches.pass(&exchange.about(), now).is_err() {
-        return false;
-    }
-    let percent = route.retries.budget_percent;
-    let permit = match state.switches.are_closed(&exchange.about(), now) {
-        true => None,
-        false => {
-            let breakers = &state.breakers;
-            let part = exchange.breaker_part();
-            match breakers.readmit(&route.breaker, part, &route.breaker_rules, percent, now) {
-                Some(permit) => Some(permit),
-                None => return false,
+/// What the upstream is asked.
+impl Checks<'_> {
+    fn edits(&self, request: &Judged) -> Edits {
+        let Self { policy, state, head, now, .. } = *self;
+        let Judged { route, who, .. } = request;
+        let mut edits = match who {
+            // Who calls is none of a stranger's business.
+            _ if route.external => Edits::default(),
+            Who::Known { caller, workspace } => {
+                let workspace = workspace.as_ref().map(|workspace| &workspace.name);
+                let (plugin, upstream) = (route.plugin.as_ref(), &route.upstream);
+                let of = Vouched { caller, workspace, plugin, upstream };
+                policy.headers.vouch(&of, &state.assertions, now)
             }
+            Who::Anonymous => policy.headers.anonymous(route.plugin.as_ref()),
+        };
+        if !route.external {
+            let trusted = &policy.listeners[head.listener].trusted_proxies;
+            policy.headers.preserve(head, trusted, &mut edits);
         }
-    };
-    if let Some(pace) = &route.pace {
-        match state.paces.turn(&route.upstream, pace, now) {
-            Ok(turn) => exchange.turn = turn,
-            Err(_) => return false,
-        }
+        edits.target = target(head, request);
+        edits
     }
-    exchange.permit = permit;
-    true
-}
 
-/// Tells the breaker how an admitted exchange ended. `Some` if that moved it.
-pub fn report(exchange: &mut Exchange, outcome: Option<Outcome>, now: Now) -> Option<Transition> {
-    let permit = exchange.permit.take()?;
-    let route = exchange.route.as_ref()?;
-    permit.report(outcome?, &route.breaker_rules, now)
-}
-
-/// What is one thing to us and may be another to the upstream.
-fn ambiguous(route: &Route, path: &NormalPath) -> Result<(), Denial> {
-    if path.has_encoded_slash() && !route.options.encoded_slashes {
-        return Err(Denial::PathAmbiguous { why: "an escaped slash or a double escape" });
-    }
-    match path.foreign() {
-        Some(why) if !route.options.any_bytes => Err(Denial::PathAmbiguous { why }),
-        _ => Ok(()),
+    /// What it has in common with requests that are the same, if it may be one with them.
+    fn key(&self, request: &Judged, edits: &Edits) -> Option<coalesce::Key> {
+        let Self { policy, head, .. } = *self;
+        let rules = request.route.coalesce.as_ref()?;
+        let target = edits.target.as_deref().map_or(head.target, str::as_bytes);
+        let caller = request.who.caller().map(|caller| &**caller);
+        let workspace = request.who.workspace().map(|workspace| &workspace.name);
+        let asked = coalesce::Asked { head, target, rules, caller, workspace };
+        coalesce::Key::of(&asked, &policy.headers, &policy.digest)
     }
 }
 
 /// Path and query as the upstream gets them, if not as they came.
-fn target(
-    head: &Head<'_>,
-    route: &Route,
-    path: &NormalPath,
-    query: Option<String>,
-) -> Option<String> {
+fn target(head: &Head<'_>, request: &Judged) -> Option<String> {
+    let Judged { route, path, query, .. } = request;
     if !path.changed() && query.is_none() && route.url_rewrite.is_plain() {
         return None;
     }
     let mut target = route.url_rewrite.theirs(path).into_owned();
     let query = match query {
-        Some(query) => Some(query),
-        None => head.query().map(|query| String::from_utf8_lossy(query).into_owned()),
+        Some(query) => Some(Cow::Borrowed(&**query)),
+        None => head.query().map(String::from_utf8_lossy),
     };
     if let Some(query) = query.filter(|query| !query.is_empty()) {
         target.push('?');

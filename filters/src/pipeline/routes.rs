@@ -8,7 +8,7 @@ use crate::{
     Denial, Label,
     checks::{
         access,
-        graphql::Graphql,
+        body::BodyRules,
         switches::About,
         workspaces::{self, Workspace},
     },
@@ -62,8 +62,8 @@ pub struct Route {
     pub coalesce: Option<coalesce::Rules>,
     /// Whether, and for how long, answers are kept for when the upstream fails.
     pub fallback: Option<fallback::Rules>,
-    /// The operations it lets through, if it is a GraphQL API.
-    pub graphql: Option<Graphql>,
+    /// What it makes of bodies.
+    pub body: BodyRules,
     /// What its upstream is shown.
     pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.
@@ -75,19 +75,24 @@ pub struct Route {
 }
 
 impl Route {
-    /// What switches are about in a request for it. `class` if the request's body says it.
+    /// The part of its upstream that has a breaker of its own, of a request for this path.
+    pub fn breaker_part<'a>(&self, path: &'a NormalPath) -> Option<&'a str> {
+        path.segments().nth(self.breaker_by?)
+    }
+
+    /// What switches are about in a request for it.
     pub fn about<'a>(
         &'a self,
         workspace: Option<&'a Workspace>,
         caller: Option<&'a Caller>,
-        class: Option<config::Class>,
+        class: config::Class,
     ) -> About<'a> {
         About {
             upstream: Some(&self.upstream),
             plugin: self.plugin.as_ref(),
             workspace: workspace.map(|workspace| &workspace.name),
             caller,
-            class: Some(class.unwrap_or(self.class)),
+            class: Some(class),
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{
-    Denial,
+    Denial, Now,
     checks::switches::Switches,
-    identity::{Keys, Tokens, assertion::Assertions, passwords::Passwords},
+    identity::{
+        Authenticator, Identity, Keys, Tokens, assertion::Assertions, passwords::Passwords,
+    },
     limits::{idempotency::InFlight, pace::Paces, rate_limit::Limiters, tunnels::Tunnels},
     upstream::{breaker::Breakers, health::Health},
 };
@@ -50,6 +52,12 @@ impl State {
 pub struct Recording(AtomicBool);
 
 impl State {
+    /// What a proof is held against, by these rules.
+    pub fn authenticator<'a>(&'a self, identity: &'a Identity, now: Now) -> Authenticator<'a> {
+        let Self { keys, tokens, passwords, assertions, .. } = self;
+        Authenticator { identity, keys, tokens, passwords, assertions, now }
+    }
+
     /// As it is at the start.
     pub fn new(assertions: Assertions) -> Self {
         Self {

@@ -1,12 +1,26 @@
 //! The host that a request names.
 
+use smallvec::SmallVec;
+
 use crate::{Denial, Head};
 
-/// The host of a request in normal form: lower case, without port and closing dot.
+/// A host in normal form: lower case, without port and closing dot, and ASCII.
+#[derive(Debug)]
+pub struct Host(SmallVec<[u8; 64]>);
+
+impl Host {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        // It is ASCII; if it were not, no route would be for it.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// The host of a request.
 ///
 /// # Errors
 /// [`Denial::HostInvalid`] if there is none or it is malformed.
-pub fn of(head: &Head<'_>) -> Result<smallvec::SmallVec<[u8; 64]>, Denial> {
+pub fn of(head: &Head<'_>) -> Result<Host, Denial> {
     let given = head.host.filter(|host| !host.is_empty()).ok_or(Denial::HostInvalid)?;
     let (name, port) = match given {
         [b'[', rest @ ..] => {
@@ -24,7 +38,7 @@ pub fn of(head: &Head<'_>) -> Result<smallvec::SmallVec<[u8; 64]>, Denial> {
     if !is_port(port) || !name_fits {
         return Err(Denial::HostInvalid);
     }
-    Ok(name.iter().map(u8::to_ascii_lowercase).collect())
+    Ok(Host(name.iter().map(u8::to_ascii_lowercase).collect()))
 }
 
 /// Whether what follows a host is nothing, or a colon and a port, which may be left out.

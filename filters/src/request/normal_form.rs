@@ -5,15 +5,17 @@
 
 mod foreign;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
+
+use smallvec::SmallVec;
 
 use crate::Denial;
 
 /// A path in normal form: begins with `/`, unreserved characters unescaped, escapes in capitals,
-/// no empty or dot segments, no escaped slash unless it says so.
+/// no empty or dot segments, no escaped slash unless it says so. A clone is the same text, not a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NormalPath {
-    text: String,
+    text: Arc<str>,
     changed: bool,
     encoded_slash: bool,
     foreign: Option<&'static str>,
@@ -32,7 +34,7 @@ impl NormalPath {
         if path.first() != Some(&b'/') {
             return refuse("it does not begin with a slash");
         }
-        let mut text = String::with_capacity(path.len());
+        let mut normal: SmallVec<[u8; 256]> = SmallVec::with_capacity(path.len());
         let mut encoded_slash = false;
         let mut is_ascii = true;
         let mut rest = path;
@@ -47,7 +49,7 @@ impl NormalPath {
                     match byte {
                         b'/' => {
                             encoded_slash = true;
-                            text.push_str("%2F");
+                            normal.extend_from_slice(b"%2F");
                         }
                         b'\\' => return refuse("an escaped backslash"),
                         b'%' => {
@@ -58,32 +60,31 @@ impl NormalPath {
                             rest = &inner[2..];
                             encoded_slash = true;
                             // As they came: to whoever decodes once they are text.
-                            text.push_str("%25");
-                            text.extend(inner[..2].iter().map(|digit| char::from(*digit)));
+                            normal.extend_from_slice(b"%25");
+                            normal.extend_from_slice(&inner[..2]);
                         }
                         b';' => return refuse("an escaped semicolon"),
                         0..=0x1f | 0x7f => return refuse("an escaped control character"),
-                        b if is_unreserved(b) => text.push(char::from(b)),
+                        b if is_unreserved(b) => normal.push(b),
                         b => {
                             is_ascii &= b.is_ascii();
-                            text.push('%');
-                            text.push(hex(b >> 4));
-                            text.push(hex(b & 15));
+                            normal.extend_from_slice(&[b'%', hex(b >> 4), hex(b & 15)]);
                         }
                     }
                 }
                 b'\\' => return refuse("a backslash"),
                 b';' => return refuse("a semicolon"),
-                b if is_unreserved(*b) || b"/!$&'()*+,=:@".contains(b) => text.push(char::from(*b)),
+                b if is_unreserved(*b) || b"/!$&'()*+,=:@".contains(b) => normal.push(*b),
                 b if b"\"<>[]^`{|}".contains(b) => {
-                    text.push('%');
-                    text.push(hex(b >> 4));
-                    text.push(hex(b & 15));
+                    normal.extend_from_slice(&[b'%', hex(*b >> 4), hex(*b & 15)]);
                 }
                 _ => return refuse("a character that a path cannot have"),
             }
         }
-        for segment in segments_with_last(&text) {
+        let Ok(text) = std::str::from_utf8(&normal) else {
+            return refuse("a character that a path cannot have");
+        };
+        for segment in segments_with_last(text) {
             match segment {
                 (".", _) | ("..", _) => return refuse("a dot segment"),
                 ("", false) => return refuse("an empty segment"),
@@ -98,8 +99,8 @@ impl NormalPath {
             }
         }
         let changed = text.as_bytes() != path;
-        let foreign = if is_ascii { None } else { foreign::fault(&text) };
-        Ok(Self { text, changed, encoded_slash, foreign })
+        let foreign = if is_ascii { None } else { foreign::fault(text) };
+        Ok(Self { text: text.into(), changed, encoded_slash, foreign })
     }
 
     /// The path as text.
@@ -121,6 +122,23 @@ impl NormalPath {
     /// Why it is no plain text to everybody, which only some routes take.
     pub fn foreign(&self) -> Option<&'static str> {
         self.foreign
+    }
+
+    /// Lets it through unless it is one thing to us and may be another to the upstream: a route says what
+    /// that takes.
+    ///
+    /// # Errors
+    /// [`Denial::PathAmbiguous`].
+    pub fn fits(&self, encoded_slashes: bool, any_bytes: bool) -> Result<(), Denial> {
+        if self.has_encoded_slash() && !encoded_slashes {
+            return Err(Denial::PathAmbiguous {
+                why: "an escaped slash, or what is escaped twice",
+            });
+        }
+        match self.foreign() {
+            Some(why) if !any_bytes => Err(Denial::PathAmbiguous { why }),
+            _ => Ok(()),
+        }
     }
 
     /// The segments, without the empty one after a trailing slash.
@@ -180,8 +198,8 @@ fn may_be_escaped_twice(after: &[u8]) -> bool {
     escaped(after).is_some_and(|byte| !hides(byte))
 }
 
-fn hex(nibble: u8) -> char {
-    char::from(b"0123456789ABCDEF"[usize::from(nibble)])
+fn hex(nibble: u8) -> u8 {
+    b"0123456789ABCDEF"[usize::from(nibble)]
 }
 
 fn is_unreserved(b: u8) -> bool {
@@ -195,7 +213,7 @@ mod tests {
     use super::*;
 
     fn normal(path: &str) -> Option<String> {
-        NormalPath::of(path.as_bytes()).ok().map(|p| p.text)
+        NormalPath::of(path.as_bytes()).ok().map(|p| p.text.to_string())
     }
 
     #[test]

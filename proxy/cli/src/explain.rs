@@ -14,6 +14,7 @@ use filters::{
     explain,
     forward::{self, Call},
     identity::Caller,
+    reverse::{Next, Supposed, decide_supposing, dispatch},
     target::{Host, Target},
 };
 
@@ -150,8 +151,11 @@ impl Explain {
         let head = request.head(listener, self.client, tls);
 
         let now = clock::now();
-        let mut exchange = Exchange { supposed: self.supposed(), ..Exchange::default() };
-        let mut decided = filters::decide(&policy, &state, &head, now, &mut exchange);
+        let supposed = Supposed { caller: self.supposed(), operation: None };
+        let decide =
+            |exchange: &mut _| decide_supposing(&supposed, &policy, &state, &head, now, exchange);
+        let mut exchange = Exchange::default();
+        let mut decided = decide(&mut exchange);
         if exchange.lack.is_some() {
             // As the running proxy would: fetch what is lacking, and ask again.
             let metrics = Arc::new(Metrics::new(&loaded.config));
@@ -165,21 +169,23 @@ impl Explain {
                     break;
                 }
                 exchange = Exchange::default();
-                decided = filters::decide(&policy, &state, &head, now, &mut exchange);
+                decided = decide(&mut exchange);
             }
         }
-        let shared = decided.as_ref().is_ok_and(|admitted| admitted.key.is_some());
-        let mut denial = decided.err();
-        if shared {
+        let dispatched = decided.and_then(|admitted| match admitted.next {
+            Next::Dispatched(dispatched) => Ok(Some(dispatched)),
             // Nobody else asks for the same.
-            denial = filters::reverse::depart(&state, now, &mut exchange).err();
-        }
-        crate::say::text(&explain::steps(&exchange, denial.as_ref()));
+            Next::Coalesce(_) => dispatch(&state, &admitted.request, now, &mut exchange).map(Some),
+            Next::Answer(_) => Ok(None),
+        });
+        let asks_breaker = matches!(&dispatched, Ok(Some(sent)) if sent.has_permit());
+        let denial = dispatched.err();
+        crate::say::text(&explain::steps(&exchange, denial.as_ref(), asks_breaker));
         let mut refused = denial.is_some();
         if let Some(admin) = &self.admin {
             // What a request counts against is known once it has come so far.
             let counts = exchange.quota.is_some() || matches!(denial, Some(Denial::RateLimited(_)));
-            let about = counts.then(|| self.about(&exchange));
+            let about = counts.then(|| self.about(&exchange)).flatten();
             let now = running::asked(admin, &loaded.config, &policy.digest, about.as_deref())?;
             crate::say::text(&now.text);
             refused |= now.refuses;
@@ -188,10 +194,11 @@ impl Explain {
     }
 
     /// What of a request its breaker and limits depend on, for `/standing`.
-    fn about(&self, exchange: &Exchange) -> Vec<(&'static str, String)> {
-        let route = exchange.route.as_ref().expect("a request that counts has a route");
+    fn about(&self, exchange: &Exchange) -> Option<Vec<(&'static str, String)>> {
+        let route = exchange.route.as_ref()?;
         let mut about = vec![("route", route.name.to_string())];
-        about.extend(exchange.breaker_part().map(|part| ("part", part.to_owned())));
+        let part = exchange.path.as_ref().and_then(|path| route.breaker_part(path));
+        about.extend(part.map(|part| ("part", part.to_owned())));
         about.extend(exchange.client.map(|client| ("client", client.to_string())));
         if let Some(caller) = &exchange.caller {
             about.push(("caller", caller.subject.to_string()));
@@ -200,7 +207,7 @@ impl Explain {
             }
         }
         about.extend(exchange.workspace.as_ref().map(|w| ("workspace", w.name.to_string())));
-        about
+        Some(about)
     }
 
     fn supposed(&self) -> Option<Arc<Caller>> {
@@ -223,7 +230,7 @@ impl Explain {
         listener: usize,
         target: &str,
     ) -> Result<ExitCode, String> {
-        let mut exchange = Exchange { supposed: self.supposed(), ..Exchange::default() };
+        let (supposed, mut exchange) = (self.supposed(), Exchange::default());
         let mut found = Vec::new();
         let dial = Dial::asking(&loaded.config.process.name_servers);
         let parents = Parents::of(&loaded.config)?;
@@ -238,20 +245,21 @@ impl Explain {
                     authorization: &[],
                     target: &target,
                 };
-                forward::decide(policy, state, &call, clock::now(), &mut exchange)?;
+                let caller = supposed.as_ref();
+                let named = forward::decide_supposing(
+                    caller,
+                    policy,
+                    state,
+                    &call,
+                    clock::now(),
+                    &mut exchange,
+                )?;
                 let secure = policy.egress.tls_ports.contains(&target.port) || target.port != 80;
-                let called = exchange.called.as_mut().expect("a decided call has a target");
                 through = parents.on_the_way_to(&target.host.to_string(), target.port, secure);
                 if let Some(parent) = through {
                     let own = dial.own_addresses();
-                    return forward::pass_on(
-                        policy,
-                        listener,
-                        &parent.name,
-                        &own,
-                        clock::now(),
-                        called,
-                    );
+                    let now = clock::now();
+                    return named.pass_on(policy, &parent.name, &own, now, &mut exchange).map(drop);
                 }
                 found = match &target.host {
                     Host::Address(ip) => vec![*ip],
@@ -263,9 +271,8 @@ impl Explain {
                         runtime.block_on(dial.lookup(name)).map_err(|_| unresolved())?
                     }
                 };
-                let called = exchange.called.as_mut().expect("a decided call has a target");
                 let own = dial.own_addresses();
-                forward::choose(policy, listener, &found, &own, clock::now(), called).map(drop)
+                named.choose(policy, &found, &own, clock::now(), &mut exchange).map(drop)
             });
         if let Some(parent) = through {
             crate::say::out(format_args!(
@@ -281,14 +288,14 @@ impl Explain {
             ));
         }
         let denial = decided.err();
-        if let (Some(Denial::HostUnresolved { .. }), Some(called)) = (&denial, &exchange.called) {
-            let rule = called.rule.as_ref().map_or("?", |rule| &*rule.name);
+        if let (Some(Denial::HostUnresolved { .. }), Some(call)) = (&denial, &exchange.call) {
+            let rule = call.rule.as_ref().map_or("?", |rule| &*rule.name);
             crate::say::out(format_args!(
                 "{:<12} allowed, by rule `{rule}`; no address was found here, so none was checked",
                 "by name"
             ));
         }
-        crate::say::text(&explain::steps(&exchange, denial.as_ref()));
+        crate::say::text(&explain::steps(&exchange, denial.as_ref(), false));
         Ok(ExitCode::from(u8::from(denial.is_some())))
     }
 

@@ -171,7 +171,7 @@ pub(crate) async fn write_json(
 pub(crate) async fn write_shared(
     session: &mut Session,
     exchange: &Exchange,
-    shared: &Answer,
+    (shared, how): (&Answer, Shared),
     request_id: &RequestId,
     cors: Option<&Cors>,
 ) -> Result<()> {
@@ -182,12 +182,12 @@ pub(crate) async fn write_shared(
         headers.clone_from(&shared.headers);
         // RFC 9211.
         let (age, left) = (shared.age().as_secs(), shared.left().as_secs());
-        let status = match exchange.shared {
-            Some(Shared::Hit) => format!("stagedoor; hit; ttl={left}"),
-            Some(Shared::Fallback) => format!("stagedoor; hit; ttl={left}; detail=fallback"),
-            _ => "stagedoor; fwd=miss; collapsed".to_owned(),
+        let status = match how {
+            Shared::Hit => format!("stagedoor; hit; ttl={left}"),
+            Shared::Fallback => format!("stagedoor; hit; ttl={left}; detail=fallback"),
+            Shared::Collapsed => "stagedoor; fwd=miss; collapsed".to_owned(),
         };
-        if exchange.shared != Some(Shared::Collapsed) {
+        if how != Shared::Collapsed {
             // It may have been old when it came (RFC 9111 4.2.3).
             let came = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
             headers.insert(header::AGE, age.saturating_add(came.unwrap_or(0_u64)).into());

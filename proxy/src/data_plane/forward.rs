@@ -13,7 +13,8 @@ use std::{
 
 use filters::{
     Denial, Exchange, Label, Now, Step,
-    forward::{self, Call},
+    exchange::Served,
+    forward::{self, AddressedCall, Call},
     identity::ClientCertificate,
     target::{Host, Target},
 };
@@ -64,16 +65,24 @@ struct Ended<'a> {
     cut: bool,
 }
 
-/// How a call gets to where it wants to go.
-enum Way {
-    /// To one of these addresses.
-    To(Vec<SocketAddr>),
-    /// Through a proxy that looks the name up.
-    Through(Arc<Parent>),
+/// A call that may go out.
+struct Going {
+    /// What was proved of it, and its place among the tunnels.
+    call: AddressedCall,
+    /// The proxy that it goes through and that looks the name up, if there is one.
+    parent: Option<Arc<Parent>>,
 }
 
 /// More than this cannot be lacking for one call.
 const LACKS_MAX: usize = 6;
+
+impl Going {
+    /// Where it is dialled: those addresses that passed, and no others.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let port = self.call.target().port;
+        self.call.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
+    }
+}
 
 impl Forward {
     /// Whether the call may go out, and how. `secure` is one that asks for a tunnel.
@@ -84,7 +93,7 @@ impl Forward {
         shown: &Shown<'_>,
         now: Now,
         exchange: &mut Exchange,
-    ) -> Result<Way, Denial> {
+    ) -> Result<Going, Denial> {
         let call = Call {
             listener: self.listener,
             peer: shown.peer,
@@ -105,16 +114,14 @@ impl Forward {
             // As of now: others were let through while this one waited, and limits know.
             decided = forward::decide(policy, state, &call, clock::now(), exchange);
         }
-        decided?;
+        let named = decided?;
+        exchange.steps.enter(Step::Address);
         let parent = live.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
         if let Some(parent) = parent {
-            exchange.steps.enter(Step::Address);
-            let called = exchange.called.as_mut().expect("a call that was admitted has a target");
             let own = self.stage.dial.own_addresses();
-            forward::pass_on(policy, self.listener, &parent.name, &own, clock::now(), called)?;
-            return Ok(Way::Through(Arc::clone(parent)));
+            let call = named.pass_on(policy, &parent.name, &own, clock::now(), exchange)?;
+            return Ok(Going { call, parent: Some(Arc::clone(parent)) });
         }
-        exchange.steps.enter(Step::Address);
         let found = match &target.host {
             Host::Address(ip) => vec![*ip],
             Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {
@@ -122,11 +129,10 @@ impl Forward {
                 Denial::HostUnresolved { target: Label::lossy(&target.to_string()) }
             })?,
         };
-        let called = exchange.called.as_mut().expect("a call that was admitted has a target");
         let own = self.stage.dial.own_addresses();
         // The addresses that passed are the ones dialled: a name could change in between.
-        let chosen = forward::choose(policy, self.listener, &found, &own, clock::now(), called)?;
-        Ok(Way::To(chosen.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect()))
+        let call = named.choose(policy, &found, &own, clock::now(), exchange)?;
+        Ok(Going { call, parent: None })
     }
 
     /// Puts a call on record and counts it.
@@ -139,9 +145,10 @@ impl Forward {
             method: ended.method,
             took,
             upstream_took: None,
+            served: Served::default(),
         };
         self.stage.metrics.call(&live.counts, exchange, &counted, ended.bytes_in + ended.bytes_out);
-        let facts = filters::audit::Facts {
+        let observed = filters::audit::Observed {
             began: ended.began,
             request_id: ended.id.as_str(),
             trace_id: ended.trace_id,
@@ -162,6 +169,7 @@ impl Forward {
             bytes_out: ended.bytes_out,
             took,
             upstream_took: None,
+            served: Served::default(),
             upgraded: false,
             cut: ended.cut,
             intended: false,
@@ -169,7 +177,7 @@ impl Forward {
             control_id: None,
         };
         self.stage.audit.record(|out| {
-            filters::audit::write(out, &live.policy, exchange, &facts);
+            filters::audit::write(out, &live.policy, exchange, &observed);
         });
     }
 }

@@ -8,6 +8,7 @@ mod request_edit;
 mod response_edit;
 mod response_head;
 mod retry;
+mod sent;
 mod severed;
 mod stale_fallback;
 
@@ -18,10 +19,11 @@ use bytes::Bytes;
 use filters::{
     Denial, Exchange, Now,
     breaker::Outcome,
-    headers::Edits,
+    exchange::Served,
     health::Fault,
     progress::{ClientRules, Kind},
     redact::answer::Redactor,
+    reverse::Judged,
     streams,
 };
 use http::{HeaderMap, Version};
@@ -50,11 +52,11 @@ use crate::{
     request_id::RequestId,
     upstream::{
         Asked, Attempt, Unreachable,
-        credentials::Shown,
         upgrade::{self, Answered},
     },
 };
 use admit::Admission;
+use sent::{Sent, unsent};
 use severed::Lasting;
 
 /// One reverse listener.
@@ -79,12 +81,15 @@ pub struct Reverse {
 pub struct Ctx {
     live: Arc<Live>,
     exchange: Exchange,
+    /// How its answer came about.
+    served: Served,
+    /// What goes to the upstream, once it does.
+    sent: Option<Sent>,
+    /// What goes no further: its idempotency key is its own until it is answered.
+    answered_here: Option<Judged>,
     began: Now,
     request_id: RequestId,
     denial: Option<Denial>,
-    edits: Edits,
-    /// What the upstream is shown.
-    shown: Option<Shown>,
     /// Which addresses were asked.
     asked: Asked,
     /// What an attempt that fails has failed by, as far as it is known.
@@ -147,12 +152,14 @@ impl Ctx {
 
     /// The proxy that the upstream is behind, where that proxy is all that we connect to.
     fn asked_in_the_clear(&self) -> Option<Arc<parent::Parent>> {
-        let upstream = self.live.upstreams.get(&self.upstream())?;
+        let upstream = &self.sent.as_ref()?.upstream;
         upstream.parent.clone().filter(|_| !upstream.written.url.tls)
     }
 
     fn is_late(&self) -> bool {
-        !self.stream && !self.upgrade && self.exchange.route.is_some() && self.left().is_zero()
+        let Some(sent) = &self.sent else { return false };
+        let whole = sent.request.route.timeouts.whole;
+        !self.stream && !self.upgrade && self.left_of(whole).is_zero()
     }
 
     /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
@@ -160,7 +167,7 @@ impl Ctx {
         let since = self.head_at.filter(|_| {
             self.lasting.as_ref().is_none_or(|lasting| !lasting.lasts()) && !self.upgrade
         });
-        let whole = self.exchange.route.as_ref().map(|route| route.timeouts.whole);
+        let whole = self.sent.as_ref().map(|sent| sent.request.route.timeouts.whole);
         since.zip(whole).is_some_and(|(since, whole)| clock::elapsed() > since + whole)
     }
 
@@ -169,7 +176,7 @@ impl Ctx {
     fn gave_up_on_client(&self, denial: &Denial) -> bool {
         let broke =
             matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
-        let patience = self.exchange.route.as_ref().map(|route| route.timeouts.upstream);
+        let patience = self.sent.as_ref().map(|sent| sent.request.route.timeouts.upstream);
         broke
             && progress::ended().is_none()
             && patience.is_some_and(|patience| progress::waited_for_client() >= patience)
@@ -177,8 +184,7 @@ impl Ctx {
 
     /// Whether it does more than read, as its body says or its route.
     fn is_action(&self) -> bool {
-        let of_route = self.exchange.route.as_ref().map(|route| route.class);
-        self.exchange.class.or(of_route) != Some(config::Class::Read)
+        self.sent.as_ref().is_some_and(|sent| sent.request.class != config::Class::Read)
     }
 
     fn upstream(&self) -> filters::Label {
@@ -221,11 +227,12 @@ impl ProxyHttp for Reverse {
         Ctx {
             live: self.stage.live.load_full(),
             exchange: Exchange::default(),
+            served: Served::default(),
+            sent: None,
+            answered_here: None,
             began: clock::now(),
             request_id: RequestId::UNKNOWN,
             denial: None,
-            edits: Edits::default(),
-            shown: None,
             asked: Asked::default(),
             fault: Fault::Status,
             attempts: 0,
@@ -299,17 +306,16 @@ impl ProxyHttp for Reverse {
                 session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)
             }
-            Ok(Admission::SignedIn(signed_in)) => {
+            Ok(Admission::Answered(answer)) => {
                 if let Err(denial) = self.before_answer(session, ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
                 ctx.status = 200;
-                denial_response::write_json(session, signed_in.body.expose(), &ctx.request_id)
-                    .await?;
+                denial_response::write_json(session, answer.body.expose(), &ctx.request_id).await?;
                 Ok(true)
             }
-            Ok(Admission::Shared(shared)) => {
+            Ok(Admission::Shared(shared, how)) => {
                 if let Err(denial) = self.before_answer(session, ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
@@ -319,7 +325,7 @@ impl ProxyHttp for Reverse {
                 denial_response::write_shared(
                     session,
                     &ctx.exchange,
-                    &shared,
+                    (&shared, how),
                     &ctx.request_id,
                     cors,
                 )
@@ -346,10 +352,8 @@ impl ProxyHttp for Reverse {
         if ctx.is_late() {
             return Err(ctx.late());
         }
-        let route =
-            Arc::clone(ctx.exchange.route.as_ref().expect("an admitted request has a route"));
-        let live = Arc::clone(&ctx.live);
-        let upstream = live.upstreams.get(&route.upstream).expect("a policy names known upstreams");
+        let sent = ctx.sent.as_ref().ok_or_else(unsent)?;
+        let route = Arc::clone(&sent.request.route);
         let attempt = Attempt {
             timeouts: route.timeouts,
             upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
@@ -360,8 +364,8 @@ impl ProxyHttp for Reverse {
         ctx.attempts += 1;
         // What is left is what its answer says.
         ctx.fault = Fault::Status;
-        let lookup = self.stage.lookup(&live);
-        match upstream.peer(&ctx.exchange, &attempt, &mut ctx.asked, &lookup).await {
+        let lookup = self.stage.lookup(&ctx.live);
+        match sent.upstream.peer(&sent.request, &attempt, &mut ctx.asked, &lookup).await {
             Ok(peer) => {
                 ctx.upstream_asked = Some(clock::elapsed());
                 ctx.upstream_address = peer._address.as_inet().copied();
@@ -399,9 +403,10 @@ impl ProxyHttp for Reverse {
             parent.is_some_and(|fault| !fault.is_of_target()) || ctx.asked_in_the_clear().is_some();
         // The breaker hears of it when no address is left.
         self.judge(ctx, Outcome::Failure, clock::now());
-        let upstream = ctx.live.upstreams.get(&ctx.upstream());
-        let others =
-            upstream.is_some_and(|upstream| (ctx.attempts as usize) < upstream.pool.len().min(3));
+        let others = ctx
+            .sent
+            .as_ref()
+            .is_some_and(|sent| (ctx.attempts as usize) < sent.upstream.pool.len().min(3));
         let at_once = others && !ctx.is_late();
         error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
         error
@@ -480,8 +485,8 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream()) {
-            upstream.answered_in(response.version);
+        if let Some(sent) = &ctx.sent {
+            sent.upstream.answered_in(response.version);
         }
         self.settle(session, response, ctx)?;
         if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
@@ -546,9 +551,9 @@ impl ProxyHttp for Reverse {
         // Taken in any case: until then the client cannot be told anything.
         let stopped = progress::denial(ctx.upstream());
         if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
-            && let Some(upstream) = ctx.live.upstreams.get(&ctx.upstream())
+            && let Some(sent) = &ctx.sent
         {
-            upstream.give_up_connections(ctx.grpc);
+            sent.upstream.give_up_connections(ctx.grpc);
         }
         let denial = match ctx.denial.take().or(stopped) {
             Some(denial) => Some(denial),
@@ -634,7 +639,7 @@ impl Reverse {
         // Other offers were ignored.
         ctx.upgrade = session.as_ref().is_upgrade_req();
         ctx.grpc = streams::is_grpc(&request.headers);
-        let Some(route) = &ctx.exchange.route else { return };
+        let Some(Sent { request: Judged { route, .. }, .. }) = &ctx.sent else { return };
         let query = request.raw_path().iter().position(|b| *b == b'?');
         let query = query.map(|mark| &request.raw_path()[mark + 1..]);
         let asked = streams::asked(&route.options, &request.headers, query);

@@ -5,7 +5,10 @@ mod keep;
 
 use std::time::Duration;
 
-use filters::{Exchange, Label, exchange::Shared};
+use filters::{
+    Exchange, Label,
+    exchange::{Served, Shared},
+};
 use parking_lot::Mutex;
 use prometheus::{
     CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -92,6 +95,8 @@ pub struct Counted<'a> {
     pub took: Duration,
     /// The upstream's part.
     pub upstream_took: Option<Duration>,
+    /// How the answer came about.
+    pub served: Served,
 }
 
 impl Metrics {
@@ -366,16 +371,17 @@ impl Metrics {
         if let Some(took) = counted.upstream_took {
             upstream.observe(took.as_secs_f64());
         }
-        if let Some(shared) = exchange.shared {
+        if let Some(shared) = counted.served.shared {
             self.shared.with_label_values(&[&route.name, shared.name()]).inc();
             if let Some(aliases) = self.aliases.as_ref().filter(|_| shared != Shared::Collapsed) {
                 aliases.cache_hits.inc();
             }
         }
-        if !exchange.turn.is_zero()
+        let delay = counted.served.pacing_delay;
+        if !delay.is_zero()
             && let Some(of) = &exchange.route
         {
-            self.turns.with_label_values(&[&*of.upstream]).inc_by(exchange.turn.as_secs_f64());
+            self.turns.with_label_values(&[&*of.upstream]).inc_by(delay.as_secs_f64());
         }
         if let Some(code) = counted.code {
             self.denials.with_label_values(&[code]).inc();
@@ -397,9 +403,9 @@ impl Metrics {
     /// Counts a call on a forward listener, and its bytes both ways.
     pub fn call(&self, counts: &Counts, exchange: &Exchange, counted: &Counted<'_>, bytes: u64) {
         self.exchange(counts, exchange, counted);
-        let rule = exchange.called.as_ref().and_then(|called| called.rule.as_ref());
+        let rule = exchange.call.as_ref().and_then(|call| call.rule.as_ref());
         let rule = rule.map_or("none", |rule| rule.name.as_str());
-        let would = exchange.called.as_ref().is_some_and(|called| called.would_deny.is_some());
+        let would = exchange.call.as_ref().is_some_and(|call| call.would_deny.is_some());
         let decision = match counted.code {
             Some(_) => "deny",
             None if would => "would_deny",
@@ -546,6 +552,7 @@ mod tests {
             method: "GET",
             took: Duration::ZERO,
             upstream_took: None,
+            served: Served::default(),
         };
         for which in [0, 1, 0] {
             let (counts, policy) = &loaded[which];

@@ -15,7 +15,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use config::CredentialKind;
-use filters::{Denial, Exchange, Label, Secret, guard::Guard};
+use filters::{Denial, Label, Secret, guard::Guard, reverse::Judged};
 use http::HeaderValue;
 
 use self::{
@@ -134,17 +134,17 @@ impl Credentials {
     /// # Errors
     /// [`Denial::CredentialUnavailable`] if there is nothing to show, and why there is nothing for
     /// this caller.
-    pub async fn get(&self, name: &Label, exchange: &Exchange) -> Result<Shown, Denial> {
-        let credential = self.all.get(name).expect("a policy names known credentials");
+    pub async fn get(&self, name: &Label, request: &Judged) -> Result<Shown, Denial> {
+        let unavailable = || Denial::CredentialUnavailable { credential: name.clone() };
+        let credential = self.all.get(name).ok_or_else(unavailable)?;
         match &credential.means {
             Means::Fixed(value) => Ok(Shown { value: value.clone(), token: None }),
             Means::Tokens(tokens) => {
-                let unavailable = || Denial::CredentialUnavailable { credential: name.clone() };
                 let token = tokens.get().await.ok_or_else(unavailable)?;
                 Ok(Shown::of(token, Among::Tokens(Arc::clone(tokens))))
             }
             Means::Exchanged(issuer) => {
-                let (Some(token), Some(caller)) = (&exchange.token, &exchange.caller) else {
+                let (Some(token), Some(caller)) = (&request.token, request.who.caller()) else {
                     return Err(Denial::CallerTokenMissing { credential: name.clone() });
                 };
                 let (token, of_caller) = issuer.get(token, caller.expires).await?;

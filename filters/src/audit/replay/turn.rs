@@ -268,7 +268,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
             edits.push(edit("", "egress.encrypted_hello: report".into(), |config| {
                 config.egress.encrypted_hello = config::EncryptedHello::Report;
             }));
-            if let Some(called) = &exchange.called {
+            if let Some(called) = &exchange.call {
                 let port = called.target.port;
                 edits.push(edit(
                     "",
@@ -288,7 +288,7 @@ fn opening(config: &Config, record: &Record<'_>, decided: &Decided, denial: &Den
 fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
     let exchange = &decided.exchange;
     let mut edits = Vec::new();
-    let called = exchange.called.as_ref();
+    let called = exchange.call.as_ref();
     let route = exchange.route.as_deref();
     let plugin = called.and_then(|c| c.plugin.as_ref()).or(route.and_then(|r| r.plugin.as_ref()));
     let workspace = exchange.workspace.as_ref().and_then(|w| workspace_of(config, &w.name));
@@ -551,7 +551,7 @@ fn hosts(config: &Config, host: &str) -> Vec<Edit> {
 /// A rule that is for others, or over, made to be for this caller; else one of its own.
 fn egress(config: &Config, decided: &Decided) -> Vec<Edit> {
     let exchange = &decided.exchange;
-    let Some(called) = &exchange.called else { return Vec::new() };
+    let Some(called) = &exchange.call else { return Vec::new() };
     let target = called.target.to_string();
     let plugin = called.plugin.as_ref().and_then(|plugin| Name::new(plugin).ok());
     let workspace = exchange.workspace.as_ref().and_then(|w| Name::new(&w.name).ok());

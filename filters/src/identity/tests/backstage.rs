@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Denial, Secret,
     denial::{Lack, TokenFault as T},
-    identity::{Asked, CallerKind, Proof},
+    identity::{CallerKind, Presented, Proof},
 };
 
 fn sign(signer: &Signer, kind: &str, claims: &Value) -> String {
@@ -90,7 +90,7 @@ fn a_user_token_passes_as_the_protocol_of_a_web_socket() {
     know_alice(&stage);
     let token = sign(&stage.user, "user", &user_claims());
     let headers = headers(&[(SEC_WEBSOCKET_PROTOCOL, &token)]);
-    let caller = stage.authenticate(&Asked { upgrade: true, ..plain(&headers) }).unwrap();
+    let caller = stage.authenticate(&Presented { upgrade: true, ..plain(&headers) }).unwrap();
     assert_eq!(caller.proof, Proof::WebSocketProtocol);
 }
 
@@ -143,7 +143,7 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
     stage.refuses(&token, &T::TypeWrong { seen: label("x") });
     let by_cookie = |token: &str| {
         let headers = headers(&[(COOKIE, &format!("backstage-auth={token}"))]);
-        stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) })
+        stage.authenticate(&Presented { cookie_allowed: true, ..plain(&headers) })
     };
     assert_eq!(by_cookie(&token).unwrap_err().lack, Some(alices_groups(&token)));
     know_alice(&stage);
@@ -174,7 +174,8 @@ fn the_limited_form_of_a_user_token_verifies_by_its_uip() {
     let user = sign(&stage.user, "user", &with(user_claims(), json!({"uip": uip, "ent": []})));
     let rebuilt = format!("{message}.{uip}");
     let headers = headers(&[(COOKIE, &format!("backstage-auth={rebuilt}"))]);
-    let cookie = stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) }).unwrap();
+    let cookie =
+        stage.authenticate(&Presented { cookie_allowed: true, ..plain(&headers) }).unwrap();
     assert_eq!(stage.bearer(&user).unwrap().subject, cookie.subject);
 }
 
@@ -186,7 +187,8 @@ fn a_bearer_beside_the_cookie_is_the_one_that_counts() {
         (COOKIE, &format!("backstage-auth={}", limited(&stage))),
         (AUTHORIZATION, &format!("Bearer {token}")),
     ]);
-    let caller = stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) }).unwrap();
+    let caller =
+        stage.authenticate(&Presented { cookie_allowed: true, ..plain(&headers) }).unwrap();
     assert_eq!(&*caller.subject, "plugin:scaffolder");
 }
 

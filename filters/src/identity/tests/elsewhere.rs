@@ -8,7 +8,7 @@ use super::stage::{NOW, Stage, headers, label, plain, with};
 use crate::{
     Denial,
     denial::TokenFault as T,
-    identity::{Asked, Caller, Proof, Refusal},
+    identity::{Caller, Presented, Proof, Refusal},
 };
 
 const IAP: HeaderName = HeaderName::from_static("x-goog-iap-jwt-assertion");
@@ -48,7 +48,7 @@ fn ask(
         map.append(name, value.clone());
     }
     let from_proxy = if trusted { stage.identity.headers() } else { &[] };
-    stage.authenticate(&Asked { from_proxy, ..plain(&map) })
+    stage.authenticate(&Presented { from_proxy, ..plain(&map) })
 }
 
 #[test]

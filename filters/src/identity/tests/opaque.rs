@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use ring::digest::{SHA256, digest};
 
 use super::stage::{Stage, headers, label, labels, plain};
-use crate::identity::{Asked, CallerKind, Proof, TokenDigest};
+use crate::identity::{CallerKind, Presented, Proof, TokenDigest};
 
 const TOKEN: &str = "8f3ca9d1e7b24c5f9a0d";
 
@@ -43,10 +43,10 @@ fn nothing_but_the_whole_token_is_one_and_only_as_a_bearer() {
     // Its digest is not it.
     stage.finds_malformed(&crate::types::hex::write(&of(TOKEN)));
     let cookie = headers(&[(COOKIE, &format!("backstage-auth={TOKEN}"))]);
-    let asked = Asked { cookie_allowed: true, ..plain(&cookie) };
+    let asked = Presented { cookie_allowed: true, ..plain(&cookie) };
     assert_eq!(stage.authenticate(&asked).unwrap_err().denial.code(), "token_malformed");
     let spoken = headers(&[(SEC_WEBSOCKET_PROTOCOL, TOKEN)]);
-    let asked = Asked { upgrade: true, ..plain(&spoken) };
+    let asked = Presented { upgrade: true, ..plain(&spoken) };
     assert_eq!(stage.authenticate(&asked).unwrap_err().denial.code(), "caller_missing");
     let basic = headers(&[(AUTHORIZATION, &format!("Basic {TOKEN}"))]);
     let refusal = stage.authenticate(&plain(&basic)).unwrap_err();
@@ -72,7 +72,7 @@ fn it_counts_on_its_listeners_and_where_others_are_taken() {
     know(&stage, &[("ci", &[TOKEN]), ("other", &["another-of-16-bytes"])]);
     let headers = headers(&[(AUTHORIZATION, &format!("Bearer {TOKEN}"))]);
     // A listener that takes Orbit's tokens takes nothing else.
-    let refusal = stage.authenticate(&Asked { listener: 1, ..plain(&headers) }).unwrap_err();
+    let refusal = stage.authenticate(&Presented { listener: 1, ..plain(&headers) }).unwrap_err();
     assert_eq!(refusal.denial.code(), "token_malformed");
     stage.finds_malformed("another-of-16-bytes");
 }

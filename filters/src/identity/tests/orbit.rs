@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Denial,
     denial::TokenFault as T,
-    identity::{Asked, Caller, ClientCertificate, Refusal},
+    identity::{Caller, ClientCertificate, Presented, Refusal},
 };
 
 /// The listener that takes nothing else.
@@ -25,7 +25,7 @@ fn design() -> Value {
 
 fn at(stage: &Stage, listener: usize, token: &str) -> Result<std::sync::Arc<Caller>, Refusal> {
     let headers = headers(&[(AUTHORIZATION, &format!("Bearer {token}"))]);
-    stage.authenticate(&Asked { listener, ..plain(&headers) })
+    stage.authenticate(&Presented { listener, ..plain(&headers) })
 }
 
 #[track_caller]
@@ -111,7 +111,7 @@ fn it_may_be_bound_to_a_certificate() {
     };
     let ask = |token: &str, certificate: Option<&ClientCertificate>| {
         let headers = headers(&[(AUTHORIZATION, &format!("Bearer {token}"))]);
-        stage.authenticate(&Asked { listener: OWN, certificate, ..plain(&headers) })
+        stage.authenticate(&Presented { listener: OWN, certificate, ..plain(&headers) })
     };
     let bound = |cnf: Value| stage.hs256.sign(&with(design(), json!({"cnf": cnf})));
     let token = bound(json!({"x5t#S256": digest}));

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     Denial, State,
     denial::TokenFault,
-    identity::{Asked, CallerKind, ClientCertificate, KeySet, Proof, Shown, assertion::Assertions},
+    identity::{
+        CallerKind, ClientCertificate, KeySet, Presented, Proof, ProxyCredentials,
+        assertion::Assertions,
+    },
 };
 
 #[test]
@@ -41,18 +44,9 @@ fn more_than_one_space_may_stand_before_a_token() {
             stage.now,
         );
         let lines = [line.as_bytes()];
-        let shown = Shown { authorization: &lines, certificate: None, listener: 0 };
-        assert!(
-            stage
-                .identity
-                .authenticate_call(
-                    &shown,
-                    (&state.keys, &state.tokens, &state.passwords),
-                    stage.now
-                )
-                .unwrap()
-                .is_some()
-        );
+        let shown = ProxyCredentials { authorization: &lines, certificate: None, listener: 0 };
+        let authenticator = state.authenticator(&stage.identity, stage.now);
+        assert!(authenticator.call(&shown).unwrap().is_some());
     }
 }
 
@@ -109,7 +103,7 @@ fn a_web_socket_may_say_its_token_as_a_protocol() {
     let stage = Stage::new();
     let upgrade = |lines: &[(HeaderName, &str)]| {
         let headers = headers(lines);
-        stage.authenticate(&Asked { upgrade: true, ..plain(&headers) })
+        stage.authenticate(&Presented { upgrade: true, ..plain(&headers) })
     };
     let token = stage.hs256.sign(&orbit());
     let caller = upgrade(&[(SEC_WEBSOCKET_PROTOCOL, &token)]).unwrap();
@@ -124,7 +118,7 @@ fn a_web_socket_with_two_tokens_has_none() {
     let stage = Stage::new();
     let upgrade = |lines: &[(HeaderName, &str)]| {
         let headers = headers(lines);
-        stage.authenticate(&Asked { upgrade: true, ..plain(&headers) })
+        stage.authenticate(&Presented { upgrade: true, ..plain(&headers) })
     };
     let one = stage.hs256.sign(&orbit());
     let two = stage.hs256.sign_text(r#"{"alg":"HS256"}"#, &orbit().to_string());
@@ -152,7 +146,7 @@ fn a_cookie_counts_only_once_and_cannot_be_hidden() {
         for line in lines {
             headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
         }
-        stage.authenticate(&Asked { cookie_allowed: true, ..plain(&headers) })
+        stage.authenticate(&Presented { cookie_allowed: true, ..plain(&headers) })
     };
     let pair = format!("backstage-auth={token}");
     let among = format!("a=b; {pair}; c=d");
@@ -172,7 +166,7 @@ fn a_certificate_counts_by_its_names_and_by_its_common_name_only_without_them() 
     let stage = Stage::new();
     let check = |shown: ClientCertificate, subject: Option<&str>| {
         let headers = HeaderMap::new();
-        let asked = Asked { certificate: Some(&shown), ..plain(&headers) };
+        let asked = Presented { certificate: Some(&shown), ..plain(&headers) };
         match (stage.authenticate(&asked), subject) {
             (Ok(caller), Some(subject)) => assert_eq!(&*caller.subject, subject),
             (Err(refusal), None) => assert_eq!(refusal.denial, Denial::CallerMissing),
@@ -195,7 +189,7 @@ fn a_certificates_caller_is_a_service_with_what_is_written_for_it() {
     let headers = HeaderMap::new();
     let shown =
         ClientCertificate { uris: labels(&["spiffe://mesh/ci"]), ..ClientCertificate::default() };
-    let asked = Asked { certificate: Some(&shown), ..plain(&headers) };
+    let asked = Presented { certificate: Some(&shown), ..plain(&headers) };
     let caller = stage.authenticate(&asked).unwrap();
     assert_eq!((caller.kind, caller.proof), (CallerKind::Service, Proof::ClientCertificate));
     assert_eq!(caller.roles, labels(&["publisher"]));
@@ -210,7 +204,7 @@ fn a_token_beside_a_certificate_is_the_one_that_counts() {
         ClientCertificate { uris: labels(&["spiffe://mesh/ci"]), ..ClientCertificate::default() };
     let ask = |token: &str| {
         let headers = headers(&[(AUTHORIZATION, &format!("Bearer {token}"))]);
-        stage.authenticate(&Asked { certificate: Some(&shown), ..plain(&headers) })
+        stage.authenticate(&Presented { certificate: Some(&shown), ..plain(&headers) })
     };
     assert_eq!(&*ask(&stage.hs256.sign(&orbit())).unwrap().subject, "user-1");
     assert!(ask("nonsense").is_err());

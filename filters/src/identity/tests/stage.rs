@@ -9,7 +9,9 @@ use super::signer::{SECRET, Signer, jwks};
 use crate::{
     Denial, Label, Now,
     denial::TokenFault,
-    identity::{Asked, Caller, Identity, KeySet, Keys, Refusal, Source, Tokens, install_crypto},
+    identity::{
+        Caller, Identity, KeySet, Keys, Presented, Refusal, Source, Tokens, install_crypto,
+    },
 };
 
 /// The moment of all tests, in seconds since 1970.
@@ -147,7 +149,7 @@ impl Stage {
         self.authenticate(&plain(&headers(lines)))
     }
 
-    pub(super) fn authenticate(&self, asked: &Asked<'_>) -> Result<Arc<Caller>, Refusal> {
+    pub(super) fn authenticate(&self, asked: &Presented<'_>) -> Result<Arc<Caller>, Refusal> {
         self.identity.authenticate(asked, &self.keys, &self.tokens, self.now)
     }
 
@@ -193,8 +195,8 @@ identity:
     Identity::new(&loaded.config)
 }
 
-pub(super) fn plain(headers: &HeaderMap) -> Asked<'_> {
-    Asked {
+pub(super) fn plain(headers: &HeaderMap) -> Presented<'_> {
+    Presented {
         headers,
         listener: 0,
         from_proxy: &[],

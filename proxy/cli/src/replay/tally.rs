@@ -191,7 +191,7 @@ fn label(text: impl Display) -> Label {
 fn flip(record: &Record<'_>, decided: &Decided) -> Flip {
     let exchange = &decided.exchange;
     let route = exchange.route.as_deref();
-    let called = exchange.called.as_ref();
+    let called = exchange.call.as_ref();
     let what = match (called, route, &record.route) {
         (Some(called), _, _) => label(&called.target),
         (_, _, Some(route)) if decided.denial.is_some() => label(route),
@@ -228,7 +228,7 @@ fn flip(record: &Record<'_>, decided: &Decided) -> Flip {
 fn moved(record: &Record<'_>, decided: &Decided, change: Change) -> Move {
     let exchange = &decided.exchange;
     let route = exchange.route.as_deref();
-    let rule = exchange.called.as_ref().and_then(|called| called.rule.as_ref());
+    let rule = exchange.call.as_ref().and_then(|called| called.rule.as_ref());
     let recorded =
         |text: &Option<filters::replay::record::Text<'_>>| label(text.as_deref().unwrap_or("-"));
     let now = |name: Option<&Label>| name.cloned().unwrap_or_else(|| Label::lossy("-"));

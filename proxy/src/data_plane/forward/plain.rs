@@ -12,7 +12,6 @@ use bytes::Bytes;
 use filters::{
     Denial, Exchange, Label, Now, Step,
     client_hello::Peek,
-    forward,
     headers::Sender,
     identity::ClientCertificate,
     redirect, streams,
@@ -26,7 +25,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{Ended, Forward, Shown, Way, tunnel::proxy_status};
+use super::{Ended, Forward, Going, Shown, tunnel::proxy_status};
 use crate::{
     clock,
     data_plane::{
@@ -61,10 +60,11 @@ pub struct Ctx {
     began: Now,
     id: RequestId,
     denial: Option<Denial>,
-    target: Option<(Target, Vec<u8>)>,
+    /// The path and query that it is for, as they are sent on.
+    path: Vec<u8>,
+    going: Option<Going>,
+    /// Where it may be connected to: addresses of its host, or of the proxy that it goes through.
     addresses: Vec<SocketAddr>,
-    /// The proxy that they are of, if the call goes through one.
-    parent: Option<Arc<Parent>>,
     /// How many of them could not be connected to.
     failed: usize,
     address: Option<SocketAddr>,
@@ -99,9 +99,9 @@ impl ProxyHttp for Plain {
             began: clock::now(),
             id: RequestId::UNKNOWN,
             denial: None,
-            target: None,
+            path: Vec::new(),
+            going: None,
             addresses: Vec::new(),
-            parent: None,
             failed: 0,
             address: None,
             bytes_in: 0,
@@ -139,9 +139,9 @@ impl ProxyHttp for Plain {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let address = *ctx.addresses.get(ctx.failed).expect("an admitted call has an address");
+        let address = *ctx.addresses.get(ctx.failed).ok_or_else(not_going)?;
         ctx.address = Some(address);
-        let mut peer = match &ctx.parent {
+        let mut peer = match ctx.parent() {
             Some(parent) => Box::new(parent.peer(address)?),
             None => Box::new(HttpPeer::new(address, false, String::new())),
         };
@@ -168,11 +168,13 @@ impl ProxyHttp for Plain {
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let (target, path) = ctx.target.as_ref().expect("an admitted call has a target");
-        let host = HeaderValue::from_str(&host_of(target)).expect("a target is plain");
+        let target = ctx.going.as_ref().ok_or_else(not_going)?.call.target();
+        let path = &*ctx.path;
+        let invalid = || Error::new(ErrorType::InvalidHTTPHeader);
+        let host = HeaderValue::from_str(&host_of(target)).map_err(|_| invalid())?;
         let uri = std::str::from_utf8(path).ok().and_then(|path| path.parse().ok());
-        let uri = uri.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
-        let login = ctx.parent.as_ref().and_then(|parent| parent.authorization());
+        let uri = uri.ok_or_else(invalid)?;
+        let login = ctx.parent().and_then(|parent| parent.authorization());
         head_edit::edit_request(request, |parts| {
             let headers = &mut parts.headers;
             for name in ctx.live.policy.headers.strip(headers, Sender::Stranger) {
@@ -189,7 +191,7 @@ impl ProxyHttp for Plain {
                 headers.insert(header::PROXY_AUTHORIZATION, login);
             }
         });
-        if ctx.parent.is_some() {
+        if ctx.parent().is_some() {
             // A proxy is asked for the URL, in the one form that was judged.
             let url = [format!("http://{target}").as_bytes(), path].concat();
             return request.set_raw_path(&url);
@@ -250,7 +252,7 @@ impl ProxyHttp for Plain {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(parent) = &ctx.parent {
+        if let Some(parent) = ctx.parent() {
             // It asks us who we are, not the client.
             if response.status == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED {
                 ctx.denial =
@@ -320,7 +322,7 @@ impl ProxyHttp for Plain {
         ctx: &mut Ctx,
     ) -> FailToProxy {
         let denial = ctx.denial.take().or_else(|| error_mapping::denial_of(error, ctx.called()));
-        let denial = match &ctx.parent {
+        let denial = match ctx.parent() {
             Some(parent) => denial.map(|denial| parent.instead_of(denial)),
             None => denial,
         };
@@ -356,7 +358,7 @@ impl ProxyHttp for Plain {
                 peer: peer(session),
                 method: request.method.as_str(),
                 trace_id: trace_id(request),
-                host: ctx.exchange.called.is_none().then(|| request.raw_path()),
+                host: ctx.exchange.call.is_none().then(|| request.raw_path()),
                 path: ctx.path(),
                 tls: shown.is_some(),
                 certificate: shown.and_then(|facts| facts.certificate.as_ref()),
@@ -376,13 +378,17 @@ impl ProxyHttp for Plain {
 impl Ctx {
     /// What was called, as denials name it.
     fn called(&self) -> Label {
-        let called = self.exchange.called.as_ref().map(|called| called.target.to_string());
-        Label::lossy(&called.unwrap_or_default())
+        let target = self.exchange.call.as_ref().map(|call| call.target.to_string());
+        Label::lossy(&target.unwrap_or_default())
     }
 
     fn path(&self) -> &[u8] {
-        let path = self.target.as_ref().map_or(&b""[..], |(_, path)| path);
-        path.split(|b| *b == b'?').next().unwrap_or_default()
+        self.path.split(|b| *b == b'?').next().unwrap_or_default()
+    }
+
+    /// The proxy that it goes through, if there is one.
+    fn parent(&self) -> Option<&Arc<Parent>> {
+        self.going.as_ref()?.parent.as_ref()
     }
 }
 
@@ -424,7 +430,7 @@ impl Plain {
             guard.judge(&target, ip, &own, now).err()
         };
         // It may lead to itself: the caller is there already.
-        let itself = ctx.target.as_ref().map(|(target, _)| host_of(target));
+        let itself = ctx.going.as_ref().map(|going| host_of(going.call.target()));
         let is_known = |text: &str| {
             let authority = text.split_once("://").map(|(_, rest)| rest);
             let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
@@ -470,22 +476,25 @@ impl Plain {
         let live = Arc::clone(&ctx.live);
         let admitted =
             self.forward.admit(&live, (&target, false), &shown, ctx.began, &mut ctx.exchange).await;
-        let plain_to_tls = forward::must_be_tls(&live.policy, &target);
-        ctx.target = Some((target, path));
-        match admitted? {
-            Way::To(addresses) => ctx.addresses = addresses,
-            Way::Through(parent) => {
-                let found = parent.addresses(&self.forward.stage.dial).await;
-                ctx.addresses = found.map_err(Fault::denial)?;
-                ctx.parent = Some(parent);
+        ctx.path = path;
+        let going = ctx.going.insert(admitted?);
+        ctx.addresses = match &going.parent {
+            None => going.addresses(),
+            Some(parent) => {
+                parent.addresses(&self.forward.stage.dial).await.map_err(Fault::denial)?
             }
-        }
-        if plain_to_tls {
-            let called = ctx.exchange.called.as_mut().expect("an admitted call has a target");
-            forward::hello(&live.policy, self.forward.listener, &Peek::NotTls, called)?;
+        };
+        if going.call.must_be_tls(&live.policy) {
+            going.call.hello(&live.policy, &Peek::NotTls, &mut ctx.exchange)?;
         }
         Ok(())
     }
+}
+
+/// Pingora goes on with a call that does not go out. It never does; the client is told that something
+/// went wrong here, and nobody else notices.
+fn not_going() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "a call goes on that was not let out")
 }
 
 /// Whether a header is one of those that say who calls and for whom, in whatever spelling.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use filters::{
     Denial, Exchange, Label, Step,
     client_hello::{self, Peek},
-    forward,
+    forward::AddressedCall,
     target::Target,
 };
 use http::StatusCode;
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Ended, Forward, Shown, Way,
+    Ended, Forward, Going, Shown,
     copy::{Moved, both_ways},
 };
 use crate::{
@@ -42,6 +42,14 @@ use crate::{
 const LOOKS: u32 = 4;
 /// TLS' alert `access_denied`, so that a client says more than that the connection broke.
 const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
+
+/// A tunnel that is open on its other side.
+struct Opened {
+    /// What was proved of it; its place among the tunnels is its own until this is dropped.
+    call: AddressedCall,
+    server: Connection,
+    address: SocketAddr,
+}
 
 #[async_trait]
 impl Tunnel for Forward {
@@ -67,10 +75,17 @@ impl Tunnel for Forward {
         let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
         drop((head, ahead));
         let (status, result) = match opened {
-            Ok((server, connected)) => {
+            Ok(Opened { call, server, address: connected }) => {
                 address = Some(connected);
-                let run =
-                    self.run(&live, &mut stream, server, early, &moved, &mut exchange, shutdown);
+                let run = self.run(
+                    &live,
+                    &mut stream,
+                    (call, server),
+                    early,
+                    &moved,
+                    &mut exchange,
+                    shutdown,
+                );
                 let result = tokio::select! {
                     result = run => result,
                     denial = place.cut() => Err(denial),
@@ -93,7 +108,7 @@ impl Tunnel for Forward {
                 peer,
                 method: "CONNECT",
                 trace_id: trace.as_deref(),
-                host: exchange.called.is_none().then_some(&asked_for),
+                host: exchange.call.is_none().then_some(&asked_for),
                 path: b"",
                 tls: digest.is_some(),
                 certificate: shown.and_then(|facts| facts.certificate.as_ref()),
@@ -118,7 +133,7 @@ impl Forward {
         peer: std::net::IpAddr,
         began: filters::Now,
         exchange: &mut Exchange,
-    ) -> Result<(Connection, SocketAddr), Denial> {
+    ) -> Result<Opened, Denial> {
         let target = Target::of_connect(head.target()).map_err(Denial::TargetInvalid)?;
         // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
         let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
@@ -126,31 +141,34 @@ impl Forward {
         let facts = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
         let certificate = facts.and_then(|facts| facts.certificate.as_ref());
         let shown = Shown { peer, certificate, authorization: &authorization };
-        let way = self.admit(live, (&target, true), &shown, began, exchange).await?;
+        let going = self.admit(live, (&target, true), &shown, began, exchange).await?;
         exchange.steps.enter(Step::Upstream);
         let patience = *live.loaded.config.egress.connect_timeout;
-        let addresses = match way {
-            Way::To(addresses) => addresses,
-            Way::Through(parent) => {
+        let addresses = going.addresses();
+        let Going { call, parent } = going;
+        let (server, address) = match parent {
+            Some(parent) => {
                 let host = target.host.to_string();
                 let opened = parent.tunnel(&self.stage.dial, (&host, target.port), patience).await;
-                return opened.map_err(|fault| {
+                opened.map_err(|fault| {
                     tracing::debug!(%fault, target = %target, "no tunnel through the parent proxy");
                     fault.denial()
-                });
+                })?
+            }
+            None => {
+                let opened = self.stage.dial.connect(&addresses, patience).await;
+                let (stream, address) = opened.map_err(|error| {
+                    let upstream = Label::lossy(&target.to_string());
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        return Denial::ConnectTimeout { upstream };
+                    }
+                    tracing::debug!(%error, target = %target, "a called host cannot be reached");
+                    Denial::UpstreamUnreachable { upstream }
+                })?;
+                (stream.into(), address)
             }
         };
-        let upstream = || Label::lossy(&target.to_string());
-        match self.stage.dial.connect(&addresses, patience).await {
-            Ok((stream, address)) => Ok((stream.into(), address)),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(Denial::ConnectTimeout { upstream: upstream() })
-            }
-            Err(error) => {
-                tracing::debug!(%error, target = %target, "a called host cannot be reached");
-                Err(Denial::UpstreamUnreachable { upstream: upstream() })
-            }
-        }
+        Ok(Opened { call, server, address })
     }
 
     /// Says yes, looks at what comes first, and copies. Answers whether both sides ended as they
@@ -160,7 +178,7 @@ impl Forward {
         &self,
         live: &Arc<Live>,
         client: &mut Stream,
-        mut server: Connection,
+        (call, mut server): (AddressedCall, Connection),
         mut ahead: Vec<u8>,
         moved: &Moved,
         exchange: &mut Exchange,
@@ -174,15 +192,14 @@ impl Forward {
         if yes.await.is_err() {
             return Ok(false);
         }
-        let called = exchange.called.as_mut().expect("an open tunnel has a target");
-        if forward::must_be_tls(&live.policy, &called.target) {
+        if call.must_be_tls(&live.policy) {
             exchange.steps.enter(Step::ClientHello);
             let peek = match timeout(*egress.hello_timeout, hello(client, &mut ahead)).await {
                 Ok(Ok(peek)) => peek,
                 Ok(Err(_)) => return Ok(false),
                 Err(_) => return Err(Denial::HelloTimeout),
             };
-            let judged = forward::hello(&live.policy, self.listener, &peek, called);
+            let judged = call.hello(&live.policy, &peek, exchange);
             if judged.is_err() {
                 let _ = timeout(Duration::from_secs(1), async {
                     client.write_all(&ACCESS_DENIED).await?;

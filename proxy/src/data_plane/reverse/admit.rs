@@ -4,14 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use filters::{
-    Admitted, Denial, Exchange, Now, Step, checks::api_key::SignedIn, coalesce::Key, denial::Lack,
+    Admitted, Denial, Exchange, Now, Step,
+    body::BodyAnswer,
+    coalesce::Key,
+    credentials::Credential,
+    denial::Lack,
     exchange::Shared,
+    reverse::{Judged, Next, dispatch},
 };
 use http::header;
 use pingora::proxy::Session;
 use tokio::time::timeout;
 
-use super::{Ctx, Reverse};
+use super::{Ctx, Reverse, sent::Sent};
 use crate::{
     clock,
     data_plane::{
@@ -20,16 +25,17 @@ use crate::{
         request::{facts_of, head},
     },
     progress,
+    upstream::credentials::Shown,
 };
 
 /// What comes of a request that is let through.
 pub(super) enum Admission {
-    /// It goes to the upstream, with the edits in the context.
+    /// It goes to the upstream, as the context has it.
     Sent,
     /// It gets the answer to another.
-    Shared(Arc<Answer>),
-    /// It wanted to sign in, and has.
-    SignedIn(SignedIn),
+    Shared(Arc<Answer>, Shared),
+    /// It is answered here.
+    Answered(BodyAnswer),
 }
 
 /// A plugin's token may lack the plugin's keys, the user's, and the user's groups; a decision the
@@ -46,26 +52,39 @@ impl Reverse {
         session: &mut Session,
         ctx: &mut Ctx,
     ) -> Result<Admission, Denial> {
-        let admitted = self.decide(session, ctx).await?;
+        let Admitted { request, edits, next } = self.decide(session, ctx).await?;
+        // The snapshot's upstreams are those of its policy.
+        let upstream = ctx.live.upstreams.get(&request.route.upstream).ok_or(Denial::Internal)?;
+        let upstream = Arc::clone(upstream);
+        if let Next::Dispatched(dispatched) = &next {
+            ctx.served.pacing_delay = dispatched.pacing_delay;
+        }
         ctx.exchange.steps.enter(Step::RequestBody);
         self.fits(session, ctx)?;
-        self.claim(ctx).await?;
-        if let Some(signed_in) = ctx.exchange.signed_in.take() {
-            return Ok(Admission::SignedIn(signed_in));
+        self.claim(&request, ctx).await?;
+        let dispatched = match next {
+            Next::Dispatched(dispatched) => dispatched,
+            Next::Answer(answer) => {
+                ctx.answered_here = Some(request);
+                return Ok(Admission::Answered(answer));
+            }
+            Next::Coalesce(key) => match self.share(key, &request, ctx).await? {
+                Some((answer, how)) => {
+                    ctx.answered_here = Some(request);
+                    return Ok(Admission::Shared(answer, how));
+                }
+                None => dispatch(&self.stage.state, &request, clock::now(), &mut ctx.exchange)?,
+            },
+        };
+        ctx.served.pacing_delay = dispatched.pacing_delay;
+        self.probes(&dispatched);
+        let shown = fetch_credential(&request, ctx).await?;
+        if !dispatched.pacing_delay.is_zero() {
+            tokio::time::sleep(dispatched.pacing_delay).await;
         }
-        if let Some(key) = admitted.key
-            && let Some(answer) = self.share(key, ctx).await?
-        {
-            return Ok(Admission::Shared(answer));
-        }
-        self.probes(ctx);
-        fetch_credential(ctx).await?;
-        if !ctx.exchange.turn.is_zero() {
-            tokio::time::sleep(ctx.exchange.turn).await;
-        }
-        self.intend(session, ctx).await?;
+        self.intend(session, &request, ctx).await?;
         ctx.exchange.steps.enter(Step::Upstream);
-        ctx.edits = admitted.edits;
+        ctx.sent = Some(Sent { request, edits, dispatched, upstream, shown });
         Ok(Admission::Sent)
     }
 
@@ -89,11 +108,10 @@ impl Reverse {
     }
 
     /// Claims the request's idempotency key among all replicas; among its own it is decided.
-    async fn claim(&self, ctx: &mut Ctx) -> Result<(), Denial> {
-        if let (Some(store), Some(running)) = (&self.stage.store, &ctx.exchange.running) {
-            let whole = ctx.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
+    async fn claim(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
+        if let (Some(store), Some(running)) = (&self.stage.store, &request.running) {
             ctx.exchange.steps.enter(Step::Idempotency);
-            ctx.claim = store.claim(running.key(), whole).await?;
+            ctx.claim = store.claim(running.key(), request.route.timeouts.whole).await?;
         }
         Ok(())
     }
@@ -150,7 +168,12 @@ impl Reverse {
     }
 
     /// The answer to another request that is the same; `None` if this one goes to the upstream.
-    async fn share(&self, key: Key, ctx: &mut Ctx) -> Result<Option<Arc<Answer>>, Denial> {
+    async fn share(
+        &self,
+        key: Key,
+        request: &Judged,
+        ctx: &mut Ctx,
+    ) -> Result<Option<(Arc<Answer>, Shared)>, Denial> {
         for _ in 0..FLIGHTS_MAX {
             match self.stage.flights.join(key) {
                 Place::Leads(lead) => {
@@ -158,17 +181,17 @@ impl Reverse {
                     break;
                 }
                 Place::Kept(answer) => {
-                    ctx.exchange.shared = Some(Shared::Hit);
-                    return Ok(Some(answer));
+                    ctx.served.shared = Some(Shared::Hit);
+                    return Ok(Some((answer, Shared::Hit)));
                 }
                 Place::Follows(flight) => {
                     // An answer that is not whole by then may wait for a client that is slow with it.
-                    let patience = ctx.exchange.route.as_ref().map(|r| r.timeouts.upstream);
-                    let patience = patience.unwrap_or_default().min(ctx.left());
+                    let timeouts = request.route.timeouts;
+                    let patience = timeouts.upstream.min(ctx.left_of(timeouts.whole));
                     match timeout(patience, flight.answer()).await {
                         Ok(Some(answer)) => {
-                            ctx.exchange.shared = Some(Shared::Collapsed);
-                            return Ok(Some(answer));
+                            ctx.served.shared = Some(Shared::Collapsed);
+                            return Ok(Some((answer, Shared::Collapsed)));
                         }
                         Ok(None) => {}
                         Err(_) => break,
@@ -176,7 +199,6 @@ impl Reverse {
                 }
             }
         }
-        filters::reverse::depart(&self.stage.state, clock::now(), &mut ctx.exchange)?;
         Ok(None)
     }
 
@@ -187,9 +209,14 @@ impl Reverse {
 }
 
 impl Ctx {
-    /// What is left of the time for the whole exchange.
+    /// What is left of the time for the whole exchange; nothing, where no route says how much that is.
     pub(super) fn left(&self) -> Duration {
-        let whole = self.exchange.route.as_ref().map_or(Duration::ZERO, |r| r.timeouts.whole);
+        let route = self.exchange.route.as_ref();
+        route.map_or(Duration::ZERO, |route| self.left_of(route.timeouts.whole))
+    }
+
+    /// What is left of so much.
+    pub(super) fn left_of(&self, whole: Duration) -> Duration {
         (self.waits_since() + whole).saturating_sub(clock::elapsed())
     }
 
@@ -200,13 +227,15 @@ impl Ctx {
 }
 
 /// Gets what the upstream is to be shown, if anything.
-async fn fetch_credential(ctx: &mut Ctx) -> Result<(), Denial> {
-    let Some(credential) = &ctx.exchange.credential else { return Ok(()) };
+async fn fetch_credential(
+    request: &Judged,
+    ctx: &mut Ctx,
+) -> Result<Option<(Arc<Credential>, Shown)>, Denial> {
+    let Some(credential) = &request.route.credential else { return Ok(None) };
     ctx.exchange.steps.enter(Step::Credential);
     // The upstream has not been asked: that the exchange takes too long is not its failure.
-    let shown =
-        timeout(ctx.left(), ctx.live.credentials.get(&credential.name, &ctx.exchange)).await;
+    let left = ctx.left_of(request.route.timeouts.whole);
+    let shown = timeout(left, ctx.live.credentials.get(&credential.name, request)).await;
     let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
-    ctx.shown = Some(shown.map_err(late)??);
-    Ok(())
+    Ok(Some((Arc::clone(credential), shown.map_err(late)??)))
 }

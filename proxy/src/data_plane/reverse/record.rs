@@ -4,10 +4,11 @@ use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Denial, Now, Step,
-    audit::Facts,
-    breaker::{Outcome, Permit},
+    audit::Observed,
+    breaker::Outcome,
     health::Fault,
     identity::ClientCertificate,
+    reverse::{Dispatched, Judged},
 };
 use http::HeaderValue;
 use pingora::{Error, http::RequestHeader, proxy::Session};
@@ -45,33 +46,39 @@ impl Reverse {
             method,
             took,
             upstream_took: ctx.upstream_took,
+            served: ctx.served,
         };
         self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
-        let facts = Facts {
+        let observed = Observed {
             status,
             bytes_out: session.as_ref().body_bytes_sent() as u64,
             took,
             upgraded: status == 101,
             cut: (error.is_some() || detached::is()) && ctx.denial.is_none(),
-            ..self.facts(session, ctx)
+            ..self.observed(session, ctx)
         };
         self.stage.audit.record(|out| {
-            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &facts);
+            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &observed);
         });
         ctx.ended();
     }
 
     /// Puts on record that this is the first request after a breaker's rest, if so.
-    pub(super) fn probes(&self, ctx: &Ctx) {
-        if let Some(moved) = ctx.exchange.permit.as_ref().and_then(Permit::moved) {
+    pub(super) fn probes(&self, dispatched: &Dispatched) {
+        if let Some(moved) = dispatched.moved() {
             changes::breaker_moved(&self.stage.audit, &moved);
         }
     }
 
     /// Puts an action on disk before the upstream is asked for it. A read is put on its way there, if
     /// it has to be there before its answer.
-    pub(super) async fn intend(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
-        if ctx.is_action() {
+    pub(super) async fn intend(
+        &self,
+        session: &Session,
+        request: &Judged,
+        ctx: &mut Ctx,
+    ) -> Result<(), Denial> {
+        if request.class != config::Class::Read {
             ctx.exchange.steps.enter(Step::Audit);
             self.begin_record(session, ctx)?;
             return self.on_disk(ctx).await;
@@ -99,9 +106,9 @@ impl Reverse {
 
     /// Puts it on its way to the disk that an exchange has begun.
     fn begin_record(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
-        let facts = self.facts(session, ctx);
+        let observed = self.observed(session, ctx);
         let durable = self.stage.audit.intent(|out| {
-            filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &facts);
+            filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &observed);
         });
         ctx.durable = Some(durable.ok_or(Denial::AuditUnavailable)?);
         // It may be on disk from now on, also if we do not wait for it any longer.
@@ -117,11 +124,11 @@ impl Reverse {
         }
     }
 
-    fn facts<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Facts<'a> {
+    fn observed<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Observed<'a> {
         let facts_of_tls = facts_of(session.as_ref().digest());
         let certificate = facts_of_tls.and_then(|facts| facts.certificate.as_ref());
         let shown = Shown { peer: peer(session), tls: self.tls, certificate };
-        facts(self.listener, session.req_header(), &shown, ctx)
+        observed(self.listener, session.req_header(), &shown, ctx)
     }
 }
 
@@ -134,15 +141,15 @@ pub(super) struct Shown<'a> {
 }
 
 /// What is known of an exchange before it ends.
-pub(super) fn facts<'a>(
+pub(super) fn observed<'a>(
     listener: usize,
     came: &'a RequestHeader,
     shown: &Shown<'a>,
     ctx: &'a Ctx,
-) -> Facts<'a> {
+) -> Observed<'a> {
     let mut parts = came.raw_path().splitn(2, |b| *b == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next());
-    Facts {
+    Observed {
         began: ctx.began,
         request_id: ctx.request_id.as_str(),
         trace_id: trace_id(came),
@@ -163,6 +170,7 @@ pub(super) fn facts<'a>(
         bytes_out: 0,
         took: Duration::ZERO,
         upstream_took: ctx.upstream_took,
+        served: ctx.served,
         upgraded: false,
         cut: false,
         intended: ctx.intended,
@@ -182,20 +190,19 @@ impl Reverse {
             (Outcome::Failure, Fault::Connect | Fault::Reset | Fault::Timeout) => Outcome::Silence,
             (outcome, _) => outcome,
         });
-        if let Some(moved) = filters::reverse::report(&mut ctx.exchange, outcome, now) {
+        let Some(sent) = &mut ctx.sent else { return };
+        if let Some(moved) = sent.dispatched.report(&sent.request, outcome, now) {
             changes::breaker_moved(&self.stage.audit, &moved);
         }
     }
 
     /// Tells the address that was asked last how it did, once for each attempt.
     pub(super) fn judge(&self, ctx: &mut Ctx, outcome: Outcome, now: Now) {
-        let Some(attempt) = &mut ctx.asked.attempt else { return };
+        let (Some(attempt), Some(sent)) = (&mut ctx.asked.attempt, &ctx.sent) else { return };
         if outcome == Outcome::Success {
             return attempt.succeeded();
         }
-        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
-        let upstream = ctx.live.upstreams.get(&route.upstream);
-        let upstream = upstream.expect("a policy names known upstreams");
+        let upstream = &sent.upstream;
         let rules = &upstream.written.ejection;
         if let Some(change) = upstream.pool.failed(attempt, ctx.fault, rules, now) {
             changes::address_changed(

@@ -1,16 +1,18 @@
 //! Answers of which something must not leave.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use filters::Denial;
 use pingora::Result;
 
-use super::Ctx;
+use super::{Ctx, sent::unsent};
 use crate::data_plane::request::control_id;
 
 /// Takes a part of an answer, and puts what may leave of it, and of those before it, in its place.
 pub(super) fn redact(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Ctx) -> Result<()> {
     let Some(redactor) = &mut ctx.redacting else { return Ok(()) };
-    let route = ctx.exchange.route.clone().expect("an admitted request has a route");
+    let route = Arc::clone(&ctx.sent.as_ref().ok_or_else(unsent)?.request.route);
     let part = body.take().unwrap_or_default();
     match redactor.part(part, end_of_stream, &route.options.redact) {
         Ok(left) => {

@@ -4,7 +4,10 @@ use filters::headers::{Sender, forwarded_for, hide_portal};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Error, Result, http::RequestHeader, proxy::Session};
 
-use super::{Ctx, DENIED, Reverse};
+use super::{
+    Ctx, DENIED, Reverse,
+    sent::{Sent, unsent},
+};
 use crate::{
     data_plane::request::{X_FORWARDED_PROTO, has_large_body, head},
     head_edit,
@@ -31,9 +34,9 @@ impl Reverse {
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
         let https = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let host = head.host.and_then(|host| HeaderValue::from_bytes(host).ok());
-        let upstream = ctx.live.upstreams.get(&ctx.upstream());
-        let upstream = upstream.expect("a policy names known upstreams");
-        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
+        let sent = ctx.sent.as_ref().ok_or_else(unsent)?;
+        let Sent { request: admitted, edits, upstream, shown, .. } = sent;
+        let route = &admitted.route;
         let edited: Result<()> = head_edit::edit_request(request, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(12);
@@ -48,12 +51,12 @@ impl Reverse {
                 headers.remove(&name);
             }
             if let Some(scope) = &upstream.idempotency {
-                scope.narrow(headers, ctx.exchange.caller.as_deref());
+                scope.narrow(headers, admitted.who.caller().map(|caller| &**caller));
             }
             if route.external {
                 hide_portal(headers, route.options.public);
             }
-            for (name, value) in &ctx.edits.set {
+            for (name, value) in &edits.set {
                 headers.insert(name.clone(), value.clone());
             }
             if !route.external {
@@ -82,7 +85,7 @@ impl Reverse {
             if ctx.grpc {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
-            if let Some(target) = &ctx.edits.target {
+            if let Some(target) = &edits.target {
                 parts.uri = target.parse().map_err(|_| Error::new(DENIED))?;
             }
             let parent = upstream.parent.as_ref().filter(|_| !upstream.written.url.tls);
@@ -90,8 +93,7 @@ impl Reverse {
                 parts.headers.insert(header::PROXY_AUTHORIZATION, login);
             }
             // Last: nothing may say anything beside it.
-            if let Some(credential) = &ctx.exchange.credential {
-                let shown = ctx.shown.as_ref().expect("request_filter fetched it");
+            if let Some((credential, shown)) = shown {
                 credential.show(&mut parts.headers, shown.value());
             }
             Ok(())

@@ -1,6 +1,6 @@
 //! An answer's head, as the client gets it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use filters::{
     Denial, Step,
@@ -16,7 +16,10 @@ use filters::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 
-use super::{Ctx, Reverse};
+use super::{
+    Ctx, Reverse,
+    sent::{Sent, unsent},
+};
 use crate::{
     clock,
     data_plane::{
@@ -35,7 +38,8 @@ impl Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let Some(route) = ctx.exchange.route.clone() else { return Ok(()) };
+        let sent = ctx.sent.as_ref().ok_or_else(unsent)?;
+        let (route, upstream) = (Arc::clone(&sent.request.route), Arc::clone(&sent.upstream));
         let now = clock::now();
         ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
         let status = response.status.as_u16();
@@ -43,9 +47,8 @@ impl Reverse {
             progress::asked();
             return self.edit_interim(session, response, ctx, &route);
         }
-        let upstream = ctx.live.upstreams.get(&route.upstream);
         if status == 407
-            && let Some(parent) = upstream.and_then(|upstream| upstream.parent.as_ref())
+            && let Some(parent) = &upstream.parent
         {
             // It asks us who we are, not the client.
             let parent = parent.name.clone();
@@ -61,7 +64,7 @@ impl Reverse {
             self.report(ctx, ctx.outcome, now);
         }
         if status == 401
-            && let Some(shown) = &ctx.shown
+            && let Some(Sent { shown: Some((_, shown)), .. }) = &ctx.sent
         {
             shown.refused();
         }
@@ -92,17 +95,17 @@ impl Reverse {
         }
         let here = self.here(session, response, ctx);
         if route.external {
+            let edits = &ctx.sent.as_ref().ok_or_else(unsent)?.edits;
             let kept = head_edit::edit_response(response, |parts| {
                 let headers = &mut parts.headers;
                 if let Some(here) = &here {
-                    let target = target(session, &ctx.edits);
-                    relocate(headers, &route, &target, here.borrowed());
+                    relocate(headers, &route, &target(session, edits), here.borrowed());
                 }
-                self.keep_outside(session, headers, ctx)
+                self.keep_outside(session, headers, &route, ctx)
             });
             kept.map_err(|denial| ctx.deny(denial))?;
         }
-        let target = target(session, &ctx.edits);
+        let target = target(session, &ctx.sent.as_ref().ok_or_else(unsent)?.edits);
         let here = here.filter(|_| !route.external);
         // Judged by what the upstream says, of which not all is passed on.
         let shared = ctx.lead.take().zip(route.coalesce.clone());
@@ -170,6 +173,7 @@ impl Reverse {
         route: &Route,
     ) -> Result<()> {
         let here = self.here(session, response, ctx);
+        let edits = &ctx.sent.as_ref().ok_or_else(unsent)?.edits;
         let kept = head_edit::edit_response(response, |parts| {
             let headers = &mut parts.headers;
             if route.external {
@@ -178,14 +182,14 @@ impl Reverse {
                 change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
             }
             if let Some(here) = &here {
-                relocate(headers, route, &target(session, &ctx.edits), here.borrowed());
+                relocate(headers, route, &target(session, edits), here.borrowed());
             }
             if route.delivery {
                 for name in [header::CACHE_CONTROL, header::ETAG, header::EXPIRES, header::AGE] {
                     headers.remove(name);
                 }
             }
-            self.keep_outside(session, headers, ctx)
+            self.keep_outside(session, headers, route, ctx)
         });
         kept.map_err(|denial| ctx.deny(denial))
     }
@@ -194,7 +198,7 @@ impl Reverse {
     /// its own.
     fn here(&self, session: &Session, response: &ResponseHeader, ctx: &Ctx) -> Option<HereOwned> {
         let names_some = REFERENCES.iter().any(|name| response.headers.contains_key(name));
-        let upstream = ctx.live.upstreams.get(&ctx.upstream()).filter(|_| names_some)?;
+        let upstream = &ctx.sent.as_ref().filter(|_| names_some)?.upstream;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
         let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;

@@ -3,6 +3,7 @@
 
 use filters::{
     Denial, redirect,
+    routes::Route,
     target::{Host, Target},
 };
 use http::{HeaderMap, Version, header};
@@ -37,11 +38,12 @@ impl Reverse {
         &self,
         session: &Session,
         headers: &mut HeaderMap,
+        route: &Route,
         ctx: &Ctx,
     ) -> std::result::Result<(), Denial> {
-        let Some(route) = ctx.exchange.route.as_ref().filter(|route| route.external) else {
+        if !route.external {
             return Ok(());
-        };
+        }
         let guard = &ctx.live.policy.guard;
         let (own, now) = (self.stage.dial.own_addresses(), clock::now());
         let judge = |ip, port| {

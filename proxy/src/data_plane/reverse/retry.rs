@@ -6,11 +6,12 @@ use filters::{
     Now,
     breaker::{self, Outcome},
     retry::{self, Attempts},
+    reverse::Judged,
 };
 use http::{HeaderMap, header};
 use pingora::{Error, ErrorSource, ErrorType, http::ResponseHeader, proxy::Session};
 
-use super::{Ctx, Reverse};
+use super::{Ctx, Reverse, sent::Sent};
 use crate::clock;
 
 impl Reverse {
@@ -24,17 +25,20 @@ impl Reverse {
         if !self.is_safe(session, ctx) {
             return false;
         }
-        let route = ctx.exchange.route.as_ref().expect("an admitted request has a route");
+        let Some(sent) = &ctx.sent else { return false };
+        let route = &sent.request.route;
         let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
         let began = Now { elapsed: ctx.waits_since(), ..ctx.began };
         let attempts = Attempts { made: ctx.attempts, began, retry_after, jitter: fastrand::f64() };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
-        if !filters::reverse::dispatch_again(&self.stage.state, &mut ctx.exchange, now) {
+        let Some(Sent { request, dispatched, .. }) = &mut ctx.sent else { return false };
+        if !dispatched.again(&self.stage.state, request, now) {
             return false;
         }
-        self.stage.metrics.asked_again(&ctx.upstream());
-        ctx.wait = Some(wait.max(ctx.exchange.turn));
+        ctx.served.pacing_delay = dispatched.pacing_delay;
+        self.stage.metrics.asked_again(&request.route.upstream);
+        ctx.wait = Some(wait.max(dispatched.pacing_delay));
         true
     }
 
@@ -45,7 +49,7 @@ impl Reverse {
         response: &ResponseHeader,
         ctx: &mut Ctx,
     ) -> bool {
-        let Some(route) = &ctx.exchange.route else { return false };
+        let Some(Sent { request: Judged { route, .. }, .. }) = &ctx.sent else { return false };
         let (status, headers) = (response.status.as_u16(), &response.headers);
         retry::is_passing(status)
             && breaker::failed(status, headers, &route.breaker_rules)
@@ -65,15 +69,11 @@ impl Reverse {
     }
 
     pub(super) fn is_safe(&self, session: &Session, ctx: &Ctx) -> bool {
-        let route = ctx.exchange.route.as_ref();
-        let method = &session.req_header().method;
+        let Some(Sent { request, .. }) = &ctx.sent else { return false };
         !ctx.upgrade
             && !ctx.grpc
             && !session.as_ref().retry_buffer_truncated()
-            && route.is_some_and(|route| {
-                let class = ctx.exchange.class.unwrap_or(route.class);
-                retry::is_safe(class, &route.options, method)
-            })
+            && retry::is_safe(request.class, &request.route.options, &session.req_header().method)
     }
 }
 

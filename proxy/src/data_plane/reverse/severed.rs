@@ -3,14 +3,14 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use filters::{
-    Denial, Exchange, audit::Facts, breaker::Outcome, denial::TokenFault,
+    Denial, Exchange, audit::Observed, breaker::Outcome, denial::TokenFault,
     identity::ClientCertificate,
 };
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     Ctx, Reverse,
-    record::{Shown, facts},
+    record::{Shown, observed},
 };
 use crate::{
     clock,
@@ -97,9 +97,9 @@ impl Drop for Ctx {
         let lost = || progress::denial(self.upstream());
         let Some(denial) = cut.or_else(lost) else { return };
         let failed = denial.is_upstream_failure();
-        if failed {
+        if failed && let Some(sent) = &mut self.sent {
             let outcome = Some(Outcome::Silence);
-            let moved = filters::reverse::report(&mut self.exchange, outcome, clock::now());
+            let moved = sent.dispatched.report(&sent.request, outcome, clock::now());
             if let Some(moved) = moved {
                 changes::breaker_moved(&lasting.stage.audit, &moved);
             }
@@ -115,18 +115,19 @@ impl Drop for Ctx {
             method: came.method.as_str(),
             took,
             upstream_took: self.upstream_took,
+            served: self.served,
         };
         stage.metrics.exchange(&self.live.counts, &self.exchange, &counted);
-        let facts = Facts {
+        let observed = Observed {
             status: self.status,
             bytes_out: self.bytes_out,
             took,
             upgraded: self.status == 101,
             cut: true,
-            ..facts(listener, &came, &shown, self)
+            ..observed(listener, &came, &shown, self)
         };
         stage.audit.record(|out| {
-            filters::audit::write(out, &self.live.policy, &self.exchange, &facts);
+            filters::audit::write(out, &self.live.policy, &self.exchange, &observed);
         });
     }
 }

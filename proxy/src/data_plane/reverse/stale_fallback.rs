@@ -36,7 +36,7 @@ impl Reverse {
             return None;
         }
         let kept = self.kept(session, ctx)?;
-        ctx.exchange.fallback_for = Some(denial.code());
+        ctx.served.fallback_for = Some(denial.code());
         Some(kept)
     }
 
@@ -47,9 +47,8 @@ impl Reverse {
         response: &ResponseHeader,
         ctx: &mut Ctx,
     ) -> bool {
-        let Some(route) = ctx.exchange.route.clone().filter(|r| r.fallback.is_some()) else {
-            return false;
-        };
+        let route = ctx.sent.as_ref().map(|sent| Arc::clone(&sent.request.route));
+        let Some(route) = route.filter(|route| route.fallback.is_some()) else { return false };
         let content_type = response.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         if !breaker::is_failure(response.status.as_u16(), content_type, &route.breaker_rules) {
@@ -60,7 +59,7 @@ impl Reverse {
         let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
         ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         self.report(ctx, ctx.outcome, clock::now());
-        ctx.exchange.fallback_for = Some("upstream_failed");
+        ctx.served.fallback_for = Some("upstream_failed");
         ctx.fallback = Some(kept);
         true
     }
@@ -78,9 +77,10 @@ impl Reverse {
         if let Err(denial) = self.before_answer(session, ctx).await {
             return self.refuse(session, ctx, denial).await;
         }
-        ctx.exchange.shared = Some(Shared::Fallback);
+        ctx.served.shared = Some(Shared::Fallback);
         ctx.status = kept.status.as_u16();
         let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        let kept = (kept, Shared::Fallback);
         denial_response::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
     }
 
@@ -91,7 +91,7 @@ impl Reverse {
         response: &ResponseHeader,
         ctx: &Ctx,
     ) -> Option<(Key, Varied)> {
-        if ctx.stream || ctx.exchange.route.as_ref()?.fallback.is_none() {
+        if ctx.stream || ctx.sent.as_ref()?.request.route.fallback.is_none() {
             return None;
         }
         let asked = &session.req_header().headers;

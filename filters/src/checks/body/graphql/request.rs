@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::types::json;
 
 /// The one operation of a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// Query or mutation.
     pub kind: Kind,
@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 /// A root field.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Its name in the schema.
     pub name: Box<str>,
@@ -42,7 +42,7 @@ pub struct Field {
 }
 
 /// An argument of a root field.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {
     /// Its name.
     pub name: Box<str>,

@@ -7,7 +7,7 @@ use crate::{Denial, denial::TokenFault};
 
 /// What of a request says who is calling. Not for printing: it holds tokens.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Presented<'a> {
     /// The headers.
     pub headers: &'a HeaderMap,
     /// The listener it came to, as the policy numbers them.
@@ -32,7 +32,7 @@ pub(crate) struct Found<'a> {
     pub(crate) header: Option<usize>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Presented<'a> {
     /// The token in `Authorization`, if it has one.
     pub(crate) fn bearer(&self) -> Result<Option<&'a str>, Refusal> {
         match in_authorization(self.headers)? {
