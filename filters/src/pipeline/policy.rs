@@ -154,12 +154,12 @@ fn routes<'a>(
                 index,
                 place: located.place.to_string().into(),
                 template: route.path.to_string().into(),
-                breaker: breaker::Key {
+                breaker: breaker::Handle::new(breaker::Key {
                     upstream: label.clone(),
                     plugin: plugin.clone().filter(|_| shared),
                     host: hosts_of(route).filter(|_| several_hosts(&route.upstream.value)),
                     part: None,
-                },
+                }),
                 breaker_by: route
                     .options
                     .breaker_by

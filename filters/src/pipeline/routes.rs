@@ -47,7 +47,7 @@ pub struct Route {
     /// Whether its requests are for a workspace, and where its path names it.
     pub workspace: workspaces::Rules,
     /// The breaker it stands behind.
-    pub breaker: breaker::Key,
+    pub breaker: breaker::Handle,
     /// The segment of the path of which each value has a breaker of its own.
     pub breaker_by: Option<usize>,
     /// When that breaker opens.

@@ -8,7 +8,7 @@ mod circuit;
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -46,9 +46,26 @@ pub struct Breakers {
 
 #[derive(Default)]
 struct All {
-    circuits: HashMap<Key, Arc<Mutex<Circuit>>>,
+    circuits: HashMap<Key, Arc<Entry>>,
     /// How many of them are of a part.
     parts: usize,
+}
+
+/// One breaker, and which it is.
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    circuit: Mutex<Circuit>,
+    /// How many of all are not closed; it is among them.
+    tripped: Arc<AtomicUsize>,
+}
+
+/// The breaker that a route stands behind. It is looked for by name once, and not for each request.
+#[derive(Debug)]
+pub struct Handle {
+    /// Which it is.
+    pub key: Key,
+    found: OnceLock<Arc<Entry>>,
 }
 
 /// Breakers of parts, all together: whoever asks names them. Beyond that they share that of their route.
@@ -89,7 +106,7 @@ pub enum Outcome {
 
 /// What is known of a breaker, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct Status {
     /// What it is doing.
     pub position: Position,
     /// Why, unless it is closed.
@@ -102,7 +119,7 @@ pub struct Look {
     /// Which it is: of a part there may be none yet, and then it is closed.
     pub key: Key,
     /// What it is doing, and why.
-    pub facts: Facts,
+    pub status: Status,
     /// Since when it has not been closed.
     pub since: Option<Duration>,
     /// When requests try it again at the latest; earlier, if it is found before that.
@@ -112,9 +129,7 @@ pub struct Look {
 /// Leave to ask an upstream once. Dropped without a report (the request was refused further on, or
 /// the client went away) it counts for nothing and gives the leave back.
 pub struct Permit {
-    circuit: Arc<Mutex<Circuit>>,
-    tripped: Arc<AtomicUsize>,
-    key: Key,
+    entry: Arc<Entry>,
     probe: Option<u64>,
     half_opened: Option<Cause>,
 }
@@ -137,23 +152,22 @@ impl Breakers {
     /// [`Denial::BreakerOpen`], with the time until the next try.
     pub fn admit(
         &self,
-        key: &Key,
+        breaker: &Handle,
         part: Option<&str>,
         rules: &config::Breaker,
         now: Now,
     ) -> Result<Permit, Denial> {
-        let (key, circuit) = self.circuit(key, part, rules, now);
+        let entry = self.entry(breaker, part, rules, now);
         let admitted = {
-            let mut circuit = circuit.lock();
+            let mut circuit = entry.circuit.lock();
             circuit.budget.asked();
             circuit.admit(rules, now.elapsed)
         };
         match admitted {
-            Ok((probe, half_opened)) => {
-                Ok(Permit { circuit, tripped: Arc::clone(&self.tripped), key, probe, half_opened })
-            }
+            Ok((probe, half_opened)) => Ok(Permit { entry, probe, half_opened }),
             Err((retry_after, cause)) => {
-                Err(Denial::BreakerOpen { upstream: key.upstream, retry_after, cause })
+                let upstream = entry.key.upstream.clone();
+                Err(Denial::BreakerOpen { upstream, retry_after, cause })
             }
         }
     }
@@ -162,15 +176,15 @@ impl Breakers {
     /// are asked again: `budget_percent` of those that are asked.
     pub(crate) fn readmit(
         &self,
-        key: &Key,
+        breaker: &Handle,
         part: Option<&str>,
         rules: &config::Breaker,
         budget_percent: u32,
         now: Now,
     ) -> Option<Permit> {
-        let (key, circuit) = self.circuit(key, part, rules, now);
+        let entry = self.entry(breaker, part, rules, now);
         let (probe, half_opened) = {
-            let mut circuit = circuit.lock();
+            let mut circuit = entry.circuit.lock();
             let admitted = circuit.admit(rules, now.elapsed).ok()?;
             if !circuit.budget.take(budget_percent, now.elapsed) {
                 if let Some(round) = admitted.0 {
@@ -180,7 +194,7 @@ impl Breakers {
             }
             admitted
         };
-        Some(Permit { circuit, tripped: Arc::clone(&self.tripped), key, probe, half_opened })
+        Some(Permit { entry, probe, half_opened })
     }
 
     /// What the breaker of a route is doing, or that of a part of it.
@@ -194,22 +208,23 @@ impl Breakers {
             None => (own, None),
             Some((own, circuit)) => (own.clone(), Some(circuit)),
         };
-        let closed = Facts { position: Position::Closed, cause: None };
-        let Some(circuit) = circuit else {
-            return Look { key, facts: closed, since: None, tried_at: None };
+        let closed = Status { position: Position::Closed, cause: None };
+        let Some(entry) = circuit else {
+            return Look { key, status: closed, since: None, tried_at: None };
         };
-        let circuit = circuit.lock();
+        let circuit = entry.circuit.lock();
         let (since, tried_at) = circuit.times().unzip();
-        Look { key, facts: circuit.facts(now.elapsed), since, tried_at }
+        Look { key, status: circuit.status(now.elapsed), since, tried_at }
     }
 
     /// What each breaker is doing, in the order of their names.
-    pub fn facts(&self, now: Now) -> Vec<(Key, Facts)> {
+    pub fn statuses(&self, now: Now) -> Vec<(Key, Status)> {
         let all = self.all.read();
-        let facts = all.circuits.iter().map(|(key, c)| (key.clone(), c.lock().facts(now.elapsed)));
-        let mut facts: Vec<_> = facts.collect();
-        facts.sort_by(|a, b| a.0.cmp(&b.0));
-        facts
+        let status = |entry: &Entry| entry.circuit.lock().status(now.elapsed);
+        let statuses = all.circuits.iter().map(|(key, entry)| (key.clone(), status(entry)));
+        let mut statuses: Vec<_> = statuses.collect();
+        statuses.sort_by(|a, b| a.0.cmp(&b.0));
+        statuses
     }
 
     /// Upstreams that are to be looked for: a breaker of theirs is open.
@@ -219,8 +234,8 @@ impl Breakers {
             return Vec::new();
         }
         let all = self.all.read();
-        let open = |circuit: &Mutex<Circuit>| circuit.lock().is_open(now.elapsed);
-        let open = all.circuits.iter().filter(|(_, circuit)| open(circuit));
+        let is_open = |entry: &Entry| entry.circuit.lock().is_open(now.elapsed);
+        let open = all.circuits.iter().filter(|(_, entry)| is_open(entry));
         let mut sought: Vec<Label> = open.map(|(key, _)| key.upstream.clone()).collect();
         sought.sort();
         sought.dedup();
@@ -231,8 +246,8 @@ impl Breakers {
     pub fn found(&self, upstream: &Label, there: bool, now: Now) -> Vec<Transition> {
         let all = self.all.read();
         let of_it = all.circuits.iter().filter(|(key, _)| key.upstream == *upstream);
-        let moved = of_it.filter_map(|(key, circuit)| {
-            let (to, cause) = circuit.lock().found(there, now.elapsed)?;
+        let moved = of_it.filter_map(|(key, entry)| {
+            let (to, cause) = entry.circuit.lock().found(there, now.elapsed)?;
             if to == Position::Closed {
                 self.tripped.fetch_sub(1, Relaxed);
             }
@@ -244,12 +259,12 @@ impl Breakers {
     /// Forgets breakers that no route names any more.
     pub fn keep(&self, named: impl Fn(&Key) -> bool) {
         let mut all = self.all.write();
-        all.circuits.retain(|key, circuit| {
+        all.circuits.retain(|key, entry| {
             let kept = match &key.part {
                 None => named(key),
                 Some(_) => named(&Key { part: None, ..key.clone() }),
             };
-            if !kept && circuit.lock().is_tripped() {
+            if !kept && entry.circuit.lock().is_tripped() {
                 self.tripped.fetch_sub(1, Relaxed);
             }
             kept
@@ -257,45 +272,73 @@ impl Breakers {
         all.parts = all.circuits.keys().filter(|key| key.part.is_some()).count();
     }
 
-    /// The circuit of a part, if there is room for it, else that of its route.
-    fn circuit(
+    /// The breaker of a part, if there is room for it, else that of its route.
+    fn entry(
         &self,
-        key: &Key,
+        breaker: &Handle,
         part: Option<&str>,
         rules: &config::Breaker,
         now: Now,
-    ) -> (Key, Arc<Mutex<Circuit>>) {
-        let own = Key { part: part.map(Label::lossy), ..key.clone() };
+    ) -> Arc<Entry> {
+        let Some(part) = part else { return self.of_route(breaker) };
+        let own = Key { part: Some(Label::lossy(part)), ..breaker.key.clone() };
         {
             let all = self.all.read();
-            if let Some(circuit) = all.circuits.get(&own) {
-                return (own, Arc::clone(circuit));
+            if let Some(entry) = all.circuits.get(&own) {
+                return Arc::clone(entry);
             }
         }
-        let mut all = self.all.write();
-        let own = if own.part.is_some() && !all.circuits.contains_key(&own) && !all.room(rules, now)
         {
-            key.clone()
-        } else {
-            own
-        };
-        let added = !all.circuits.contains_key(&own);
-        all.parts += usize::from(added && own.part.is_some());
-        let circuit = Arc::clone(all.circuits.entry(own.clone()).or_default());
-        (own, circuit)
+            let mut all = self.all.write();
+            if all.circuits.contains_key(&own) || all.room(rules, now) {
+                return all.entry(own, &self.tripped);
+            }
+        }
+        self.of_route(breaker)
+    }
+
+    /// The breaker of a route.
+    fn of_route(&self, breaker: &Handle) -> Arc<Entry> {
+        // A policy may be tried with another state than it was asked with first.
+        let is_ours = |entry: &&Arc<Entry>| Arc::ptr_eq(&entry.tripped, &self.tripped);
+        if let Some(found) = breaker.found.get().filter(is_ours) {
+            return Arc::clone(found);
+        }
+        let entry = self.all.write().entry(breaker.key.clone(), &self.tripped);
+        let _ = breaker.found.set(Arc::clone(&entry));
+        entry
+    }
+}
+
+impl Handle {
+    /// For the breaker of this key.
+    pub fn new(key: Key) -> Self {
+        Self { key, found: OnceLock::new() }
     }
 }
 
 impl All {
+    /// The breaker of a key, which begins closed.
+    fn entry(&mut self, key: Key, tripped: &Arc<AtomicUsize>) -> Arc<Entry> {
+        if let Some(entry) = self.circuits.get(&key) {
+            return Arc::clone(entry);
+        }
+        self.parts += usize::from(key.part.is_some());
+        let circuit = Mutex::default();
+        let entry = Arc::new(Entry { key: key.clone(), circuit, tripped: Arc::clone(tripped) });
+        self.circuits.insert(key, Arc::clone(&entry));
+        entry
+    }
+
     /// Makes room for another part: those that nothing was asked of lately go.
     fn room(&mut self, rules: &config::Breaker, now: Now) -> bool {
         if self.parts < PARTS_MAX {
             return true;
         }
-        self.circuits.retain(|key, circuit| {
+        self.circuits.retain(|key, entry| {
             // Whoever holds it will report.
-            let held = Arc::strong_count(circuit) > 1;
-            key.part.is_none() || held || !circuit.lock().is_idle(rules, now.elapsed)
+            let held = Arc::strong_count(entry) > 1;
+            key.part.is_none() || held || !entry.circuit.lock().is_idle(rules, now.elapsed)
         });
         self.parts = self.circuits.keys().filter(|key| key.part.is_some()).count();
         self.parts < PARTS_MAX
@@ -306,7 +349,7 @@ impl Permit {
     /// `Some` if this was the first after a rest.
     pub fn moved(&self) -> Option<Transition> {
         let cause = self.half_opened?;
-        Some(Transition { key: self.key.clone(), to: Position::HalfOpen, cause })
+        Some(Transition { key: self.entry.key.clone(), to: Position::HalfOpen, cause })
     }
 
     /// Says how the exchange ended; `Some` if that moved the breaker.
@@ -318,22 +361,22 @@ impl Permit {
     ) -> Option<Transition> {
         let probe = self.probe.take();
         let (from, (to, cause)) = {
-            let mut circuit = self.circuit.lock();
+            let mut circuit = self.entry.circuit.lock();
             (circuit.is_tripped(), circuit.report(outcome, probe, rules, now.elapsed)?)
         };
         match (from, to) {
-            (false, Position::Open) => _ = self.tripped.fetch_add(1, Relaxed),
-            (true, Position::Closed) => _ = self.tripped.fetch_sub(1, Relaxed),
+            (false, Position::Open) => _ = self.entry.tripped.fetch_add(1, Relaxed),
+            (true, Position::Closed) => _ = self.entry.tripped.fetch_sub(1, Relaxed),
             _ => {}
         }
-        Some(Transition { key: self.key.clone(), to, cause })
+        Some(Transition { key: self.entry.key.clone(), to, cause })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(round) = self.probe {
-            self.circuit.lock().give_back(round);
+            self.entry.circuit.lock().give_back(round);
         }
     }
 }

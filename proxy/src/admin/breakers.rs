@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use filters::breaker::{Facts, Key, Position};
+use filters::breaker::{Key, Position, Status};
 
 use crate::{clock, data_plane::gateway::Stage};
 
 /// All of them. One that nothing has happened to is closed.
-pub(super) fn all(gateway: &Stage) -> Vec<(Key, Facts)> {
-    let seen = gateway.state.breakers.facts(clock::now());
+pub(super) fn all(gateway: &Stage) -> Vec<(Key, Status)> {
+    let seen = gateway.state.breakers.statuses(clock::now());
     let live = gateway.live.load();
-    let closed = Facts { position: Position::Closed, cause: None };
-    let named = live.policy.routes.all().iter().map(|route| (route.breaker.clone(), closed));
-    let mut all: BTreeMap<Key, Facts> = named.collect();
+    let closed = Status { position: Position::Closed, cause: None };
+    let named = live.policy.routes.all().iter().map(|route| (route.breaker.key.clone(), closed));
+    let mut all: BTreeMap<Key, Status> = named.collect();
     for (key, facts) in seen {
         let of_route = Key { part: None, ..key.clone() };
         if all.contains_key(&of_route) {

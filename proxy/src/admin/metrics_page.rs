@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use filters::{
-    breaker::{Cause, Facts, Key, Position},
+    breaker::{Cause, Key, Position, Status},
     health::Condition,
     switches::Switch,
 };
@@ -87,7 +87,7 @@ impl Metrics {
         self.control_stale.with_label_values(&none).set(facts.stale.into());
     }
 
-    fn show_breakers(&self, breakers: &[(Key, Facts)]) {
+    fn show_breakers(&self, breakers: &[(Key, Status)]) {
         self.breaker.reset();
         self.breakers_open.reset();
         // The worst comes last, and stays: the parts of an upstream are no labels, as whoever asks names them.

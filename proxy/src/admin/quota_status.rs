@@ -79,7 +79,7 @@ fn standing(process: &Process, live: &Live, about: &About) -> Result<Value, Stri
     let route = route.ok_or_else(|| format!("the config in force has no route `{wanted}`"))?;
     let now = clock::now();
     let part = about.part.as_deref().filter(|_| route.breaker_by.is_some());
-    let look = process.gateway.state.breakers.look(&route.breaker, part, now);
+    let look = process.gateway.state.breakers.look(&route.breaker.key, part, now);
     let left = left(process, live, about, route, now)?;
     Ok(json!({
         "config": live.policy.digest.as_str(),
@@ -133,10 +133,10 @@ struct Moment {
 
 impl Moment {
     fn of(look: Look, now: Now) -> Self {
-        let Look { key, facts, since, tried_at } = look;
+        let Look { key, status, since, tried_at } = look;
         let ago = |then: Duration| now.elapsed.saturating_sub(then);
         Self {
-            breaker: Breaker::of(&key, facts),
+            breaker: Breaker::of(&key, status),
             since: since.map(|since| now.unix.saturating_sub(ago(since)).as_secs()),
             for_seconds: since.map(|since| seconds(ago(since))),
             tried_in_seconds: tried_at.map(|at| seconds(at.saturating_sub(now.elapsed))),

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use filters::{
     Now,
     audit::checkpoint::PublicKey,
-    breaker::{Facts, Key, Position},
+    breaker::{Key, Position, Status},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -299,7 +299,7 @@ pub(super) fn read(process: &Process) -> State {
         fallback_bytes: gateway.fallback.bytes(),
         breakers: breakers::all(gateway)
             .iter()
-            .map(|(key, facts)| Breaker::of(key, *facts))
+            .map(|(key, status)| Breaker::of(key, *status))
             .collect(),
         switches: switches::all(process),
         limiters: Limiters { verified, strangers },
@@ -322,15 +322,15 @@ pub(super) fn read(process: &Process) -> State {
 }
 
 impl Breaker {
-    pub(super) fn of(key: &Key, facts: Facts) -> Self {
+    pub(super) fn of(key: &Key, status: Status) -> Self {
         Self {
             upstream: key.upstream.to_string(),
             plugin: key.plugin.as_deref().map(str::to_owned),
             host: key.host.as_deref().map(str::to_owned),
             part: key.part.as_deref().map(str::to_owned),
-            position: facts.position.name(),
-            cause: facts.cause.map(|cause| cause.name()),
-            probing: facts.position == Position::Open,
+            position: status.position.name(),
+            cause: status.cause.map(|cause| cause.name()),
+            probing: status.position == Position::Open,
         }
     }
 }

@@ -110,7 +110,7 @@ impl Shown {
             plugin: text(plugin),
             workspace: text(workspace),
             caller: text(caller),
-            class: class.map(filters::audit::class),
+            class: class.map(config::Class::name),
             cut: None,
         }
     }

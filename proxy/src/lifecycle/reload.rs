@@ -388,7 +388,10 @@ impl Process {
         self.gateway.live.store(Arc::clone(&live));
         self.retired.lock().push(last);
         let routes = live.policy.routes.all();
-        self.gateway.state.breakers.keep(|key| routes.iter().any(|route| route.breaker == *key));
+        self.gateway
+            .state
+            .breakers
+            .keep(|key| routes.iter().any(|route| route.breaker.key == *key));
         self.gateway.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
         let sources = jwks::sources(config);
         self.gateway.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));

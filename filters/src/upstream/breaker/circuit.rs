@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cause, Facts, Outcome, Position};
+use super::{Cause, Outcome, Position, Status};
 
 const SLOTS: usize = 10;
 /// While nothing answers, one who is refused may ask again so soon.
@@ -87,14 +87,14 @@ impl Budget {
 type Leave = (Option<u64>, Option<Cause>);
 
 impl Circuit {
-    pub(super) fn facts(&self, now: Duration) -> Facts {
+    pub(super) fn status(&self, now: Duration) -> Status {
         match self.state {
-            State::Closed => Facts { position: Position::Closed, cause: None },
+            State::Closed => Status { position: Position::Closed, cause: None },
             State::Open { until, cause, .. } if now < until => {
-                Facts { position: Position::Open, cause: Some(cause) }
+                Status { position: Position::Open, cause: Some(cause) }
             }
             State::Open { cause, .. } | State::HalfOpen { cause, .. } => {
-                Facts { position: Position::HalfOpen, cause: Some(cause) }
+                Status { position: Position::HalfOpen, cause: Some(cause) }
             }
         }
     }

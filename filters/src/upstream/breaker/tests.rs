@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::{Outcome::*, *};
 
-struct Rig(Breakers, config::Breaker, Key);
+struct Rig(Breakers, config::Breaker, Handle);
 
 fn rig() -> Rig {
     let key = Key { upstream: Label::lossy("dxcp"), plugin: None, host: None, part: None };
-    Rig(Breakers::default(), config::Breaker::default(), key)
+    Rig(Breakers::default(), config::Breaker::default(), Handle::new(key))
 }
 
 impl Rig {
@@ -32,14 +32,14 @@ impl Rig {
     }
     fn found(&self, there: bool, seconds: f64) -> Vec<Position> {
         let now = Now::default().plus(Duration::from_secs_f64(seconds));
-        self.0.found(&self.2.upstream, there, now).into_iter().map(|moved| moved.to).collect()
+        self.0.found(&self.2.key.upstream, there, now).into_iter().map(|moved| moved.to).collect()
     }
     fn is_sought(&self, seconds: f64) -> bool {
         let now = Now::default().plus(Duration::from_secs_f64(seconds));
-        self.0.sought(now) == std::slice::from_ref(&self.2.upstream)
+        self.0.sought(now) == std::slice::from_ref(&self.2.key.upstream)
     }
-    fn facts(&self, seconds: f64) -> Facts {
-        self.0.facts(Now::default().plus(Duration::from_secs_f64(seconds)))[0].1
+    fn status(&self, seconds: f64) -> Status {
+        self.0.statuses(Now::default().plus(Duration::from_secs_f64(seconds)))[0].1
     }
 }
 
@@ -136,7 +136,7 @@ fn one_that_is_away_is_asked_again_as_soon_as_it_is_found() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(1)));
-    assert_eq!(rig.facts(2.0).cause, Some(Cause::Silence));
+    assert_eq!(rig.status(2.0).cause, Some(Cause::Silence));
     assert_eq!(rig.found(false, 2.0), []);
     assert!(rig.is_sought(2.5));
     assert_eq!(rig.found(true, 3.0), [Position::Closed]);
@@ -166,7 +166,7 @@ fn one_that_answers_badly_rests_though_it_is_there() {
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(29)));
     // It is on its way to another start.
     assert_eq!(rig.found(false, 3.0), []);
-    assert_eq!(rig.facts(3.0).cause, Some(Cause::Silence));
+    assert_eq!(rig.status(3.0).cause, Some(Cause::Silence));
     assert_eq!(rig.found(true, 4.0), [Position::Closed]);
 }
 
@@ -176,7 +176,7 @@ fn what_happened_most_is_the_cause() {
     (0..3).for_each(|_| assert_eq!(rig.run(Failure, 1.0), None));
     assert_eq!(rig.run(Silence, 1.0), None);
     assert_eq!(rig.run(Silence, 1.0), Some(Position::Open));
-    assert_eq!(rig.facts(1.0).cause, Some(Cause::Answers));
+    assert_eq!(rig.status(1.0).cause, Some(Cause::Answers));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn one_that_came_back_may_answer_badly_while_it_starts() {
     for _ in 0..3 {
         rig.run(Success, 6.0);
     }
-    assert_eq!(rig.facts(6.0).position, Position::Closed);
+    assert_eq!(rig.status(6.0).position, Position::Closed);
     // Long after its start it is one that answers badly.
     rig.opened_by(Failure, 70.0);
     assert!(rig.ask(99.0).is_err());
@@ -209,34 +209,48 @@ fn if_nobody_can_look_for_it_the_rest_ends_by_itself() {
 
 #[test]
 fn each_part_has_its_own_and_there_are_only_so_many() {
-    let Rig(breakers, rules, key) = rig();
+    let Rig(breakers, rules, breaker) = rig();
     let at = |seconds: f64| Now::default().plus(Duration::from_secs_f64(seconds));
     let fails = |part: &str, seconds: f64| {
-        let permit = breakers.admit(&key, Some(part), &rules, at(seconds)).ok()?;
+        let permit = breakers.admit(&breaker, Some(part), &rules, at(seconds)).ok()?;
         permit.report(Failure, &rules, at(seconds)).map(|moved| moved.key.part)
     };
     (0..4).for_each(|_| assert_eq!(fails("dxcp", 1.0), None));
     assert_eq!(fails("dxcp", 1.0), Some(Some(Label::lossy("dxcp"))));
-    assert!(breakers.admit(&key, Some("dxcp"), &rules, at(1.0)).is_err());
-    assert!(breakers.admit(&key, Some("echo"), &rules, at(1.0)).is_ok());
-    assert!(breakers.admit(&key, None, &rules, at(1.0)).is_ok());
+    assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(1.0)).is_err());
+    assert!(breakers.admit(&breaker, Some("echo"), &rules, at(1.0)).is_ok());
+    assert!(breakers.admit(&breaker, None, &rules, at(1.0)).is_ok());
     // A stranger makes up names: there is no end of them, and of these there is.
     for name in 0..PARTS_MAX * 4 {
         fails(&format!("made-up-{name}"), 2.0);
     }
     let parts = |seconds: f64| {
-        breakers.facts(at(seconds)).iter().filter(|(key, _)| key.part.is_some()).count()
+        breakers.statuses(at(seconds)).iter().filter(|(key, _)| key.part.is_some()).count()
     };
     assert_eq!(parts(2.0), PARTS_MAX);
-    assert!(breakers.admit(&key, Some("dxcp"), &rules, at(3.0)).is_err(), "it is remembered");
+    assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(3.0)).is_err(), "it is remembered");
     // They make room once nothing was asked of them for a while.
     fails("another", 20.0);
     assert!(parts(20.0) <= 3, "{}", parts(20.0));
-    assert!(breakers.admit(&key, Some("dxcp"), &rules, at(20.0)).is_err());
-    breakers.keep(|named| *named == key);
+    assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(20.0)).is_err());
+    breakers.keep(|named| *named == breaker.key);
     assert!(parts(20.0) > 0);
     breakers.keep(|_| false);
-    assert!(breakers.facts(at(20.0)).is_empty() && breakers.sought(at(20.0)).is_empty());
+    assert!(breakers.statuses(at(20.0)).is_empty() && breakers.sought(at(20.0)).is_empty());
+}
+
+#[test]
+fn the_next_policy_finds_the_same_breaker_and_another_state_has_its_own() {
+    let rig = rig();
+    rig.opened();
+    let next = Handle::new(rig.2.key.clone());
+    let admit = |breakers: &Breakers, handle: &Handle| {
+        breakers.admit(handle, None, &rig.1, Now::default().plus(Duration::from_secs(2))).is_ok()
+    };
+    assert!(!admit(&rig.0, &next));
+    let other = Breakers::default();
+    assert!(admit(&other, &next) && admit(&other, &rig.2));
+    assert!(!admit(&rig.0, &next) && !admit(&rig.0, &rig.2));
 }
 
 proptest! {
@@ -268,10 +282,10 @@ proptest! {
                 6 => _ = under_way.pop(),
                 _ => _ = rig.found(millis % 2 == 0, seconds),
             }
-            let Some((_, facts)) = rig.0.facts(Now::default().plus(now)).pop() else { continue };
-            prop_assert_eq!(facts.cause.is_none(), facts.position == Position::Closed);
-            prop_assert_eq!(rig.is_sought(seconds), facts.position == Position::Open);
-            match facts.position {
+            let Some((_, status)) = rig.0.statuses(Now::default().plus(now)).pop() else { continue };
+            prop_assert_eq!(status.cause.is_none(), status.position == Position::Closed);
+            prop_assert_eq!(rig.is_sought(seconds), status.position == Position::Open);
+            match status.position {
                 Position::Open => {
                     prop_assert!(rig.ask(seconds).is_err());
                     prop_assert!(opened.is_some_and(|at| now - at < *rig.1.rest));
