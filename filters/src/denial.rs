@@ -3,8 +3,10 @@
 pub mod step;
 
 mod cause;
+mod decided_by;
 mod lack;
 mod quota;
+mod samples;
 mod target_fault;
 mod token_fault;
 
@@ -15,6 +17,7 @@ use http::StatusCode;
 use crate::{Label, denial::step::Step};
 
 pub use cause::Cause;
+pub use decided_by::DecidedBy;
 pub use lack::Lack;
 pub use quota::{Of, Over, QuotaStatus};
 pub use target_fault::TargetFault;
