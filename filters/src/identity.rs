@@ -27,9 +27,8 @@ use std::sync::Arc;
 
 use config::{IssuerKind, Located, Name, Padding};
 use http::HeaderName;
-use ring::digest::{SHA256, digest};
 
-use crate::{Denial, Label, Now, denial::Lack, request::header_name};
+use crate::{Denial, Label, Now, denial::Lack, request::header_name, types::sha256};
 
 pub use crate::{denial::TokenFault, request::certificate::ClientCertificate};
 pub use crypto::install_crypto;
@@ -308,8 +307,6 @@ impl Identity {
     pub fn new(config: &config::Config) -> Self {
         let written = &config.identity;
         let text = serde_json::to_vec(written).expect("a config is data");
-        let hash = digest(&SHA256, &text);
-        let version = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
         let headers = written.issuers.values().filter_map(|issuer| issuer.token_from.as_ref());
         let mut headers: Vec<_> =
             headers.map(|from| header_name::of_config(&from.header)).collect();
@@ -334,7 +331,7 @@ impl Identity {
             certificates: Certificates::new(&written.client_certificates),
             opaque: ByOpaqueToken::new(config),
             by_password: ByPassword::new(config.egress.callers.iter()),
-            version: u64::from_be_bytes(version),
+            version: sha256::number(&text),
         }
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod json;
 pub mod label;
 pub mod now;
 pub mod secret;
+pub(crate) mod sha256;

@@ -5,9 +5,7 @@
 //! (32 bytes) and of the line's own bytes up to the comma before that member, in hex. The first line
 //! of a segment continues the last of the segment before; the first of all continues 32 zero bytes.
 
-use ring::digest::{Context, SHA256};
-
-use crate::types::hex;
+use crate::types::{hex, sha256::Sha256};
 
 /// The digest of a line and all before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,10 +30,10 @@ impl Link {
     /// That of the next line, which begins with these bytes.
     #[must_use]
     pub fn next(&self, body: &[u8]) -> Self {
-        let mut context = Context::new(&SHA256);
-        context.update(&self.0);
-        context.update(body);
-        Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
+        let mut digest = Sha256::new();
+        digest.update(&self.0);
+        digest.update(body);
+        Self(digest.finish())
     }
 
     /// Its bytes, for a signature.

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use ring::digest::{SHA256, digest};
-
-use crate::{Denial, Label, checks::workspaces::Workspace};
+use crate::{Denial, Label, checks::workspaces::Workspace, types::sha256};
 
 /// Plugins that are not simply on.
 #[derive(Debug, Default)]
@@ -46,9 +44,8 @@ impl Plugins {
 /// that has the plugin at 10 % still has it at 50 %; and not the same for every plugin, so it is
 /// not always the same teams who go first.
 fn position(plugin: &str, workspace: &str) -> u32 {
-    let hash = digest(&SHA256, format!("{plugin}\n{workspace}").as_bytes());
-    let bytes: [u8; 4] = hash.as_ref()[..4].try_into().expect("a SHA-256 has 32 bytes");
-    u32::from_be_bytes(bytes) % 10_000
+    let hash = sha256::of(format!("{plugin}\n{workspace}").as_bytes());
+    u32::from_be_bytes(sha256::array(&hash)) % 10_000
 }
 
 #[cfg(test)]

@@ -230,7 +230,9 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Why> {
-        Ok(self.take(N)?.try_into().expect("so many were taken"))
+        let (array, rest) = self.0.split_first_chunk().ok_or("a length in it is wrong")?;
+        self.0 = rest;
+        Ok(*array)
     }
 
     /// A number of so many bytes.

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use config::{CertificateCaller, Located};
-use ring::digest::{SHA256, digest};
 
 use super::{Caller, CallerKind, Proof};
-use crate::{Label, request::certificate::ClientCertificate};
+use crate::{Label, request::certificate::ClientCertificate, types::sha256};
 
 /// The callers we know by certificate, in the order they are written.
 #[derive(Debug)]
@@ -31,8 +30,6 @@ fn caller(written: &CertificateCaller) -> Caller {
     let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
     // From what is written, so that after a reload nobody has the number of somebody else.
     let text = serde_json::to_vec(written).expect("a config is data");
-    let hash = digest(&SHA256, &text);
-    let number = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
     Caller {
         kind: CallerKind::Service,
         proof: Proof::ClientCertificate,
@@ -42,7 +39,7 @@ fn caller(written: &CertificateCaller) -> Caller {
         workspaces: written.workspaces.iter().map(Label::from).collect(),
         plugin: written.plugin.as_ref().map(Label::from),
         // The upper half: those of tokens count up from 0.
-        id: u64::from_be_bytes(number) | 1 << 63,
+        id: sha256::number(&text) | 1 << 63,
         ..Caller::supposed(Label::lossy(&written.caller))
     }
 }

@@ -175,7 +175,9 @@ pub fn hide_portal(headers: &mut HeaderMap, public: bool) {
 /// The value of `X-Forwarded-For` that the upstream sees.
 pub fn forwarded_for(head: &Head<'_>, trusted: &[ipnet::IpNet]) -> HeaderValue {
     let peer = head.peer.to_canonical();
-    let plain = |text: &[u8]| HeaderValue::from_bytes(text).expect("it was in a header");
+    // What was in headers fits into one; nobody is believed to be behind what did not.
+    let unknown = |_| HeaderValue::from_static("unknown");
+    let plain = |text: &[u8]| HeaderValue::from_bytes(text).unwrap_or_else(unknown);
     if !trusted.iter().any(|net| net.contains(&peer)) {
         return plain(&client::text(peer));
     }

@@ -13,11 +13,10 @@ use arc_swap::ArcSwap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use config::Algorithm;
 use jsonwebtoken::DecodingKey;
-use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use crate::{Label, Now};
+use crate::{Label, Now, types::sha256};
 
 /// The keys of all issuers. Replaced from outside, whole sets at a time.
 #[derive(Default)]
@@ -119,9 +118,8 @@ impl Source {
         let keys =
             config::Keys { refresh: any.refresh, age_max: any.age_max, ..written.keys.clone() };
         let text = serde_json::to_vec(&(written.kind, &written.issuer, keys));
-        let hash = digest(&SHA256, &text.expect("a config is data"));
-        let at = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
-        Self { issuer, plugin, at: u64::from_be_bytes(at) }
+        let at = sha256::number(&text.expect("a config is data"));
+        Self { issuer, plugin, at }
     }
 
     /// The keys of one of its plugins.

@@ -8,14 +8,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use config::{Config, Located, Name, StaticToken};
-use ring::{
-    digest::{SHA256, digest},
-    hmac,
-    rand::SystemRandom,
-};
+use ring::{hmac, rand::SystemRandom};
 
 use super::{Caller, CallerKind, Proof};
-use crate::Label;
+use crate::{Label, types::sha256};
 
 /// The SHA-256 of a token.
 pub type TokenDigest = [u8; 32];
@@ -34,7 +30,7 @@ pub(super) struct ByOpaqueToken(HashMap<Label, (Arc<Caller>, Vec<usize>)>);
 
 /// What is known of a token that is digested already.
 fn tag(key: &hmac::Key, digest: &[u8]) -> [u8; 32] {
-    hmac::sign(key, digest).as_ref().try_into().expect("a SHA-256 has 32 bytes")
+    sha256::array(hmac::sign(key, digest).as_ref())
 }
 
 impl Default for Opaque {
@@ -61,7 +57,7 @@ impl Opaque {
         if !self.any.load(std::sync::atomic::Ordering::Acquire) {
             return None;
         }
-        let tag = tag(&self.key, digest(&SHA256, token.as_bytes()).as_ref());
+        let tag = tag(&self.key, &sha256::of(token.as_bytes()));
         self.tags.load().get(&tag).cloned()
     }
 }
@@ -98,8 +94,6 @@ fn caller(name: &Name, written: &Located<StaticToken>) -> Caller {
     let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
     // From what is written, so that after a reload nobody has the number of somebody else.
     let text = serde_json::to_vec(&(name, &written.value)).expect("a config is data");
-    let hash = digest(&SHA256, &text);
-    let number = hash.as_ref()[..8].try_into().expect("a SHA-256 has 32 bytes");
     Caller {
         kind: CallerKind::Service,
         proof: Proof::StaticToken,
@@ -108,7 +102,7 @@ fn caller(name: &Name, written: &Located<StaticToken>) -> Caller {
         groups: labels(&written.groups),
         workspaces: written.workspaces.iter().map(Label::from).collect(),
         // The upper half: those of tokens count up from 0.
-        id: u64::from_be_bytes(number) | 1 << 63,
+        id: sha256::number(&text) | 1 << 63,
         ..Caller::supposed(Label::lossy(&written.caller))
     }
 }

@@ -88,7 +88,7 @@ impl<'a> Jws<'a> {
 
     /// The whole token, as it came.
     pub(super) fn text(&self) -> String {
-        let message = std::str::from_utf8(self.message).expect("it was a text");
+        let message = String::from_utf8_lossy(self.message);
         format!("{message}.{}", self.signature)
     }
 

@@ -9,10 +9,9 @@ use std::{
 };
 
 use moka::sync::Cache;
-use ring::digest::{SHA256, digest};
 
 use super::{Caller, Found, Opaque, Source, keys::Key};
-use crate::{Label, Now};
+use crate::{Label, Now, types::sha256};
 
 /// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens
 /// themselves are not kept: they are known by their SHA-256.
@@ -43,8 +42,7 @@ pub(super) struct Entry {
 /// How a token is known again. One that is good in a cookie is not good as a bearer, nor one of a proxy's
 /// header elsewhere, nor that of one listener on another.
 pub(super) fn key(found: &Found<'_>, listener: usize) -> TokenKey {
-    let hash = digest(&SHA256, found.text.as_bytes());
-    let mut key: TokenKey = hash.as_ref().try_into().expect("a SHA-256 has 32 bytes");
+    let mut key: TokenKey = sha256::of(found.text.as_bytes());
     key[0] ^= found.proof as u8;
     let places = [listener, found.header.map_or(0, |header| header + 1)];
     for (at, place) in places.into_iter().enumerate() {

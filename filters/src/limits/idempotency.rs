@@ -8,15 +8,13 @@ use std::{collections::HashSet, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use ring::{
-    digest::{SHA256, digest},
-    hmac,
-};
+use ring::hmac;
 
 use crate::{
     Denial, Head,
     identity::Caller,
     request::{header_name::folded, normal_form::NormalPath},
+    types::sha256,
 };
 
 /// The keys of requests under way. Bounded by the connections there can be.
@@ -69,7 +67,7 @@ impl InFlight {
             text.extend_from_slice(part);
             text.push(b'\n');
         }
-        let key: Digest = digest(&SHA256, &text).as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let key: Digest = sha256::of(&text);
         if !self.0.lock().insert(key) {
             return Err(Denial::IdempotencyInFlight);
         }

@@ -252,8 +252,8 @@ impl<'a> Count<'a> {
 
     fn end(self, lack: &mut Option<Lack>) -> Result<QuotaStatus, Denial> {
         let Some((denial, batch)) = self.lacking else {
-            let tightest = self.tightest;
-            return Ok(tightest.expect("a request counts against at least its workspace's limit"));
+            // It counts against its workspace's limit at least: if it did not, it would not pass.
+            return self.tightest.ok_or(Denial::Internal);
         };
         if let Some(leases) = &self.limiters.leases {
             self.taken.iter().for_each(|lease| leases.put_back(lease));

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use config::Among;
 use http::{HeaderMap, HeaderName, header};
-use ring::digest::{Context, SHA256};
 
 use crate::{
     Head, Label,
     identity::{Caller, headers::Headers},
+    types::sha256::Sha256,
 };
 
 /// What is the same about requests that are one.
@@ -64,12 +64,8 @@ impl Key {
         if !is_bare_get(head) {
             return None;
         }
-        let mut context = Context::new(&SHA256);
-        // Each part with its length, so that parts cannot run into each other.
-        let mut say = |part: &[u8]| {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        };
+        let mut parts = Sha256::new();
+        let mut say = |part: &[u8]| parts.part(part);
         say(digest.as_bytes());
         say(rules.route.as_bytes());
         say(target);
@@ -97,7 +93,7 @@ impl Key {
                 say(value.as_bytes());
             }
         }
-        Some(Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+        Some(Self(parts.finish()))
     }
 }
 

@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use ring::digest::{Context, SHA256};
 
 use crate::{
     Head, Label,
     identity::Caller,
     request::normal_form::NormalPath,
     response::coalesce::{is_bare_get, is_unreadable, tokens},
+    types::sha256::Sha256,
 };
 
 /// How answers of a route are kept. There is none for an upstream that decides about delivery.
@@ -69,12 +69,8 @@ impl Key {
         if !is_bare_get(head) || head.is_upgrade() || unknown || in_part {
             return None;
         }
-        let mut context = Context::new(&SHA256);
-        // Each part with its length, so that parts cannot run into each other.
-        let mut say = |part: &[u8]| {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        };
+        let mut parts = Sha256::new();
+        let mut say = |part: &[u8]| parts.part(part);
         say(digest.as_bytes());
         say(route.as_bytes());
         say(head.host.unwrap_or_default());
@@ -90,7 +86,7 @@ impl Key {
             say(caller.subject.as_bytes());
             say(caller.on_behalf_of.as_deref().unwrap_or_default().as_bytes());
         }
-        Some(Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+        Some(Self(parts.finish()))
     }
 }
 

@@ -19,7 +19,7 @@ pub fn refused(code: &str) -> HeaderValue {
 
 fn written(kind: &str, code: &str) -> HeaderValue {
     let text = format!("stagedoor; error={kind}; details=\"{code}\"");
-    HeaderValue::from_str(&text).expect("codes are plain")
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("stagedoor"))
 }
 
 /// Whether an answer is one that a gateway behind us made, instead of whoever it asked. It then says

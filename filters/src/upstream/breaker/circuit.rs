@@ -247,7 +247,8 @@ impl Circuit {
 
     fn count(&mut self, outcome: Outcome, rules: &config::Breaker, now: Duration) {
         let tick = tick(rules, now);
-        let slot = &mut self.slots[usize::try_from(tick % SLOTS as u64).expect("below ten")];
+        let at = usize::try_from(tick % SLOTS as u64).unwrap_or_default();
+        let slot = &mut self.slots[at];
         if slot.tick != tick {
             *slot = Slot { tick, ..Slot::default() };
         }
