@@ -52,7 +52,7 @@ impl Over {
 
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}` is over its rate", self.status.scope, self.name)?;
+        write!(f, "{} `{}` is over its rate limit", self.status.scope, self.name)?;
         match &self.status.of {
             Of::Rest => Ok(()),
             Of::Bucket(name) => write!(f, " for bucket `{name}`"),

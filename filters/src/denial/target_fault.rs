@@ -36,17 +36,20 @@ impl fmt::Display for TargetFault {
             Self::UserInfo => write!(f, "the target has a user before an `@`"),
             Self::NotHttp => write!(f, "the target is not an `http` URL"),
             Self::HttpsWithoutConnect => {
-                write!(f, "the target is an `https` URL; ask for a tunnel with CONNECT")
+                write!(f, "the target is an `https` URL; use a CONNECT tunnel")
             }
             Self::HostEmpty => write!(f, "the target has no host"),
             Self::NameTooLong => write!(f, "the target's host has over 253 characters"),
-            Self::LabelBad => write!(f, "the target's host has a label that no name can have"),
+            Self::LabelBad => write!(f, "the target's host has an invalid label"),
             Self::AddressOdd => write!(
                 f,
-                "the target's host ends in a number but is no plain address; write `192.0.2.1`"
+                "the target's host ends in a number but is not a plain address; write `192.0.2.1`"
             ),
             Self::AddressMalformed => {
-                write!(f, "the target's address is malformed; write `[2001:db8::1]`, without zone")
+                write!(
+                    f,
+                    "the target's address is malformed; write `[2001:db8::1]`, without a zone"
+                )
             }
             Self::PortMissing => write!(f, "the target has no port"),
             Self::PortInvalid => write!(f, "the target's port is not 1 to 65535 in plain digits"),

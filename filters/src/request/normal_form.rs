@@ -131,9 +131,7 @@ impl NormalPath {
     /// [`Denial::PathAmbiguous`].
     pub fn fits(&self, encoded_slashes: bool, any_bytes: bool) -> Result<(), Denial> {
         if self.has_encoded_slash() && !encoded_slashes {
-            return Err(Denial::PathAmbiguous {
-                why: "an escaped slash, or what is escaped twice",
-            });
+            return Err(Denial::PathAmbiguous { why: "an escaped slash or a double escape" });
         }
         match self.foreign() {
             Some(why) if !any_bytes => Err(Denial::PathAmbiguous { why }),

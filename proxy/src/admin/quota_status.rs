@@ -98,7 +98,8 @@ fn left(
 ) -> Result<Vec<Left>, String> {
     let (limits, limiters) = (&live.policy.rate_limits, &process.gateway.state.limiters);
     if route.options.public {
-        let client = about.client.ok_or("that route asks nobody who they are: write `client`")?;
+        let client =
+            about.client.ok_or("that route is public and has no caller: write `client`")?;
         return Ok(vec![limits.left_public(limiters, &route.limits, client, now)]);
     }
     let subject = about.caller.as_ref().ok_or("write `caller`: its limits count per caller")?;

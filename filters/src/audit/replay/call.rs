@@ -85,7 +85,7 @@ impl Replay {
                 encrypted: record.encrypted_hello,
             }),
             Some("not_tls") => Peek::NotTls,
-            Some("malformed") => Peek::Malformed("it was not to be understood"),
+            Some("malformed") => Peek::Malformed("it could not be parsed"),
             Some(_) => return Err(Why::Unknown),
             None if record.was() == Was::Denied => {
                 let unjudged = Some("what the client says first");

@@ -31,7 +31,7 @@ pub fn told(counted: &Counted<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = |scope: &str, name: &str, of: Of, limit: config::Limit, key: &str| {
         let left = match (scope, &of) == (status.scope, &status.of) {
-            true => format!(", {} left at once", status.remaining),
+            true => format!(", {} left now", status.remaining),
             false => String::new(),
         };
         let burst = limit.burst();

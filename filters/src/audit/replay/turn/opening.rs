@@ -161,7 +161,7 @@ pub(super) fn opening(
                 edits.push(edit(
                     "",
                     format!(
-                        "egress.tls_ports: without {port} (then nothing looks into such tunnels)"
+                        "egress.tls_ports: without {port} (such tunnels are then not inspected)"
                     ),
                     move |config| config.egress.tls_ports.retain(|one| *one != port),
                 ));
