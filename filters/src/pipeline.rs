@@ -2,6 +2,7 @@
 //!
 //! In reading order: [`reverse`] for requests, [`forward`] for calls out.
 
+pub mod admitted;
 pub mod dispatch;
 pub mod exchange;
 pub mod forward;

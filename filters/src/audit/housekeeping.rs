@@ -1,6 +1,6 @@
 //! The lines that a writer puts among the records, about the log itself.
 
-use super::{Line, chain};
+use super::{chain, line::Line};
 use crate::{Label, Now};
 
 /// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the

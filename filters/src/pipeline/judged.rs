@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{dispatch::Dispatched, routes::Route};
+use super::routes::Route;
 use crate::{
     Secret,
     checks::{
@@ -10,10 +10,9 @@ use crate::{
         switches::About,
         workspaces::Workspace,
     },
-    identity::{Caller, headers::Edits},
+    identity::Caller,
     limits::idempotency::Running,
     request::normal_form::NormalPath,
-    response::coalesce,
 };
 
 /// A request that can be asked for here, by whomever.
@@ -59,27 +58,6 @@ pub enum Who {
         /// The workspace it is for.
         workspace: Option<Workspace>,
     },
-}
-
-/// A request that is let through, and what is to be done with it.
-pub struct Admitted {
-    /// What was proved of it.
-    pub request: Judged,
-    /// How its head is changed on the way.
-    pub edits: Edits,
-    /// How it goes on.
-    pub next: Next,
-}
-
-/// How a request that is let through goes on.
-pub enum Next {
-    /// It goes to its upstream.
-    Dispatched(Dispatched),
-    /// It may be one with others: if nobody else asks for the same, it has yet to be dispatched
-    /// ([`dispatch`](super::dispatch::dispatch)).
-    Coalesce(coalesce::Key),
-    /// It is answered here.
-    Answer(BodyAnswer),
 }
 
 /// What is supposed instead of being asked for, to try a policy with. Nothing that serves requests

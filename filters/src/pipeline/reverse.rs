@@ -6,8 +6,9 @@
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 pub use super::{
+    admitted::{Admitted, Next},
     dispatch::{Dispatched, dispatch},
-    judged::{Admitted, Judged, Next, Supposed, Who},
+    judged::{Judged, Supposed, Who},
 };
 use super::{exchange::Exchange, judged::Passable, policy::Policy, routes::Route, state::State};
 use crate::{
