@@ -143,13 +143,13 @@ async fn audit_head(process: &Process) -> Response<Vec<u8>> {
 
 /// The config in force: it holds no secret, only paths to them.
 fn config(process: &Process) -> Value {
-    let live = process.gateway.live.load();
+    let snapshot = process.gateway.snapshot.load();
     json!({
-        "digest": live.policy.digest.as_str(),
-        "files": live.loaded.files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
-        "warnings": live.loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "config": live.loaded.config,
-        "needs_restart": live.needs_restart,
+        "digest": snapshot.policy.digest.as_str(),
+        "files": snapshot.loaded.files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        "warnings": snapshot.loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "config": snapshot.loaded.config,
+        "needs_restart": snapshot.needs_restart,
     })
 }
 

@@ -31,23 +31,23 @@ use crate::{
     admin::{Admin, Answers, Bounded},
     clock,
     data_plane::{
-        coalescing::Flights,
+        coalescing::Coalescing,
         forward::{Forward, Plain},
-        gateway::Stage,
-        listener::{Front, HeadRefusal, Limits, Refusals, tls},
-        long_lived::{Lasting, Severable},
+        gateway::Gateway,
+        listener::{HeadRefusal, Limits, Listener, Refusals, tls},
+        long_lived::{LongLived, Severable},
         reverse::Reverse,
-        shared_address::Crowd,
-        stale_fallback::Fallback,
+        shared_address::SharedAddresses,
+        stale_fallback::StaleResponses,
     },
     identity::jwks::Fetcher,
     lifecycle::{
         control::Control,
-        file_watch::Seen,
+        file_watch::FileStates,
         process::Process,
         reload::{self, ReloadResult},
         reload_history::History,
-        shutdown::Stop,
+        shutdown::Shutdown,
     },
     net::dial::Dial,
     observability::{
@@ -80,7 +80,7 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
 /// are written then.
 pub fn run_until_drained(server: Server, process: &Arc<Process>) {
     let (drained, may_end) = mpsc::channel();
-    let stop = Stop { process: Arc::clone(process), drained: drained.clone() };
+    let stop = Shutdown { process: Arc::clone(process), drained: drained.clone() };
     std::thread::spawn(move || {
         server.run(RunArgs { shutdown_signal: Box::new(stop) });
         let _ = drained.send(());
@@ -104,7 +104,7 @@ fn started(process: &Process) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %process.path.display(),
-        policy = %process.gateway.live.load().policy.digest,
+        policy = %process.gateway.snapshot.load().policy.digest,
         listeners = listeners.join(" "),
         "serving"
     );
@@ -117,7 +117,7 @@ fn started(process: &Process) {
 pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     certs::provider();
     filters::identity::install_crypto();
-    let (seen, files) = Seen::load(path);
+    let (seen, files) = FileStates::load(path);
     let files = Arc::new(files.map_err(|problems| anyhow::anyhow!("{problems}"))?);
     let metrics = Arc::new(Metrics::new(&files.config));
     let control = Control::new(Arc::clone(&metrics));
@@ -155,28 +155,28 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
         let (metrics, audit) = (Arc::clone(&metrics), Arc::clone(&audit));
         Arc::new(Store::new(written, dial.clone(), metrics, audit, leases))
     });
-    let live = reload::make(loaded, files, &dial, &metrics, None)
+    let snapshot = reload::make(loaded, files, &dial, &metrics, None)
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let now = clock::now().unix_seconds();
     metrics.reloaded(true, now);
     let first = ReloadResult {
         successful: true,
         time: now,
-        digest: live.policy.digest.to_string(),
+        digest: snapshot.policy.digest.to_string(),
         messages,
     };
-    live.parents.tell();
-    dial.use_parents(&live.parents);
-    let lasting: Arc<Lasting> = Arc::default();
-    let sever = Arc::clone(&lasting);
+    snapshot.parents.tell();
+    dial.use_parents(&snapshot.parents);
+    let long_lived: Arc<LongLived> = Arc::default();
+    let sever = Arc::clone(&long_lived);
     let switchboard = Switchboard::new(
         Arc::clone(&state),
         Arc::clone(&audit),
         store.clone(),
         Box::new(move |switch, now| sever.cut(switch, now)),
     );
-    let gateway = Stage {
-        live: ArcSwap::from_pointee(live),
+    let gateway = Gateway {
+        snapshot: ArcSwap::from_pointee(snapshot),
         fetcher: Fetcher::new(
             dial.clone(),
             Arc::clone(&state),
@@ -189,9 +189,9 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
         store,
         switchboard,
         dial,
-        fallback: Fallback::new(started.process.fallback_memory.bytes()),
-        flights: Flights::new(),
-        lasting,
+        fallback: StaleResponses::new(started.process.fallback_memory.bytes()),
+        coalescing: Coalescing::new(),
+        long_lived,
         drain: Arc::default(),
         started,
     };
@@ -208,7 +208,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     });
     let messages = process.last_reload.lock().messages.clone();
     process.on_record("start", true, None, &messages);
-    process.use_passwords(&process.gateway.live.load());
+    process.use_passwords(&process.gateway.snapshot.load());
     Ok(process)
 }
 
@@ -238,7 +238,7 @@ pub fn server(process: &Arc<Process>, upgrade: bool) -> Result<Server> {
             .upgrade_socket
             .as_ref()
             .map_or_else(|| "/nonexistent/stagedoor".to_owned(), |p| p.display().to_string()),
-        // Longer than any drain: `Stop` says when the process ends.
+        // Longer than any drain: `Shutdown` says when the process ends.
         grace_period_seconds: Some(86_400),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: 3,
@@ -283,14 +283,14 @@ fn reverse(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<Severable<HttpProxy<Reverse>>>>> {
+) -> Result<Service<Listener<Severable<HttpProxy<Reverse>>>>> {
     let reverse = Reverse {
-        stage: Arc::clone(&process.gateway),
+        gateway: Arc::clone(&process.gateway),
         listener: index,
         tls: listener.tls.is_some(),
         body_timeout: *listener.limits.body_timeout,
         write_timeout: *listener.limits.write_timeout,
-        crowd: Crowd::default(),
+        shared_addresses: SharedAddresses::default(),
         rate_min: listener.limits.rate_min.bytes(),
     };
     let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
@@ -300,10 +300,10 @@ fn reverse(
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front = Front::new(
+    let front = Listener::new(
         Arc::new(app),
         limits,
         Some(Arc::clone(&process.gateway.drain)),
@@ -318,8 +318,8 @@ fn forward(
     name: &config::Name,
     listener: &config::Listener,
     conf: &Arc<ServerConf>,
-) -> Result<Service<Front<Severable<HttpProxy<Plain>>>>> {
-    let forward = Arc::new(Forward { stage: Arc::clone(&process.gateway), listener: index });
+) -> Result<Service<Listener<Severable<HttpProxy<Plain>>>>> {
+    let forward = Arc::new(Forward { gateway: Arc::clone(&process.gateway), listener: index });
     let plain = Plain {
         forward: Arc::clone(&forward),
         body_timeout: *listener.limits.body_timeout,
@@ -330,10 +330,10 @@ fn forward(
         ServerConf { threads: conf.threads, max_retries: usize::MAX, ..ServerConf::default() };
     let mut proxy = HttpProxy::new(plain, Arc::new(conf));
     proxy.handle_init_modules();
-    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
-    let front = Front::new(
+    let front = Listener::new(
         Arc::new(app),
         limits,
         Some(Arc::clone(&process.gateway.drain)),
@@ -352,7 +352,7 @@ fn admin(
     process: &Arc<Process>,
     name: &config::Name,
     listener: &config::Listener,
-) -> Result<Service<Front<Bounded>>> {
+) -> Result<Service<Listener<Bounded>>> {
     let answers = match listener.kind {
         ListenerKind::Status => Answers::Status,
         _ => Answers::Everything,
@@ -365,10 +365,11 @@ fn admin(
         h2,
         options,
     };
-    let refusals = Record { stage: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
     // No drain: whoever asks how the process is must be answered while it stops, on a connection
     // of before, too.
-    let front = Front::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
+    let front =
+        Listener::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
     let mut service = listen(front, process, name, listener)?;
     service.threads = Some(1);
     Ok(service)
@@ -391,11 +392,11 @@ fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
 
 /// Pingora only accepts connections: what they begin with is the front's.
 fn listen<A>(
-    mut front: Front<A>,
+    mut front: Listener<A>,
     process: &Arc<Process>,
     name: &config::Name,
     listener: &config::Listener,
-) -> Result<Service<Front<A>>> {
+) -> Result<Service<Listener<A>>> {
     if let Some(written) = &listener.tls {
         let served = process.served.iter().find(|served| served.listener == **name);
         let served = served.expect("every TLS listener's certificates were read");
@@ -404,10 +405,10 @@ fn listen<A>(
         front = front.with_tls(settings.build());
     }
     if listener.proxy_protocol.is_some() {
-        let (stage, name) = (Arc::clone(&process.gateway), name.clone());
+        let (gateway, name) = (Arc::clone(&process.gateway), name.clone());
         front = front.behind(Box::new(move |ip| {
-            let live = stage.live.load();
-            let balancers = live.loaded.config.listeners.get(&name).and_then(|l| l.balancers());
+            let snapshot = gateway.snapshot.load();
+            let balancers = snapshot.loaded.config.listeners.get(&name).and_then(|l| l.balancers());
             balancers.is_some_and(|balancers| balancers.iter().any(|net| net.contains(&ip)))
         }));
     }
@@ -418,7 +419,7 @@ fn listen<A>(
 
 /// Puts heads that never became a request on record.
 struct Record {
-    stage: Arc<Stage>,
+    gateway: Arc<Gateway>,
     listener: String,
 }
 
@@ -436,9 +437,9 @@ impl Refusals for Record {
         // A query may hold what must not be kept.
         let line = line.split(|b| *b == b'?').next().unwrap_or_default();
         let line = String::from_utf8_lossy(&line[..line.len().min(256)]);
-        let live = self.stage.live.load();
-        self.stage.metrics.refused(code);
-        self.stage.audit.record(|out| {
+        let snapshot = self.gateway.snapshot.load();
+        self.gateway.metrics.refused(code);
+        self.gateway.audit.record(|out| {
             let refused = filters::audit::Refused {
                 at: clock::now(),
                 request_id: id.as_str(),
@@ -448,15 +449,15 @@ impl Refusals for Record {
                 code,
                 status: if answered { status } else { 0 },
             };
-            filters::audit::write_refused(out, &live.policy, &refused);
+            filters::audit::write_refused(out, &snapshot.policy, &refused);
         });
         id.as_str().to_owned()
     }
 
     fn cors(&self) -> Option<Arc<config::Cors>> {
-        let live = self.stage.live.load();
-        let listener = live.policy.listener(&self.listener)?;
-        live.policy.listeners[listener].cors.clone()
+        let snapshot = self.gateway.snapshot.load();
+        let listener = snapshot.policy.listener(&self.listener)?;
+        snapshot.policy.listeners[listener].cors.clone()
     }
 }
 
@@ -469,50 +470,50 @@ const LOOK: Duration = Duration::from_secs(5);
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let process = &self.0;
-        let stage = &process.gateway;
+        let gateway = &process.gateway;
         let keys = async {
             loop {
-                let live = stage.live.load_full();
-                stage.fetcher.refresh(&live.loaded.config).await;
-                drop(live);
+                let snapshot = gateway.snapshot.load_full();
+                gateway.fetcher.refresh(&snapshot.loaded.config).await;
+                drop(snapshot);
                 tokio::time::sleep(LOOK).await;
             }
         };
         let names = async {
             loop {
-                let live = stage.live.load_full();
-                live.upstreams.resolve(&stage.lookup(&live)).await;
-                drop(live);
+                let snapshot = gateway.snapshot.load_full();
+                snapshot.upstreams.resolve(&gateway.lookup(&snapshot)).await;
+                drop(snapshot);
                 tokio::time::sleep(LOOK).await;
             }
         };
         let store = async {
-            match &stage.store {
-                Some(store) => store.run(&stage.switchboard).await,
+            match &gateway.store {
+                Some(store) => store.run(&gateway.switchboard).await,
                 None => std::future::pending().await,
             }
         };
         let health = Watch {
-            state: Arc::clone(&stage.state),
-            dial: stage.dial.clone(),
-            audit: Arc::clone(&stage.audit),
-            metrics: Arc::clone(&stage.metrics),
+            state: Arc::clone(&gateway.state),
+            dial: gateway.dial.clone(),
+            audit: Arc::clone(&gateway.audit),
+            metrics: Arc::clone(&gateway.metrics),
         };
         let in_force = || {
-            let live = stage.live.load();
-            (Arc::clone(&live.upstreams), Arc::clone(&live.policy))
+            let snapshot = gateway.snapshot.load();
+            (Arc::clone(&snapshot.upstreams), Arc::clone(&snapshot.policy))
         };
         tokio::select! {
             () = store => {}
             () = process.watch() => {}
             () = keys => {}
             () = names => {}
-            () = stage.switchboard.run() => {}
+            () = gateway.switchboard.run() => {}
             () = health.run(in_force) => {}
             () = process.follow() => {}
             _ = shutdown.changed() => {}
         }
-        if let Some(store) = &stage.store {
+        if let Some(store) = &gateway.store {
             store.leave().await;
         }
     }

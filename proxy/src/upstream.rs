@@ -46,7 +46,7 @@ use crate::{
     progress,
     upstream::upgrade::Answered,
 };
-pub(crate) use transport::Way;
+pub(crate) use transport::Transport;
 
 /// All upstreams of a config.
 pub struct Upstreams(HashMap<Label, Arc<Upstream>>);
@@ -111,7 +111,7 @@ pub struct Attempt {
 
 /// What an exchange has asked so far, so that another attempt asks somebody else.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct Attempts {
     /// The attempt that is under way, or was the last.
     pub attempt: Option<PoolAttempt>,
     /// The exchange's turn among those of the upstream, if it has several addresses.
@@ -120,7 +120,7 @@ pub struct Asked {
     failed: SmallVec<[SocketAddr; 2]>,
 }
 
-impl Asked {
+impl Attempts {
     /// The address that was asked last is not asked again, if there is another.
     pub fn failed(&mut self) {
         if let Some(attempt) = &self.attempt
@@ -319,7 +319,7 @@ impl Upstream {
         &self,
         request: &Judged,
         attempt: &Attempt,
-        asked: &mut Asked,
+        asked: &mut Attempts,
         lookup: &Lookup<'_>,
     ) -> Result<Box<HttpPeer>, Unreachable> {
         asked.attempt = self.pool.only().or_else(|| self.choose(request, asked));
@@ -354,24 +354,24 @@ impl Upstream {
         if let Some(answered) = &attempt.upgrade {
             options.set_http_version(1, 1);
             peer.group_key ^= 2;
-            let way = self.way(timeouts, lookup.dial);
-            crate::upstream::upgrade::decorate_by(&mut peer, timeouts, answered, way);
+            let transport = self.transport(timeouts, lookup.dial);
+            crate::upstream::upgrade::decorate_by(&mut peer, timeouts, answered, transport);
         } else if attempt.upload && !attempt.grpc && !self.multiplexes.load(Relaxed) {
             peer.group_key ^= 4;
-            upload::decorate(&mut peer, self.way(timeouts, lookup.dial));
+            upload::decorate(&mut peer, self.transport(timeouts, lookup.dial));
         }
         Ok(peer)
     }
 
     /// How to connect to it where Pingora's own way does not do.
-    fn way(&self, timeouts: &Timeouts, dial: &Dial) -> Way {
+    fn transport(&self, timeouts: &Timeouts, dial: &Dial) -> Transport {
         let parent = self.parent.as_ref().filter(|_| self.written.url.tls);
         let through = parent.map(|parent| Tunnelling {
             parent: Arc::clone(parent),
             dial: dial.clone(),
             host: (self.written.url.host.clone(), self.written.url.port),
         });
-        Way { patience: timeouts.connect, through }
+        Transport { patience: timeouts.connect, through }
     }
 
     /// It answered in this version.
@@ -397,7 +397,7 @@ impl Upstream {
     }
 
     /// One of several addresses.
-    fn choose(&self, request: &Judged, asked: &mut Asked) -> Option<PoolAttempt> {
+    fn choose(&self, request: &Judged, asked: &mut Attempts) -> Option<PoolAttempt> {
         let balance = self.written.balance;
         let pick = Pick {
             balance,

@@ -140,7 +140,7 @@ impl Drill {
         let pace = Pace { time: *self.time, every, rate: self.rate };
         let room = Arc::new(Semaphore::new(self.at_once.into()));
         let mut rows: Vec<Option<Row>> = faults.iter().map(|_| None).collect();
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         for (index, fault) in faults.iter().copied().enumerate() {
             if let Some(why) = fault.cannot_be(&config) {
                 rows[index] = Some(Row::not(fault, why));
@@ -148,7 +148,7 @@ impl Drill {
             }
             let (config, room) = (Arc::clone(&config), Arc::clone(&room));
             let folder = folder.join(index.to_string());
-            under_way.spawn(async move {
+            in_flight.spawn(async move {
                 let _place = room.acquire_owned().await;
                 (index, fault, run::drill(fault, config, &folder, pace).await)
             });
@@ -169,7 +169,7 @@ impl Drill {
             limits: None,
         };
         let mut notes: Vec<Vec<String>> = vec![Vec::new(); faults.len()];
-        while let Some(ended) = under_way.join_next().await {
+        while let Some(ended) = in_flight.join_next().await {
             let Ok((index, fault, result)) = ended else { continue };
             rows[index] = Some(match result {
                 Ok(outcome) => {

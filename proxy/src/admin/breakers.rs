@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use filters::breaker::{Key, Position, Status};
 
-use crate::{clock, data_plane::gateway::Stage};
+use crate::{clock, data_plane::gateway::Gateway};
 
 /// All of them. One that nothing has happened to is closed.
-pub(super) fn all(gateway: &Stage) -> Vec<(Key, Status)> {
+pub(super) fn all(gateway: &Gateway) -> Vec<(Key, Status)> {
     let seen = gateway.state.breakers.statuses(clock::now());
-    let live = gateway.live.load();
+    let snapshot = gateway.snapshot.load();
     let closed = Status { position: Position::Closed, cause: None };
-    let named = live.policy.routes.all().iter().map(|route| (route.breaker.key.clone(), closed));
+    let named =
+        snapshot.policy.routes.all().iter().map(|route| (route.breaker.key.clone(), closed));
     let mut all: BTreeMap<Key, Status> = named.collect();
     for (key, facts) in seen {
         let of_route = Key { part: None, ..key.clone() };

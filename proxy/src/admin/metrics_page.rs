@@ -13,7 +13,7 @@ use super::breakers;
 use crate::{
     clock,
     lifecycle::process::Process,
-    observability::{audit::ship::Told, metrics::Metrics},
+    observability::{audit::ship::DeliveryStatus, metrics::Metrics},
 };
 
 impl Metrics {
@@ -21,11 +21,11 @@ impl Metrics {
     /// now: so nothing stays that is there no more.
     pub(super) fn text(&self, process: &Process) -> Vec<u8> {
         let _only = self.showing.lock();
-        self.in_flight.set(i64::try_from(process.gateway.drain.under_way()).unwrap_or(i64::MAX));
+        self.in_flight.set(i64::try_from(process.gateway.drain.in_flight()).unwrap_or(i64::MAX));
         self.audit_writable.set(process.gateway.state.recording.works().into());
         self.audit_lost.inc_by(process.gateway.audit.lost() - self.audit_lost.get());
         self.audit_bytes.inc_by(process.gateway.audit.written() - self.audit_bytes.get());
-        self.show_shipping(process.shipping.told());
+        self.show_shipping(process.shipping.delivery_status());
         self.tunnels.set(i64::try_from(process.gateway.state.tunnels.len()).unwrap_or(i64::MAX));
         self.show_breakers(&breakers::all(&process.gateway));
         self.show_addresses(process);
@@ -45,7 +45,7 @@ impl Metrics {
         out
     }
 
-    fn show_shipping(&self, sinks: &[Arc<Told>]) {
+    fn show_shipping(&self, sinks: &[Arc<DeliveryStatus>]) {
         for sink in sinks {
             let name = [&*sink.name];
             let counters = [
@@ -54,9 +54,9 @@ impl Metrics {
                 (&self.ship_refused, &sink.refused),
                 (&self.ship_lost, &sink.lost_segments),
             ];
-            for (counter, told) in counters {
+            for (counter, delivery_status) in counters {
                 let counter = counter.with_label_values(&name);
-                counter.inc_by(told.load(Ordering::Relaxed) - counter.get());
+                counter.inc_by(delivery_status.load(Ordering::Relaxed) - counter.get());
             }
             let now = clock::now().unix_seconds();
             let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
@@ -80,7 +80,9 @@ impl Metrics {
     fn show_control(&self, process: &Process) {
         self.control_time.reset();
         self.control_stale.reset();
-        let Some(facts) = process.control.facts(&process.gateway.live.load().files) else { return };
+        let Some(facts) = process.control.facts(&process.gateway.snapshot.load().files) else {
+            return;
+        };
         let none: [&str; 0] = [];
         let confirmed = facts.confirmed.unwrap_or_default().cast_signed();
         self.control_time.with_label_values(&none).set(confirmed);
@@ -119,7 +121,7 @@ impl Metrics {
 
     fn show_addresses(&self, process: &Process) {
         self.addresses.reset();
-        for (name, upstream) in process.gateway.live.load().upstreams.iter() {
+        for (name, upstream) in process.gateway.snapshot.load().upstreams.iter() {
             for condition in Condition::NAMES {
                 self.addresses.with_label_values(&[&**name, condition]).set(0);
             }

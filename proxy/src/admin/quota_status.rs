@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::state::Breaker;
-use crate::{clock, data_plane::gateway::Live, lifecycle::process::Process};
+use crate::{clock, data_plane::gateway::Snapshot, lifecycle::process::Process};
 
 /// Whose request it is about.
 #[derive(Default)]
@@ -32,8 +32,8 @@ struct About {
 const MEMBERS: &str = "`route`, `part`, `issuer`, `caller`, `workspace` and `client`";
 
 pub(super) fn answer(process: &Process, query: &str) -> Response<Vec<u8>> {
-    let live = process.gateway.live.load();
-    match About::read(query).and_then(|about| standing(process, &live, &about)) {
+    let snapshot = process.gateway.snapshot.load();
+    match About::read(query).and_then(|about| standing(process, &snapshot, &about)) {
         Ok(found) => super::json(StatusCode::OK, &found),
         Err(wrong) => super::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({"messages": [wrong]})),
     }
@@ -72,17 +72,17 @@ impl About {
     }
 }
 
-fn standing(process: &Process, live: &Live, about: &About) -> Result<Value, String> {
+fn standing(process: &Process, snapshot: &Snapshot, about: &About) -> Result<Value, String> {
     let wanted = about.route.as_ref().ok_or("write `route`: the name of a route".to_owned())?;
-    let routes = live.policy.routes.all();
+    let routes = snapshot.policy.routes.all();
     let route = routes.iter().find(|route| route.name == *wanted);
     let route = route.ok_or_else(|| format!("the config in force has no route `{wanted}`"))?;
     let now = clock::now();
     let part = about.part.as_deref().filter(|_| route.breaker_by.is_some());
     let look = process.gateway.state.breakers.look(&route.breaker.key, part, now);
-    let left = left(process, live, about, route, now)?;
+    let left = left(process, snapshot, about, route, now)?;
     Ok(json!({
-        "config": live.policy.digest.as_str(),
+        "config": snapshot.policy.digest.as_str(),
         "route": route.name.as_str(),
         "breaker": Moment::of(look, now),
         "limits": left.iter().map(limit).collect::<Vec<_>>(),
@@ -91,12 +91,12 @@ fn standing(process: &Process, live: &Live, about: &About) -> Result<Value, Stri
 
 fn left(
     process: &Process,
-    live: &Live,
+    snapshot: &Snapshot,
     about: &About,
     route: &Route,
     now: Now,
 ) -> Result<Vec<Left>, String> {
-    let (limits, limiters) = (&live.policy.rate_limits, &process.gateway.state.limiters);
+    let (limits, limiters) = (&snapshot.policy.rate_limits, &process.gateway.state.limiters);
     if route.options.public {
         let client =
             about.client.ok_or("that route is public and has no caller: write `client`")?;
@@ -105,7 +105,7 @@ fn left(
     let subject = about.caller.as_ref().ok_or("write `caller`: its limits count per caller")?;
     let workspace = about.workspace.as_ref().map(|name| Workspace {
         name: name.clone(),
-        declared: live.policy.workspaces.declared(name),
+        declared: snapshot.policy.workspaces.declared(name),
     });
     let of = |issuer: &Label| {
         limits.left(limiters, &route.limits, Who { issuer, subject }, workspace.as_ref(), now)
@@ -114,7 +114,7 @@ fn left(
         return Ok(of(issuer));
     }
     // Whose issuer is not said may be any of them: of each limit the one that has least left.
-    let issuers = live.loaded.config.identity.issuers.keys().map(Label::from);
+    let issuers = snapshot.loaded.config.identity.issuers.keys().map(Label::from);
     let all = issuers.map(|issuer| of(&issuer)).reduce(|least, other| {
         let both = least.into_iter().zip(other);
         both.map(|(a, b)| if b.left < a.left { b } else { a }).collect()

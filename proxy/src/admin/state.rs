@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{breakers, switches};
 use crate::{
     clock,
-    data_plane::gateway::{Live, Stage},
+    data_plane::gateway::{Gateway, Snapshot},
     lifecycle::{process::Process, reload::ReloadResult},
     observability::audit::{Head, ship},
 };
@@ -41,7 +41,7 @@ pub struct State {
     /// The circuit breakers of the config in force.
     breakers: Vec<Breaker>,
     /// Operators' switches.
-    switches: Vec<switches::Shown>,
+    switches: Vec<switches::SwitchStatus>,
     /// Rate limiters in memory.
     limiters: Limiters,
     /// Verified tokens in the cache.
@@ -286,16 +286,16 @@ struct Sink {
 /// How the process is right now.
 pub(super) fn read(process: &Process) -> State {
     let (now, gateway) = (clock::now(), &*process.gateway);
-    let live = gateway.live.load();
+    let snapshot = gateway.snapshot.load();
     let (verified, strangers) = gateway.state.limiters.len();
     State {
         version: env!("CARGO_PKG_VERSION"),
-        config: live.policy.digest.to_string(),
+        config: snapshot.policy.digest.to_string(),
         last_reload: process.last_reload.lock().clone(),
-        needs_restart: live.needs_restart.clone(),
+        needs_restart: snapshot.needs_restart.clone(),
         draining: gateway.drain.is_draining(),
-        requests_in_flight: gateway.drain.under_way(),
-        requests_waiting: gateway.flights.waiting(),
+        requests_in_flight: gateway.drain.in_flight(),
+        requests_waiting: gateway.coalescing.waiting(),
         fallback_bytes: gateway.fallback.bytes(),
         breakers: breakers::all(gateway)
             .iter()
@@ -307,16 +307,27 @@ pub(super) fn read(process: &Process) -> State {
         idempotency_keys_in_flight: gateway.state.in_flight.len(),
         keys: keys(gateway, now),
         certificates: certificates(process),
-        credentials: credentials(&live),
-        control: control(process, &live),
+        credentials: credentials(&snapshot),
+        control: control(process, &snapshot),
         store: store(gateway),
-        upstreams: live.loaded.config.upstreams.keys().map(|name| upstream(name, &live)).collect(),
+        upstreams: snapshot
+            .loaded
+            .config
+            .upstreams
+            .keys()
+            .map(|name| upstream(name, &snapshot))
+            .collect(),
         audit: Audit {
             works: gateway.state.recording.works(),
             records_lost: gateway.audit.lost(),
             bytes_written: gateway.audit.written(),
             head: chain(&gateway.audit.last_head()),
-            ship: process.shipping.told().iter().map(|told| sink(told, now)).collect(),
+            ship: process
+                .shipping
+                .delivery_status()
+                .iter()
+                .map(|delivery_status| sink(delivery_status, now))
+                .collect(),
         },
     }
 }
@@ -335,7 +346,7 @@ impl Breaker {
     }
 }
 
-fn keys(gateway: &Stage, now: Now) -> Vec<SigningKey> {
+fn keys(gateway: &Gateway, now: Now) -> Vec<SigningKey> {
     let all = gateway.state.keys.describe().into_iter();
     all.map(|key| SigningKey {
         issuer: key.source.issuer.to_string(),
@@ -363,8 +374,8 @@ fn certificates(process: &Process) -> Vec<Certificate> {
     .collect()
 }
 
-fn credentials(live: &Live) -> Vec<Credential> {
-    let all = live.credentials.facts().into_iter();
+fn credentials(snapshot: &Snapshot) -> Vec<Credential> {
+    let all = snapshot.credentials.facts().into_iter();
     all.map(|facts| Credential {
         name: facts.name.to_string(),
         kind: facts.kind,
@@ -374,8 +385,8 @@ fn credentials(live: &Live) -> Vec<Credential> {
     .collect()
 }
 
-fn control(process: &Process, live: &Live) -> Option<Control> {
-    let facts = process.control.facts(&live.files)?;
+fn control(process: &Process, snapshot: &Snapshot) -> Option<Control> {
+    let facts = process.control.facts(&snapshot.files)?;
     Some(Control {
         url: facts.url,
         shape: facts.shape,
@@ -388,15 +399,15 @@ fn control(process: &Process, live: &Live) -> Option<Control> {
     })
 }
 
-fn store(gateway: &Stage) -> Option<Store> {
+fn store(gateway: &Gateway) -> Option<Store> {
     let store = gateway.store.as_ref()?;
-    let (facts, told) = (store.leases.facts(), store.told());
+    let (facts, delivery_status) = (store.leases.facts(), store.told());
     Some(Store {
         kind: store.written().kind,
         there: facts.there,
-        since: told.since,
-        cause: told.fault.as_ref().map(|fault| fault.cause),
-        failing: told.fault.as_ref().map(ToString::to_string),
+        since: delivery_status.since,
+        cause: delivery_status.fault.as_ref().map(|fault| fault.cause),
+        failing: delivery_status.fault.as_ref().map(ToString::to_string),
         on_error: store.written().on_error,
         replicas: facts.replicas,
         leases: facts.limits,
@@ -405,8 +416,8 @@ fn store(gateway: &Stage) -> Option<Store> {
     })
 }
 
-fn upstream(name: &config::Name, live: &Live) -> Upstream {
-    let facts = live.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
+fn upstream(name: &config::Name, snapshot: &Snapshot) -> Upstream {
+    let facts = snapshot.upstreams.get(&name.into()).map(|upstream| upstream.pool.facts());
     let addresses = facts.unwrap_or_default().into_iter().map(|facts| Address {
         address: facts.at.to_string(),
         condition: facts.condition.name(),
@@ -430,19 +441,21 @@ pub(super) fn chain(head: &Head) -> Chain {
     }
 }
 
-fn sink(sink: &ship::Told, now: Now) -> Sink {
-    let told = sink.now();
-    let (segment, byte) = told.cursor.unzip();
-    let (failing_since, failing) = told.failing.unzip();
+fn sink(sink: &ship::DeliveryStatus, now: Now) -> Sink {
+    let delivery_status = sink.now();
+    let (segment, byte) = delivery_status.cursor.unzip();
+    let (failing_since, failing) = delivery_status.failing.unzip();
     Sink {
         name: sink.name.clone(),
         kind: sink.kind.name(),
         segment,
         byte,
-        behind_seconds: told.oldest.map_or(0, |oldest| now.unix_seconds().saturating_sub(oldest)),
+        behind_seconds: delivery_status
+            .oldest
+            .map_or(0, |oldest| now.unix_seconds().saturating_sub(oldest)),
         failing_since,
         failing,
-        elsewhere: told.elsewhere,
+        elsewhere: delivery_status.elsewhere,
         records_shipped: sink.shipped.load(Ordering::Relaxed),
         records_refused: sink.refused.load(Ordering::Relaxed),
         segments_lost: sink.lost_segments.load(Ordering::Relaxed),

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// The switch that an operator asks for.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct SwitchRequest {
     pub(super) scope: Scope,
     pub(super) position: Position,
     pub(super) lasts: std::time::Duration,
@@ -53,7 +53,7 @@ const NAMES: [&str; 10] = [
 ];
 const TEXT_MAX: usize = 200;
 
-impl Wanted {
+impl SwitchRequest {
     /// # Errors
     /// All that is wrong with it, and what to write instead.
     pub(super) fn read(body: &[u8], known: &Known<'_>) -> Result<Self, Vec<String>> {
@@ -243,13 +243,13 @@ impl<'de> Deserialize<'de> for Left {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Result<Wanted, Vec<String>> {
+    fn read(body: &str) -> Result<SwitchRequest, Vec<String>> {
         let known = Known {
             upstreams: vec!["dxcp", "portal"],
             plugins: Some(vec!["argocd"]),
             workspaces: Some(vec!["payments"]),
         };
-        Wanted::read(body.as_bytes(), &known)
+        SwitchRequest::read(body.as_bytes(), &known)
     }
 
     #[test]

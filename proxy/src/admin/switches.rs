@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use super::{
     another_method, from_page,
-    switch_request::{Known, Wanted, remover},
+    switch_request::{Known, SwitchRequest, remover},
     text,
 };
-use crate::{clock, data_plane::gateway::Live, lifecycle::process::Process};
+use crate::{clock, data_plane::gateway::Snapshot, lifecycle::process::Process};
 
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub(super) async fn answer(
 /// A switch that is set. What it is about is what has a name here.
 #[derive(Default, Serialize, JsonSchema)]
 #[schemars(rename = "Switch")]
-pub(super) struct Shown {
+pub(super) struct SwitchStatus {
     /// Its number, by which it is removed.
     id: u64,
     /// `open` or `closed`.
@@ -94,7 +94,7 @@ pub(super) struct Shown {
     cut: Option<usize>,
 }
 
-impl Shown {
+impl SwitchStatus {
     fn of(switch: &Switch, now: Now) -> Self {
         let Scope { upstream, plugin, workspace, caller, class } = &switch.scope;
         let text = |label: &Option<Label>| label.as_ref().map(ToString::to_string);
@@ -117,22 +117,26 @@ impl Shown {
 }
 
 /// The switches that are set.
-pub(super) fn all(process: &Process) -> Vec<Shown> {
+pub(super) fn all(process: &Process) -> Vec<SwitchStatus> {
     let now = clock::now();
     let all = process.gateway.state.switches.all();
-    all.iter().filter(|switch| switch.lasts(now)).map(|switch| Shown::of(switch, now)).collect()
+    all.iter()
+        .filter(|switch| switch.lasts(now))
+        .map(|switch| SwitchStatus::of(switch, now))
+        .collect()
 }
 
 fn set(process: &Process, body: &[u8]) -> Response<Vec<u8>> {
-    let wanted = match Wanted::read(body, &known(&process.gateway.live.load())) {
+    let wanted = match SwitchRequest::read(body, &known(&process.gateway.snapshot.load())) {
         Ok(wanted) => wanted,
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
-    let Wanted { scope, position, lasts, cuts, by, reason } = wanted;
+    let SwitchRequest { scope, position, lasts, cuts, by, reason } = wanted;
     match process.gateway.switchboard.set(scope, position, lasts, cuts, (&by, &reason)) {
-        Some((switch, cut)) => {
-            super::json(StatusCode::CREATED, &Shown { cut, ..Shown::of(&switch, clock::now()) })
-        }
+        Some((switch, cut)) => super::json(
+            StatusCode::CREATED,
+            &SwitchStatus { cut, ..SwitchStatus::of(&switch, clock::now()) },
+        ),
         None => {
             let why = "there are too many switches; remove some with `DELETE /switches/{id}`";
             refused(StatusCode::CONFLICT, &[why.to_owned()])
@@ -146,7 +150,7 @@ fn remove(process: &Process, id: &str, body: &[u8]) -> Response<Vec<u8>> {
         Err(wrong) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &wrong),
     };
     match id.parse().ok().and_then(|id| process.gateway.switchboard.remove(id, &by)) {
-        Some(switch) => super::json(StatusCode::OK, &Shown::of(&switch, clock::now())),
+        Some(switch) => super::json(StatusCode::OK, &SwitchStatus::of(&switch, clock::now())),
         None => {
             let why = "there is no such switch; `GET /switches` lists them".to_owned();
             refused(StatusCode::NOT_FOUND, &[why])
@@ -182,10 +186,10 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>>
 }
 
 /// What the config in force calls things.
-fn known(live: &Live) -> Known<'_> {
-    let config = &live.loaded.config;
+fn known(snapshot: &Snapshot) -> Known<'_> {
+    let config = &snapshot.loaded.config;
     let mut plugins: Vec<&str> = config.plugins.keys().map(|name| &**name).collect();
-    let (routes, rules) = (live.policy.routes.all(), &config.egress.rules);
+    let (routes, rules) = (snapshot.policy.routes.all(), &config.egress.rules);
     plugins.extend(routes.iter().filter_map(|route| route.plugin.as_deref()));
     plugins.extend(rules.iter().flat_map(|rule| &rule.plugins).map(|name| &**name));
     plugins.extend(config.listeners.values().filter_map(|listener| listener.plugin.as_deref()));

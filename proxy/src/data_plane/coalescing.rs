@@ -19,16 +19,16 @@ use tokio::sync::watch;
 use crate::clock;
 
 /// Requests under way that others may join, and answers that are kept for a moment.
-pub struct Flights {
-    under_way: Mutex<HashMap<Key, watch::Receiver<Landing>>>,
-    kept: Cache<Key, Arc<Answer>>,
+pub struct Coalescing {
+    in_flight: Mutex<HashMap<Key, watch::Receiver<Landing>>>,
+    kept: Cache<Key, Arc<StoredResponse>>,
     waiting: AtomicUsize,
     /// For those who lead one.
     this: Weak<Self>,
 }
 
 /// An answer that is given to several.
-pub struct Answer {
+pub struct StoredResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its headers, those of one exchange aside.
@@ -46,35 +46,35 @@ enum Landing {
     Flying,
     /// The answer cannot be shared: each asks for itself.
     Lost,
-    Answered(Arc<Answer>),
+    Answered(Arc<StoredResponse>),
 }
 
 /// A request's place among those that are the same.
-pub enum Place {
+pub enum Role {
     /// It goes to the upstream.
-    Leads(Lead),
+    Leads(Leader),
     /// Another did; it may be waited for.
     Follows(Following),
     /// It was answered a moment ago.
-    Kept(Arc<Answer>),
+    Kept(Arc<StoredResponse>),
 }
 
 /// Whoever goes to the upstream, for others too. What it drops, the others ask for themselves.
-pub struct Lead {
+pub struct Leader {
     key: Key,
     sender: watch::Sender<Landing>,
-    flights: Arc<Flights>,
+    coalescing: Arc<Coalescing>,
 }
 
 /// Whoever waits for another's answer.
 pub struct Following {
     landing: watch::Receiver<Landing>,
-    flights: Arc<Flights>,
+    coalescing: Arc<Coalescing>,
 }
 
 /// An answer that is being read, to be shared.
 pub struct Capture {
-    lead: Lead,
+    lead: Leader,
     rules: Rules,
     status: StatusCode,
     headers: HeaderMap,
@@ -84,14 +84,14 @@ pub struct Capture {
 /// Answers that are kept, all together.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 
-impl Flights {
+impl Coalescing {
     /// None yet.
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
             kept: Cache::builder()
                 .max_capacity(KEPT_BYTES_MAX)
-                .weigher(|_, answer: &Arc<Answer>| answer.weight())
+                .weigher(|_, answer: &Arc<StoredResponse>| answer.weight())
                 .expire_after(Keep)
                 .build(),
             waiting: AtomicUsize::new(0),
@@ -109,24 +109,24 @@ impl Flights {
     }
 
     /// Takes a place among the requests with this key.
-    pub fn join(&self, key: Key) -> Place {
+    pub fn join(&self, key: Key) -> Role {
         if let Some(answer) = self.kept.get(&key) {
-            return Place::Kept(answer);
+            return Role::Kept(answer);
         }
-        let mut under_way = self.under_way.lock();
-        if let Some(flying) = under_way.get(&key) {
+        let mut in_flight = self.in_flight.lock();
+        if let Some(flying) = in_flight.get(&key) {
             self.waiting.fetch_add(1, Ordering::Relaxed);
-            return Place::Follows(Following { landing: flying.clone(), flights: self.shared() });
+            return Role::Follows(Following { landing: flying.clone(), coalescing: self.shared() });
         }
         let (sender, receiver) = watch::channel(Landing::Flying);
-        under_way.insert(key, receiver);
-        Place::Leads(Lead { key, sender, flights: self.shared() })
+        in_flight.insert(key, receiver);
+        Role::Leads(Leader { key, sender, coalescing: self.shared() })
     }
 }
 
 impl Following {
     /// Waits for the answer. `None` if there is none to share.
-    pub async fn answer(mut self) -> Option<Arc<Answer>> {
+    pub async fn answer(mut self) -> Option<Arc<StoredResponse>> {
         let landed = self.landing.wait_for(|landing| !matches!(landing, Landing::Flying)).await;
         match landed.ok().as_deref() {
             Some(Landing::Answered(answer)) => Some(Arc::clone(answer)),
@@ -137,22 +137,22 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.flights.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.coalescing.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Lead {
+impl Leader {
     /// Begins to read an answer that is meant for others, too.
     pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Capture {
-        let headers = Answer::shared_headers(headers);
+        let headers = StoredResponse::shared_headers(headers);
         Capture { lead: self, rules, status, headers, body: BytesMut::new() }
     }
 }
 
-impl Drop for Lead {
+impl Drop for Leader {
     fn drop(&mut self) {
         // Whoever asks from now on leads another; then those who wait are told.
-        self.flights.under_way.lock().remove(&self.key);
+        self.coalescing.in_flight.lock().remove(&self.key);
         self.sender.send_if_modified(|landing| {
             let lost = matches!(landing, Landing::Flying);
             if lost {
@@ -174,15 +174,15 @@ impl Capture {
     pub fn finish(self) {
         let Self { lead, rules, status, headers, body } = self;
         let keep = rules.keeps(status.as_u16());
-        let answer = Arc::new(Answer::new(status, headers, body.freeze(), keep));
+        let answer = Arc::new(StoredResponse::new(status, headers, body.freeze(), keep));
         if !keep.is_zero() {
-            lead.flights.kept.insert(lead.key, Arc::clone(&answer));
+            lead.coalescing.kept.insert(lead.key, Arc::clone(&answer));
         }
         lead.sender.send_replace(Landing::Answered(answer));
     }
 }
 
-impl Answer {
+impl StoredResponse {
     /// One that came just now.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Bytes, keep: Duration) -> Self {
         Self { status, headers, body, at: clock::elapsed(), keep }
@@ -216,11 +216,11 @@ impl Answer {
 /// Each is kept for as long as its route says.
 struct Keep;
 
-impl Expiry<Key, Arc<Answer>> for Keep {
+impl Expiry<Key, Arc<StoredResponse>> for Keep {
     fn expire_after_create(
         &self,
         _: &Key,
-        answer: &Arc<Answer>,
+        answer: &Arc<StoredResponse>,
         _: std::time::Instant,
     ) -> Option<Duration> {
         Some(answer.keep)

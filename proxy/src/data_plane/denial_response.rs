@@ -16,10 +16,10 @@ use pingora::{
     Result, http::ResponseHeader, protocols::http::ServerSession as HttpSession, proxy::Session,
 };
 
-pub(crate) use self::{problem::Said, reader::Reader, rendered::Written};
+pub(crate) use self::{problem::Problem, reader::Reader, rendered::Rendered};
 use crate::{
     clock,
-    data_plane::{coalescing::Answer, rate_limit_headers},
+    data_plane::{coalescing::StoredResponse, rate_limit_headers},
     head_edit,
     request_id::{RequestId, X_REQUEST_ID},
 };
@@ -84,21 +84,21 @@ fn write_for(
     status: StatusCode,
     reader: Reader,
     request_id: &RequestId,
-) -> Written {
+) -> Rendered {
     let head = session.req_header();
     // The answer to a HEAD says how long that to a GET is, which would name its method.
     let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
     let asked = (method, head.uri.path());
     let now = clock::now().unix;
-    let said = Said::of(denial, status, exchange, request_id.as_str(), asked, now);
-    let mut written = Written::new(reader, &said);
+    let said = Problem::of(denial, status, exchange, request_id.as_str(), asked, now);
+    let mut written = Rendered::new(reader, &said);
     rate_limit_headers::told(&mut written.headers, exchange.quota.as_ref(), Some(denial));
     written.headers.insert(proxy_status::PROXY_STATUS, proxy_status::of(denial));
     written
 }
 
-async fn send(session: &mut Session, written: Written) -> Result<()> {
-    let Written { status, headers, body } = written;
+async fn send(session: &mut Session, written: Rendered) -> Result<()> {
+    let Rendered { status, headers, body } = written;
     let asked = session.req_header();
     let nothing = asked.method == Method::HEAD || body.is_empty();
     // A client of gRPC takes a head that is the end for trailers, which say nothing of a body.
@@ -171,7 +171,7 @@ pub(crate) async fn write_json(
 pub(crate) async fn write_shared(
     session: &mut Session,
     exchange: &Exchange,
-    (shared, how): (&Answer, Shared),
+    (shared, how): (&StoredResponse, Shared),
     request_id: &RequestId,
     cors: Option<&Cors>,
 ) -> Result<()> {

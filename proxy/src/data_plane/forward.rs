@@ -21,7 +21,7 @@ use filters::{
 
 use crate::{
     clock,
-    data_plane::gateway::{Live, Stage},
+    data_plane::gateway::{Gateway, Snapshot},
     net::parent::Parent,
     observability::metrics::Counted,
     request_id::RequestId,
@@ -32,20 +32,20 @@ pub use plain::Plain;
 /// One forward listener.
 pub struct Forward {
     /// What every call needs.
-    pub stage: Arc<Stage>,
+    pub gateway: Arc<Gateway>,
     /// Its number in the config.
     pub listener: usize,
 }
 
 /// What a call shows of who calls.
-struct Shown<'a> {
+struct ProxyCaller<'a> {
     peer: IpAddr,
     certificate: Option<&'a ClientCertificate>,
     authorization: &'a [&'a [u8]],
 }
 
 /// How a call ended.
-struct Ended<'a> {
+struct CallOutcome<'a> {
     began: Now,
     id: &'a RequestId,
     peer: IpAddr,
@@ -66,7 +66,7 @@ struct Ended<'a> {
 }
 
 /// A call that may go out.
-struct Going {
+struct AdmittedCall {
     /// What was proved of it, and its place among the tunnels.
     call: AddressedCall,
     /// The proxy that it goes through and that looks the name up, if there is one.
@@ -76,7 +76,7 @@ struct Going {
 /// More than this cannot be lacking for one call.
 const LACKS_MAX: usize = 6;
 
-impl Going {
+impl AdmittedCall {
     /// Where it is dialled: those addresses that passed, and no others.
     fn addresses(&self) -> Vec<SocketAddr> {
         let port = self.call.target().port;
@@ -88,12 +88,12 @@ impl Forward {
     /// Whether the call may go out, and how. `secure` is one that asks for a tunnel.
     async fn admit(
         &self,
-        live: &Live,
+        snapshot: &Snapshot,
         (target, secure): (&Target, bool),
-        shown: &Shown<'_>,
+        shown: &ProxyCaller<'_>,
         now: Now,
         exchange: &mut Exchange,
-    ) -> Result<Going, Denial> {
+    ) -> Result<AdmittedCall, Denial> {
         let call = Call {
             listener: self.listener,
             peer: shown.peer,
@@ -101,13 +101,13 @@ impl Forward {
             authorization: shown.authorization,
             target,
         };
-        let (policy, state) = (&live.policy, &self.stage.state);
+        let (policy, state) = (&snapshot.policy, &self.gateway.state);
         let mut decided = forward::decide(policy, state, &call, now, exchange);
         for _ in 0..LACKS_MAX {
             let Some(lack) = decided.as_ref().err().and_then(|_| exchange.lack.take()) else {
                 break;
             };
-            if !self.stage.supply(&live.loaded.config, &lack).await {
+            if !self.gateway.supply(&snapshot.loaded.config, &lack).await {
                 break;
             }
             *exchange = Exchange::default();
@@ -116,27 +116,27 @@ impl Forward {
         }
         let named = decided?;
         exchange.steps.enter(Step::Address);
-        let parent = live.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
+        let parent = snapshot.parents.on_the_way_to(&target.host.to_string(), target.port, secure);
         if let Some(parent) = parent {
-            let own = self.stage.dial.own_addresses();
+            let own = self.gateway.dial.own_addresses();
             let call = named.pass_on(policy, &parent.name, &own, clock::now(), exchange)?;
-            return Ok(Going { call, parent: Some(Arc::clone(parent)) });
+            return Ok(AdmittedCall { call, parent: Some(Arc::clone(parent)) });
         }
         let found = match &target.host {
             Host::Address(ip) => vec![*ip],
-            Host::Name(name) => self.stage.dial.lookup(name).await.map_err(|error| {
+            Host::Name(name) => self.gateway.dial.lookup(name).await.map_err(|error| {
                 tracing::debug!(%error, "a called host cannot be resolved");
                 Denial::HostUnresolved { target: Label::lossy(&target.to_string()) }
             })?,
         };
-        let own = self.stage.dial.own_addresses();
+        let own = self.gateway.dial.own_addresses();
         // The addresses that passed are the ones dialled: a name could change in between.
         let call = named.choose(policy, &found, &own, clock::now(), exchange)?;
-        Ok(Going { call, parent: None })
+        Ok(AdmittedCall { call, parent: None })
     }
 
     /// Puts a call on record and counts it.
-    fn record(&self, live: &Live, exchange: &Exchange, ended: &Ended<'_>) {
+    fn record(&self, snapshot: &Snapshot, exchange: &Exchange, ended: &CallOutcome<'_>) {
         let took = clock::elapsed().saturating_sub(ended.began.elapsed);
         let counted = Counted {
             status: ended.status,
@@ -147,12 +147,17 @@ impl Forward {
             upstream_took: None,
             served: Served::default(),
         };
-        self.stage.metrics.call(&live.counts, exchange, &counted, ended.bytes_in + ended.bytes_out);
+        self.gateway.metrics.call(
+            &snapshot.counts,
+            exchange,
+            &counted,
+            ended.bytes_in + ended.bytes_out,
+        );
         let observed = filters::audit::Observed {
             began: ended.began,
             request_id: ended.id.as_str(),
             trace_id: ended.trace_id,
-            listener: &live.policy.listeners[self.listener].name,
+            listener: &snapshot.policy.listeners[self.listener].name,
             peer: ended.peer,
             method: ended.method,
             host: ended.host,
@@ -176,8 +181,8 @@ impl Forward {
             idempotency_key: None,
             control_id: None,
         };
-        self.stage.audit.record(|out| {
-            filters::audit::write(out, &live.policy, exchange, &observed);
+        self.gateway.audit.record(|out| {
+            filters::audit::write(out, &snapshot.policy, exchange, &observed);
         });
     }
 }

@@ -7,7 +7,8 @@ use filters::{Label, Policy, Secret, State, denial::Lack};
 
 use crate::{
     data_plane::{
-        coalescing::Flights, listener::Drain, long_lived::Lasting, stale_fallback::Fallback,
+        coalescing::Coalescing, listener::Drain, long_lived::LongLived,
+        stale_fallback::StaleResponses,
     },
     identity::jwks::Fetcher,
     net::{dial::Dial, parent::Parents},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// What a config means, made ready to run. Replaced whole.
-pub struct Live {
+pub struct Snapshot {
     /// Its decisions.
     pub policy: Arc<Policy>,
     /// Where they lead.
@@ -44,9 +45,9 @@ pub struct Live {
 }
 
 /// What every request needs.
-pub struct Stage {
+pub struct Gateway {
     /// The policy in force.
-    pub live: ArcSwap<Live>,
+    pub snapshot: ArcSwap<Snapshot>,
     /// What has happened.
     pub state: Arc<State>,
     /// Where records go.
@@ -62,21 +63,21 @@ pub struct Stage {
     /// Resolves names.
     pub dial: Dial,
     /// Answers for when upstreams fail.
-    pub fallback: Fallback,
+    pub fallback: StaleResponses,
     /// Requests that are the same.
-    pub flights: Arc<Flights>,
+    pub coalescing: Arc<Coalescing>,
     /// What may last, and can be cut.
-    pub lasting: Arc<Lasting>,
+    pub long_lived: Arc<LongLived>,
     /// Whether the process is stopping.
     pub drain: Arc<Drain>,
     /// What the process started with.
     pub started: config::Config,
 }
 
-impl Stage {
+impl Gateway {
     /// What it takes to look an upstream's name up.
-    pub fn lookup<'a>(&'a self, live: &'a Live) -> Lookup<'a> {
-        Lookup { dial: &self.dial, guard: &live.policy.guard, health: &self.state.health }
+    pub fn lookup<'a>(&'a self, snapshot: &'a Snapshot) -> Lookup<'a> {
+        Lookup { dial: &self.dial, guard: &snapshot.policy.guard, health: &self.state.health }
     }
 
     /// Gets what a decision lacked; answers whether asking again makes sense.

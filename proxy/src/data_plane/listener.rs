@@ -43,20 +43,20 @@ use tokio::{
 };
 
 use self::{
-    accept::{Begin, Ended},
-    connection_limits::{Place, Places},
-    goaway::Late,
-    h2_preface::Guard,
-    lingering_close::{Unread, linger},
+    accept::{Accept, NotAccepted},
+    connection_limits::{ConnectionLimits, ConnectionPermit},
+    goaway::LateConnection,
+    h2_preface::PrefaceDeadline,
+    lingering_close::{UnreadRequest, linger},
     load_balancers::Balancers,
-    pipelining::Turns,
+    pipelining::Pipelining,
     request_head::{Body, Form},
-    wrapped_stream::Through,
+    wrapped_stream::WrappedStream,
 };
 
-pub(crate) use self::refusal::Refusing;
+pub(crate) use self::refusal::RefusalContext;
 pub use self::{
-    drain::{Drain, UnderWay},
+    drain::{Drain, InFlight},
     request_head::{Head, HeadRefusal},
 };
 use crate::data_plane::http2;
@@ -111,11 +111,11 @@ pub type IsBalancer = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 #[async_trait]
 pub trait Tunnel: Send + Sync {
     /// Serves one until it ends.
-    async fn tunnel(&self, asked: Asked, shutdown: &ShutdownWatch);
+    async fn tunnel(&self, asked: ConnectRequest, shutdown: &ShutdownWatch);
 }
 
 /// A client that asks for a tunnel.
-pub struct Asked {
+pub struct ConnectRequest {
     /// Its connection.
     pub stream: Stream,
     /// Its head, which was checked.
@@ -132,18 +132,18 @@ const DRAIN: Duration = Duration::from_millis(500);
 const EMPTY_LINES_MAX: u8 = 2;
 
 /// The front of one listener.
-pub struct Front<A> {
+pub struct Listener<A> {
     app: Arc<A>,
     limits: Limits,
-    begin: Begin,
-    connections: Arc<Places>,
+    accept: Accept,
+    connections: Arc<ConnectionLimits>,
     balancers: Option<Balancers>,
     drain: Option<Arc<Drain>>,
     refusals: Arc<dyn Refusals>,
     tunnel: Option<Arc<dyn Tunnel>>,
 }
 
-impl<A> Front<A> {
+impl<A> Listener<A> {
     /// In front of `app`. Without a `drain` its clients are served until the process ends.
     pub fn new(
         app: Arc<A>,
@@ -151,9 +151,9 @@ impl<A> Front<A> {
         drain: Option<Arc<Drain>>,
         refusals: Arc<dyn Refusals>,
     ) -> Self {
-        let begin = Begin::new(None);
+        let accept = Accept::new(None);
         let (connections, balancers) = (Arc::default(), None);
-        Self { app, limits, begin, connections, balancers, drain, refusals, tunnel: None }
+        Self { app, limits, accept, connections, balancers, drain, refusals, tunnel: None }
     }
 
     /// The same behind load balancers that begin each connection with a header.
@@ -165,7 +165,7 @@ impl<A> Front<A> {
     /// The same for a listener that serves TLS.
     #[must_use]
     pub fn with_tls(self, tls: Acceptor) -> Self {
-        Self { begin: Begin::new(Some(tls)), ..self }
+        Self { accept: Accept::new(Some(tls)), ..self }
     }
 
     /// The same for a forward proxy: it is asked for tunnels and URLs, not for paths.
@@ -178,7 +178,7 @@ impl<A> Front<A> {
         if self.tunnel.is_some() { Form::Proxy } else { Form::Origin }
     }
 
-    fn place(&self, peer: IpAddr) -> Option<Place> {
+    fn place(&self, peer: IpAddr) -> Option<ConnectionPermit> {
         let limits = &self.limits;
         self.connections.take(peer, limits.connections_max, limits.connections_per_client_max)
     }
@@ -187,7 +187,7 @@ impl<A> Front<A> {
     /// client is gone or idle.
     async fn head(
         &self,
-        connection: &mut Through<Turns>,
+        connection: &mut WrappedStream<Pipelining>,
         first: bool,
         shutdown: &ShutdownWatch,
     ) -> Result<Option<(usize, Body)>, HeadRefusal> {
@@ -282,10 +282,10 @@ impl<A> Front<A> {
     }
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
     /// Serves the streams of a connection until its client leaves.
     async fn http2(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) {
-        let refusing = Refusing::new(&self.refusals, peer, self.form());
+        let refusing = RefusalContext::new(&self.refusals, peer, self.form());
         let Some(drain) = &self.drain else {
             return http2::serve(&self.app, stream, &refusing, shutdown).await;
         };
@@ -293,7 +293,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
         if !drain.is_closing() {
             return goaway::serve(&self.app, stream, &refusing, self.leaving(shutdown)).await;
         }
-        let late = Arc::new(Late::new(&self.app));
+        let late = Arc::new(LateConnection::new(&self.app));
         let mut shutdown = shutdown.clone();
         let told = async {
             tokio::select! {
@@ -305,17 +305,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
     }
 
     /// Serves one request after the other; answers with the tunnel that one of them asked for.
-    async fn http1(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) -> Option<Asked> {
+    async fn http1(
+        &self,
+        stream: Stream,
+        peer: IpAddr,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ConnectRequest> {
         let mut persistent: Option<HttpPersistentSettings> = None;
-        let unread = Unread::default();
-        let reading = Turns::new(unread.clone());
-        let mut connection = Box::new(Through { inner: stream, reading });
+        let unread = UnreadRequest::default();
+        let reading = Pipelining::new(unread.clone());
+        let mut connection = Box::new(WrappedStream { inner: stream, reading });
         for request in 0..self.limits.keepalive_requests_max {
             let read = match self.head(&mut connection, request == 0, shutdown).await {
                 Ok(Some((end, Body::Tunnel))) => {
                     let (stream, mut ahead) = connection.into_parts();
                     let head = Head::new(ahead.split_to(end));
-                    return Some(Asked { stream, head, ahead, peer });
+                    return Some(ConnectRequest { stream, head, ahead, peer });
                 }
                 Ok(read) => {
                     let (end, body) = read?;
@@ -363,7 +368,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Front<A> {
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,
@@ -378,26 +383,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         if let Some(balancers) = &self.balancers {
             match balancers.client(&mut stream, peer, &self.limits, deadline).await {
                 Ok(client) => peer = client,
-                Err(Ended::Refused(refusal)) => {
-                    if self.begin.is_secure() {
+                Err(NotAccepted::Refused(refusal)) => {
+                    if self.accept.is_secure() {
                         self.refusals.refused(refusal, peer, b"", false);
                     } else {
                         self.refuse(stream, refusal, peer, b"").await;
                     }
                     return None;
                 }
-                Err(Ended::Gone) => return None,
+                Err(NotAccepted::Gone) => return None,
             }
         }
         let place = self.place(peer);
         // Who has no place is told so, and for that must be listened to.
-        let stream = match self.begin.serve(stream, peer, &self.limits, deadline).await {
+        let stream = match self.accept.serve(stream, peer, &self.limits, deadline).await {
             Ok(stream) => stream,
-            Err(Ended::Refused(refusal)) => {
+            Err(NotAccepted::Refused(refusal)) => {
                 self.refusals.refused(refusal, peer, b"", false);
                 return None;
             }
-            Err(Ended::Gone) => return None,
+            Err(NotAccepted::Gone) => return None,
         };
         let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         let Some(place) = place else {
@@ -410,8 +415,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Front<A> {
         };
         if is_http2 {
             let late = Arc::new(AtomicBool::new(false));
-            let reading = Guard::new(self.limits.head_timeout, Arc::clone(&late));
-            self.http2(Box::new(Through { inner: stream, reading }), peer, shutdown).await;
+            let reading = PrefaceDeadline::new(self.limits.head_timeout, Arc::clone(&late));
+            self.http2(Box::new(WrappedStream { inner: stream, reading }), peer, shutdown).await;
             if late.load(Ordering::Relaxed) {
                 self.refusals.refused(HeadRefusal::Timeout, peer, b"", false);
             }

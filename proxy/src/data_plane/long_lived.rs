@@ -31,12 +31,12 @@ use crate::{data_plane::detached, progress};
 
 /// Those that are under way.
 #[derive(Default)]
-pub struct Lasting(Mutex<All>);
+pub struct LongLived(Mutex<All>);
 
 #[derive(Default)]
 struct All {
     count: u64,
-    under_way: HashMap<u64, (Subject, Arc<Cut>)>,
+    in_flight: HashMap<u64, (Subject, Arc<Cut>)>,
 }
 
 /// What one is, as far as switches are about it.
@@ -49,8 +49,8 @@ struct Subject {
 }
 
 /// Its place among them, until it is dropped.
-pub struct Place {
-    all: Arc<Lasting>,
+pub struct Registration {
+    all: Arc<LongLived>,
     id: u64,
     cut: Arc<Cut>,
     end: Option<AbortHandle>,
@@ -64,23 +64,23 @@ tokio::task_local! {
     static OWN: RefCell<Option<Arc<Cut>>>;
 }
 
-impl Lasting {
+impl LongLived {
     /// From now on it can be cut. In Pingora's part of an exchange, that is dropped then.
-    pub fn begin(self: &Arc<Self>, exchange: &Exchange) -> Place {
+    pub fn begin(self: &Arc<Self>, exchange: &Exchange) -> Registration {
         let cut = Arc::<Cut>::default();
         let mut all = self.0.lock();
         all.count += 1;
         let id = all.count;
-        all.under_way.insert(id, (Subject::of(exchange), Arc::clone(&cut)));
+        all.in_flight.insert(id, (Subject::of(exchange), Arc::clone(&cut)));
         // A tunnel looks for itself.
         let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&cut))));
-        Place { all: Arc::clone(self), id, cut, end: None }
+        Registration { all: Arc::clone(self), id, cut, end: None }
     }
 
     /// Cuts those that a switch is about; how many.
     pub fn cut(&self, switch: &Switch, now: Now) -> usize {
         let all = self.0.lock();
-        let fits = all.under_way.values().filter(|(what, _)| switch.scope.fits(&what.about()));
+        let fits = all.in_flight.values().filter(|(what, _)| switch.scope.fits(&what.about()));
         fits.map(|(_, cut)| _ = cut.set(switch.denial(now))).count()
     }
 }
@@ -108,7 +108,7 @@ impl Subject {
     }
 }
 
-impl Place {
+impl Registration {
     /// Ends it after so long, if it has not ended by then, and says why.
     pub fn end_after(&mut self, left: Duration, why: Denial) {
         let cut = Arc::clone(&self.cut);
@@ -130,12 +130,12 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(end) = &self.end {
             end.abort();
         }
-        self.all.0.lock().under_way.remove(&self.id);
+        self.all.0.lock().in_flight.remove(&self.id);
     }
 }
 

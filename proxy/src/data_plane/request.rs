@@ -6,7 +6,7 @@ use filters::{Head, identity::ClientCertificate};
 use http::{HeaderName, HeaderValue, header};
 use pingora::{Error, http::RequestHeader, protocols::Digest, proxy::Session};
 
-use crate::data_plane::listener::tls::TlsFacts;
+use crate::data_plane::listener::tls::HandshakeInfo;
 
 /// Whether an I/O error of this kind is at the root of an error.
 pub(crate) fn caused_by(error: &Error, kind: std::io::ErrorKind) -> bool {
@@ -48,8 +48,8 @@ pub(crate) fn host(request: &RequestHeader) -> Option<&[u8]> {
 }
 
 /// What the TLS handshake told.
-pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&TlsFacts> {
-    digest?.ssl_digest.as_ref()?.extension.get::<TlsFacts>()
+pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&HandshakeInfo> {
+    digest?.ssl_digest.as_ref()?.extension.get::<HandshakeInfo>()
 }
 
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -37,21 +37,21 @@ use pingora::{
 use crate::{
     clock,
     data_plane::{
-        coalescing::{Answer, Capture, Lead},
+        coalescing::{Capture, Leader, StoredResponse},
         denial_response, detached, error_mapping,
-        gateway::{Live, Stage},
+        gateway::{Gateway, Snapshot},
         hop_by_hop,
-        listener::UnderWay,
+        listener::InFlight,
         request::{caused_by, has_large_body},
-        shared_address::Crowd,
-        stale_fallback::Keeping,
+        shared_address::SharedAddresses,
+        stale_fallback::ResponseBuffer,
     },
     net::parent,
     progress,
     replicas::store::Claim,
     request_id::RequestId,
     upstream::{
-        Asked, Attempt, Unreachable,
+        Attempt, Attempts, Unreachable,
         upgrade::{self, Answered},
     },
 };
@@ -62,7 +62,7 @@ use severed::Lasting;
 /// One reverse listener.
 pub struct Reverse {
     /// What every request needs.
-    pub stage: Arc<Stage>,
+    pub gateway: Arc<Gateway>,
     /// Its number in the config.
     pub listener: usize,
     /// Whether it serves TLS.
@@ -72,14 +72,14 @@ pub struct Reverse {
     /// How long one write to a client may stand still.
     pub write_timeout: Duration,
     /// Clients that are refused for their address.
-    pub crowd: Crowd,
+    pub shared_addresses: SharedAddresses,
     /// Bytes a second of a body, to or from a client.
     pub rate_min: u64,
 }
 
 /// One exchange, from Pingora's side.
 pub struct Ctx {
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     exchange: Exchange,
     /// How its answer came about.
     served: Served,
@@ -91,7 +91,7 @@ pub struct Ctx {
     request_id: RequestId,
     denial: Option<Denial>,
     /// Which addresses were asked.
-    asked: Asked,
+    asked: Attempts,
     /// What an attempt that fails has failed by, as far as it is known.
     fault: Fault,
     attempts: u32,
@@ -124,19 +124,19 @@ pub struct Ctx {
     /// Told once that is on disk, as long as nobody has waited for it.
     durable: Option<tokio::sync::oneshot::Receiver<bool>>,
     /// Others wait for the answer, which is yet to come.
-    lead: Option<Lead>,
+    lead: Option<Leader>,
     /// Others wait for the answer, which is coming.
     captured: Option<Capture>,
     /// The answer so far, if it is kept for when the upstream fails.
-    keeping: Option<Keeping>,
+    keeping: Option<ResponseBuffer>,
     /// What was kept, and is given now.
-    fallback: Option<Arc<Answer>>,
+    fallback: Option<Arc<StoredResponse>>,
     control_id: Option<String>,
     /// Where it may last: its place, and what a record needs if it is cut.
     lasting: Option<Lasting>,
     /// Its idempotency key, as other replicas know it.
     claim: Option<Claim>,
-    _under_way: UnderWay,
+    _in_flight: InFlight,
 }
 
 /// An error that says "the denial is in the context".
@@ -225,7 +225,7 @@ impl ProxyHttp for Reverse {
 
     fn new_ctx(&self) -> Ctx {
         Ctx {
-            live: self.stage.live.load_full(),
+            snapshot: self.gateway.snapshot.load_full(),
             exchange: Exchange::default(),
             served: Served::default(),
             sent: None,
@@ -233,7 +233,7 @@ impl ProxyHttp for Reverse {
             began: clock::now(),
             request_id: RequestId::UNKNOWN,
             denial: None,
-            asked: Asked::default(),
+            asked: Attempts::default(),
             fault: Fault::Status,
             attempts: 0,
             wait: None,
@@ -262,7 +262,7 @@ impl ProxyHttp for Reverse {
             control_id: None,
             lasting: None,
             claim: None,
-            _under_way: self.stage.drain.exchange(),
+            _in_flight: self.gateway.drain.exchange(),
         }
     }
 
@@ -285,7 +285,9 @@ impl ProxyHttp for Reverse {
             downstream.set_ignore_info_resp(true);
         }
         upgrade::note_offer(downstream.req_header_mut());
-        hop_by_hop::end(session.req_header_mut(), |name| ctx.live.policy.headers.is_reserved(name));
+        hop_by_hop::end(session.req_header_mut(), |name| {
+            ctx.snapshot.policy.headers.is_reserved(name)
+        });
         ctx.request_id = RequestId::of(session.req_header());
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {
@@ -321,7 +323,7 @@ impl ProxyHttp for Reverse {
                     return Ok(true);
                 }
                 ctx.status = shared.status.as_u16();
-                let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+                let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
                 denial_response::write_shared(
                     session,
                     &ctx.exchange,
@@ -364,7 +366,7 @@ impl ProxyHttp for Reverse {
         ctx.attempts += 1;
         // What is left is what its answer says.
         ctx.fault = Fault::Status;
-        let lookup = self.stage.lookup(&ctx.live);
+        let lookup = self.gateway.lookup(&ctx.snapshot);
         match sent.upstream.peer(&sent.request, &attempt, &mut ctx.asked, &lookup).await {
             Ok(peer) => {
                 ctx.upstream_asked = Some(clock::elapsed());
@@ -526,7 +528,7 @@ impl ProxyHttp for Reverse {
         ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.capture(body.as_ref(), end_of_stream);
         if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
-            self.stage.fallback.keep(whole);
+            self.gateway.fallback.keep(whole);
         }
         Ok(None)
     }
@@ -537,7 +539,7 @@ impl ProxyHttp for Reverse {
         trailers: &mut HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
-        let headers = &ctx.live.policy.headers;
+        let headers = &ctx.snapshot.policy.headers;
         filters::response::settle_trailers(trailers, |name| headers.is_ours(name));
         Ok(None)
     }
@@ -621,15 +623,15 @@ impl Reverse {
         }
         if let Denial::RateLimited(over) = &denial {
             let forwarded = session.req_header().headers.contains_key("x-forwarded-for");
-            let listener = &ctx.live.policy.listeners[self.listener];
-            self.crowd.note(listener, over, forwarded, clock::elapsed());
+            let listener = &ctx.snapshot.policy.listeners[self.listener];
+            self.shared_addresses.note(listener, over, forwarded, clock::elapsed());
         }
         ctx.denial = Some(denial.clone());
         self.write(session, ctx, &denial).await
     }
 
     async fn write(&self, session: &mut Session, ctx: &Ctx, denial: &Denial) -> Result<()> {
-        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
         denial_response::write(session, &ctx.exchange, denial, &ctx.request_id, cors).await
     }
 

@@ -13,7 +13,7 @@ use filters::{
 /// Refusals of one listener's clients. A flood is no reason to flood the log: one line tells of those
 /// of a minute.
 #[derive(Default)]
-pub struct Crowd {
+pub struct SharedAddresses {
     /// Since when the last line counts, in whole seconds; zero before the first.
     told: AtomicU64,
     refused: AtomicU64,
@@ -21,7 +21,7 @@ pub struct Crowd {
 
 const PAUSE: u64 = 60;
 
-impl Crowd {
+impl SharedAddresses {
     /// Notes that a client is over a limit. `forwarded`: whether it speaks of others behind it.
     pub(crate) fn note(&self, listener: &Listener, over: &Over, forwarded: bool, now: Duration) {
         if over.status.scope != "client" {
@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn one_line_a_minute_tells_of_all_that_were_refused() {
-        let crowd = Crowd::default();
-        let due = |seconds| crowd.due(Duration::from_secs(seconds));
+        let shared_addresses = SharedAddresses::default();
+        let due = |seconds| shared_addresses.due(Duration::from_secs(seconds));
         assert_eq!(due(0), Some(1));
         assert_eq!([due(1), due(30), due(59)], [None; 3]);
         assert_eq!(due(60), Some(4));

@@ -7,18 +7,18 @@ use filters::fallback::{Key, Rules, Varied};
 use http::{HeaderMap, StatusCode};
 use moka::{Expiry, sync::Cache};
 
-use crate::data_plane::coalescing::Answer;
+use crate::data_plane::coalescing::StoredResponse;
 
 /// What is kept, within its memory.
-pub struct Fallback(Cache<Key, Arc<Kept>>);
+pub struct StaleResponses(Cache<Key, Arc<Kept>>);
 
 struct Kept {
     varied: Varied,
-    answer: Arc<Answer>,
+    answer: Arc<StoredResponse>,
 }
 
 /// An answer that is being read, to be kept.
-pub struct Keeping {
+pub struct ResponseBuffer {
     key: Key,
     rules: Rules,
     varied: Varied,
@@ -27,7 +27,7 @@ pub struct Keeping {
     body: BytesMut,
 }
 
-impl Fallback {
+impl StaleResponses {
     /// Nothing yet, and never more than so many bytes.
     pub fn new(bytes_max: u64) -> Self {
         let weigh = |_: &Key, kept: &Arc<Kept>| kept.answer.weight();
@@ -36,19 +36,19 @@ impl Fallback {
     }
 
     /// What may be given to this request.
-    pub fn get(&self, key: &Key, asked: &HeaderMap) -> Option<Arc<Answer>> {
+    pub fn get(&self, key: &Key, asked: &HeaderMap) -> Option<Arc<StoredResponse>> {
         let kept = self.0.get(key).filter(|kept| kept.varied.fits(asked))?;
         Some(Arc::clone(&kept.answer))
     }
 
     /// Keeps an answer that was read whole. Not one without a body: whoever is stopping may give that,
     /// and it would take the place of the last good one.
-    pub fn keep(&self, read: Keeping) {
-        let Keeping { key, rules, varied, status, headers, body } = read;
+    pub fn keep(&self, read: ResponseBuffer) {
+        let ResponseBuffer { key, rules, varied, status, headers, body } = read;
         if body.is_empty() {
             return;
         }
-        let answer = Arc::new(Answer::new(status, headers, body.freeze(), rules.ttl));
+        let answer = Arc::new(StoredResponse::new(status, headers, body.freeze(), rules.ttl));
         self.0.insert(key, Arc::new(Kept { varied, answer }));
     }
 
@@ -59,7 +59,7 @@ impl Fallback {
     }
 }
 
-impl Keeping {
+impl ResponseBuffer {
     /// Begins to read an answer.
     pub fn new(
         key: Key,
@@ -68,7 +68,7 @@ impl Keeping {
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Self {
-        let headers = Answer::shared_headers(headers);
+        let headers = StoredResponse::shared_headers(headers);
         Self { key, rules, varied, status, headers, body: BytesMut::new() }
     }
 

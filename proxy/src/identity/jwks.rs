@@ -27,13 +27,13 @@ use crate::{
     net::{
         allowance::{Allowance, Rate},
         dial::Dial,
-        fetch::{self, Place},
+        fetch::{self, Endpoint},
     },
     observability::{audit::Audit, metrics::Metrics},
     secret_file,
 };
 
-pub use self::{fault::Contradiction, fault::Fault, inspect::Looked};
+pub use self::{fault::Contradiction, fault::Fault, inspect::Inspection};
 
 /// Fetches what a decision lacked.
 pub struct Fetcher {
@@ -52,15 +52,15 @@ pub struct Fetcher {
 /// The flights to one source.
 struct Flight {
     /// Held while one is under way; whoever waits finds fresh keys after it.
-    under_way: tokio::sync::Mutex<()>,
+    in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
     allowance: Allowance,
 }
 
 impl Default for Flight {
     fn default() -> Self {
-        let (under_way, progress) = Default::default();
-        Self { under_way, progress, allowance: Allowance::new(OF_SOURCE) }
+        let (in_flight, progress) = Default::default();
+        Self { in_flight, progress, allowance: Allowance::new(OF_SOURCE) }
     }
 }
 
@@ -224,7 +224,7 @@ impl Fetcher {
     ) -> Result<(), Fault> {
         let flight = self.flights.get_with_by_ref(source, Arc::default);
         let asked = clock::now();
-        let _only = flight.under_way.lock().await;
+        let _only = flight.in_flight.lock().await;
         {
             let progress = flight.progress.lock();
             // Somebody fetched while we waited: their keys are ours.
@@ -294,7 +294,7 @@ impl Fetcher {
         guard: &Arc<Guard>,
         issuer: &Issuer,
         source: &Source,
-    ) -> Result<(String, Place), Fault> {
+    ) -> Result<(String, Endpoint), Fault> {
         let keys = &issuer.keys;
         Ok(match (issuer.kind, &keys.url, &keys.backstage_url) {
             (IssuerKind::Backstage, _, Some(base)) => {
@@ -302,9 +302,9 @@ impl Fetcher {
                     Some(plugin) => format!("/api/{plugin}/.backstage/auth/v1/jwks.json"),
                     None => "/api/auth/.well-known/jwks.json".to_owned(),
                 };
-                (format!("{}{path}", base.value), Place::declared(base))
+                (format!("{}{path}", base.value), Endpoint::declared(base))
             }
-            (_, Some(url), _) => (url.value.to_string(), Place::declared(url)),
+            (_, Some(url), _) => (url.value.to_string(), Endpoint::declared(url)),
             _ => self.discovered(guard, issuer).await?,
         })
     }
@@ -314,13 +314,13 @@ impl Fetcher {
         &self,
         guard: &Arc<Guard>,
         written: &Issuer,
-    ) -> Result<(String, Place), Fault> {
+    ) -> Result<(String, Endpoint), Fault> {
         let asked: config::Url = written.issuer.parse()?;
-        let place = Place::declared(&asked);
+        let place = Endpoint::declared(&asked);
         let (url, document) = self.document(guard, written, &written.issuer, &place).await?;
         let found = document["jwks_uri"].as_str();
         let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
-        let place = Place::found(found, &place)?;
+        let place = Endpoint::found(found, &place)?;
         // As where the operator writes it: whoever is on the way there could sign tokens of everybody.
         let in_the_clear = !place.is_private() && (asked.tls || !place.is_this_machine());
         if in_the_clear && !written.keys.insecure_http {
@@ -339,7 +339,7 @@ impl Fetcher {
         guard: &Arc<Guard>,
         written: &Issuer,
         base: &str,
-        place: &Place,
+        place: &Endpoint,
     ) -> Result<(String, serde_json::Value), Fault> {
         let client = &self.client(guard, written, place)?;
         let url = format!("{}/.well-known/openid-configuration", base.trim_end_matches('/'));
@@ -360,11 +360,11 @@ impl Fetcher {
 
     /// What is shown where keys are fetched: to the place that the operator wrote, and to no other that
     /// somebody else names.
-    fn token(&self, written: &Issuer, place: &Place) -> Result<Option<Secret>, String> {
+    fn token(&self, written: &Issuer, place: &Endpoint) -> Result<Option<Secret>, String> {
         let Some(file) = &written.keys.token_file else { return Ok(None) };
         let declared = match &written.keys.url {
-            Some(url) => Place::declared(url),
-            None => Place::declared(&written.issuer.parse()?),
+            Some(url) => Endpoint::declared(url),
+            None => Endpoint::declared(&written.issuer.parse()?),
         };
         if !place.is_same(&declared) {
             return Ok(None);
@@ -384,7 +384,7 @@ impl Fetcher {
         let Some(base) = &written.keys.backstage_url else { return false };
         let Ok(_place) = self.groups_flights.acquire().await else { return false };
         let answer = async {
-            let client = self.client(guard, written, &Place::declared(base))?;
+            let client = self.client(guard, written, &Endpoint::declared(base))?;
             let url = format!("{}/api/auth/v1/userinfo", base.value);
             let text = get(&client, &url, Some(token)).await.map_err(|fault| fault.to_string())?;
             let info: serde_json::Value =
@@ -414,7 +414,7 @@ impl Fetcher {
         &self,
         guard: &Arc<Guard>,
         issuer: &Issuer,
-        place: &Place,
+        place: &Endpoint,
     ) -> Result<fetch::Client, String> {
         fetch::client(&self.dial, guard, place, issuer.keys.ca.as_deref().map(PathBuf::as_path))
     }

@@ -15,7 +15,7 @@ use crate::lifecycle::reload;
 
 /// What was looked at. Two are equal if all was there, and as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(HashMap<Looked, Option<Vec<u8>>>);
+pub struct FileStates(HashMap<Looked, Option<Vec<u8>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Looked {
@@ -24,7 +24,7 @@ enum Looked {
     ForFiles(Pattern),
 }
 
-impl Seen {
+impl FileStates {
     /// Loads a config file with the environment of this process.
     pub fn load(path: &Path) -> (Self, Result<Loaded, Problems>) {
         let noting = Noting::default();
@@ -55,7 +55,7 @@ impl Seen {
 
 /// The files of this machine, noting what is looked at.
 #[derive(Default)]
-struct Noting(RefCell<Seen>);
+struct Noting(RefCell<FileStates>);
 
 impl Files for Noting {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -127,7 +127,7 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         let main = folder.path().join("s.yaml");
         let load = || {
-            let (seen, loaded) = Seen::load(&main);
+            let (seen, loaded) = FileStates::load(&main);
             assert_eq!(seen.again(), seen);
             (seen, loaded.is_ok())
         };

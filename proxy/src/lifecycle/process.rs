@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 
 use crate::{
     data_plane::{
-        gateway::{Live, Stage},
+        gateway::{Gateway, Snapshot},
         listener::tls::ListenerCertificates,
     },
     lifecycle::{
-        control::Control, file_watch::Seen, reload::ReloadResult, reload_history::History,
+        control::Control, file_watch::FileStates, reload::ReloadResult, reload_history::History,
     },
     observability::audit::ship::Shipping,
 };
@@ -18,7 +18,7 @@ use crate::{
 /// The process.
 pub struct Process {
     /// What serves requests.
-    pub gateway: Arc<Stage>,
+    pub gateway: Arc<Gateway>,
     /// Where records go from the folder.
     pub shipping: Shipping,
     /// What the control source says.
@@ -26,9 +26,9 @@ pub struct Process {
     /// The config file.
     pub path: PathBuf,
     /// What the last attempt to load the config looked at. Held while one is under way.
-    pub seen: tokio::sync::Mutex<Seen>,
+    pub seen: tokio::sync::Mutex<FileStates>,
     /// Policies that were in force, until nobody uses them any more.
-    pub retired: Mutex<Vec<Arc<Live>>>,
+    pub retired: Mutex<Vec<Arc<Snapshot>>>,
     /// How the last reload went.
     pub last_reload: Mutex<ReloadResult>,
     /// How those before went.
@@ -43,7 +43,7 @@ impl Process {
     pub fn sweep(&self) {
         let mut retired = self.retired.lock();
         let (used, unused) =
-            retired.drain(..).partition(|live: &Arc<Live>| Arc::strong_count(live) > 1);
+            retired.drain(..).partition(|snapshot: &Arc<Snapshot>| Arc::strong_count(snapshot) > 1);
         *retired = used;
         drop(retired);
         drop::<Vec<_>>(unused);

@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use crate::{
     clock,
-    data_plane::{gateway::Live, listener::tls},
+    data_plane::{gateway::Snapshot, listener::tls},
     identity::{jwks, opaque_tokens},
     lifecycle::{
-        file_watch::Seen, low_priority::aside, process::Process, reload_history::Entry,
+        file_watch::FileStates, low_priority::aside, process::Process, reload_history::Entry,
         restart_required,
     },
     net::{dial::Dial, parent::Parents},
@@ -125,7 +125,7 @@ pub fn make(
     dial: &Dial,
     metrics: &Arc<Metrics>,
     last: Option<&Credentials>,
-) -> Result<Live, Vec<String>> {
+) -> Result<Snapshot, Vec<String>> {
     let parents = Arc::new(Parents::of(&loaded.config).map_err(|error| vec![error])?);
     let dial = &dial.through(Arc::clone(&parents));
     let upstreams = Upstreams::new(&loaded.config, dial)
@@ -149,7 +149,7 @@ pub fn make(
         }
     };
     let needs_restart = Vec::new();
-    Ok(Live {
+    Ok(Snapshot {
         policy,
         upstreams: Arc::new(upstreams),
         credentials,
@@ -202,7 +202,7 @@ impl Process {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "cannot reload");
-                let digest = self.gateway.live.load().policy.digest.to_string();
+                let digest = self.gateway.snapshot.load().policy.digest.to_string();
                 let messages = vec![format!("cannot reload: {error}")];
                 let time = clock::now().unix_seconds();
                 ReloadResult { successful: false, time, digest, messages }
@@ -213,16 +213,16 @@ impl Process {
     async fn reload_now(self: &Arc<Self>, source: Source) -> ReloadResult {
         // One after the other: none may put an older config in the place of a newer.
         let mut seen = self.seen.lock().await;
-        let (now_seen, files) = Seen::load(&self.path);
-        let last = self.gateway.live.load_full();
+        let (now_seen, files) = FileStates::load(&self.path);
+        let last = self.gateway.snapshot.load_full();
         let taken_over = match files {
             Ok(files) => self.take_over_files(Arc::new(files)).await,
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
         };
         *seen = now_seen;
-        let live = self.gateway.live.load_full();
+        let snapshot = self.gateway.snapshot.load_full();
         drop(seen);
-        let (time, digest) = (clock::now().unix_seconds(), live.policy.digest.to_string());
+        let (time, digest) = (clock::now().unix_seconds(), snapshot.policy.digest.to_string());
         let (mut result, asked) = match taken_over {
             Ok((messages, asked)) => {
                 (ReloadResult { successful: true, time, digest, messages }, asked)
@@ -240,13 +240,13 @@ impl Process {
         if result.successful {
             // It is in force. What follows holds up neither it nor the next.
             let ask = source != Source::Files && !asked;
-            let more = self.look_around(&live, &last, ask).await;
+            let more = self.look_around(&snapshot, &last, ask).await;
             result.messages.extend(more);
-            if Arc::ptr_eq(&live, &self.gateway.live.load()) {
+            if Arc::ptr_eq(&snapshot, &self.gateway.snapshot.load()) {
                 self.last_reload.lock().clone_from(&result);
             }
         }
-        drop((live, last));
+        drop((snapshot, last));
         self.sweep();
         result
     }
@@ -255,13 +255,13 @@ impl Process {
     /// says now. Answers with what is missing.
     async fn look_around(
         self: &Arc<Self>,
-        live: &Arc<Live>,
-        last: &Live,
+        snapshot: &Arc<Snapshot>,
+        last: &Snapshot,
         ask: bool,
     ) -> Vec<String> {
-        let lookup = self.gateway.lookup(live);
-        let names = live.upstreams.resolve(&lookup);
-        let keys = self.gateway.fetcher.ask_anew(&live.loaded.config, &last.loaded.config);
+        let lookup = self.gateway.lookup(snapshot);
+        let names = snapshot.upstreams.resolve(&lookup);
+        let keys = self.gateway.fetcher.ask_anew(&snapshot.loaded.config, &last.loaded.config);
         // To its end, also when nobody waits for it any more: what it takes over it takes over whole.
         let control = async {
             let process = Arc::clone(self);
@@ -276,7 +276,7 @@ impl Process {
         let mut messages =
             names.map_or_else(|_| late("not all upstreams got an address"), |()| Vec::new());
         let keys = keys.unwrap_or_else(|_| late("not all issuers' keys were fetched"));
-        if Arc::ptr_eq(live, &self.gateway.live.load()) {
+        if Arc::ptr_eq(snapshot, &self.gateway.snapshot.load()) {
             self.gateway.metrics.not_taken_over_either(keys.len());
         }
         for missing in messages.iter().chain(&keys) {
@@ -292,13 +292,14 @@ impl Process {
         &self,
         source: &'static str,
         successful: bool,
-        last: Option<&Live>,
+        last: Option<&Snapshot>,
         messages: &[String],
     ) {
-        let live = self.gateway.live.load();
-        let changes = last.map(|last| config::changes(&last.loaded.config, &live.loaded.config));
+        let snapshot = self.gateway.snapshot.load();
+        let changes =
+            last.map(|last| config::changes(&last.loaded.config, &snapshot.loaded.config));
         let changes = changes.unwrap_or_default();
-        let (digest, previous) = (&live.policy.digest, last.map(|last| &*last.policy.digest));
+        let (digest, previous) = (&snapshot.policy.digest, last.map(|last| &*last.policy.digest));
         self.gateway.audit.happened(&Event::Config {
             source,
             successful,
@@ -358,14 +359,14 @@ impl Process {
     ) -> Result<Vec<String>, Vec<String>> {
         let mut messages: Vec<String> =
             loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-        let last = self.gateway.live.load_full();
+        let last = self.gateway.snapshot.load_full();
         let needs_restart = restart_required::keep_started(
             &self.gateway.started,
             &last.loaded.config,
             &mut loaded.config,
         );
         messages.extend(needs_restart.iter().cloned());
-        let live = Arc::new(Live {
+        let snapshot = Arc::new(Snapshot {
             needs_restart,
             ..make(
                 loaded,
@@ -375,24 +376,24 @@ impl Process {
                 Some(&last.credentials),
             )?
         });
-        live.upstreams.begin_with(&last.upstreams);
-        let config = &live.loaded.config;
-        self.use_parents(&live.parents);
+        snapshot.upstreams.begin_with(&last.upstreams);
+        let config = &snapshot.loaded.config;
+        self.use_parents(&snapshot.parents);
         let mut failures = self.swap_certificates(config);
         failures.extend(self.gateway.fetcher.read(config).await);
-        failures.extend(live.credentials.kept.iter().cloned());
+        failures.extend(snapshot.credentials.kept.iter().cloned());
         self.gateway.metrics.not_taken_over(failures.len());
-        self.gateway.metrics.need_restart(live.needs_restart.len());
+        self.gateway.metrics.need_restart(snapshot.needs_restart.len());
         messages.extend(failures);
-        self.use_passwords(&live);
-        self.gateway.live.store(Arc::clone(&live));
+        self.use_passwords(&snapshot);
+        self.gateway.snapshot.store(Arc::clone(&snapshot));
         self.retired.lock().push(last);
-        let routes = live.policy.routes.all();
+        let routes = snapshot.policy.routes.all();
         self.gateway
             .state
             .breakers
             .keep(|key| routes.iter().any(|route| route.breaker.key == *key));
-        self.gateway.state.health.keep(|upstream| live.upstreams.get(upstream).is_some());
+        self.gateway.state.health.keep(|upstream| snapshot.upstreams.get(upstream).is_some());
         let sources = jwks::sources(config);
         self.gateway.state.keys.keep(|held| sources.iter().any(|source| held.is_beside(source)));
         Ok(messages)
@@ -409,10 +410,10 @@ impl Process {
     }
 
     /// Believes these passwords and opaque tokens, and no others.
-    pub fn use_passwords(&self, live: &Live) {
-        let opaque = live.opaque.iter().map(|(name, digests)| (name, &**digests));
+    pub fn use_passwords(&self, snapshot: &Snapshot) {
+        let opaque = snapshot.opaque.iter().map(|(name, digests)| (name, &**digests));
         self.gateway.state.tokens.opaque.replace(opaque);
-        let passwords = live.passwords.iter();
+        let passwords = snapshot.passwords.iter();
         let all = passwords.map(|(name, secret)| (name.clone(), secret.expose().as_bytes()));
         self.gateway.state.passwords.replace(all);
     }
@@ -481,7 +482,7 @@ impl Process {
     }
 
     /// What is not as it was seen last. Files are read where that keeps nobody waiting.
-    async fn change(&self) -> Option<Seen> {
+    async fn change(&self) -> Option<FileStates> {
         let seen = self.seen.lock().await.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let now = seen.again();

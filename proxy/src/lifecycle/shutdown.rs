@@ -16,7 +16,7 @@ use tokio::{
 use crate::lifecycle::{process::Process, reload::Source};
 
 /// Waits for a signal, and drains before it passes one on to Pingora.
-pub struct Stop {
+pub struct Shutdown {
     /// What is to be drained.
     pub process: Arc<Process>,
     /// Is told when the process may end.
@@ -30,7 +30,7 @@ const OVERLAP: Duration = Duration::from_secs(5);
 const HEARD: Duration = Duration::from_secs(1);
 
 #[async_trait]
-impl ShutdownSignalWatch for Stop {
+impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
         let on = |kind| signal(kind).expect("the signal exists");
         let (mut term, mut int) = (on(SignalKind::terminate()), on(SignalKind::interrupt()));
@@ -65,16 +65,16 @@ impl ShutdownSignalWatch for Stop {
     }
 }
 
-impl Stop {
+impl Shutdown {
     async fn drain(&self) {
-        let written = self.process.gateway.live.load().loaded.config.process.clone();
+        let written = self.process.gateway.snapshot.load().loaded.config.process.clone();
         tracing::info!(delay = %written.drain_delay, timeout = %written.drain_timeout, "stopping");
         self.process.gateway.drain.begin();
         sleep(*written.drain_delay).await;
         let drain = &self.process.gateway.drain;
         drain.close_idle();
         if timeout(*written.drain_timeout, drain.drained(HEARD)).await.is_err() {
-            tracing::warn!(cut = drain.under_way(), "exchanges were still in flight");
+            tracing::warn!(cut = drain.in_flight(), "exchanges were still in flight");
         }
     }
 
@@ -84,9 +84,9 @@ impl Stop {
         self.process.gateway.drain.hand_over();
         let gateway = Arc::clone(&self.process.gateway);
         self.end_when(move |told| {
-            let limit = *gateway.live.load().loaded.config.process.drain_timeout;
+            let limit = *gateway.snapshot.load().loaded.config.process.drain_timeout;
             let waited = told.elapsed().saturating_sub(OVERLAP + HEARD);
-            let busy = gateway.drain.under_way() > 0;
+            let busy = gateway.drain.in_flight() > 0;
             told.elapsed() > OVERLAP + HEARD && (!busy || waited >= limit)
         });
     }
@@ -105,7 +105,7 @@ impl Stop {
 
     /// Whether somebody listens to take the sockets over. Without, stopping would be an outage.
     fn takes_over(&self) -> bool {
-        let written = &self.process.gateway.live.load().loaded.config.process;
+        let written = &self.process.gateway.snapshot.load().loaded.config.process;
         let Some(socket) = &written.upgrade_socket else {
             tracing::error!("SIGQUIT hands over to a new process: set `process.upgrade_socket`");
             return false;

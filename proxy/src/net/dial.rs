@@ -178,15 +178,15 @@ impl Dial {
         patience: Duration,
     ) -> io::Result<(TcpStream, SocketAddr)> {
         let mut left = in_turn(addresses).into_iter();
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         let mut last = io::ErrorKind::AddrNotAvailable.into();
         let deadline = Instant::now() + patience;
         loop {
             if let Some(address) = left.next() {
                 let rest = deadline.saturating_duration_since(Instant::now());
-                under_way.push(async move { (reach(address, rest).await, address) });
+                in_flight.push(async move { (reach(address, rest).await, address) });
             }
-            let next = under_way.next();
+            let next = in_flight.next();
             let ended = if left.as_slice().is_empty() {
                 next.await
             } else {

@@ -26,14 +26,14 @@ const BYTES_MAX: usize = 512 << 10;
 
 /// Where something is fetched, and whether that may be within our own network.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Endpoint {
     host: String,
     port: u16,
     tls: bool,
     inside: bool,
 }
 
-impl Place {
+impl Endpoint {
     /// Where the operator wrote. An address, and a name that only a network of ours can know, say of
     /// themselves that they are inside.
     pub fn declared(url: &config::Url) -> Self {
@@ -80,7 +80,7 @@ impl Place {
     }
 }
 
-impl Place {
+impl Endpoint {
     /// The proxy on the way there. What is inside has none on its way.
     pub fn parent(&self, dial: &Dial) -> Option<Arc<Parent>> {
         let public = |ip| AddressClass::of(ip) == AddressClass::Public;
@@ -95,7 +95,7 @@ impl Place {
 struct Bound {
     dial: Dial,
     guard: Arc<Guard>,
-    place: Place,
+    place: Endpoint,
     parent: Option<Arc<Parent>>,
 }
 
@@ -123,7 +123,7 @@ impl reqwest::dns::Resolve for Bound {
 pub async fn addresses(
     dial: &Dial,
     guard: &Guard,
-    place: &Place,
+    place: &Endpoint,
 ) -> Result<Vec<SocketAddr>, String> {
     if place.inside {
         return dial.addresses(&place.host, place.port).await.map_err(|error| error.to_string());
@@ -136,7 +136,7 @@ pub async fn addresses(
 pub struct Client {
     http: reqwest::Client,
     dial: Dial,
-    place: Place,
+    place: Endpoint,
     parent: Option<Arc<Parent>>,
 }
 
@@ -151,7 +151,7 @@ impl std::ops::Deref for Client {
 pub fn client(
     dial: &Dial,
     guard: &Arc<Guard>,
-    place: &Place,
+    place: &Endpoint,
     ca: Option<&Path>,
 ) -> Result<Client, String> {
     client_of(dial, guard, place, ca, |builder| builder)
@@ -161,7 +161,7 @@ pub fn client(
 pub fn client_of(
     dial: &Dial,
     guard: &Arc<Guard>,
-    place: &Place,
+    place: &Endpoint,
     ca: Option<&Path>,
     change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
 ) -> Result<Client, String> {
@@ -174,7 +174,7 @@ pub fn client_of(
 fn builder(
     dial: &Dial,
     guard: &Arc<Guard>,
-    place: &Place,
+    place: &Endpoint,
     ca: Option<&Path>,
     parent: Option<&Arc<Parent>>,
 ) -> Result<reqwest::ClientBuilder, String> {

@@ -67,12 +67,12 @@ pub struct Store {
     switched: Notify,
     /// Those that were removed here.
     removed: Mutex<Removed>,
-    told: Mutex<Told>,
+    told: Mutex<StoreStatus>,
 }
 
 /// What is told of a store.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct StoreStatus {
     /// Since when it is there, or away.
     pub since: u64,
     /// Why it is away.
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// What is told of it.
-    pub fn told(&self) -> Told {
+    pub fn told(&self) -> StoreStatus {
         self.told.lock().clone()
     }
 
@@ -310,7 +310,7 @@ impl Store {
     }
 
     fn found(&self, replicas: u32) {
-        *self.told.lock() = Told { since: clock::now().unix_seconds(), fault: None };
+        *self.told.lock() = StoreStatus { since: clock::now().unix_seconds(), fault: None };
         tracing::info!(replicas, "the store is reachable: limits are shared");
         self.audit.happened(&Event::Store { change: StoreChange::Found { replicas } });
     }

@@ -28,7 +28,7 @@ struct Sought {
     /// When it is looked for next.
     due: Duration,
     /// Looks that are not over.
-    under_way: u32,
+    in_flight: u32,
 }
 
 /// From one look to the next, or up to a fifth more: replicas do not look all at once.
@@ -54,7 +54,7 @@ impl Probing {
             // A look that panicked has found nothing, and holds its place until its upstream is there.
             let Ok((name, there)) = looked else { continue };
             if let Some(sought) = self.sought.get_mut(&name) {
-                sought.under_way -= 1;
+                sought.in_flight -= 1;
             }
             watch.metrics.breaker_probed(&name, there);
             for moved in watch.state.breakers.found(&name, there, now) {
@@ -67,12 +67,12 @@ impl Probing {
             let sought = self
                 .sought
                 .entry(name.clone())
-                .or_insert(Sought { due: now.elapsed, under_way: 0 });
-            if sought.due > now.elapsed || sought.under_way >= UNDER_WAY_MAX {
+                .or_insert(Sought { due: now.elapsed, in_flight: 0 });
+            if sought.due > now.elapsed || sought.in_flight >= UNDER_WAY_MAX {
                 continue;
             }
             sought.due = now.elapsed + EVERY.mul_f64(1.0 + fastrand::f64() / 5.0);
-            sought.under_way += 1;
+            sought.in_flight += 1;
             let connector = connector.get_or_init(|| Arc::new(Connector::new(None)));
             let (watch, policy) = (watch.clone(), Arc::clone(policy));
             let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
@@ -83,7 +83,7 @@ impl Probing {
         }
         // When one was looked for last is known until it may be looked for again.
         self.sought.retain(|name, sought| {
-            sought.due > now.elapsed || sought.under_way > 0 || names.contains(name)
+            sought.due > now.elapsed || sought.in_flight > 0 || names.contains(name)
         });
     }
 }

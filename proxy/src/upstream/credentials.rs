@@ -30,7 +30,7 @@ use self::{
 use crate::{
     net::{
         dial::Dial,
-        fetch::{self, Place},
+        fetch::{self, Endpoint},
         parent::Parents,
     },
     observability::metrics::Metrics,
@@ -68,7 +68,7 @@ enum Means {
 }
 
 /// A header's value for one exchange.
-pub struct Shown {
+pub struct PresentedCredential {
     value: Secret,
     /// If it is a token: among which, and since when.
     token: Option<(Among, Duration)>,
@@ -134,21 +134,21 @@ impl Credentials {
     /// # Errors
     /// [`Denial::CredentialUnavailable`] if there is nothing to show, and why there is nothing for
     /// this caller.
-    pub async fn get(&self, name: &Label, request: &Judged) -> Result<Shown, Denial> {
+    pub async fn get(&self, name: &Label, request: &Judged) -> Result<PresentedCredential, Denial> {
         let unavailable = || Denial::CredentialUnavailable { credential: name.clone() };
         let credential = self.all.get(name).ok_or_else(unavailable)?;
         match &credential.means {
-            Means::Fixed(value) => Ok(Shown { value: value.clone(), token: None }),
+            Means::Fixed(value) => Ok(PresentedCredential { value: value.clone(), token: None }),
             Means::Tokens(tokens) => {
                 let token = tokens.get().await.ok_or_else(unavailable)?;
-                Ok(Shown::of(token, Among::Tokens(Arc::clone(tokens))))
+                Ok(PresentedCredential::of(token, Among::Tokens(Arc::clone(tokens))))
             }
             Means::Exchanged(issuer) => {
                 let (Some(token), Some(caller)) = (&request.token, request.who.caller()) else {
                     return Err(Denial::CallerTokenMissing { credential: name.clone() });
                 };
                 let (token, of_caller) = issuer.get(token, caller.expires).await?;
-                Ok(Shown::of(token, Among::OfCaller(of_caller)))
+                Ok(PresentedCredential::of(token, Among::OfCaller(of_caller)))
             }
         }
     }
@@ -191,7 +191,7 @@ impl Credential {
         }
         let http = || {
             let ca = written.ca.as_deref().map(PathBuf::as_path);
-            fetch::client(dial, guard, &Place::declared(&asked_at(written)), ca)
+            fetch::client(dial, guard, &Endpoint::declared(&asked_at(written)), ca)
         };
         let tokens = |issuer: Issuer| {
             let last = last.and_then(|last| match &last.means {
@@ -243,7 +243,7 @@ fn asked_at(written: &config::Credential) -> config::Url {
     named.map_or_else(github_app::api, |url| url.value.clone())
 }
 
-impl Shown {
+impl PresentedCredential {
     fn of(token: Token, among: Among) -> Self {
         Self { value: token.value, token: Some((among, token.since.elapsed)) }
     }

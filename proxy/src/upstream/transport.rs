@@ -11,13 +11,13 @@ use crate::net::{
 
 /// How to connect.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct Transport {
     pub(crate) patience: Duration,
     /// The proxy that the upstream is behind.
     pub(crate) through: Option<Tunnelling>,
 }
 
-impl Way {
+impl Transport {
     pub(crate) async fn connect(&self, address: &SocketAddr) -> Result<Connection> {
         if let Some(through) = &self.through {
             return through.tunnel(address, self.patience).await;

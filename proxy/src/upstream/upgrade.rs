@@ -36,7 +36,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{head_edit, net::parent::Connection, upstream::Way};
+use crate::{head_edit, net::parent::Connection, upstream::Transport};
 
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
@@ -74,14 +74,19 @@ pub fn note_offer(request: &mut RequestHeader) {
 
 /// Makes `peer` connect in the way that upgrades need.
 pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
-    let way = Way { patience: timeouts.connect, through: None };
-    decorate_by(peer, timeouts, answered, way);
+    let transport = Transport { patience: timeouts.connect, through: None };
+    decorate_by(peer, timeouts, answered, transport);
 }
 
 /// The same for an upstream to which there is but this way.
-pub(crate) fn decorate_by(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered, way: Way) {
+pub(crate) fn decorate_by(
+    peer: &mut HttpPeer,
+    timeouts: &Timeouts,
+    answered: &Answered,
+    transport: Transport,
+) {
     peer.options.custom_l4 = Some(Arc::new(Patiently {
-        way,
+        transport,
         answer_timeout: timeouts.upgrade,
         answered: answered.clone(),
     }));
@@ -89,7 +94,7 @@ pub(crate) fn decorate_by(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &A
 
 #[derive(Debug)]
 struct Patiently {
-    way: Way,
+    transport: Transport,
     answer_timeout: Duration,
     answered: Answered,
 }
@@ -98,7 +103,7 @@ struct Patiently {
 impl Connect for Patiently {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let patient = Patient {
-            tcp: self.way.connect(address).await?,
+            tcp: self.transport.connect(address).await?,
             asked: false,
             answered: self.answered.clone(),
             patience: Some(Box::pin(sleep(self.answer_timeout))),

@@ -29,7 +29,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::Way;
+use super::Transport;
 use crate::progress;
 
 /// What was read of a client before it is known that its upstream takes no more: a few parts of 64 KiB, which
@@ -39,12 +39,12 @@ const BEHIND_MAX: usize = 1 << 20;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Makes `peer` connect in the way that uploads need. Such a connection is not used again.
-pub(crate) fn decorate(peer: &mut HttpPeer, way: Way) {
-    peer.options.custom_l4 = Some(Arc::new(Attentively(way)));
+pub(crate) fn decorate(peer: &mut HttpPeer, transport: Transport) {
+    peer.options.custom_l4 = Some(Arc::new(Attentively(transport)));
 }
 
 #[derive(Debug)]
-struct Attentively(Way);
+struct Attentively(Transport);
 
 #[async_trait]
 impl Connect for Attentively {

@@ -23,7 +23,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 use proxy::{
-    data_plane::listener::{Drain, Front, HeadRefusal, Limits, Refusals},
+    data_plane::listener::{Drain, HeadRefusal, Limits, Listener, Refusals},
     upstream::upgrade::{self, Answered},
 };
 use tokio::{
@@ -78,7 +78,7 @@ impl Stage {
         let mut proxy = HttpProxy::new(edge, Arc::new(ServerConf::default()));
         proxy.handle_init_modules();
         let (refusals, drain) = (Arc::<Refused>::default(), Arc::<Drain>::default());
-        let front = Front::new(
+        let front = Listener::new(
             Arc::new(proxy),
             limits,
             Some(Arc::clone(&drain)),

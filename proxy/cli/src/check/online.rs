@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use proxy::{
-    identity::jwks::{Fault, Fetcher, Looked},
+    identity::jwks::{Fault, Fetcher, Inspection},
     net::{dial::Dial, parent::Parents},
     observability::metrics::Metrics,
     upstream::{Lookup, Upstream, health},
@@ -149,7 +149,7 @@ fn silent(kind: &'static str, name: &Name, place: &Place) -> Asked {
 
 async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) -> Asked {
     let written = &config.identity.issuers[&name];
-    let Looked { keys, discovery } = fetcher.look(config, &name, written).await;
+    let Inspection { keys, discovery } = fetcher.inspect(config, &name, written).await;
     let mut findings = Vec::new();
     let about = |what: String| format!("issuer `{name}`: {what}");
     // Where keys are found without discovery, that need not be there.

@@ -130,7 +130,7 @@ impl Server {
 
     async fn http2(&mut self, wire: impl Wire) -> Result<(), h2::Error> {
         let mut connection = h2::server::handshake(wire).await?;
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = connection.accept() => accepted,
@@ -142,7 +142,7 @@ impl Server {
             let Some(accepted) = accepted else { return Ok(()) };
             let (request, mut respond) = accepted?;
             let server = self.clone();
-            under_way.spawn(async move {
+            in_flight.spawn(async move {
                 let (head, mut stream) = request.into_parts();
                 while let Some(Ok(chunk)) = stream.data().await {
                     let _ = stream.flow_control().release_capacity(chunk.len());
@@ -162,7 +162,7 @@ impl Server {
                     let _ = sent.send_data(Bytes::from(body.to_string()), true);
                 }
             });
-            while under_way.try_join_next().is_some() {}
+            while in_flight.try_join_next().is_some() {}
         }
     }
 

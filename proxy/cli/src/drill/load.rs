@@ -68,16 +68,16 @@ impl Load {
         task.spawn(async move {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut under_way = JoinSet::new();
+            let mut in_flight = JoinSet::new();
             for call in calls.iter().cycle() {
                 ticks.tick().await;
                 if end.load(Ordering::Relaxed) {
                     break;
                 }
-                while under_way.try_join_next().is_some() {}
+                while in_flight.try_join_next().is_some() {}
                 let (noted, client) = (Arc::clone(&noted), Arc::clone(&client));
                 let (call, phase) = (call.clone(), phase_of(now.load(Ordering::Relaxed)));
-                under_way.spawn(async move {
+                in_flight.spawn(async move {
                     let number = {
                         let mut noted = noted.lock();
                         noted.push(Made::begun(phase, &call));
@@ -90,7 +90,7 @@ impl Load {
                     (made.saw, made.took) = (Some(saw), began.elapsed());
                 });
             }
-            let _ = timeout(LAST, under_way.join_all()).await;
+            let _ = timeout(LAST, in_flight.join_all()).await;
         });
         Self { made, phase, ending, task, round }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use proxy::net::{
     dial::Dial,
-    fetch::{self, Place},
+    fetch::{self, Endpoint},
 };
 
 /// What it says.
@@ -103,7 +103,7 @@ async fn get(
     let url = format!("{base}/standing?{}", query.join("&"));
     let dial = Dial::asking(&config.process.name_servers);
     let guard = Arc::new(Guard::new(&config.egress));
-    let client = fetch::client(&dial, &guard, &Place::told(base), None)?;
+    let client = fetch::client(&dial, &guard, &Endpoint::told(base), None)?;
     let shown = format!("{base}/standing");
     let answer = client.send(client.get(&url), &shown).await?;
     let status = answer.status().as_u16();

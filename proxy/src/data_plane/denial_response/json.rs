@@ -3,10 +3,10 @@
 use config::ErrorFormat;
 use serde_json::{Value, json};
 
-use super::problem::Said;
+use super::problem::Problem;
 
 /// The media type and the body.
-pub(super) fn body(said: &Said<'_>, format: ErrorFormat) -> (&'static str, Value) {
+pub(super) fn body(said: &Problem<'_>, format: ErrorFormat) -> (&'static str, Value) {
     match format {
         ErrorFormat::Problem => ("application/problem+json", problem(said)),
         ErrorFormat::Backstage => ("application/json", backstage(said)),
@@ -22,7 +22,7 @@ pub(super) fn body(said: &Said<'_>, format: ErrorFormat) -> (&'static str, Value
     }
 }
 
-fn problem(said: &Said<'_>) -> Value {
+fn problem(said: &Problem<'_>) -> Value {
     let mut body = json!({
         "type": "about:blank",
         "title": said.sentence,
@@ -36,7 +36,7 @@ fn problem(said: &Said<'_>) -> Value {
     body
 }
 
-fn backstage(said: &Said<'_>) -> Value {
+fn backstage(said: &Problem<'_>) -> Value {
     json!({
         "error": {
             "name": error_name(said.status.as_u16()),
@@ -61,7 +61,7 @@ fn error_name(status: u16) -> &'static str {
 }
 
 /// A `Status` (`meta/v1`). kubectl prints its reason and message, and nothing else of it.
-fn kubernetes(said: &Said<'_>) -> Value {
+fn kubernetes(said: &Problem<'_>) -> Value {
     let mut details = json!({
         "causes": [{"reason": said.code, "message": format!("request id {}", said.request_id)}],
     });
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn kubernetes_clients_get_a_status() {
-        let said = Said {
+        let said = Problem {
             status: StatusCode::TOO_MANY_REQUESTS,
             code: "rate_limited",
             sentence: "Too Many Requests".into(),

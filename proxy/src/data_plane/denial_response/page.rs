@@ -8,7 +8,7 @@ use filters::audit::rfc3339;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ring::digest::{SHA256, digest};
 
-use super::problem::Said;
+use super::problem::Problem;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -30,7 +30,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 const X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// The page, with its headers.
-pub(super) fn page(said: &Said<'_>, headers: &mut HeaderMap) -> String {
+pub(super) fn page(said: &Problem<'_>, headers: &mut HeaderMap) -> String {
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, html);
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_page_says_what_to_do_and_when_and_has_no_script() {
         let mut headers = HeaderMap::new();
-        let page = page(&Said { retry_after: Some(30), ..said() }, &mut headers);
+        let page = page(&Problem { retry_after: Some(30), ..said() }, &mut headers);
         for part in [
             "<html lang=\"en\">",
             "<title>503 Service Unavailable</title>",
@@ -153,7 +153,7 @@ mod tests {
     fn nothing_from_outside_is_markup() {
         let evil = "<img src=x onerror=alert(1)>'\"&";
         let said =
-            Said { full: true, sentence: evil.into(), request_id: evil, code: evil, ..said() };
+            Problem { full: true, sentence: evil.into(), request_id: evil, code: evil, ..said() };
         let page = page(&said, &mut HeaderMap::new());
         assert!(!page.contains("<img"), "{page}");
         let escaped = "&lt;img src=x onerror=alert(1)&gt;&#39;&quot;&amp;";

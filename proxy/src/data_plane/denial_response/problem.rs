@@ -7,7 +7,7 @@ use filters::{Denial, Exchange, routes::Route};
 use http::StatusCode;
 
 /// What a denial says.
-pub(crate) struct Said<'a> {
+pub(crate) struct Problem<'a> {
     /// Its own status, which not every reader is answered with.
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
@@ -26,7 +26,7 @@ pub(crate) struct Said<'a> {
     pub(crate) now: Duration,
 }
 
-impl<'a> Said<'a> {
+impl<'a> Problem<'a> {
     /// What a denial says of an exchange. `asked` is its method and path.
     pub(crate) fn of(
         denial: &Denial,
@@ -60,8 +60,8 @@ impl<'a> Said<'a> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn said() -> Said<'static> {
-        Said {
+    pub(in super::super) fn said() -> Problem<'static> {
+        Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "breaker_open",
             sentence: "Service Unavailable".into(),

@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     json, page,
-    problem::Said,
+    problem::Problem,
     reader::Reader,
     rpc::{self, Code},
 };
 use crate::request_id::X_REQUEST_ID;
 
 /// An answer.
-pub(crate) struct Written {
+pub(crate) struct Rendered {
     pub(crate) status: StatusCode,
     /// All but those of its framing.
     pub(crate) headers: HeaderMap,
@@ -26,9 +26,9 @@ const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status
 /// When a client of gRPC that asks again may do so (gRFC A6).
 const GRPC_RETRY_PUSHBACK_MS: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-impl Written {
+impl Rendered {
     /// For whoever reads it.
-    pub(crate) fn new(reader: Reader, said: &Said<'_>) -> Self {
+    pub(crate) fn new(reader: Reader, said: &Problem<'_>) -> Self {
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, plain(said.request_id));
@@ -69,7 +69,7 @@ impl Written {
 }
 
 /// gRPC's way to say no at once: trailers, in the place of the head.
-fn trailers_only(headers: &mut HeaderMap, said: &Said<'_>) {
+fn trailers_only(headers: &mut HeaderMap, said: &Problem<'_>) {
     headers.insert(GRPC_STATUS, u16::from(Code::of(said).number()).into());
     headers.insert(GRPC_MESSAGE, plain(&rpc::message_of(said)));
     headers.insert(GRPC_STATUS_DETAILS_BIN, plain(&rpc::details_of(said)));

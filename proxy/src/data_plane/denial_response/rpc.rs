@@ -10,7 +10,7 @@ use http::StatusCode;
 use prost::encoding::{bytes, int32, int64, string};
 use serde_json::{Value, json};
 
-use super::problem::Said;
+use super::problem::Problem;
 
 /// What gRPC calls a status, and Connect a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Code {
 }
 
 impl Code {
-    pub(super) fn of(said: &Said<'_>) -> Self {
+    pub(super) fn of(said: &Problem<'_>) -> Self {
         match said.status.as_u16() {
             401 => Self::Unauthenticated,
             403 => Self::PermissionDenied,
@@ -68,7 +68,7 @@ impl Code {
 }
 
 /// `grpc-message`: percent-encoded.
-pub(super) fn message_of(said: &Said<'_>) -> String {
+pub(super) fn message_of(said: &Problem<'_>) -> String {
     let mut encoded = String::new();
     for byte in said.message().bytes() {
         match byte {
@@ -80,7 +80,7 @@ pub(super) fn message_of(said: &Said<'_>) -> String {
 }
 
 /// `grpc-status-details-bin`: a `google.rpc.Status`, for machines.
-pub(super) fn details_of(said: &Said<'_>) -> String {
+pub(super) fn details_of(said: &Problem<'_>) -> String {
     let mut status = Vec::new();
     int32::encode(1, &Code::of(said).number().into(), &mut status);
     string::encode(2, &said.message(), &mut status);
@@ -94,7 +94,7 @@ pub(super) fn details_of(said: &Said<'_>) -> String {
 }
 
 /// Details as `google/rpc/error_details.proto` has them.
-fn details(said: &Said<'_>) -> Vec<(&'static str, Vec<u8>)> {
+fn details(said: &Problem<'_>) -> Vec<(&'static str, Vec<u8>)> {
     let mut info = Vec::new();
     string::encode(1, &said.code.to_ascii_uppercase(), &mut info);
     string::encode(2, &"stagedoor".to_owned(), &mut info);
@@ -111,7 +111,7 @@ fn details(said: &Said<'_>) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The one frame of an answer of gRPC-Web: trailers.
-pub(super) fn trailers_frame(said: &Said<'_>) -> Vec<u8> {
+pub(super) fn trailers_frame(said: &Problem<'_>) -> Vec<u8> {
     let trailers = format!(
         "grpc-status: {}\r\ngrpc-message: {}\r\ngrpc-status-details-bin: {}\r\n",
         Code::of(said).number(),
@@ -127,7 +127,7 @@ pub(super) fn base64(frame: &[u8]) -> String {
 }
 
 /// The one message of a stream of Connect: its end.
-pub(super) fn end_of_stream(said: &Said<'_>) -> Vec<u8> {
+pub(super) fn end_of_stream(said: &Problem<'_>) -> Vec<u8> {
     frame(0x02, json!({"error": error(said)}).to_string().as_bytes())
 }
 
@@ -137,7 +137,7 @@ fn frame(flags: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// An error of Connect.
-pub(super) fn error(said: &Said<'_>) -> Value {
+pub(super) fn error(said: &Problem<'_>) -> Value {
     let (_, code, _) = Code::of(said).row();
     let details: Vec<Value> = details(said)
         .into_iter()
@@ -150,8 +150,8 @@ pub(super) fn error(said: &Said<'_>) -> Value {
 mod tests {
     use crate::data_plane::denial_response::{problem::tests::said, rpc::*};
 
-    fn limited() -> Said<'static> {
-        Said {
+    fn limited() -> Problem<'static> {
+        Problem {
             status: StatusCode::TOO_MANY_REQUESTS,
             code: "rate_limited",
             sentence: "100% of `zo\u{eb}` is used".into(),
@@ -164,7 +164,7 @@ mod tests {
     fn a_status_becomes_a_code() {
         let check = |status: u16, code: &'static str, number: u8, http: u16| {
             let status = StatusCode::from_u16(status).unwrap();
-            let is = Code::of(&Said { status, code, ..said() });
+            let is = Code::of(&Problem { status, code, ..said() });
             assert_eq!((is.number(), is.http().as_u16()), (number, http), "{status} {code}");
         };
         check(400, "path_ambiguous", 3, 400);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_message_is_percent_encoded() {
         assert_eq!(message_of(&limited()), "100%25 of `zo%C3%AB` is used (rate_limited)");
-        let evil = Said { sentence: "a\r\ngrpc-status: 0".into(), ..said() };
+        let evil = Problem { sentence: "a\r\ngrpc-status: 0".into(), ..said() };
         assert_eq!(message_of(&evil), "a%0D%0Agrpc-status: 0 (breaker_open)");
     }
 

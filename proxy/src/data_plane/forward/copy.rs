@@ -36,7 +36,7 @@ thread_local! {
 
 /// One direction.
 #[derive(Default)]
-struct Way {
+struct Direction {
     /// What was read and not written yet, from `at`.
     rest: Vec<u8>,
     at: usize,
@@ -56,8 +56,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     moved.out.fetch_add(first.len() as u64, Ordering::Relaxed);
-    let mut out = Way { rest: first, ..Way::default() };
-    let mut back = Way::default();
+    let mut out = Direction { rest: first, ..Direction::default() };
+    let mut back = Direction::default();
     let (mut out_done, mut back_done) = (false, false);
     poll_fn(|cx| {
         if !out_done {
@@ -71,7 +71,7 @@ where
     .await
 }
 
-impl Way {
+impl Direction {
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         from: &mut R,

@@ -25,15 +25,15 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{Ended, Forward, Going, Shown, tunnel::proxy_status};
+use super::{AdmittedCall, CallOutcome, Forward, ProxyCaller, tunnel::proxy_status};
 use crate::{
     clock,
     data_plane::{
         denial_response as denied, error_mapping,
-        gateway::Live,
+        gateway::Snapshot,
         hop_by_hop,
-        listener::UnderWay,
-        long_lived::Place,
+        listener::InFlight,
+        long_lived::Registration,
         request::{facts_of, has_large_body, peer, trace_id},
     },
     head_edit,
@@ -55,14 +55,14 @@ pub struct Plain {
 
 /// One exchange.
 pub struct Ctx {
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     exchange: Exchange,
     began: Now,
     id: RequestId,
     denial: Option<Denial>,
     /// The path and query that it is for, as they are sent on.
     path: Vec<u8>,
-    going: Option<Going>,
+    going: Option<AdmittedCall>,
     /// Where it may be connected to: addresses of its host, or of the proxy that it goes through.
     addresses: Vec<SocketAddr>,
     /// How many of them could not be connected to.
@@ -74,12 +74,12 @@ pub struct Ctx {
     interim: u32,
     status: u16,
     lasting: Option<Lasting>,
-    _under_way: UnderWay,
+    _in_flight: InFlight,
 }
 
 /// Its place among those that can be cut, and what its record then needs: the session is gone.
 struct Lasting {
-    place: Place,
+    place: Registration,
     forward: Arc<Forward>,
     came: RequestHeader,
     peer: IpAddr,
@@ -92,9 +92,9 @@ impl ProxyHttp for Plain {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let stage = &self.forward.stage;
+        let gateway = &self.forward.gateway;
         Ctx {
-            live: stage.live.load_full(),
+            snapshot: gateway.snapshot.load_full(),
             exchange: Exchange::default(),
             began: clock::now(),
             id: RequestId::UNKNOWN,
@@ -109,7 +109,7 @@ impl ProxyHttp for Plain {
             interim: 0,
             status: 0,
             lasting: None,
-            _under_way: stage.drain.exchange(),
+            _in_flight: gateway.drain.exchange(),
         }
     }
 
@@ -145,7 +145,7 @@ impl ProxyHttp for Plain {
             Some(parent) => Box::new(parent.peer(address)?),
             None => Box::new(HttpPeer::new(address, false, String::new())),
         };
-        let egress = &ctx.live.loaded.config.egress;
+        let egress = &ctx.snapshot.loaded.config.egress;
         // Each has its part of the time, as in `Dial::connect`.
         let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
         let connect = *egress.connect_timeout / parts;
@@ -154,8 +154,8 @@ impl ProxyHttp for Plain {
         peer.options.read_timeout = Some(*egress.idle_timeout);
         peer.options.write_timeout = Some(*egress.idle_timeout);
         if has_large_body(session) {
-            let way = upstream::Way { patience: connect, through: None };
-            upstream::upload::decorate(&mut peer, way);
+            let transport = upstream::Transport { patience: connect, through: None };
+            upstream::upload::decorate(&mut peer, transport);
         }
         // Nothing is kept: the next call may be for another name at this address.
         peer.options.idle_timeout = Some(Duration::ZERO);
@@ -177,7 +177,7 @@ impl ProxyHttp for Plain {
         let login = ctx.parent().and_then(|parent| parent.authorization());
         head_edit::edit_request(request, |parts| {
             let headers = &mut parts.headers;
-            for name in ctx.live.policy.headers.strip(headers, Sender::Stranger) {
+            for name in ctx.snapshot.policy.headers.strip(headers, Sender::Stranger) {
                 headers.remove(&name);
             }
             // Whatever they are called here: they say who calls, to nobody outside.
@@ -212,7 +212,7 @@ impl ProxyHttp for Plain {
             *body = None;
         }
         ctx.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
-        let bytes_max = ctx.live.policy.listeners[self.forward.listener].body_max;
+        let bytes_max = ctx.snapshot.policy.listeners[self.forward.listener].body_max;
         if ctx.bytes_in > bytes_max {
             ctx.denial = Some(Denial::BodyTooLarge { bytes_max });
             return Err(Error::new(ErrorType::Custom("denied")));
@@ -269,7 +269,7 @@ impl ProxyHttp for Plain {
         progress::ends_with_head(&session.req_header().method, ctx.status, length);
         ctx.exchange.steps.enter(Step::Response);
         response.insert_header(X_REQUEST_ID, ctx.id.header())?;
-        if self.forward.stage.drain.is_leaving() {
+        if self.forward.gateway.drain.is_leaving() {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
@@ -350,9 +350,9 @@ impl ProxyHttp for Plain {
         let request = session.req_header();
         let shown = facts_of(session.as_ref().digest());
         self.forward.record(
-            &ctx.live,
+            &ctx.snapshot,
             &ctx.exchange,
-            &Ended {
+            &CallOutcome {
                 began: ctx.began,
                 id: &ctx.id,
                 peer: peer(session),
@@ -397,9 +397,9 @@ impl Drop for Ctx {
         let Some(lasting) = self.lasting.take() else { return };
         let Some(denial) = lasting.place.denial() else { return };
         lasting.forward.record(
-            &self.live,
+            &self.snapshot,
             &self.exchange,
-            &Ended {
+            &CallOutcome {
                 began: self.began,
                 id: &self.id,
                 peer: lasting.peer,
@@ -423,8 +423,8 @@ impl Drop for Ctx {
 impl Plain {
     /// Keeps who is called from sending the caller into our own network.
     fn keep_outside(&self, headers: &mut HeaderMap, ctx: &Ctx) -> std::result::Result<(), Denial> {
-        let guard = &ctx.live.policy.guard;
-        let (own, now) = (self.forward.stage.dial.own_addresses(), clock::now());
+        let guard = &ctx.snapshot.policy.guard;
+        let (own, now) = (self.forward.gateway.dial.own_addresses(), clock::now());
         let judge = |ip, port| {
             let target = Target { host: Host::Address(ip), port };
             guard.judge(&target, ip, &own, now).err()
@@ -449,17 +449,17 @@ impl Plain {
 
     /// From now on it can be cut. What was switched off meanwhile has not done so.
     fn may_last(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
-        let stage = &self.forward.stage;
+        let gateway = &self.forward.gateway;
         let shown = facts_of(session.as_ref().digest());
         ctx.lasting = Some(Lasting {
-            place: stage.lasting.begin(&ctx.exchange),
+            place: gateway.long_lived.begin(&ctx.exchange),
             forward: Arc::clone(&self.forward),
             came: session.req_header().clone(),
             peer: peer(session),
             tls: shown.is_some(),
             certificate: shown.and_then(|shown| shown.certificate.clone()),
         });
-        stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+        gateway.state.switches.pass(&ctx.exchange.about(), clock::now())
     }
 
     async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
@@ -468,24 +468,26 @@ impl Plain {
         let path = path.into_owned();
         let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
         let facts = facts_of(session.as_ref().digest());
-        let shown = Shown {
+        let shown = ProxyCaller {
             peer: peer(session),
             certificate: facts.and_then(|facts| facts.certificate.as_ref()),
             authorization: &authorization,
         };
-        let live = Arc::clone(&ctx.live);
-        let admitted =
-            self.forward.admit(&live, (&target, false), &shown, ctx.began, &mut ctx.exchange).await;
+        let snapshot = Arc::clone(&ctx.snapshot);
+        let admitted = self
+            .forward
+            .admit(&snapshot, (&target, false), &shown, ctx.began, &mut ctx.exchange)
+            .await;
         ctx.path = path;
         let going = ctx.going.insert(admitted?);
         ctx.addresses = match &going.parent {
             None => going.addresses(),
             Some(parent) => {
-                parent.addresses(&self.forward.stage.dial).await.map_err(Fault::denial)?
+                parent.addresses(&self.forward.gateway.dial).await.map_err(Fault::denial)?
             }
         };
-        if going.call.must_be_tls(&live.policy) {
-            going.call.hello(&live.policy, &Peek::NotTls, &mut ctx.exchange)?;
+        if going.call.must_be_tls(&snapshot.policy) {
+            going.call.hello(&snapshot.policy, &Peek::NotTls, &mut ctx.exchange)?;
         }
         Ok(())
     }

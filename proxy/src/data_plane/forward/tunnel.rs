@@ -22,15 +22,15 @@ use tokio::{
 };
 
 use super::{
-    Ended, Forward, Going, Shown,
+    AdmittedCall, CallOutcome, Forward, ProxyCaller,
     copy::{Moved, both_ways},
 };
 use crate::{
     clock,
     data_plane::{
         denial_response::PROXY_CHALLENGE,
-        gateway::Live,
-        listener::{Asked, Tunnel, tls::TlsFacts},
+        gateway::Snapshot,
+        listener::{ConnectRequest, Tunnel, tls::HandshakeInfo},
         rate_limit_headers,
         request::trace_of,
     },
@@ -53,20 +53,20 @@ struct Opened {
 
 #[async_trait]
 impl Tunnel for Forward {
-    async fn tunnel(&self, asked: Asked, shutdown: &ShutdownWatch) {
-        let live = self.stage.live.load_full();
-        let _under_way = self.stage.drain.exchange();
+    async fn tunnel(&self, asked: ConnectRequest, shutdown: &ShutdownWatch) {
+        let snapshot = self.gateway.snapshot.load_full();
+        let _in_flight = self.gateway.drain.exchange();
         let began = clock::now();
         let id = RequestId::new();
         let mut exchange = Exchange::default();
-        let Asked { mut stream, head, ahead, peer } = asked;
+        let ConnectRequest { mut stream, head, ahead, peer } = asked;
         let moved = Moved::default();
         let mut address = None;
-        let opened = self.open(&live, &head, &stream, peer, began, &mut exchange).await;
+        let opened = self.open(&snapshot, &head, &stream, peer, began, &mut exchange).await;
         let trace = head.values("traceparent").next().and_then(trace_of).map(str::to_owned);
-        let place = self.stage.lasting.begin(&exchange);
+        let place = self.gateway.long_lived.begin(&exchange);
         // What was switched off meanwhile has not cut it.
-        let switches = &self.stage.state.switches;
+        let switches = &self.gateway.state.switches;
         let opened = opened.and_then(|opened| {
             switches.pass(&exchange.about(), clock::now())?;
             Ok(opened)
@@ -78,7 +78,7 @@ impl Tunnel for Forward {
             Ok(Opened { call, server, address: connected }) => {
                 address = Some(connected);
                 let run = self.run(
-                    &live,
+                    &snapshot,
                     &mut stream,
                     (call, server),
                     early,
@@ -98,11 +98,11 @@ impl Tunnel for Forward {
             }
         };
         let digest = stream.get_ssl_digest();
-        let shown = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
+        let shown = digest.as_ref().and_then(|digest| digest.extension.get::<HandshakeInfo>());
         self.record(
-            &live,
+            &snapshot,
             &exchange,
-            &Ended {
+            &CallOutcome {
                 began,
                 id: &id,
                 peer,
@@ -127,7 +127,7 @@ impl Forward {
     /// Decides, and connects.
     async fn open(
         &self,
-        live: &Arc<Live>,
+        snapshot: &Arc<Snapshot>,
         head: &crate::data_plane::listener::Head,
         stream: &Stream,
         peer: std::net::IpAddr,
@@ -138,25 +138,26 @@ impl Forward {
         // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
         let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
         let digest = stream.get_ssl_digest();
-        let facts = digest.as_ref().and_then(|digest| digest.extension.get::<TlsFacts>());
+        let facts = digest.as_ref().and_then(|digest| digest.extension.get::<HandshakeInfo>());
         let certificate = facts.and_then(|facts| facts.certificate.as_ref());
-        let shown = Shown { peer, certificate, authorization: &authorization };
-        let going = self.admit(live, (&target, true), &shown, began, exchange).await?;
+        let shown = ProxyCaller { peer, certificate, authorization: &authorization };
+        let going = self.admit(snapshot, (&target, true), &shown, began, exchange).await?;
         exchange.steps.enter(Step::Upstream);
-        let patience = *live.loaded.config.egress.connect_timeout;
+        let patience = *snapshot.loaded.config.egress.connect_timeout;
         let addresses = going.addresses();
-        let Going { call, parent } = going;
+        let AdmittedCall { call, parent } = going;
         let (server, address) = match parent {
             Some(parent) => {
                 let host = target.host.to_string();
-                let opened = parent.tunnel(&self.stage.dial, (&host, target.port), patience).await;
+                let opened =
+                    parent.tunnel(&self.gateway.dial, (&host, target.port), patience).await;
                 opened.map_err(|fault| {
                     tracing::debug!(%fault, target = %target, "no tunnel through the parent proxy");
                     fault.denial()
                 })?
             }
             None => {
-                let opened = self.stage.dial.connect(&addresses, patience).await;
+                let opened = self.gateway.dial.connect(&addresses, patience).await;
                 let (stream, address) = opened.map_err(|error| {
                     let upstream = Label::lossy(&target.to_string());
                     if error.kind() == io::ErrorKind::TimedOut {
@@ -176,7 +177,7 @@ impl Forward {
     #[expect(clippy::too_many_arguments, reason = "the parts of one tunnel")]
     async fn run(
         &self,
-        live: &Arc<Live>,
+        snapshot: &Arc<Snapshot>,
         client: &mut Stream,
         (call, mut server): (AddressedCall, Connection),
         mut ahead: Vec<u8>,
@@ -184,7 +185,7 @@ impl Forward {
         exchange: &mut Exchange,
         shutdown: &ShutdownWatch,
     ) -> Result<bool, Denial> {
-        let egress = &live.loaded.config.egress;
+        let egress = &snapshot.loaded.config.egress;
         let yes = async {
             client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
             client.flush().await
@@ -192,14 +193,14 @@ impl Forward {
         if yes.await.is_err() {
             return Ok(false);
         }
-        if call.must_be_tls(&live.policy) {
+        if call.must_be_tls(&snapshot.policy) {
             exchange.steps.enter(Step::ClientHello);
             let peek = match timeout(*egress.hello_timeout, hello(client, &mut ahead)).await {
                 Ok(Ok(peek)) => peek,
                 Ok(Err(_)) => return Ok(false),
                 Err(_) => return Err(Denial::HelloTimeout),
             };
-            let judged = call.hello(&live.policy, &peek, exchange);
+            let judged = call.hello(&snapshot.policy, &peek, exchange);
             if judged.is_err() {
                 let _ = timeout(Duration::from_secs(1), async {
                     client.write_all(&ACCESS_DENIED).await?;

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{Stream, head};
-use crate::data_plane::{detached, listener::Refusing};
+use crate::data_plane::{detached, listener::RefusalContext};
 
 /// A connection ends with so many requests that cannot be read in one way only.
 const FAULTS_MAX: usize = 32;
@@ -34,7 +34,7 @@ const FAULTS_MAX: usize = 32;
 pub(crate) async fn serve<A>(
     app: &Arc<A>,
     connection: Connection,
-    refusing: &Refusing,
+    refusing: &RefusalContext,
     leaving: &ShutdownWatch,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
@@ -98,9 +98,9 @@ pub(crate) async fn serve<A>(
             continue;
         }
         let stream = Stream::new(request, body, respond, broken.clone(), Arc::clone(&digest));
-        let (app, leaving, under_way) = (Arc::clone(app), leaving.clone(), active.begin());
+        let (app, leaving, in_flight) = (Arc::clone(app), leaving.clone(), active.begin());
         tokio::spawn(async move {
-            let _under_way = under_way;
+            let _in_flight = in_flight;
             app.process_new_http(detached::session(stream), &leaving).await;
         });
     }
@@ -126,12 +126,12 @@ struct Active {
 }
 
 /// One of them, until it is dropped.
-struct UnderWay(Arc<Active>);
+struct InFlight(Arc<Active>);
 
 impl Active {
-    fn begin(self: &Arc<Self>) -> UnderWay {
+    fn begin(self: &Arc<Self>) -> InFlight {
         self.count.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        InFlight(Arc::clone(self))
     }
 
     /// Waits until there has been none for so long.
@@ -144,7 +144,7 @@ impl Active {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.none.notify_one();

@@ -13,19 +13,19 @@ use parking_lot::Mutex;
 
 /// How many there are, and from whom.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimits {
     all: AtomicUsize,
     /// Only kept where there is a limit per client; as large as there are places.
     clients: Mutex<HashMap<u128, usize>>,
 }
 
 /// One place; given up when it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    places: Arc<ConnectionLimits>,
     client: Option<u128>,
 }
 
-impl Places {
+impl ConnectionLimits {
     /// A place for a client. `None` if there are `max` of all, or `per_client_max` of this one; 0
     /// of them is no such limit.
     pub(super) fn take(
@@ -33,9 +33,9 @@ impl Places {
         peer: IpAddr,
         max: usize,
         per_client_max: usize,
-    ) -> Option<Place> {
+    ) -> Option<ConnectionPermit> {
         let before = self.all.fetch_add(1, Ordering::Relaxed);
-        let mut place = Place { places: Arc::clone(self), client: None };
+        let mut place = ConnectionPermit { places: Arc::clone(self), client: None };
         if before >= max {
             return None;
         }
@@ -53,7 +53,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.all.fetch_sub(1, Ordering::Relaxed);
         let Some(client) = self.client else { return };
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_client_takes_its_share_and_no_more_and_gives_it_back() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionLimits::default());
         let take = |last| places.take(IpAddr::from([192, 0, 2, last]), 3, 2);
         let (first, _second) = (take(1).unwrap(), take(1).unwrap());
         assert!(take(1).is_none());
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn no_limit_per_client_is_nothing_to_remember() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionLimits::default());
         let _taken = places.take(IpAddr::from([192, 0, 2, 1]), 3, 0).unwrap();
         assert!(places.clients.lock().is_empty());
     }

@@ -23,7 +23,7 @@ pub struct Drain {
 }
 
 /// An exchange that is under way, or a connection, until it is dropped.
-pub type UnderWay = TaskTrackerToken;
+pub type InFlight = TaskTrackerToken;
 
 impl Drain {
     /// From now on every response on a connection is its last.
@@ -64,17 +64,17 @@ impl Drain {
     }
 
     /// How many exchanges are under way.
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.exchanges.len()
     }
 
     /// Counts an exchange until what it returns is dropped.
-    pub fn exchange(&self) -> UnderWay {
+    pub fn exchange(&self) -> InFlight {
         self.exchanges.token()
     }
 
     /// Counts a connection of HTTP/2 until what it returns is dropped.
-    pub(super) fn multiplexed(&self) -> UnderWay {
+    pub(super) fn multiplexed(&self) -> InFlight {
         self.multiplexed.token()
     }
 
@@ -102,7 +102,7 @@ mod tests {
             |within| timeout(Duration::from_millis(within), drain.drained(Duration::ZERO));
         assert!(waiting(50).await.is_err());
         drop(one);
-        assert_eq!(drain.under_way(), 1);
+        assert_eq!(drain.in_flight(), 1);
         assert!(waiting(50).await.is_err());
         drop(other);
         assert!(waiting(50).await.is_ok());

@@ -14,14 +14,14 @@ use pingora::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::Refusing;
+use super::RefusalContext;
 use crate::data_plane::http2;
 
 /// Serves a connection, and tells its client to leave when `told` is ready.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     stream: Stream,
-    refusing: &Refusing,
+    refusing: &RefusalContext,
     told: impl Future<Output = ()> + Send,
 ) {
     // GOAWAY is said when this changes. That of the process does so too late.
@@ -40,12 +40,12 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 
 /// For a connection that begins when others were told already. Who is told before he has asked
 /// anything would come again and again.
-pub(super) struct Late<A> {
+pub(super) struct LateConnection<A> {
     app: Arc<A>,
     asked: Notify,
 }
 
-impl<A> Late<A> {
+impl<A> LateConnection<A> {
     pub(super) fn new(app: &Arc<A>) -> Self {
         Self { app: Arc::clone(app), asked: Notify::new() }
     }
@@ -57,7 +57,7 @@ impl<A> Late<A> {
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Late<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for LateConnection<A> {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,

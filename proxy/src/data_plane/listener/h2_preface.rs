@@ -23,7 +23,7 @@ use super::{h2_frames::Frames, wrapped_stream::Reading};
 
 /// Passes everything through, but fails if the preface takes too long.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct PrefaceDeadline {
     waiting: Option<Pin<Box<Sleep>>>,
     /// How much of the preface is still to come.
     missing: usize,
@@ -33,7 +33,7 @@ pub(super) struct Guard {
     instead: Bytes,
 }
 
-impl Guard {
+impl PrefaceDeadline {
     /// `late` becomes true if the preface does not come in time.
     pub(super) fn new(patience: Duration, late: Arc<AtomicBool>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Guard {
 /// `PRI * HTTP/2.0 SM` with its line ends, and the header of the SETTINGS frame after it.
 const PREFACE: usize = 24 + 9;
 
-impl Reading for Guard {
+impl Reading for PrefaceDeadline {
     fn poll_read(
         &mut self,
         inner: &mut Stream,
@@ -110,7 +110,7 @@ mod tests {
         time::timeout,
     };
 
-    use crate::data_plane::listener::{h2_preface::*, wrapped_stream::Through};
+    use crate::data_plane::listener::{h2_preface::*, wrapped_stream::WrappedStream};
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -118,8 +118,8 @@ mod tests {
     async fn fails_after(pieces: &[&[u8]]) -> bool {
         let (mut client, server) = duplex(1024);
         let late = Arc::new(AtomicBool::new(false));
-        let reading = Guard::new(SHORT, Arc::clone(&late));
-        let mut guarded = Through { inner: Box::new(server), reading };
+        let reading = PrefaceDeadline::new(SHORT, Arc::clone(&late));
+        let mut guarded = WrappedStream { inner: Box::new(server), reading };
         let send = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();

@@ -20,9 +20,9 @@ const BYTES_MAX: usize = 16 << 20;
 
 /// Where a connection is put whose request was given up before its end.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Unread(Arc<Mutex<Option<Stream>>>);
+pub(super) struct UnreadRequest(Arc<Mutex<Option<Stream>>>);
 
-impl Unread {
+impl UnreadRequest {
     pub(super) fn put(&self, stream: Stream) {
         *self.0.lock() = Some(stream);
     }

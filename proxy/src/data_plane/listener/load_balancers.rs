@@ -10,15 +10,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     HeadRefusal, IsBalancer, Limits,
-    accept::Ended,
-    connection_limits::Places,
+    accept::NotAccepted,
+    connection_limits::ConnectionLimits,
     proxy_protocol::{self, Fault, Told},
 };
 
 /// Who says whose a connection is, and how many have not yet.
 pub(super) struct Balancers {
     is_one: IsBalancer,
-    waiting: Arc<Places>,
+    waiting: Arc<ConnectionLimits>,
 }
 
 impl Balancers {
@@ -33,8 +33,8 @@ impl Balancers {
         peer: IpAddr,
         limits: &Limits,
         deadline: Instant,
-    ) -> Result<IpAddr, Ended> {
-        let refused = |refusal| Err(Ended::Refused(refusal));
+    ) -> Result<IpAddr, NotAccepted> {
+        let refused = |refusal| Err(NotAccepted::Refused(refusal));
         if !(self.is_one)(peer.to_canonical()) {
             return refused(HeadRefusal::ProxyHeaderRefused);
         }
@@ -49,7 +49,7 @@ impl Balancers {
             Ok(Ok(Told::Nobody)) => Ok(peer),
             Ok(Err(Fault::Missing)) => refused(HeadRefusal::ProxyHeaderMissing),
             Ok(Err(Fault::Malformed(why))) => refused(HeadRefusal::ProxyHeaderMalformed(why)),
-            Ok(Err(Fault::Gone)) => Err(Ended::Gone),
+            Ok(Err(Fault::Gone)) => Err(NotAccepted::Gone),
             Err(_) => refused(HeadRefusal::Timeout),
         }
     }

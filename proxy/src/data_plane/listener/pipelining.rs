@@ -17,21 +17,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use super::{
     chunked::Chunks,
     http10::Old,
-    lingering_close::Unread,
+    lingering_close::UnreadRequest,
     request_head::{Body, HeadRefusal},
-    wrapped_stream::{Reading, Through, taken_away},
+    wrapped_stream::{Reading, WrappedStream, taken_away},
 };
 use crate::data_plane::detached;
 
 /// How far the request that has its turn still goes.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct Pipelining {
     /// What came and belongs to no request that had its turn.
     pub(super) ahead: BytesMut,
     rest: Rest,
     /// How a client of HTTP/1.0 is answered.
     old: Option<Box<Old>>,
-    unread: Unread,
+    unread: UnreadRequest,
 }
 
 /// What of a request's body is still to come.
@@ -46,9 +46,9 @@ enum Rest {
 /// More than this is left in the socket until its turn.
 const AHEAD_MAX: usize = 16 << 10;
 
-impl Turns {
+impl Pipelining {
     /// A connection that is given up within a request is put into `unread`.
-    pub(super) fn new(unread: Unread) -> Self {
+    pub(super) fn new(unread: UnreadRequest) -> Self {
         Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), old: None, unread }
     }
 
@@ -72,7 +72,7 @@ impl Turns {
     }
 }
 
-impl Through<Turns> {
+impl WrappedStream<Pipelining> {
     /// Reads some more of what is ahead; how much.
     pub(super) async fn more(&mut self) -> io::Result<usize> {
         self.inner.read_buf(&mut self.reading.ahead).await
@@ -131,7 +131,7 @@ impl Through<Turns> {
     }
 }
 
-impl Reading for Turns {
+impl Reading for Pipelining {
     fn old(&mut self) -> Option<&mut Old> {
         self.old.as_deref_mut()
     }

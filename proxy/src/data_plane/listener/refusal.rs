@@ -10,17 +10,17 @@ use pingora::http::RequestHeader;
 use super::{HeadRefusal, Refusals, request_head::Form};
 use crate::{
     clock,
-    data_plane::denial_response::{Reader, Said, Written, cors},
+    data_plane::denial_response::{Problem, Reader, Rendered, cors},
 };
 
 /// Refuses heads of one connection of HTTP/2, which goes on all the same.
-pub(crate) struct Refusing {
+pub(crate) struct RefusalContext {
     refusals: Arc<dyn Refusals>,
     peer: IpAddr,
     form: Form,
 }
 
-impl Refusing {
+impl RefusalContext {
     pub(super) fn new(refusals: &Arc<dyn Refusals>, peer: IpAddr, form: Form) -> Self {
         Self { refusals: Arc::clone(refusals), peer, form }
     }
@@ -31,9 +31,9 @@ impl Refusing {
         let line = [method.as_str().as_bytes(), target, b"HTTP/2"].join(&b' ');
         let id = self.refusals.refused(refusal, self.peer, &line, true);
         let query = target.split(|b| *b == b'?').nth(1);
-        let asked = Asked { method, query, headers: &head.headers };
+        let asked = ConnectRequest { method, query, headers: &head.headers };
         let cors = self.refusals.cors();
-        let Written { status, headers, body } =
+        let Rendered { status, headers, body } =
             written(refusal, &id, &asked, self.form, cors.as_deref());
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
@@ -43,7 +43,7 @@ impl Refusing {
 }
 
 /// What says how an answer is read.
-struct Asked<'a> {
+struct ConnectRequest<'a> {
     method: &'a Method,
     query: Option<&'a [u8]>,
     headers: &'a HeaderMap,
@@ -52,17 +52,17 @@ struct Asked<'a> {
 fn written(
     refusal: HeadRefusal,
     id: &str,
-    asked: &Asked<'_>,
+    asked: &ConnectRequest<'_>,
     form: Form,
     origins: Option<&Cors>,
-) -> Written {
+) -> Rendered {
     let (status, code, sentence) = refusal.row();
     let status = StatusCode::from_u16(status).expect("the table has statuses");
     let reader = match form {
         Form::Origin => Reader::of(asked.method, asked.query, asked.headers, ErrorFormat::Problem),
         Form::Proxy => Reader::Program(ErrorFormat::Problem),
     };
-    let said = Said {
+    let said = Problem {
         status,
         code,
         sentence: sentence.into(),
@@ -74,7 +74,7 @@ fn written(
         path: "",
         now: clock::now().unix,
     };
-    let mut written = Written::new(reader, &said);
+    let mut written = Rendered::new(reader, &said);
     if let Some(origins) = origins {
         cors::allow(&mut written.headers, origins, asked.headers);
     }
@@ -91,8 +91,8 @@ pub(super) fn answer(
     origins: Option<&Cors>,
 ) -> Vec<u8> {
     let (method, query, headers) = read(head);
-    let asked = Asked { method: &method, query, headers: &headers };
-    let Written { status, mut headers, body } = written(refusal, id, &asked, form, origins);
+    let asked = ConnectRequest { method: &method, query, headers: &headers };
+    let Rendered { status, mut headers, body } = written(refusal, id, &asked, form, origins);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let reason = status.canonical_reason().unwrap_or_default();
     let mut answer = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();

@@ -11,7 +11,7 @@ use pingora::{
 
 /// What a handshake tells.
 #[derive(Debug)]
-pub struct TlsFacts {
+pub struct HandshakeInfo {
     /// The name the client asked for.
     pub server_name: Option<String>,
     /// The verified client certificate.
@@ -105,6 +105,6 @@ impl TlsAccept for Note {
             }
         });
         let server_name = tls.server_name().map(str::to_owned);
-        Some(Arc::new(TlsFacts { server_name, certificate }))
+        Some(Arc::new(HandshakeInfo { server_name, certificate }))
     }
 }

@@ -38,12 +38,12 @@ pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
 
 /// The client's connection, read in the way of `R`.
 #[derive(Debug)]
-pub(super) struct Through<R: Reading> {
+pub(super) struct WrappedStream<R: Reading> {
     pub(super) inner: Stream,
     pub(super) reading: R,
 }
 
-impl<R: Reading> Drop for Through<R> {
+impl<R: Reading> Drop for WrappedStream<R> {
     fn drop(&mut self) {
         self.reading.give_up(&mut self.inner);
     }
@@ -54,7 +54,7 @@ pub(super) fn taken_away() -> Stream {
     Box::new(io::Cursor::new(Vec::new()))
 }
 
-impl<R: Reading> AsyncRead for Through<R> {
+impl<R: Reading> AsyncRead for WrappedStream<R> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ fn taken<T>(written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
     }
 }
 
-impl<R: Reading> AsyncWrite for Through<R> {
+impl<R: Reading> AsyncWrite for WrappedStream<R> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -143,19 +143,19 @@ impl<R: Reading> AsyncWrite for Through<R> {
 }
 
 #[async_trait]
-impl<R: Reading> Shutdown for Through<R> {
+impl<R: Reading> Shutdown for WrappedStream<R> {
     async fn shutdown(&mut self) {
         self.inner.shutdown().await;
     }
 }
 
-impl<R: Reading> UniqueID for Through<R> {
+impl<R: Reading> UniqueID for WrappedStream<R> {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl<R: Reading> Ssl for Through<R> {
+impl<R: Reading> Ssl for WrappedStream<R> {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.get_ssl_digest()
     }
@@ -165,22 +165,22 @@ impl<R: Reading> Ssl for Through<R> {
     }
 }
 
-impl<R: Reading> GetTimingDigest for Through<R> {
+impl<R: Reading> GetTimingDigest for WrappedStream<R> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
 }
 
-impl<R: Reading> GetProxyDigest for Through<R> {
+impl<R: Reading> GetProxyDigest for WrappedStream<R> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
-impl<R: Reading> GetSocketDigest for Through<R> {
+impl<R: Reading> GetSocketDigest for WrappedStream<R> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
 }
 
-impl<R: Reading> Peek for Through<R> {}
+impl<R: Reading> Peek for WrappedStream<R> {}

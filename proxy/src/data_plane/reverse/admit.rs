@@ -20,12 +20,12 @@ use super::{Ctx, Reverse, sent::Sent};
 use crate::{
     clock,
     data_plane::{
-        coalescing::{Answer, Place},
+        coalescing::{Role, StoredResponse},
         error_mapping,
         request::{facts_of, head},
     },
     progress,
-    upstream::credentials::Shown,
+    upstream::credentials::PresentedCredential,
 };
 
 /// What comes of a request that is let through.
@@ -33,7 +33,7 @@ pub(super) enum Admission {
     /// It goes to the upstream, as the context has it.
     Sent,
     /// It gets the answer to another.
-    Shared(Arc<Answer>, Shared),
+    Shared(Arc<StoredResponse>, Shared),
     /// It is answered here.
     Answered(BodyAnswer),
 }
@@ -54,7 +54,8 @@ impl Reverse {
     ) -> Result<Admission, Denial> {
         let Admitted { request, edits, next } = self.decide(session, ctx).await?;
         // The snapshot's upstreams are those of its policy.
-        let upstream = ctx.live.upstreams.get(&request.route.upstream).ok_or(Denial::Internal)?;
+        let upstream =
+            ctx.snapshot.upstreams.get(&request.route.upstream).ok_or(Denial::Internal)?;
         let upstream = Arc::clone(upstream);
         if let Next::Dispatched(dispatched) = &next {
             ctx.served.pacing_delay = dispatched.pacing_delay;
@@ -73,7 +74,7 @@ impl Reverse {
                     ctx.answered_here = Some(request);
                     return Ok(Admission::Shared(answer, how));
                 }
-                None => dispatch(&self.stage.state, &request, clock::now(), &mut ctx.exchange)?,
+                None => dispatch(&self.gateway.state, &request, clock::now(), &mut ctx.exchange)?,
             },
         };
         ctx.served.pacing_delay = dispatched.pacing_delay;
@@ -98,7 +99,7 @@ impl Reverse {
             if lack == Lack::Body {
                 ctx.exchange.steps.enter(Step::RequestBody);
                 ctx.body = Some(self.read_body(session, ctx).await?);
-            } else if !self.stage.supply(&ctx.live.loaded.config, &lack).await {
+            } else if !self.gateway.supply(&ctx.snapshot.loaded.config, &lack).await {
                 break;
             }
             // As of now: others were let through while this one waited, and limits know.
@@ -109,7 +110,7 @@ impl Reverse {
 
     /// Claims the request's idempotency key among all replicas; among its own it is decided.
     async fn claim(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
-        if let (Some(store), Some(running)) = (&self.stage.store, &request.running) {
+        if let (Some(store), Some(running)) = (&self.gateway.store, &request.running) {
             ctx.exchange.steps.enter(Step::Idempotency);
             ctx.claim = store.claim(running.key(), request.route.timeouts.whole).await?;
         }
@@ -121,8 +122,8 @@ impl Reverse {
         let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
         let mut head = head(self.listener, self.tls, session, session.req_header(), certificate);
         head.body = ctx.body.as_deref();
-        let policy = &ctx.live.policy;
-        filters::decide(policy, &self.stage.state, &head, now, &mut ctx.exchange)
+        let policy = &ctx.snapshot.policy;
+        filters::decide(policy, &self.gateway.state, &head, now, &mut ctx.exchange)
     }
 
     /// Reads the body, which is sent on from where Pingora keeps it.
@@ -173,18 +174,18 @@ impl Reverse {
         key: Key,
         request: &Judged,
         ctx: &mut Ctx,
-    ) -> Result<Option<(Arc<Answer>, Shared)>, Denial> {
+    ) -> Result<Option<(Arc<StoredResponse>, Shared)>, Denial> {
         for _ in 0..FLIGHTS_MAX {
-            match self.stage.flights.join(key) {
-                Place::Leads(lead) => {
+            match self.gateway.coalescing.join(key) {
+                Role::Leads(lead) => {
                     ctx.lead = Some(lead);
                     break;
                 }
-                Place::Kept(answer) => {
+                Role::Kept(answer) => {
                     ctx.served.shared = Some(Shared::Hit);
                     return Ok(Some((answer, Shared::Hit)));
                 }
-                Place::Follows(flight) => {
+                Role::Follows(flight) => {
                     // An answer that is not whole by then may wait for a client that is slow with it.
                     let timeouts = request.route.timeouts;
                     let patience = timeouts.upstream.min(ctx.left_of(timeouts.whole));
@@ -204,7 +205,7 @@ impl Reverse {
 
     pub(super) fn body_max(&self, ctx: &Ctx) -> u64 {
         let own = ctx.exchange.route.as_ref().and_then(|route| route.options.body_max);
-        own.map_or(ctx.live.policy.listeners[self.listener].body_max, config::Size::bytes)
+        own.map_or(ctx.snapshot.policy.listeners[self.listener].body_max, config::Size::bytes)
     }
 }
 
@@ -230,12 +231,12 @@ impl Ctx {
 async fn fetch_credential(
     request: &Judged,
     ctx: &mut Ctx,
-) -> Result<Option<(Arc<Credential>, Shown)>, Denial> {
+) -> Result<Option<(Arc<Credential>, PresentedCredential)>, Denial> {
     let Some(credential) = &request.route.credential else { return Ok(None) };
     ctx.exchange.steps.enter(Step::Credential);
     // The upstream has not been asked: that the exchange takes too long is not its failure.
     let left = ctx.left_of(request.route.timeouts.whole);
-    let shown = timeout(left, ctx.live.credentials.get(&credential.name, request)).await;
+    let shown = timeout(left, ctx.snapshot.credentials.get(&credential.name, request)).await;
     let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
     Ok(Some((Arc::clone(credential), shown.map_err(late)??)))
 }

@@ -48,7 +48,7 @@ impl Reverse {
             upstream_took: ctx.upstream_took,
             served: ctx.served,
         };
-        self.stage.metrics.exchange(&ctx.live.counts, &ctx.exchange, &counted);
+        self.gateway.metrics.exchange(&ctx.snapshot.counts, &ctx.exchange, &counted);
         let observed = Observed {
             status,
             bytes_out: session.as_ref().body_bytes_sent() as u64,
@@ -57,8 +57,8 @@ impl Reverse {
             cut: (error.is_some() || detached::is()) && ctx.denial.is_none(),
             ..self.observed(session, ctx)
         };
-        self.stage.audit.record(|out| {
-            filters::audit::write(out, &ctx.live.policy, &ctx.exchange, &observed);
+        self.gateway.audit.record(|out| {
+            filters::audit::write(out, &ctx.snapshot.policy, &ctx.exchange, &observed);
         });
         ctx.ended();
     }
@@ -66,7 +66,7 @@ impl Reverse {
     /// Puts on record that this is the first request after a breaker's rest, if so.
     pub(super) fn probes(&self, dispatched: &Dispatched) {
         if let Some(moved) = dispatched.moved() {
-            changes::breaker_moved(&self.stage.audit, &moved);
+            changes::breaker_moved(&self.gateway.audit, &moved);
         }
     }
 
@@ -83,7 +83,7 @@ impl Reverse {
             self.begin_record(session, ctx)?;
             return self.on_disk(ctx).await;
         }
-        if self.stage.started.audit.reads == config::Reads::BeforeAnswer {
+        if self.gateway.started.audit.reads == config::Reads::BeforeAnswer {
             self.begin_record(session, ctx)?;
         }
         Ok(())
@@ -95,7 +95,7 @@ impl Reverse {
         session: &Session,
         ctx: &mut Ctx,
     ) -> Result<(), Denial> {
-        if self.stage.started.audit.reads == config::Reads::Buffered {
+        if self.gateway.started.audit.reads == config::Reads::Buffered {
             return Ok(());
         }
         if !ctx.intended {
@@ -107,8 +107,8 @@ impl Reverse {
     /// Puts it on its way to the disk that an exchange has begun.
     fn begin_record(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
         let observed = self.observed(session, ctx);
-        let durable = self.stage.audit.intent(|out| {
-            filters::audit::write_intent(out, &ctx.live.policy, &ctx.exchange, &observed);
+        let durable = self.gateway.audit.intent(|out| {
+            filters::audit::write_intent(out, &ctx.snapshot.policy, &ctx.exchange, &observed);
         });
         ctx.durable = Some(durable.ok_or(Denial::AuditUnavailable)?);
         // It may be on disk from now on, also if we do not wait for it any longer.
@@ -127,14 +127,14 @@ impl Reverse {
     fn observed<'a>(&'a self, session: &'a Session, ctx: &'a Ctx) -> Observed<'a> {
         let facts_of_tls = facts_of(session.as_ref().digest());
         let certificate = facts_of_tls.and_then(|facts| facts.certificate.as_ref());
-        let shown = Shown { peer: peer(session), tls: self.tls, certificate };
+        let shown = ConnectionInfo { peer: peer(session), tls: self.tls, certificate };
         observed(self.listener, session.req_header(), &shown, ctx)
     }
 }
 
 /// What the connection of an exchange shows.
 #[derive(Clone, Copy)]
-pub(super) struct Shown<'a> {
+pub(super) struct ConnectionInfo<'a> {
     pub(super) peer: IpAddr,
     pub(super) tls: bool,
     pub(super) certificate: Option<&'a ClientCertificate>,
@@ -144,7 +144,7 @@ pub(super) struct Shown<'a> {
 pub(super) fn observed<'a>(
     listener: usize,
     came: &'a RequestHeader,
-    shown: &Shown<'a>,
+    shown: &ConnectionInfo<'a>,
     ctx: &'a Ctx,
 ) -> Observed<'a> {
     let mut parts = came.raw_path().splitn(2, |b| *b == b'?');
@@ -153,7 +153,7 @@ pub(super) fn observed<'a>(
         began: ctx.began,
         request_id: ctx.request_id.as_str(),
         trace_id: trace_id(came),
-        listener: &ctx.live.policy.listeners[listener].name,
+        listener: &ctx.snapshot.policy.listeners[listener].name,
         peer: shown.peer,
         method: came.method.as_str(),
         host: host(came),
@@ -192,7 +192,7 @@ impl Reverse {
         });
         let Some(sent) = &mut ctx.sent else { return };
         if let Some(moved) = sent.dispatched.report(&sent.request, outcome, now) {
-            changes::breaker_moved(&self.stage.audit, &moved);
+            changes::breaker_moved(&self.gateway.audit, &moved);
         }
     }
 
@@ -206,8 +206,8 @@ impl Reverse {
         let rules = &upstream.written.ejection;
         if let Some(change) = upstream.pool.failed(attempt, ctx.fault, rules, now) {
             changes::address_changed(
-                &self.stage.audit,
-                &self.stage.metrics,
+                &self.gateway.audit,
+                &self.gateway.metrics,
                 &upstream.name,
                 &change,
             );

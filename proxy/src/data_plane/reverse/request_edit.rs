@@ -26,7 +26,7 @@ impl Reverse {
         ctx: &Ctx,
     ) -> Result<()> {
         let large = has_large_body(session);
-        let policy = &ctx.live.policy;
+        let policy = &ctx.snapshot.policy;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
         let trusted = &policy.listeners[self.listener].trusted_proxies;

@@ -25,7 +25,7 @@ use crate::{
     data_plane::{
         denial_response, rate_limit_headers,
         request::{X_FORWARDED_PROTO, head},
-        stale_fallback::Keeping,
+        stale_fallback::ResponseBuffer,
     },
     head_edit, progress,
     request_id::X_REQUEST_ID,
@@ -69,7 +69,7 @@ impl Reverse {
             shown.refused();
         }
         if route.pace.is_some() {
-            self.stage.state.paces.note(&route.upstream, &told(status, &response.headers), now);
+            self.gateway.state.paces.note(&route.upstream, &told(status, &response.headers), now);
         }
         let is_stream = streams::is_stream(&response.headers);
         let kind = if is_stream { Motion::Answer } else { Motion::Plain };
@@ -143,14 +143,14 @@ impl Reverse {
             ctx.captured = shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
             let keeping = kept.zip(route.fallback);
             ctx.keeping = keeping.map(|((key, varied), rules)| {
-                Keeping::new(key, rules, varied, parts.status, headers)
+                ResponseBuffer::new(key, rules, varied, parts.status, headers)
             });
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
             // What it says of its own limits stays as it is.
             if status != 429 {
                 rate_limit_headers::told(headers, ctx.exchange.quota.as_ref(), None);
             }
-            if let Some(cors) = &ctx.live.policy.listeners[self.listener].cors {
+            if let Some(cors) = &ctx.snapshot.policy.listeners[self.listener].cors {
                 denial_response::cors::allow_of_upstream(
                     headers,
                     cors,
@@ -158,7 +158,7 @@ impl Reverse {
                 );
             }
         });
-        if self.stage.drain.is_leaving() && !ctx.upgrade {
+        if self.gateway.drain.is_leaving() && !ctx.upgrade {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Reverse {
         let upstream = &ctx.sent.as_ref().filter(|_| names_some)?.upstream;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
-        let trusted = &ctx.live.policy.listeners[self.listener].trusted_proxies;
+        let trusted = &ctx.snapshot.policy.listeners[self.listener].trusted_proxies;
         let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
         // Of several the first is the client's.

@@ -44,8 +44,8 @@ impl Reverse {
         if !route.external {
             return Ok(());
         }
-        let guard = &ctx.live.policy.guard;
-        let (own, now) = (self.stage.dial.own_addresses(), clock::now());
+        let guard = &ctx.snapshot.policy.guard;
+        let (own, now) = (self.gateway.dial.own_addresses(), clock::now());
         let judge = |ip, port| {
             let target = Target { host: Host::Address(ip), port };
             guard.judge(&target, ip, &own, now).err()

@@ -33,11 +33,11 @@ impl Reverse {
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
         let Some(Sent { request, dispatched, .. }) = &mut ctx.sent else { return false };
-        if !dispatched.again(&self.stage.state, request, now) {
+        if !dispatched.again(&self.gateway.state, request, now) {
             return false;
         }
         ctx.served.pacing_delay = dispatched.pacing_delay;
-        self.stage.metrics.asked_again(&request.route.upstream);
+        self.gateway.metrics.asked_again(&request.route.upstream);
         ctx.wait = Some(wait.max(dispatched.pacing_delay));
         true
     }

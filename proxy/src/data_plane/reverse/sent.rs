@@ -9,7 +9,7 @@ use filters::{
 };
 use pingora::{Error, ErrorType};
 
-use crate::upstream::{Upstream, credentials::Shown};
+use crate::upstream::{Upstream, credentials::PresentedCredential};
 
 /// A request that goes to its upstream.
 pub(super) struct Sent {
@@ -22,7 +22,7 @@ pub(super) struct Sent {
     /// The upstream, of the same config as the policy.
     pub(super) upstream: Arc<Upstream>,
     /// What the upstream is shown, if anything.
-    pub(super) shown: Option<(Arc<Credential>, Shown)>,
+    pub(super) shown: Option<(Arc<Credential>, PresentedCredential)>,
 }
 
 /// Pingora goes on with a request that was not sent. It never does; the client is told that something

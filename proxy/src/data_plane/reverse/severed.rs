@@ -10,13 +10,13 @@ use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     Ctx, Reverse,
-    record::{Shown, observed},
+    record::{ConnectionInfo, observed},
 };
 use crate::{
     clock,
     data_plane::{
-        gateway::Stage,
-        long_lived::Place,
+        gateway::Gateway,
+        long_lived::Registration,
         request::{facts_of, peer},
     },
     observability::{changes, metrics::Counted},
@@ -26,8 +26,8 @@ use crate::{
 /// What a record needs that is otherwise in the session.
 pub(super) struct Lasting {
     /// Where it may last.
-    place: Option<Place>,
-    stage: Arc<Stage>,
+    place: Option<Registration>,
+    gateway: Arc<Gateway>,
     listener: usize,
     came: RequestHeader,
     peer: IpAddr,
@@ -52,12 +52,12 @@ impl Reverse {
         if ctx.lasting.as_ref().is_some_and(|lasting| lasting.place.is_some()) {
             return Ok(());
         }
-        let mut place = self.stage.lasting.begin(&ctx.exchange);
+        let mut place = self.gateway.long_lived.begin(&ctx.exchange);
         if let Some(left) = left_of_token(&ctx.exchange) {
             place.end_after(left, Denial::Token(TokenFault::Expired));
         }
         self.may_be_lost(session, ctx).place = Some(place);
-        self.stage.state.switches.pass(&ctx.exchange.about(), clock::now())
+        self.gateway.state.switches.pass(&ctx.exchange.about(), clock::now())
     }
 
     /// From now on it is on record also if Pingora's part of it is dropped.
@@ -65,7 +65,7 @@ impl Reverse {
         let shown = facts_of(session.as_ref().digest());
         ctx.lasting.get_or_insert_with(|| Lasting {
             place: None,
-            stage: Arc::clone(&self.stage),
+            gateway: Arc::clone(&self.gateway),
             listener: self.listener,
             came: session.req_header().clone(),
             peer: peer(session),
@@ -93,7 +93,7 @@ impl Ctx {
 impl Drop for Ctx {
     fn drop(&mut self) {
         let Some(lasting) = self.lasting.take() else { return };
-        let cut = lasting.place.as_ref().and_then(Place::denial);
+        let cut = lasting.place.as_ref().and_then(Registration::denial);
         let lost = || progress::denial(self.upstream());
         let Some(denial) = cut.or_else(lost) else { return };
         let failed = denial.is_upstream_failure();
@@ -101,11 +101,11 @@ impl Drop for Ctx {
             let outcome = Some(Outcome::Silence);
             let moved = sent.dispatched.report(&sent.request, outcome, clock::now());
             if let Some(moved) = moved {
-                changes::breaker_moved(&lasting.stage.audit, &moved);
+                changes::breaker_moved(&lasting.gateway.audit, &moved);
             }
         }
-        let Lasting { stage, listener, came, peer, tls, certificate, .. } = lasting;
-        let shown = Shown { peer, tls, certificate: certificate.as_ref() };
+        let Lasting { gateway, listener, came, peer, tls, certificate, .. } = lasting;
+        let shown = ConnectionInfo { peer, tls, certificate: certificate.as_ref() };
         self.denial = Some(denial);
         let took = clock::elapsed().saturating_sub(self.began.elapsed);
         let counted = Counted {
@@ -117,7 +117,7 @@ impl Drop for Ctx {
             upstream_took: self.upstream_took,
             served: self.served,
         };
-        stage.metrics.exchange(&self.live.counts, &self.exchange, &counted);
+        gateway.metrics.exchange(&self.snapshot.counts, &self.exchange, &counted);
         let observed = Observed {
             status: self.status,
             bytes_out: self.bytes_out,
@@ -126,8 +126,8 @@ impl Drop for Ctx {
             cut: true,
             ..observed(listener, &came, &shown, self)
         };
-        stage.audit.record(|out| {
-            filters::audit::write(out, &self.live.policy, &self.exchange, &observed);
+        gateway.audit.record(|out| {
+            filters::audit::write(out, &self.snapshot.policy, &self.exchange, &observed);
         });
     }
 }

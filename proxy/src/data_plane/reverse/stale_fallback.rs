@@ -15,13 +15,15 @@ use pingora::{Result, http::ResponseHeader, proxy::Session};
 use super::{Ctx, Reverse};
 use crate::{
     clock,
-    data_plane::{coalescing::Answer, denial_response, request::head, stale_fallback::Keeping},
+    data_plane::{
+        coalescing::StoredResponse, denial_response, request::head, stale_fallback::ResponseBuffer,
+    },
 };
 
 impl Reverse {
     /// What was kept for a request like this.
-    fn kept(&self, session: &Session, ctx: &Ctx) -> Option<Arc<Answer>> {
-        self.stage.fallback.get(&self.key(session, ctx)?, &session.req_header().headers)
+    fn kept(&self, session: &Session, ctx: &Ctx) -> Option<Arc<StoredResponse>> {
+        self.gateway.fallback.get(&self.key(session, ctx)?, &session.req_header().headers)
     }
 
     /// What was kept, instead of saying that the upstream cannot be asked.
@@ -30,7 +32,7 @@ impl Reverse {
         session: &Session,
         ctx: &mut Ctx,
         denial: &Denial,
-    ) -> Option<Arc<Answer>> {
+    ) -> Option<Arc<StoredResponse>> {
         let unasked = matches!(denial, Denial::BreakerOpen { .. });
         if !unasked && !denial.is_upstream_failure() {
             return None;
@@ -72,14 +74,14 @@ impl Reverse {
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
-        kept: &Answer,
+        kept: &StoredResponse,
     ) -> Result<()> {
         if let Err(denial) = self.before_answer(session, ctx).await {
             return self.refuse(session, ctx, denial).await;
         }
         ctx.served.shared = Some(Shared::Fallback);
         ctx.status = kept.status.as_u16();
-        let cors = ctx.live.policy.listeners[self.listener].cors.as_deref();
+        let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
         let kept = (kept, Shared::Fallback);
         denial_response::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
     }
@@ -111,13 +113,13 @@ impl Reverse {
             caller: exchange.caller.as_deref(),
             workspace: exchange.workspace.as_ref().map(|workspace| &workspace.name),
         };
-        Key::of(&asked, &ctx.live.policy.digest)
+        Key::of(&asked, &ctx.snapshot.policy.digest)
     }
 }
 
 impl Ctx {
     /// Takes a part of an answer that is to be kept; the whole of it is answered.
-    pub(super) fn keep(&mut self, part: Option<&Bytes>, whole: bool) -> Option<Keeping> {
+    pub(super) fn keep(&mut self, part: Option<&Bytes>, whole: bool) -> Option<ResponseBuffer> {
         let keeping = self.keeping.take()?;
         let keeping = match part {
             Some(part) => keeping.read(part)?,

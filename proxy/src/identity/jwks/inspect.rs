@@ -9,10 +9,10 @@ use filters::{
 };
 
 use super::{Fault, Fetcher, guard};
-use crate::net::fetch::Place;
+use crate::net::fetch::Endpoint;
 
 /// What an issuer answers.
-pub struct Looked {
+pub struct Inspection {
     /// Its keys, unless they are in a file.
     pub keys: Option<Result<KeySet, Fault>>,
     /// Whether its discovery document says that it is who the config says. `None` if that was asked
@@ -22,16 +22,21 @@ pub struct Looked {
 
 impl Fetcher {
     /// Asks an issuer as a request would that lacks its keys.
-    pub async fn look(&self, config: &config::Config, name: &Name, written: &Issuer) -> Looked {
+    pub async fn inspect(
+        &self,
+        config: &config::Config,
+        name: &Name,
+        written: &Issuer,
+    ) -> Inspection {
         let in_file = written.keys.file.is_some() || written.keys.secret_file.is_some();
         if in_file {
-            return Looked { keys: None, discovery: None };
+            return Inspection { keys: None, discovery: None };
         }
         let guard = guard(config);
         let source = Source::new(name.into(), written, None);
         let (keys, discovery) =
             tokio::join!(self.key_set(&guard, written, &source), self.compared(&guard, written));
-        Looked { keys: Some(keys), discovery }
+        Inspection { keys: Some(keys), discovery }
     }
 
     /// What discovery says where keys are found without. A running proxy does not ask that; it is where a
@@ -40,11 +45,11 @@ impl Fetcher {
         let (base, place) = match (written.kind, &written.keys) {
             (IssuerKind::Backstage, keys) => {
                 let url = keys.backstage_url.as_ref()?;
-                (format!("{}/api/auth", url.value), Place::declared(url))
+                (format!("{}/api/auth", url.value), Endpoint::declared(url))
             }
             (IssuerKind::Oidc, keys) if keys.url.is_some() => {
                 let url: config::Url = written.issuer.parse().ok()?;
-                (written.issuer.clone(), Place::declared(&url))
+                (written.issuer.clone(), Endpoint::declared(&url))
             }
             _ => return None,
         };

@@ -13,7 +13,7 @@ impl Process {
     /// Asks the control source until the process ends.
     pub async fn follow(self: &Arc<Self>) {
         loop {
-            let files = Arc::clone(&self.gateway.live.load().files);
+            let files = Arc::clone(&self.gateway.snapshot.load().files);
             let Some(control) = &files.config.control else {
                 self.control.changed.notified().await;
                 continue;
@@ -33,7 +33,7 @@ impl Process {
     /// Asks the control source of the config in force, and takes over what is new. Answers with what was
     /// wrong.
     pub(crate) async fn ask_control(&self) -> Vec<String> {
-        let files = Arc::clone(&self.gateway.live.load().files);
+        let files = Arc::clone(&self.gateway.snapshot.load().files);
         let said = match self.control.ask(&files, &self.gateway.dial).await {
             Ok(Some(said)) => said,
             Ok(None) => return Vec::new(),
@@ -44,7 +44,7 @@ impl Process {
         };
         // Not while it is asked: a reload must not wait for that.
         let _one_after_the_other = self.seen.lock().await;
-        let last = self.gateway.live.load_full();
+        let last = self.gateway.snapshot.load_full();
         if !Arc::ptr_eq(&last.files, &files) {
             // They were loaded meanwhile, and their source is asked for them.
             self.control.changed.notify_one();
@@ -56,7 +56,7 @@ impl Process {
         match self.take_over(said.loaded.clone(), Arc::clone(&last.files)).await {
             Ok(mut messages) => {
                 messages.extend(self.control.hold(said).await);
-                let policy = self.gateway.live.load().policy.digest.to_string();
+                let policy = self.gateway.snapshot.load().policy.digest.to_string();
                 tracing::info!(policy, ?messages, "the control source's response is in force");
                 self.on_record(Source::Control.name(), true, Some(&last), &messages);
                 messages
@@ -72,7 +72,7 @@ impl Process {
     /// Puts on record that an answer was bad, once.
     pub(crate) fn refused(&self, failure: &Failure) {
         if failure.refused && failure.is_news {
-            let last = self.gateway.live.load_full();
+            let last = self.gateway.snapshot.load_full();
             self.on_record(Source::Control.name(), false, Some(&last), &failure.messages);
         }
     }

@@ -8,7 +8,7 @@ use http::header;
 use crate::{
     net::{
         dial::Dial,
-        fetch::{self, Place},
+        fetch::{self, Endpoint},
     },
     secret_file,
 };
@@ -36,7 +36,7 @@ async fn answer(
 ) -> Result<Option<(Vec<u8>, Option<String>)>, String> {
     let url = control.url.to_string();
     let ca = control.ca.as_ref().map(|ca| ca.value.as_path());
-    let client = fetch::client(dial, guard, &Place::declared(&control.url), ca)?;
+    let client = fetch::client(dial, guard, &Endpoint::declared(&control.url), ca)?;
     let mut request = client.get(&url).timeout(*control.timeout);
     if let Some(file) = &control.token_file {
         let token = secret_file::token(file).map_err(|error| error.to_string())?;

@@ -16,26 +16,26 @@ use tokio_rustls::client::TlsStream;
 /// A connection to somebody, directly or through a parent proxy.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    way: Way,
+    transport: Transport,
     /// What came behind the head of the proxy's answer.
     ahead: BytesMut,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Transport {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl From<TcpStream> for Connection {
     fn from(tcp: TcpStream) -> Self {
-        Self { way: Way::Tcp(tcp), ahead: BytesMut::new() }
+        Self { transport: Transport::Tcp(tcp), ahead: BytesMut::new() }
     }
 }
 
 impl Connection {
     pub(super) fn within_tls(tls: TlsStream<TcpStream>) -> Self {
-        Self { way: Way::Tls(Box::new(tls)), ahead: BytesMut::new() }
+        Self { transport: Transport::Tls(Box::new(tls)), ahead: BytesMut::new() }
     }
 
     /// Has these bytes read before all that is still to come.
@@ -45,9 +45,9 @@ impl Connection {
 
     /// The bare stream and what was read of it, if it is one.
     pub(crate) fn into_tcp(self) -> Result<(TcpStream, BytesMut), Self> {
-        match self.way {
-            Way::Tcp(tcp) => Ok((tcp, self.ahead)),
-            way @ Way::Tls(_) => Err(Self { way, ..self }),
+        match self.transport {
+            Transport::Tcp(tcp) => Ok((tcp, self.ahead)),
+            transport @ Transport::Tls(_) => Err(Self { transport, ..self }),
         }
     }
 }
@@ -65,9 +65,9 @@ impl AsyncRead for Connection {
             this.ahead.advance(count);
             return Poll::Ready(Ok(()));
         }
-        match &mut this.way {
-            Way::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Way::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        match &mut this.transport {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -78,23 +78,23 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().way {
-            Way::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Way::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        match &mut self.get_mut().transport {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Transport::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().way {
-            Way::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
-            Way::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().way {
-            Way::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Way::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 use self::{
     cursor::{Cursor, Kept},
     source::{Record, Source},
-    transport::{Answer, Way},
+    transport::{Answer, Transport},
 };
 use crate::{
     clock,
@@ -37,12 +37,12 @@ use crate::{
 };
 
 pub use self::cursor::oldest_needed;
-pub use self::{delivery_status::Told, secrets::Secrets};
+pub use self::{delivery_status::DeliveryStatus, secrets::Secrets};
 
 /// Ships until it is stopped.
 pub struct Shipping {
     dial: Dial,
-    told: Vec<Arc<Told>>,
+    delivery_status: Vec<Arc<DeliveryStatus>>,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -53,8 +53,8 @@ struct Sink {
     batch_max: usize,
     pace: Duration,
     kept: Kept,
-    way: Way,
-    told: Arc<Told>,
+    way: Transport,
+    delivery_status: Arc<DeliveryStatus>,
     stop: watch::Receiver<bool>,
     /// Attempts that failed in a row.
     failed: u32,
@@ -85,7 +85,7 @@ impl Shipping {
         let (stop, stopped) = watch::channel(false);
         // One of its own, so that nobody else waits for what is looked up here.
         let dial = Dial::asking(&config.process.name_servers);
-        let mut this = Self { dial, told: Vec::new(), stop, thread: Mutex::default() };
+        let mut this = Self { dial, delivery_status: Vec::new(), stop, thread: Mutex::default() };
         let Some(folder) = &config.audit.folder else { return Ok(this) };
         let parents = Parents::of(config).map_err(|cause| anyhow::anyhow!("{cause}"))?;
         this.use_parents(&Arc::new(parents));
@@ -94,21 +94,21 @@ impl Shipping {
         let guard = Arc::new(Guard::new(&config.egress));
         let mut sinks = Vec::new();
         for (name, written) in &config.audit.ship {
-            let told = Arc::new(Told::new(name.clone(), written.kind));
-            this.told.push(Arc::clone(&told));
+            let delivery_status = Arc::new(DeliveryStatus::new(name.clone(), written.kind));
+            this.delivery_status.push(Arc::clone(&delivery_status));
             let secrets = Secrets::read(written)?;
             sinks.push(Sink {
                 name: name.clone(),
                 batch_max: usize::try_from(written.batch_max.value).unwrap_or(usize::MAX),
                 pace: *written.pace.value,
                 kept: Kept::new(folder, name),
-                way: Way::new(
+                way: Transport::new(
                     written.value.clone(),
                     this.dial.clone(),
                     Arc::clone(&guard),
                     secrets,
                 ),
-                told,
+                delivery_status,
                 stop: stopped.clone(),
                 failed: 0,
                 unanswered: false,
@@ -129,8 +129,8 @@ impl Shipping {
     }
 
     /// What an operator may know of each sink.
-    pub(crate) fn told(&self) -> &[Arc<Told>] {
-        &self.told
+    pub(crate) fn delivery_status(&self) -> &[Arc<DeliveryStatus>] {
+        &self.delivery_status
     }
 
     /// Ships what is left, for a moment, and stops. Records must have been written by then.
@@ -184,7 +184,7 @@ impl Sink {
             })
             .await;
             source = back;
-            self.told.lost_segments.store(source.lost(), Ordering::Relaxed);
+            self.delivery_status.lost_segments.store(source.lost(), Ordering::Relaxed);
             let records = match read {
                 Ok(records) => records,
                 Err(error) => {
@@ -208,7 +208,7 @@ impl Sink {
             match self.kept.hold() {
                 Ok(Some(held)) => break held,
                 Ok(None) => {
-                    self.told.elsewhere(true);
+                    self.delivery_status.elsewhere(true);
                     let Go::On = self.pause(LOCK_PACE).await else { return None };
                 }
                 Err(error) => {
@@ -217,11 +217,11 @@ impl Sink {
                 }
             }
         };
-        self.told.elsewhere(false);
+        self.delivery_status.elsewhere(false);
         loop {
             match self.kept.load() {
                 Ok(Some(cursor)) => {
-                    self.told.at(&cursor);
+                    self.delivery_status.at(&cursor);
                     return Some((held, cursor));
                 }
                 Ok(None) => {
@@ -253,8 +253,8 @@ impl Sink {
                 return self.wait(&error, None).await;
             }
         }
-        self.told.oldest(None);
-        self.told.works();
+        self.delivery_status.oldest(None);
+        self.delivery_status.works();
         self.failed = 0;
         if *self.stop.borrow() {
             return Go::Away;
@@ -281,21 +281,21 @@ impl Sink {
             } else {
                 last.end.clone()
             };
-            self.told.oldest(part.first().and_then(|record| written_at(&record.line)));
+            self.delivery_status.oldest(part.first().and_then(|record| written_at(&record.line)));
             let (cause, wait) = match self.way.send(part).await {
                 answer @ (Answer::Taken | Answer::Partly(..)) => {
                     let mut taken = part.len() as u64;
                     if let Answer::Partly(count, why) = &answer {
                         taken = taken.saturating_sub(*count);
-                        self.told.refused.fetch_add(*count, Ordering::Relaxed);
+                        self.delivery_status.refused.fetch_add(*count, Ordering::Relaxed);
                         tracing::error!(sink = %self.name, count, why = %why.escape_debug(), segment = last.end.segment, byte = last.end.mark.byte, "some of the records before this position were refused");
                     }
-                    self.told.shipped.fetch_add(taken, Ordering::Relaxed);
+                    self.delivery_status.shipped.fetch_add(taken, Ordering::Relaxed);
                     self.unanswered = self.way.has_no_answers();
                     match self.store(&safe, stored).await {
                         Ok(()) => {
                             self.failed = 0;
-                            self.told.works();
+                            self.delivery_status.works();
                         }
                         // It was taken, and may come twice.
                         Err(error) => {
@@ -337,7 +337,7 @@ impl Sink {
         let (path, line, why) = (file.clone(), record.line.clone(), cause.to_owned());
         match blocking(move || refused::set_aside(&path, &line, &why)).await {
             Ok(true) => {
-                self.told.refused.fetch_add(1, Ordering::Relaxed);
+                self.delivery_status.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(sink = %self.name, cause, record = %id(&record.line), segment = record.end.segment, file = %file.display(), "the sink refused an audit record, which was set aside");
                 Ok(())
             }
@@ -357,13 +357,13 @@ impl Sink {
         let kept = blocking(move || kept.store(&next)).await;
         kept.map_err(|error| format!("the cursor cannot be written: {error}"))?;
         stored.clone_from(cursor);
-        self.told.at(cursor);
+        self.delivery_status.at(cursor);
         Ok(())
     }
 
     /// Tells a failure, and waits before the next attempt.
     async fn wait(&mut self, cause: &str, wanted: Option<Duration>) -> Go {
-        self.told.fails(clock::now().unix_seconds(), cause);
+        self.delivery_status.fails(clock::now().unix_seconds(), cause);
         let wait = WAIT_MAX.min(WAIT_FIRST * 2_u32.saturating_pow(self.failed.min(10)));
         self.failed += 1;
         // Not all at once, if there are several of us.

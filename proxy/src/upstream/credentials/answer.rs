@@ -6,21 +6,21 @@ use std::time::Duration;
 use filters::Now;
 use serde_json::Value;
 
-use super::{client::Answer, token::Token};
+use super::{client::TokenResponse, token::Token};
 use crate::secret_file::SECRET_BYTES_MAX;
 
 /// The life of a token that does not say how long it lives.
 const LIFETIME: Duration = Duration::from_secs(300);
 
 /// The token in a good answer.
-pub(super) fn token(answer: &Answer) -> Result<Token, String> {
+pub(super) fn token(answer: &TokenResponse) -> Result<Token, String> {
     let body = granted(answer)?;
     is_bearer(&body)?;
     access_token(&body, answer.asked)
 }
 
 /// What a good answer says.
-pub(super) fn granted(answer: &Answer) -> Result<Value, String> {
+pub(super) fn granted(answer: &TokenResponse) -> Result<Value, String> {
     if answer.status != 200 {
         let code = error_code(answer).map_or(String::new(), |code| format!(": {code}"));
         return Err(format!("responded with {}{code}", answer.status));
@@ -72,7 +72,7 @@ pub(super) fn bearer(
 }
 
 /// The code of an error, if it is one that can be told.
-pub(super) fn error_code(answer: &Answer) -> Option<String> {
+pub(super) fn error_code(answer: &TokenResponse) -> Option<String> {
     let body = json(&answer.body).ok()?;
     let code = body["error"].as_str()?;
     let plain = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_no_bearer_token_is_told_without_what_it_holds() {
         let check = |status: u16, body: &str, expected: &str| {
-            let answer = Answer { status, body: body.into(), asked: Now::default() };
+            let answer = TokenResponse { status, body: body.into(), asked: Now::default() };
             assert_eq!(token(&answer).err().as_deref(), Some(expected));
         };
         check(200, "<html>hunter2", "does not respond with JSON");

@@ -15,7 +15,7 @@ pub(super) struct Client {
 }
 
 /// What an issuer answered.
-pub(super) struct Answer {
+pub(super) struct TokenResponse {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     /// When it was asked.
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// Asks, and proves itself (RFC 6749 2.3.1).
-    pub(super) async fn ask(&self, mut form: Vec<(&str, &str)>) -> Result<Answer, String> {
+    pub(super) async fn ask(&self, mut form: Vec<(&str, &str)>) -> Result<TokenResponse, String> {
         let mut request = self.http.post(&self.url);
         match self.auth {
             ClientAuth::Basic => {
@@ -55,7 +55,7 @@ impl Client {
         let answer = self.http.send(request.form(&form), &self.url).await?;
         let status = answer.status().as_u16();
         let body = fetch::body(answer, &self.url).await?;
-        Ok(Answer { status, body, asked })
+        Ok(TokenResponse { status, body, asked })
     }
 }
 

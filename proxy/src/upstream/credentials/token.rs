@@ -125,14 +125,14 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::credentials::{answer, client::Answer};
+    use crate::upstream::credentials::{answer, client::TokenResponse};
 
     fn token(text: &str, seconds: u64) -> Token {
         let asked = Now {
             elapsed: Duration::from_secs(seconds),
             unix: Duration::from_secs(1_000_000 + seconds),
         };
-        answer::token(&Answer { status: 200, body: text.into(), asked }).unwrap()
+        answer::token(&TokenResponse { status: 200, body: text.into(), asked }).unwrap()
     }
 
     /// `fresh`, `due` or `lacking`, at this second.

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     answer,
-    client::{Answer, Client},
+    client::{Client, TokenResponse},
     outage::Outage,
     token::{Held, Standing, Token},
 };
@@ -47,7 +47,7 @@ type Kept = Cache<[u8; 32], Arc<OfCaller>>;
 #[derive(Default)]
 pub(super) struct OfCaller {
     /// Held while it is exchanged; whoever waits finds how it went after that.
-    under_way: tokio::sync::Mutex<()>,
+    in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
 }
 
@@ -139,7 +139,7 @@ impl TokenExchange {
         match standing {
             Standing::Fresh(token) => return Ok((token, of_caller)),
             Standing::Due(token) => {
-                if of_caller.under_way.try_lock().is_ok() {
+                if of_caller.in_flight.try_lock().is_ok() {
                     fetch();
                 }
                 return Ok((token, of_caller));
@@ -160,7 +160,7 @@ impl TokenExchange {
 
     async fn fetch(&self, of_caller: &OfCaller, token: &Secret, expires: u64) {
         let asked = clock::elapsed();
-        let _only = of_caller.under_way.lock().await;
+        let _only = of_caller.in_flight.lock().await;
         if of_caller.progress.lock().is_settled(asked, clock::elapsed()) {
             return;
         }
@@ -284,7 +284,7 @@ fn form(written: &config::Credential) -> Vec<(&'static str, String)> {
 }
 
 /// Reads an answer (RFC 8693 2.2).
-fn read(answer: &Answer, requested: Option<TokenType>) -> Result<Token, Failure> {
+fn read(answer: &TokenResponse, requested: Option<TokenType>) -> Result<Token, Failure> {
     let granted = answer::granted(answer).and_then(|body| {
         let issued = body["issued_token_type"].as_str();
         let issued = issued.ok_or("responds without `issued_token_type` (RFC 8693 2.2.1)")?;
@@ -323,7 +323,7 @@ mod tests {
 
     fn answered(status: u16, body: &str, requested: Option<TokenType>) -> Result<Token, Failure> {
         let asked = Now { elapsed: Duration::from_secs(100), unix: Duration::from_secs(1_000_100) };
-        read(&Answer { status, body: body.into(), asked }, requested)
+        read(&TokenResponse { status, body: body.into(), asked }, requested)
     }
 
     fn granted(issued: &str, kind: &str) -> String {

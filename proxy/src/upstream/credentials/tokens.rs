@@ -21,7 +21,7 @@ pub(super) struct Tokens {
     issuer: Issuer,
     metrics: Arc<Metrics>,
     /// Held while one is fetched; whoever waits finds it after that.
-    under_way: tokio::sync::Mutex<()>,
+    in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
 }
 
@@ -64,7 +64,7 @@ impl Tokens {
         let token = last.and_then(|last| last.progress.lock().held.usable(clock::elapsed()));
         let held = Held::doubtful(token);
         let progress = Mutex::new(Progress { held, ended: None, outage: Outage::default() });
-        Arc::new(Self { name, issuer, metrics, under_way: tokio::sync::Mutex::default(), progress })
+        Arc::new(Self { name, issuer, metrics, in_flight: tokio::sync::Mutex::default(), progress })
     }
 
     /// The token to show. Waits for one if there is none.
@@ -74,7 +74,7 @@ impl Tokens {
         match standing {
             Standing::Fresh(token) => return Some(token),
             Standing::Due(token) => {
-                if self.under_way.try_lock().is_ok() {
+                if self.in_flight.try_lock().is_ok() {
                     self.spawn();
                 }
                 return Some(token);
@@ -104,7 +104,7 @@ impl Tokens {
 
     async fn fetch(&self) {
         let asked = clock::elapsed();
-        let _only = self.under_way.lock().await;
+        let _only = self.in_flight.lock().await;
         {
             let progress = self.progress.lock();
             let now = clock::elapsed();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::cursor::Cursor;
 
 /// What a sink's task tells while it runs.
-pub struct Told {
+pub struct DeliveryStatus {
     pub name: Name,
     pub kind: ShipKind,
     /// Records that it has taken.
@@ -35,7 +35,7 @@ pub struct Now {
     pub oldest: Option<u64>,
 }
 
-impl Told {
+impl DeliveryStatus {
     pub(super) fn new(name: Name, kind: ShipKind) -> Self {
         let (shipped, failures, refused, lost_segments, now) = Default::default();
         Self { name, kind, shipped, failures, refused, lost_segments, now }

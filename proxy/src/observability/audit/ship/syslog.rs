@@ -11,7 +11,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::transport::host_name;
-use crate::net::parent::Connection as Way;
+use crate::net::parent::Connection as Transport;
 
 /// A message that is longer is not sent: receivers cut it.
 const MESSAGE_MAX: usize = 64 << 10;
@@ -19,12 +19,12 @@ const MESSAGE_MAX: usize = 64 << 10;
 const FACILITY: u8 = 13;
 
 /// A connection to a receiver.
-pub(super) struct Connection(TlsStream<Way>);
+pub(super) struct Connection(TlsStream<Transport>);
 
 impl Connection {
     /// Greets the receiver, which proves that it is `host`.
     pub(super) async fn open(
-        stream: Way,
+        stream: Transport,
         host: &str,
         tls: rustls::ClientConfig,
     ) -> io::Result<Self> {

@@ -17,7 +17,7 @@ use crate::{
     clock,
     net::{
         dial::Dial,
-        fetch::{self, Place},
+        fetch::{self, Endpoint},
         parent::Parents,
     },
 };
@@ -36,7 +36,7 @@ pub(super) enum Answer {
 }
 
 /// The way to one sink.
-pub(super) struct Way {
+pub(super) struct Transport {
     written: config::Ship,
     dial: Dial,
     guard: Arc<Guard>,
@@ -54,7 +54,7 @@ pub(super) struct Way {
 /// A receiver that wants to be left alone is, but not for ever.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-impl Way {
+impl Transport {
     pub(super) fn new(
         written: config::Ship,
         dial: Dial,
@@ -174,7 +174,7 @@ impl Way {
         let wait = retry_after(answer.headers());
         // Read, so that the connection can be used again.
         let body = fetch::body(answer, &address).await.unwrap_or_default();
-        let told = format!("`{address}` responded with {}", status.as_u16());
+        let delivery_status = format!("`{address}` responded with {}", status.as_u16());
         Ok(match status {
             status if status.is_success() => match otlp::rejected(&body).filter(|_| is_otlp) {
                 Some((count, why)) => Answer::Partly(count, why),
@@ -182,8 +182,8 @@ impl Way {
             },
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::UNPROCESSABLE_ENTITY => Answer::Refused(told),
-            _ => Answer::Later(told, wait),
+            | StatusCode::UNPROCESSABLE_ENTITY => Answer::Refused(delivery_status),
+            _ => Answer::Later(delivery_status, wait),
         })
     }
 
@@ -209,7 +209,7 @@ impl Way {
                     port: address.port,
                     path: String::new(),
                 };
-                let place = Place::declared(&url);
+                let place = Endpoint::declared(&url);
                 let patience = *self.written.timeout.value;
                 let stream = match place.parent(&self.dial) {
                     Some(parent) => {
@@ -294,7 +294,7 @@ fn client(
     url: &config::Url,
     ca: Option<&Path>,
 ) -> Result<fetch::Client, String> {
-    fetch::client_of(dial, guard, &Place::declared(url), ca, |builder| {
+    fetch::client_of(dial, guard, &Endpoint::declared(url), ca, |builder| {
         builder.pool_max_idle_per_host(1).pool_idle_timeout(Duration::from_secs(30))
     })
 }
