@@ -68,7 +68,7 @@ fn the_manual_and_the_schema_are_those_of_the_code() {
     };
     check("docs/config.md", config::markdown());
     check("docs/config.schema.json", config::json_schema());
-    check("docs/control.schema.json", config::answer_schema());
+    check("docs/control.schema.json", config::control_schema());
 }
 
 #[test]

@@ -11,7 +11,8 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::{ClientCertificates, Names, names_of};
 pub use load::{
-    Facts, LoadError, Pair, bytes, ca_certificates, client_pair, key, key_in, pair, pkcs8, roots,
+    CertificateInfo, LoadError, Pair, bytes, ca_certificates, client_pair, key, key_in, pair,
+    pkcs8, roots,
 };
 pub use store::{Certificates, Store};
 

@@ -16,12 +16,12 @@ pub struct Pair {
     /// For rustls.
     pub certified: Arc<CertifiedKey>,
     /// For an operator.
-    pub facts: Facts,
+    pub facts: CertificateInfo,
 }
 
 /// What an operator may know of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct CertificateInfo {
     /// The file it came from.
     pub file: PathBuf,
     /// Its subject.
@@ -186,7 +186,7 @@ pub fn roots(file: &Path) -> Result<RootCertStore, LoadError> {
     Ok(roots)
 }
 
-fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<Facts, LoadError> {
+fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<CertificateInfo, LoadError> {
     let (_, cert) = X509Certificate::from_der(cert)
         .map_err(|_| wrong(file, "a certificate in it is not valid X.509"))?;
     let names = cert.subject_alternative_name().ok().flatten().map(|names| {
@@ -203,7 +203,7 @@ fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<Facts, LoadError> {
             })
             .collect()
     });
-    Ok(Facts {
+    Ok(CertificateInfo {
         file: file.to_owned(),
         subject: cert.subject().to_string(),
         issuer: cert.issuer().to_string(),

@@ -8,7 +8,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{Facts, Pair};
+use crate::{CertificateInfo, Pair};
 
 /// Certificates by name. Built whole; never changes.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Store {
     /// By the domain after `*.`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
     first: Arc<CertifiedKey>,
-    facts: Vec<Facts>,
+    facts: Vec<CertificateInfo>,
 }
 
 /// The certificates of a listener. A changed set takes effect at the next handshake.
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// What an operator may know of them.
-    pub fn facts(&self) -> &[Facts] {
+    pub fn facts(&self) -> &[CertificateInfo] {
         &self.facts
     }
 

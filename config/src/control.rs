@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Answer, AnswerVersion, SaidOfPlugin, SaidOfWorkspace};
+pub use answer::{ControlDocument, ControlVersion, PluginDocument, WorkspaceDocument};
 
 use crate::{Duration, Located, Name, Size, Url};
 

@@ -74,7 +74,8 @@ pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
 pub use coalesce::{Among, Coalesce};
 pub use control::{
-    Answer, AnswerVersion, Control, SaidOfPlugin, SaidOfWorkspace, Shape, UntilAnswered,
+    Control, ControlDocument, ControlVersion, PluginDocument, Shape, UntilAnswered,
+    WorkspaceDocument,
 };
 pub use cors::{Cors, Origin};
 pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenType};
@@ -118,7 +119,7 @@ pub use routes::{
     Detail, ErrorFormat, HostPattern, Method, QueryRules, Route, RouteOptions, StreamMax,
     WorkspaceNeed, WrittenBy,
 };
-pub use schema::{answer_schema, json_schema, markdown};
+pub use schema::{control_schema, json_schema, markdown};
 pub use ship::{Ship, ShipFormat, ShipHeader, ShipKind};
 pub use size::Size;
 pub use store::{OnStoreError, Store, StoreKind, StoreTls};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::{Answer, Config};
+use crate::{Config, ControlDocument};
 
 /// The JSON Schema (draft 2020-12) of a config file.
 pub fn json_schema() -> String {
@@ -23,8 +23,8 @@ pub fn json_schema() -> String {
 }
 
 /// The JSON Schema (draft 2020-12) of what a control source may answer.
-pub fn answer_schema() -> String {
-    let schema = schemars::schema_for!(Answer);
+pub fn control_schema() -> String {
+    let schema = schemars::schema_for!(ControlDocument);
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
     text.push('\n');
     text

@@ -9,7 +9,7 @@ use filters::{
     exchange::Served,
     explain::Request,
     identity::{KeySet, Source, install_crypto},
-    leases::{Answer, Leases},
+    leases::{LeaseGrant, Leases},
     rate_limit::Limiters,
     replay::record::Record,
 };
@@ -116,7 +116,7 @@ fn decide_leased(bencher: divan::Bencher<'_, '_>, count: usize) {
     assert!(decide().is_err(), "it has tokens before it asked for any");
     let batch = leases.begin(now);
     let (wait, again) = (Duration::ZERO, Duration::ZERO);
-    leases.end(&batch, &[Answer { granted: u32::MAX, rest: 0, wait, again }], now, now);
+    leases.end(&batch, &[LeaseGrant { granted: u32::MAX, rest: 0, wait, again }], now, now);
     bencher.bench(|| decide().unwrap_or_else(|denial| panic!("{denial}")));
 }
 

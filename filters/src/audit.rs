@@ -30,7 +30,7 @@ use crate::{
     },
     denial::step::{Step, Steps},
     identity::{ClientCertificate, Proof},
-    pipeline::exchange::{CallDetails, Said, Served, Shared},
+    pipeline::exchange::{CallDetails, FirstBytes, Served, Shared},
     request::query::Query,
     types::hex,
 };
@@ -381,9 +381,9 @@ impl Line<'_> {
         self.addresses("resolved", &call.found);
         self.addresses("resolved_own", &call.own);
         self.maybe("parent", call.parent.as_deref());
-        if let Some(said) = &call.said {
-            self.text("hello", said.name());
-            if let Said::Hello(Some(server_name)) = said {
+        if let Some(first_bytes) = &call.first_bytes {
+            self.text("hello", first_bytes.name());
+            if let FirstBytes::Hello(Some(server_name)) = first_bytes {
                 self.foreign("server_name", server_name);
             }
         }

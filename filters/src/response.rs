@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 /// What the request that is answered was.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct RequestTraits {
     /// It asked to go over to WebSocket, and the upstream was asked for it.
     pub websocket: bool,
     /// Its client reads trailers: it speaks HTTP/2.
@@ -48,7 +48,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ///
 /// # Errors Why nobody may see this answer, as the end of "the response of upstream `x` is refused:
 /// ...".
-pub fn settle(parts: &mut Parts, asked: Asked) -> Result<(), &'static str> {
+pub fn settle(parts: &mut Parts, asked: RequestTraits) -> Result<(), &'static str> {
     let status = parts.status;
     if status.is_informational() {
         if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -71,7 +71,7 @@ pub fn settle(parts: &mut Parts, asked: Asked) -> Result<(), &'static str> {
 }
 
 /// Whether the upstream went over to what it was asked for.
-fn switched(headers: &HeaderMap, asked: Asked) -> Result<(), &'static str> {
+fn switched(headers: &HeaderMap, asked: RequestTraits) -> Result<(), &'static str> {
     if !asked.websocket {
         return Err("it switches protocols (101), which the request did not ask for");
     }
@@ -219,7 +219,7 @@ pub fn settle_trailers(trailers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> b
 mod tests {
     use super::*;
 
-    const PLAIN: Asked = Asked { websocket: false, trailers: false, interim: 0 };
+    const PLAIN: RequestTraits = RequestTraits { websocket: false, trailers: false, interim: 0 };
 
     fn parts(status: u16, lines: &[(&str, &str)]) -> Parts {
         let mut parts = http::Response::new(()).into_parts().0;
@@ -232,7 +232,11 @@ mod tests {
     }
 
     /// What is left of an answer, or why nothing is.
-    fn left(status: u16, asked: Asked, lines: &[(&str, &str)]) -> Result<String, &'static str> {
+    fn left(
+        status: u16,
+        asked: RequestTraits,
+        lines: &[(&str, &str)],
+    ) -> Result<String, &'static str> {
         let mut parts = parts(status, lines);
         settle(&mut parts, asked)?;
         let lines = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()));
@@ -298,7 +302,7 @@ mod tests {
 
     #[test]
     fn nobody_is_taken_to_another_protocol_than_asked() {
-        let asked = Asked { websocket: true, ..PLAIN };
+        let asked = RequestTraits { websocket: true, ..PLAIN };
         let lines = [("connection", "Upgrade"), ("upgrade", "WebSocket"), ("x", "a")];
         let left = |asked, lines: &[_]| left(101, asked, lines);
         assert_eq!(left(asked, &lines).unwrap(), "connection: Upgrade; upgrade: websocket; x: a");
@@ -310,8 +314,8 @@ mod tests {
 
     #[test]
     fn interim_answers_have_an_end() {
-        assert!(left(103, Asked { interim: 15, ..PLAIN }, &[]).is_ok());
-        assert!(left(103, Asked { interim: 16, ..PLAIN }, &[]).is_err());
+        assert!(left(103, RequestTraits { interim: 15, ..PLAIN }, &[]).is_ok());
+        assert!(left(103, RequestTraits { interim: 16, ..PLAIN }, &[]).is_err());
     }
 
     #[test]

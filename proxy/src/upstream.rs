@@ -44,7 +44,7 @@ use crate::{
         parent::{Parent, Tunnelling},
     },
     progress,
-    upstream::upgrade::Answered,
+    upstream::upgrade::UpgradeAnswered,
 };
 pub(crate) use transport::Transport;
 
@@ -100,7 +100,7 @@ pub struct Attempt {
     /// Its timeouts.
     pub timeouts: Timeouts,
     /// If it goes over to another protocol: where the upstream's answer is noted.
-    pub upgrade: Option<Answered>,
+    pub upgrade: Option<UpgradeAnswered>,
     /// Whether it is a stream with its own idle timeout.
     pub stream: bool,
     /// Whether it is gRPC, which needs HTTP/2.

@@ -11,20 +11,20 @@ use crate::{Limit, Name, Percent, Place, Problems, de};
 /// A control source's response, in the shape `stagedoor`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Answer {
+pub struct ControlDocument {
     /// The version of this format.
-    pub version: AnswerVersion,
+    pub version: ControlVersion,
     /// Workspaces, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub workspaces: BTreeMap<Name, SaidOfWorkspace>,
+    pub workspaces: BTreeMap<Name, WorkspaceDocument>,
     /// Plugins that are not simply on everywhere, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub plugins: BTreeMap<Name, SaidOfPlugin>,
+    pub plugins: BTreeMap<Name, PluginDocument>,
 }
 
 /// The version of the response format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum AnswerVersion {
+pub enum ControlVersion {
     /// The only version so far.
     #[serde(rename = "stagedoor/control-v1")]
     V1,
@@ -33,7 +33,7 @@ pub enum AnswerVersion {
 /// What the source says about a workspace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct SaidOfWorkspace {
+pub struct WorkspaceDocument {
     /// Callers in these groups are members.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -51,15 +51,15 @@ pub struct SaidOfWorkspace {
 /// What the source says about a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SaidOfPlugin {
+pub struct PluginDocument {
     /// The share of workspaces for which it is on, in percent.
     pub enabled_percent: Percent,
 }
 
-impl Answer {
+impl ControlDocument {
     /// One that lists nothing.
     pub(super) fn of_nobody() -> Self {
-        Self { version: AnswerVersion::V1, workspaces: BTreeMap::new(), plugins: BTreeMap::new() }
+        Self { version: ControlVersion::V1, workspaces: BTreeMap::new(), plugins: BTreeMap::new() }
     }
 
     /// Reads what a source sent.
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn what_it_may_say_is_a_closed_set() {
         let check = |text: &str, wrong: &str| {
-            let problems = Answer::read(&control(""), text.as_bytes()).unwrap_err().to_string();
+            let problems =
+                ControlDocument::read(&control(""), text.as_bytes()).unwrap_err().to_string();
             assert!(problems.contains(wrong), "{text}: {problems}");
         };
         let v1 = |rest: &str| format!("{{\"version\": \"stagedoor/control-v1\"{rest}}}");
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_understood_is_the_same_bytes_in_whatever_order_it_was_said() {
-        let read = |text: &str| Answer::read(&control(""), text.as_bytes()).unwrap();
+        let read = |text: &str| ControlDocument::read(&control(""), text.as_bytes()).unwrap();
         let one = read(
             "{\"version\":\"stagedoor/control-v1\",\"plugins\":{\"b\":{\"enabled_percent\":1},\"a\":{\"enabled_percent\":2}}}",
         );
@@ -161,6 +162,9 @@ mod tests {
             "{\"plugins\": {\"a\": {\"enabled_percent\": 2}, \"b\": {\"enabled_percent\": 1}},\n\t\"workspaces\": {}, \"version\": \"stagedoor/control-v1\"}",
         );
         assert_eq!(one.text(), other.text());
-        assert_eq!(Answer::read_kept(&control("shape: orbit, plugins: [a]"), &one.text()), Ok(one));
+        assert_eq!(
+            ControlDocument::read_kept(&control("shape: orbit, plugins: [a]"), &one.text()),
+            Ok(one)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Answer, Control, SaidOfWorkspace, Shape, answer};
+use super::{Control, ControlDocument, Shape, WorkspaceDocument, answer};
 use crate::{
     Config, Limit, Loaded, Located, Name, Percent, Place, Problems, UntilAnswered, Workspace,
     check, cuts::Cuts, tree::Node,
@@ -13,7 +13,7 @@ impl Loaded {
     ///
     /// # Errors
     /// Everything that is wrong with both together.
-    pub fn with(&self, answer: &Answer) -> Result<Self, Problems> {
+    pub fn with(&self, answer: &ControlDocument) -> Result<Self, Problems> {
         let mut config = self.config.clone();
         let mut warnings = self.warnings.clone();
         let Some(control) = self.config.control.as_ref() else { return Ok(self.clone()) };
@@ -47,7 +47,7 @@ impl Loaded {
             Shape::Stagedoor => self.config.known_plugins().into_iter().collect(),
         };
         let mut without = self.clone();
-        let nothing = Answer::of_nobody();
+        let nothing = ControlDocument::of_nobody();
         let mut over = Over {
             config: &mut without.config,
             tree: &self.tree,
@@ -70,7 +70,7 @@ struct Over<'a> {
 }
 
 impl Over<'_> {
-    fn lay(&mut self, control: &Control, answer: &Answer) {
+    fn lay(&mut self, control: &Control, answer: &ControlDocument) {
         for (name, said) in &answer.workspaces {
             self.workspace(name, said);
         }
@@ -84,7 +84,7 @@ impl Over<'_> {
         self.unknown_plugins(answer);
     }
 
-    fn workspace(&mut self, name: &Name, said: &SaidOfWorkspace) {
+    fn workspace(&mut self, name: &Name, said: &WorkspaceDocument) {
         let each = self.config.rate_limit.each_workspace;
         let named = Arc::make_mut(&mut self.config.workspaces.named);
         let written = named.entry(name.clone());
@@ -146,7 +146,7 @@ impl Over<'_> {
     }
 
     /// Off in every workspace that the answer does not name it for.
-    fn only_where_said(&mut self, plugin: &Name, answer: &Answer) {
+    fn only_where_said(&mut self, plugin: &Name, answer: &ControlDocument) {
         self.percent(plugin, Percent(0));
         for (name, workspace) in Arc::make_mut(&mut self.config.workspaces.named) {
             let said = answer.workspaces.get(name).and_then(|said| said.plugins.get(plugin));
@@ -156,7 +156,7 @@ impl Over<'_> {
         }
     }
 
-    fn unknown_plugins(&mut self, answer: &Answer) {
+    fn unknown_plugins(&mut self, answer: &ControlDocument) {
         let known = self.config.known_plugins();
         let known: Vec<&str> = known.iter().map(|name| &**name).collect();
         let switched = answer.workspaces.values().flat_map(|said| said.plugins.keys());
@@ -196,7 +196,8 @@ mod tests {
         } else {
             said.to_owned()
         };
-        let answer = Answer::read(loaded.config.control.as_ref().unwrap(), said.as_bytes());
+        let answer =
+            ControlDocument::read(loaded.config.control.as_ref().unwrap(), said.as_bytes());
         loaded.with(&answer.unwrap_or_else(|problems| panic!("{problems}"))).unwrap()
     }
 

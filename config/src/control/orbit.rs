@@ -2,13 +2,17 @@
 //!
 //! `{"integrations": {}, "jira": [{"host": .., "token": .., "workspace_id": "w1"}], ..}`
 
-use super::{Answer, AnswerVersion, Control};
+use super::{Control, ControlDocument, ControlVersion};
 use crate::{
     Name, Problems,
     tree::{Node, Value},
 };
 
-pub(super) fn read(tree: &Node, control: &Control, problems: &mut Problems) -> Option<Answer> {
+pub(super) fn read(
+    tree: &Node,
+    control: &Control,
+    problems: &mut Problems,
+) -> Option<ControlDocument> {
     let Value::Map(entries) = &tree.value else {
         problems.add(&tree.place, "Orbit sends an object, and this is not one");
         return None;
@@ -18,8 +22,8 @@ pub(super) fn read(tree: &Node, control: &Control, problems: &mut Problems) -> O
         problems.add(&tree.place, "Orbit sends an object with `integrations`, and this has none");
         return None;
     }
-    let mut answer = Answer {
-        version: AnswerVersion::V1,
+    let mut answer = ControlDocument {
+        version: ControlVersion::V1,
         workspaces: Default::default(),
         plugins: Default::default(),
     };
@@ -69,7 +73,7 @@ mod tests {
 
     fn read(text: &str) -> Result<String, String> {
         let control = control("shape: orbit, plugins: [jira, argocd]");
-        let answer = Answer::read(&control, text.as_bytes());
+        let answer = ControlDocument::read(&control, text.as_bytes());
         answer
             .map(|answer| String::from_utf8(answer.text()).unwrap())
             .map_err(|problems| problems.to_string())

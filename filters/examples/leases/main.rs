@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let before = resident()?;
     let leases = used_once(100_000);
     let each = (resident()? - before) / 100_000;
-    println!("memory of a limit in a replica: {each} bytes, of {}", leases.facts().limits);
+    println!("memory of a limit in a replica: {each} bytes, of {}", leases.status().limits);
     drop(leases);
 
     let save = |name: &str, lines: &[String], drawn: Plot| -> std::io::Result<()> {

@@ -29,7 +29,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::Now;
-pub use lease::{Answer, Lease, Question};
+pub use lease::{Lease, LeaseGrant, Question};
 
 /// The leases of this replica. Bounded: the longest unused is forgotten first, and what it held goes
 /// back when it has ended.
@@ -80,7 +80,7 @@ pub(crate) enum Taken {
 
 /// What is told of leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct LeaseStatus {
     /// Whether the store is there.
     pub there: bool,
     /// Replicas there are, or were last.
@@ -142,9 +142,9 @@ impl Leases {
     }
 
     /// What is told of them.
-    pub fn facts(&self) -> Facts {
+    pub fn status(&self) -> LeaseStatus {
         self.all.run_pending_tasks();
-        Facts {
+        LeaseStatus {
             there: self.is_there(),
             replicas: self.replicas.load(Ordering::Relaxed),
             limits: self.all.entry_count(),
@@ -176,7 +176,7 @@ impl Leases {
     }
 
     /// Takes over the answers to a batch, in its order. It was sent at `sent`.
-    pub fn end(&self, batch: &Batch, answers: &[Answer], sent: Now, now: Now) {
+    pub fn end(&self, batch: &Batch, answers: &[LeaseGrant], sent: Now, now: Now) {
         for (question, answer) in batch.questions.iter().zip(answers) {
             let settled = question.spent.saturating_sub(question.acked);
             self.spent.fetch_add(settled, Ordering::Relaxed);

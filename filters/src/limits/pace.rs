@@ -30,7 +30,7 @@ pub struct Rules {
 
 /// What an answer says of the upstream's quota.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told<'a> {
+pub struct UpstreamQuota<'a> {
     /// The status.
     pub status: u16,
     /// `Retry-After` (RFC 9110 10.2.3).
@@ -88,8 +88,8 @@ impl Paces {
     }
 
     /// Notes what an answer says: while its quota is spent, nothing more is sent.
-    pub fn note(&self, upstream: &Label, told: &Told<'_>, now: Now) {
-        let Some(held) = told.spent_for(now) else { return };
+    pub fn note(&self, upstream: &Label, upstream_quota: &UpstreamQuota<'_>, now: Now) {
+        let Some(held) = upstream_quota.spent_for(now) else { return };
         if let Some(pace) = self.0.lock().get_mut(upstream) {
             pace.held_until = pace.held_until.max(now.elapsed + held);
         }
@@ -102,7 +102,7 @@ impl Paces {
     }
 }
 
-impl Told<'_> {
+impl UpstreamQuota<'_> {
     /// For how long the quota is spent, if it is.
     fn spent_for(&self, now: Now) -> Option<Duration> {
         if !matches!(self.status, 429 | 403) {
@@ -163,14 +163,14 @@ mod tests {
     fn an_upstream_whose_quota_is_spent_is_not_asked_until_it_says() {
         let (paces, up) = (Paces::default(), Label::lossy("up"));
         let rules = rules(r#"{"rate": "100/s", "wait_max": "5s"}"#);
-        let told = |told: Told<'_>| {
+        let upstream_quota = |upstream_quota: UpstreamQuota<'_>| {
             paces.0.lock().clear();
             paces.pacing_delay(&up, &rules, at(0)).unwrap();
-            paces.note(&up, &told, at(0));
+            paces.note(&up, &upstream_quota, at(0));
             paces.held(&up, at(0)).as_secs()
         };
         let with = |status, retry_after, remaining, reset| {
-            told(Told { status, retry_after, remaining, reset })
+            upstream_quota(UpstreamQuota { status, retry_after, remaining, reset })
         };
         assert_eq!(with(429, Some("3"), None, None), 3);
         assert_eq!(paces.pacing_delay(&up, &rules, at(1000)).unwrap(), Duration::from_secs(2));

@@ -126,14 +126,14 @@ pub struct CallDetails {
     /// The proxy that it goes through, and that looks its name up.
     pub parent: Option<Label>,
     /// What the client said first, if it had to be TLS.
-    pub said: Option<Said>,
+    pub first_bytes: Option<FirstBytes>,
     /// Whether the client may have hidden the server's name within TLS.
     pub encrypted_hello: bool,
 }
 
 /// What a client said first in a tunnel that must carry TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum FirstBytes {
     /// A hello of TLS, for this server.
     Hello(Option<Label>),
     /// TLS, but broken or not to be understood.
@@ -142,7 +142,7 @@ pub enum Said {
     NotTls,
 }
 
-impl Said {
+impl FirstBytes {
     /// Its name in records.
     pub fn name(&self) -> &'static str {
         match self {
@@ -164,7 +164,7 @@ impl CallDetails {
             found: SmallVec::new(),
             own: SmallVec::new(),
             parent: None,
-            said: None,
+            first_bytes: None,
             encrypted_hello: false,
         }
     }

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    exchange::{CallDetails, Exchange, Said},
+    exchange::{CallDetails, Exchange, FirstBytes},
     policy::{Listener, Policy},
     state::State,
 };
@@ -321,15 +321,16 @@ impl AddressedCall {
         let fault = match peek {
             Peek::More => return Ok(()),
             Peek::NotTls => {
-                details.said = Some(Said::NotTls);
+                details.first_bytes = Some(FirstBytes::NotTls);
                 Some(HelloFault::NotTls)
             }
             Peek::Malformed(why) => {
-                details.said = Some(Said::Malformed);
+                details.first_bytes = Some(FirstBytes::Malformed);
                 Some(HelloFault::Malformed(why))
             }
             Peek::Hello(hello) => {
-                details.said = Some(Said::Hello(hello.server_name.as_deref().map(Label::lossy)));
+                details.first_bytes =
+                    Some(FirstBytes::Hello(hello.server_name.as_deref().map(Label::lossy)));
                 details.encrypted_hello = hello.encrypted;
                 name_fault(policy, hello, target)
             }

@@ -453,7 +453,7 @@ impl Checks<'_> {
         let target = edits.target.as_deref().map_or(head.target, str::as_bytes);
         let caller = request.who.caller().map(|caller| &**caller);
         let workspace = request.who.workspace().map(|workspace| &workspace.name);
-        let asked = coalesce::Asked { head, target, rules, caller, workspace };
+        let asked = coalesce::KeyInput { head, target, rules, caller, workspace };
         coalesce::Key::of(&asked, &policy.headers, &policy.digest)
     }
 }

@@ -33,7 +33,7 @@ pub struct Rules {
 
 /// What a request is made of.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct KeyInput<'a> {
     pub(crate) head: &'a Head<'a>,
     /// Path and query, as the upstream is asked for them.
     pub(crate) target: &'a [u8],
@@ -59,8 +59,8 @@ const ASIDE: &[&str] = &[
 
 impl Key {
     /// That of a request, if it may be one with others. `digest` is that of the policy.
-    pub(crate) fn of(asked: &Asked<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
-        let Asked { head, target, rules, caller, workspace } = *asked;
+    pub(crate) fn of(asked: &KeyInput<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
+        let KeyInput { head, target, rules, caller, workspace } = *asked;
         if !is_bare_get(head) {
             return None;
         }

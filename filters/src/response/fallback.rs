@@ -25,7 +25,7 @@ pub struct Rules {
 
 /// What a request is made of.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct KeyInput<'a> {
     /// Its head.
     pub head: &'a Head<'a>,
     /// Its path in normal form.
@@ -60,8 +60,8 @@ impl Rules {
 impl Key {
     /// That of a request, if its answer may be kept. `digest` is that of the policy: what an older one
     /// let through, or did not redact, is not given under a newer.
-    pub fn of(asked: &Asked<'_>, digest: &Label) -> Option<Self> {
-        let Asked { head, path, route, public, caller, workspace } = *asked;
+    pub fn of(asked: &KeyInput<'_>, digest: &Label) -> Option<Self> {
+        let KeyInput { head, path, route, public, caller, workspace } = *asked;
         let asks_who = [header::AUTHORIZATION, header::COOKIE];
         // Where nobody is asked who they are, the upstream may ask.
         let unknown = public && asks_who.iter().any(|n| head.headers.contains_key(n));

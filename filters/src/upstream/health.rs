@@ -22,7 +22,7 @@ use crate::{
     upstream::{balance::Candidate, rendezvous},
 };
 
-pub use pool::{Facts, Pool};
+pub use pool::{AddressStatus, Pool};
 
 /// The addresses of all upstreams, as far as a name leads to them now.
 #[derive(Default)]

@@ -14,8 +14,8 @@ mod records;
 mod redis;
 mod report;
 mod run;
-mod stage;
 mod stand_ins;
+mod test_bed;
 mod tokens;
 
 use std::{

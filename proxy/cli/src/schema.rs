@@ -22,7 +22,7 @@ impl Schema {
     pub(super) fn run(self) -> ExitCode {
         let text = match self {
             Self { markdown: true, .. } => config::markdown(),
-            Self { control: true, .. } => config::answer_schema(),
+            Self { control: true, .. } => config::control_schema(),
             Self { state: true, .. } => proxy::admin::state::schema(),
             _ => config::json_schema(),
         };

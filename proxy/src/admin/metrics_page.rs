@@ -67,7 +67,7 @@ impl Metrics {
 
     fn show_store(&self, process: &Process) {
         let Some(store) = &process.gateway.store else { return };
-        let facts = store.leases.facts();
+        let facts = store.leases.status();
         let none: [&str; 0] = [];
         self.store_up.with_label_values(&none).set(facts.there.into());
         self.store_replicas.with_label_values(&none).set(facts.replicas.into());

@@ -401,7 +401,7 @@ fn control(process: &Process, snapshot: &Snapshot) -> Option<Control> {
 
 fn store(gateway: &Gateway) -> Option<Store> {
     let store = gateway.store.as_ref()?;
-    let (facts, delivery_status) = (store.leases.facts(), store.told());
+    let (facts, delivery_status) = (store.leases.status(), store.told());
     Some(Store {
         kind: store.written().kind,
         there: facts.there,

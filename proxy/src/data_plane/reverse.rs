@@ -52,7 +52,7 @@ use crate::{
     request_id::RequestId,
     upstream::{
         Attempt, Attempts, Unreachable,
-        upgrade::{self, Answered},
+        upgrade::{self, UpgradeAnswered},
     },
 };
 use admit::Admission;
@@ -111,7 +111,7 @@ pub struct Ctx {
     stream: bool,
     upgrade: bool,
     /// Whether an upgrade was answered.
-    answered: Answered,
+    answered: UpgradeAnswered,
     grpc: bool,
     bytes_in: u64,
     bytes_out: u64,
@@ -247,7 +247,7 @@ impl ProxyHttp for Reverse {
             head_at: None,
             stream: false,
             upgrade: false,
-            answered: Answered::default(),
+            answered: UpgradeAnswered::default(),
             grpc: false,
             bytes_in: 0,
             bytes_out: 0,
@@ -308,7 +308,7 @@ impl ProxyHttp for Reverse {
                 session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)
             }
-            Ok(Admission::Answered(answer)) => {
+            Ok(Admission::UpgradeAnswered(answer)) => {
                 if let Err(denial) = self.before_answer(session, ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);

@@ -8,11 +8,11 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use config::{Answer, Loaded};
+use config::{ControlDocument, Loaded};
 use filters::guard::Guard;
 use parking_lot::Mutex;
 
-use self::status::{Confirmed, Held, Known};
+use self::status::{Confirmed, Held, SourceStatus};
 use crate::{
     clock,
     net::{dial::Dial, parent::Parents},
@@ -22,13 +22,13 @@ use crate::{
 /// What a control source said, and how asking it goes.
 pub struct Control {
     metrics: Arc<Metrics>,
-    known: Mutex<Known>,
+    known: Mutex<SourceStatus>,
     /// Told when the config in force may have another source, or another pace.
     pub changed: tokio::sync::Notify,
 }
 
 /// An answer that fits the files.
-pub struct Said {
+pub struct ControlAnswer {
     held: Held,
     /// The files with it.
     pub loaded: Loaded,
@@ -45,7 +45,7 @@ pub struct Failure {
 }
 
 /// What an operator may know of a control source.
-pub struct Facts {
+pub struct ControlStatus {
     /// Where it is asked.
     pub url: String,
     /// What its answers look like.
@@ -67,7 +67,7 @@ pub struct Facts {
 impl Control {
     /// Knows nothing yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let known = Known { awaited: clock::elapsed(), ..Known::default() };
+        let known = SourceStatus { awaited: clock::elapsed(), ..SourceStatus::default() };
         Self { metrics, known: Mutex::new(known), changed: tokio::sync::Notify::new() }
     }
 
@@ -132,7 +132,7 @@ impl Control {
     ///
     /// # Errors
     /// Why there is no answer, or none that can be used.
-    pub async fn ask(&self, files: &Loaded, dial: &Dial) -> Result<Option<Said>, Failure> {
+    pub async fn ask(&self, files: &Loaded, dial: &Dial) -> Result<Option<ControlAnswer>, Failure> {
         let Some(control) = files.config.control.as_ref() else { return Ok(None) };
         let etag = self.known.lock().answer_to(files).and_then(|held| held.etag.clone());
         let guard = Arc::new(Guard::new(&files.config.egress));
@@ -158,7 +158,8 @@ impl Control {
                 Ok(None)
             }
             Ok(Some((body, etag))) => {
-                let read = Answer::read(control, &body).map_err(|problems| lines(&problems));
+                let read =
+                    ControlDocument::read(control, &body).map_err(|problems| lines(&problems));
                 let said = read.and_then(|answer| {
                     let of = control.value.clone();
                     self.said(files, Held { of, answer, etag, confirmed })
@@ -173,13 +174,13 @@ impl Control {
         }
     }
 
-    fn said(&self, files: &Loaded, held: Held) -> Result<Said, Vec<String>> {
+    fn said(&self, files: &Loaded, held: Held) -> Result<ControlAnswer, Vec<String>> {
         let loaded = files.with(&held.answer).map_err(|problems| lines(&problems))?;
-        Ok(Said { held, loaded })
+        Ok(ControlAnswer { held, loaded })
     }
 
     /// Takes an answer as the last good one, once it is in force. Says what went wrong in keeping it.
-    pub async fn hold(&self, said: Said) -> Vec<String> {
+    pub async fn hold(&self, said: ControlAnswer) -> Vec<String> {
         self.metrics.control_fetched("ok");
         let keeps = {
             let mut known = self.known.lock();
@@ -232,7 +233,7 @@ impl Control {
             (known.awaited, known.stale_told) = (clock::elapsed(), false);
         }
         if files.config.control.is_none() {
-            *known = Known { awaited: clock::elapsed(), ..Known::default() };
+            *known = SourceStatus { awaited: clock::elapsed(), ..SourceStatus::default() };
         }
     }
 
@@ -254,12 +255,12 @@ impl Control {
     }
 
     /// What an operator may know of the source of these files.
-    pub fn facts(&self, files: &Loaded) -> Option<Facts> {
+    pub fn facts(&self, files: &Loaded) -> Option<ControlStatus> {
         let control = files.config.control.as_ref()?;
         let now = clock::now();
         let known = self.known.lock();
         let held = known.held_of(files);
-        Some(Facts {
+        Some(ControlStatus {
             url: control.url.to_string(),
             shape: control.shape.name(),
             etag: held.and_then(|held| held.etag.clone()),

@@ -50,7 +50,7 @@ impl Process {
     }
 
     /// What is served now: the listener, and what an operator may know of each certificate.
-    pub fn certificates(&self) -> Vec<(String, certs::Facts)> {
+    pub fn certificates(&self) -> Vec<(String, certs::CertificateInfo)> {
         let each = self.served.iter().map(|served| (served, served.certificates.current()));
         each.flat_map(|(served, store)| {
             let facts = store.facts().iter();

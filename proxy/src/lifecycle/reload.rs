@@ -89,7 +89,7 @@ pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, con
         return Err(wrong("the config has no `control`, so nothing can send this".to_owned()));
     };
     let text = certs::bytes(said).map_err(|error| wrong(error.cause))?;
-    loaded.with(&config::Answer::read(control, &text)?)
+    loaded.with(&config::ControlDocument::read(control, &text)?)
 }
 
 /// Loads a config file as [`load`] does, from files that may be elsewhere.
@@ -454,7 +454,12 @@ impl Process {
     }
 
     /// Puts on record which certificates are others now.
-    fn swapped(&self, listener: &str, last: &[certs::Facts], now: &[certs::Facts]) {
+    fn swapped(
+        &self,
+        listener: &str,
+        last: &[certs::CertificateInfo],
+        now: &[certs::CertificateInfo],
+    ) {
         for facts in now.iter().filter(|facts| !last.contains(facts)) {
             self.gateway.audit.happened(&Event::Certificate {
                 listener,

@@ -21,7 +21,7 @@ use certs::LoadError;
 use filters::{
     audit::event::{Event, StoreChange},
     hex,
-    leases::{Answer, LEASE, Leases, Question},
+    leases::{LEASE, LeaseGrant, Leases, Question},
     switches::shared::Removed,
 };
 use parking_lot::Mutex;
@@ -237,7 +237,7 @@ impl Store {
         &self,
         connection: &mut MultiplexedConnection,
         questions: &[Question],
-    ) -> Result<(u32, Vec<Answer>), Fault> {
+    ) -> Result<(u32, Vec<LeaseGrant>), Fault> {
         let asked = async {
             match self.script("EVALSHA", &COUNT_SHA, questions).query_async(connection).await {
                 // Whoever restarted or flushed it: with its text it is known again.
@@ -260,9 +260,9 @@ impl Store {
         let numbers: Vec<u64> = numbers.copied().collect();
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let (answers, _) = numbers.as_chunks::<4>();
-        let answers: Vec<Answer> = answers
+        let answers: Vec<LeaseGrant> = answers
             .iter()
-            .map(|[granted, wait, again, rest]| Answer {
+            .map(|[granted, wait, again, rest]| LeaseGrant {
                 granted: count(*granted),
                 wait: Duration::from_micros(*wait),
                 again: Duration::from_micros(*again),
@@ -333,7 +333,7 @@ impl Store {
         let on_error = self.written.on_error.name();
         if is_news {
             tracing::warn!(cause, on_error, "the store is unreachable: {fault}");
-            let replicas = self.leases.facts().replicas;
+            let replicas = self.leases.status().replicas;
             self.audit.happened(&Event::Store {
                 change: StoreChange::Lost { cause, replicas, on_error },
             });

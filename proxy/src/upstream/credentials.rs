@@ -82,7 +82,7 @@ enum Among {
 
 /// What an operator may know of a credential.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct CredentialStatus {
     /// Its name.
     pub name: Label,
     /// Its kind, as it is written.
@@ -154,16 +154,21 @@ impl Credentials {
     }
 
     /// What an operator may know, in the order of names.
-    pub fn facts(&self) -> Vec<Facts> {
+    pub fn facts(&self) -> Vec<CredentialStatus> {
         let fact = |(name, credential): (&Label, &Arc<Credential>)| {
             let (until, failing) = match &credential.means {
                 Means::Fixed(_) => (None, None),
                 Means::Tokens(tokens) => tokens.facts(),
                 Means::Exchanged(issuer) => (None, issuer.failing()),
             };
-            Facts { name: name.clone(), kind: credential.written.kind.name(), until, failing }
+            CredentialStatus {
+                name: name.clone(),
+                kind: credential.written.kind.name(),
+                until,
+                failing,
+            }
         };
-        let mut all: Vec<Facts> = self.all.iter().map(fact).collect();
+        let mut all: Vec<CredentialStatus> = self.all.iter().map(fact).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }

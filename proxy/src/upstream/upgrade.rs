@@ -41,9 +41,9 @@ use crate::{head_edit, net::parent::Connection, upstream::Transport};
 /// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
 /// long as a stream may.
 #[derive(Clone, Debug, Default)]
-pub struct Answered(Arc<AtomicBool>);
+pub struct UpgradeAnswered(Arc<AtomicBool>);
 
-impl Answered {
+impl UpgradeAnswered {
     /// Notes that it has.
     pub fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -73,7 +73,7 @@ pub fn note_offer(request: &mut RequestHeader) {
 }
 
 /// Makes `peer` connect in the way that upgrades need.
-pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
+pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &UpgradeAnswered) {
     let transport = Transport { patience: timeouts.connect, through: None };
     decorate_by(peer, timeouts, answered, transport);
 }
@@ -82,7 +82,7 @@ pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &Answered) {
 pub(crate) fn decorate_by(
     peer: &mut HttpPeer,
     timeouts: &Timeouts,
-    answered: &Answered,
+    answered: &UpgradeAnswered,
     transport: Transport,
 ) {
     peer.options.custom_l4 = Some(Arc::new(Patiently {
@@ -96,7 +96,7 @@ pub(crate) fn decorate_by(
 struct Patiently {
     transport: Transport,
     answer_timeout: Duration,
-    answered: Answered,
+    answered: UpgradeAnswered,
 }
 
 #[async_trait]
@@ -117,7 +117,7 @@ impl Connect for Patiently {
 struct Patient {
     tcp: Connection,
     asked: bool,
-    answered: Answered,
+    answered: UpgradeAnswered,
     patience: Option<Pin<Box<Sleep>>>,
 }
 

@@ -482,7 +482,7 @@ proptest! {
     ) {
         bytes = split(&bytes[5..], size);
         change(&mut bytes, changed);
-        let said = peek(&bytes[..cut.index(bytes.len())]);
-        prop_assert!(said == Peek::More || said == peek(&bytes));
+        let first_bytes = peek(&bytes[..cut.index(bytes.len())]);
+        prop_assert!(first_bytes == Peek::More || first_bytes == peek(&bytes));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::{Signer, jwks},
-    stage::{NOW, Stage, headers, label, labels, plain, with},
+    stage::{Harness, NOW, headers, label, labels, plain, with},
 };
 use crate::{
     Denial, Secret,
@@ -32,12 +32,12 @@ fn plugin_claims() -> Value {
 }
 
 /// Alice's limited user token.
-pub(super) fn limited(stage: &Stage) -> String {
+pub(super) fn limited(stage: &Harness) -> String {
     let claims = json!({"sub": "user:default/alice", "iat": NOW, "exp": NOW + 3600});
     sign(&stage.user, "limited-user", &claims)
 }
 
-pub(super) fn know_alice(stage: &Stage) {
+pub(super) fn know_alice(stage: &Harness) {
     let groups = labels(&["group:default/payments"]);
     let alice = label("user:default/alice");
     stage.tokens.set_groups(&stage.source("backstage", None), &alice, &groups, stage.now, HOUR);
@@ -53,7 +53,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn a_user_token_needs_groups_that_backstage_must_be_asked_for() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = sign(&stage.user, "user", &user_claims());
     let refusal = stage.bearer(&token).unwrap_err();
     let issuer = label("backstage");
@@ -69,7 +69,7 @@ fn a_user_token_needs_groups_that_backstage_must_be_asked_for() {
 
 #[test]
 fn groups_are_believed_for_as_long_as_was_said() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     know_alice(&stage);
     stage.now = stage.now.plus(HOUR);
     let token = sign(&stage.user, "user", &with(user_claims(), json!({"exp": NOW + 7200})));
@@ -78,7 +78,7 @@ fn groups_are_believed_for_as_long_as_was_said() {
 
 #[test]
 fn a_user_token_that_names_its_groups_needs_no_question() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let claims = with(user_claims(), json!({"ent": ["user:default/alice", "group:default/ops"]}));
     let caller = stage.bearer(&sign(&stage.user, "user", &claims)).unwrap();
     assert_eq!(caller.groups, labels(&["user:default/alice", "group:default/ops"]));
@@ -86,7 +86,7 @@ fn a_user_token_that_names_its_groups_needs_no_question() {
 
 #[test]
 fn a_user_token_passes_as_the_protocol_of_a_web_socket() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know_alice(&stage);
     let token = sign(&stage.user, "user", &user_claims());
     let headers = headers(&[(SEC_WEBSOCKET_PROTOCOL, &token)]);
@@ -96,7 +96,7 @@ fn a_user_token_passes_as_the_protocol_of_a_web_socket() {
 
 #[test]
 fn a_user_token_is_held_to_its_issuer_audience_and_algorithm() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know_alice(&stage);
     let token = |others| sign(&stage.user, "user", &with(user_claims(), others));
     stage.refuses(
@@ -121,7 +121,7 @@ fn a_user_token_is_held_to_its_issuer_audience_and_algorithm() {
 
 #[test]
 fn a_type_of_backstage_does_not_make_a_token_of_another_issuer_its_own() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let header = json!({"typ": "vnd.backstage.user", "alg": "RS256", "kid": "rsa"});
     let claims = json!({
         "iss": "https://dxcp.eu.auth0.example/", "aud": "https://dxcp-api", "sub": "user:default/alice",
@@ -132,13 +132,13 @@ fn a_type_of_backstage_does_not_make_a_token_of_another_issuer_its_own() {
 
 #[test]
 fn backstages_issuer_vouches_only_by_tokens_of_backstages_types() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     stage.refuses(&stage.user.sign(&user_claims()), &T::IssuerUnknown { seen: None });
 }
 
 #[test]
 fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = limited(&stage);
     stage.refuses(&token, &T::TypeWrong { seen: label("x") });
     let by_cookie = |token: &str| {
@@ -167,7 +167,7 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
 /// A user token carries the signature of its limited form: the two must come out the same user.
 #[test]
 fn the_limited_form_of_a_user_token_verifies_by_its_uip() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know_alice(&stage);
     let whole = limited(&stage);
     let (message, uip) = whole.rsplit_once('.').unwrap();
@@ -181,7 +181,7 @@ fn the_limited_form_of_a_user_token_verifies_by_its_uip() {
 
 #[test]
 fn a_bearer_beside_the_cookie_is_the_one_that_counts() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = sign(&stage.plugin, "plugin", &plugin_claims());
     let headers = headers(&[
         (COOKIE, &format!("backstage-auth={}", limited(&stage))),
@@ -194,7 +194,7 @@ fn a_bearer_beside_the_cookie_is_the_one_that_counts() {
 
 #[test]
 fn a_plugin_token_is_verified_by_its_plugins_own_keys() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let caller = stage.bearer(&sign(&stage.plugin, "plugin", &plugin_claims())).unwrap();
     assert_eq!((&*caller.subject, caller.kind), ("plugin:scaffolder", CallerKind::Service));
     assert_eq!((&*caller.issuer, caller.on_behalf_of.as_ref()), ("backstage", None));
@@ -220,7 +220,7 @@ fn a_plugin_token_is_verified_by_its_plugins_own_keys() {
 
 #[test]
 fn a_plugin_token_is_for_a_plugin_that_may_be_called_here() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |others| sign(&stage.plugin, "plugin", &with(plugin_claims(), others));
     stage.refuses(
         &token(json!({"aud": "kubernetes"})),
@@ -236,7 +236,7 @@ fn a_plugin_token_is_for_a_plugin_that_may_be_called_here() {
 /// The plugin's name becomes part of an address that is fetched.
 #[test]
 fn a_plugin_id_cannot_lead_anywhere_else() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let long = "x".repeat(65);
     for sub in ["../auth", "a/b", "a%2fb", "a?b", "a#b", "A", "a b", "a.b", "", &long, "a\n", "ä"]
     {
@@ -247,7 +247,7 @@ fn a_plugin_id_cannot_lead_anywhere_else() {
 
 #[test]
 fn a_plugin_may_act_for_a_user_whose_groups_then_count() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let obo = limited(&stage);
     let token = sign(&stage.plugin, "plugin", &with(plugin_claims(), json!({"obo": obo})));
     // Backstage does not tell them to the plugin's own token.
@@ -261,7 +261,7 @@ fn a_plugin_may_act_for_a_user_whose_groups_then_count() {
 
 #[test]
 fn a_plugin_cannot_make_up_the_user_it_acts_for() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token =
         |obo: Value| sign(&stage.plugin, "plugin", &with(plugin_claims(), json!({"obo": obo})));
     let alice = json!({"sub": "user:default/alice", "iat": NOW, "exp": NOW + 3600});
@@ -278,7 +278,7 @@ fn a_plugin_cannot_make_up_the_user_it_acts_for() {
 
 #[test]
 fn acting_for_a_user_ends_when_either_token_does() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     know_alice(&stage);
     let alice = json!({"sub": "user:default/alice", "iat": NOW, "exp": NOW + 60});
     let obo = sign(&stage.user, "limited-user", &alice);
@@ -290,6 +290,6 @@ fn acting_for_a_user_ends_when_either_token_does() {
 
 #[test]
 fn an_opaque_static_token_is_malformed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     stage.finds_malformed("a-static-token-of-an-external-caller");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{NOW, Stage, label, labels, with};
+use super::stage::{Harness, NOW, label, labels, with};
 use crate::Denial;
 
 /// As GitHub makes them for a workflow.
@@ -16,7 +16,7 @@ fn workflow() -> Value {
 
 #[test]
 fn a_caller_is_who_the_first_rule_says_that_fits() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let caller = stage.bearer(&stage.es256.sign(&workflow())).unwrap();
     assert_eq!(&*caller.subject, "service:shop");
     assert_eq!(caller.workspaces, labels(&["payments"]));
@@ -30,7 +30,7 @@ fn a_caller_is_who_the_first_rule_says_that_fits() {
 
 #[test]
 fn whoever_fits_none_is_nobody_however_alike() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for others in [
         json!({"sub": "repo:acme/shop:ref:refs/heads/main2"}),
         json!({"sub": "repo:acme/shop:ref:refs/heads/main/x"}),

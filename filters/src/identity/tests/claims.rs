@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{NOW, Stage, label, labels, orbit, with};
+use super::stage::{Harness, NOW, label, labels, orbit, with};
 use crate::{denial::TokenFault as T, identity::CallerKind};
 
 /// As Keycloak 26 makes them without an audience mapper.
@@ -22,7 +22,7 @@ fn keycloak() -> Value {
 
 #[test]
 fn keycloak_names_roles_within_realm_access() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let caller = stage.bearer(&stage.rs256.sign(&keycloak())).unwrap();
     assert_eq!(&*caller.subject, "b2a5f7de-6a4e-4b67-9a5c-6f8f2d4f8a11");
     assert_eq!(caller.roles, labels(&["offline_access", "developer"]));
@@ -34,7 +34,7 @@ fn keycloak_names_roles_within_realm_access() {
 
 #[test]
 fn a_path_does_not_match_a_name_with_dots_nor_the_other_way_round() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let others = json!({"realm_access": null, "realm_access.roles": ["admin"], "roles": ["admin"]});
     let caller = stage.bearer(&stage.rs256.sign(&with(keycloak(), others))).unwrap();
     assert_eq!(caller.roles, []);
@@ -42,7 +42,7 @@ fn a_path_does_not_match_a_name_with_dots_nor_the_other_way_round() {
 
 #[test]
 fn a_keycloak_token_of_another_client_is_refused() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |others: Value| stage.rs256.sign(&with(keycloak(), others));
     for others in [
         json!({"azp": "grafana"}),
@@ -57,7 +57,7 @@ fn a_keycloak_token_of_another_client_is_refused() {
 
 #[test]
 fn auth0_names_roles_by_a_url() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let claims = json!({
         "https://dxcp.example/claims/roles": ["dxcp-delivery-owners"],
         "https://dxcp.example/claims/email": "ada@example.com",
@@ -74,7 +74,7 @@ fn auth0_names_roles_by_a_url() {
 
 #[test]
 fn orbit_signs_with_a_secret() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let caller = stage.bearer(&stage.hs256.sign(&orbit())).unwrap();
     assert_eq!((&*caller.subject, &*caller.issuer), ("user-1", "orbit"));
     assert_eq!(caller.workspaces, labels(&["ws-abc"]));
@@ -82,7 +82,7 @@ fn orbit_signs_with_a_secret() {
 
 #[test]
 fn a_client_that_is_its_own_subject_is_a_service() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let check = |others: Value, kind: CallerKind| {
         let caller = stage.bearer(&stage.hs256.sign(&with(orbit(), others.clone()))).unwrap();
         assert_eq!(caller.kind, kind, "{others}");
@@ -97,7 +97,7 @@ fn a_client_that_is_its_own_subject_is_a_service() {
 
 #[test]
 fn a_list_may_be_an_array_or_one_text() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let groups = |value: Value| {
         stage
             .bearer(&stage.hs256.sign(&with(orbit(), json!({"groups": value}))))
@@ -116,7 +116,7 @@ fn a_list_may_be_an_array_or_one_text() {
 
 #[test]
 fn a_list_of_anything_else_or_without_end_is_malformed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |value: Value| stage.hs256.sign(&with(orbit(), json!({"roles": value})));
     let many: Vec<String> = (0..1001).map(|n| n.to_string()).collect();
     for value in [json!(1), json!({"a": 1}), json!(["a", 1]), json!([["a"]]), json!(many)] {
@@ -127,7 +127,7 @@ fn a_list_of_anything_else_or_without_end_is_malformed() {
 
 #[test]
 fn only_roles_are_split_at_spaces() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let said = json!({"roles": "a  b c", "groups": "a b", "workspaces": "payments ledger"});
     let caller = stage.bearer(&stage.hs256.sign(&with(orbit(), said))).unwrap();
     assert_eq!(caller.roles, labels(&["a", "b", "c"]));
@@ -138,7 +138,7 @@ fn only_roles_are_split_at_spaces() {
 /// Entra leaves the groups out when there are over 200: nobody must be taken for a member of none.
 #[test]
 fn groups_that_are_elsewhere_are_noted() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let left_out = |others: Value| {
         let caller = stage.bearer(&stage.hs256.sign(&with(orbit(), others))).unwrap();
         let out = caller.left_out;

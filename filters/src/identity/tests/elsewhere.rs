@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE as PADDED};
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
-use super::stage::{NOW, Stage, headers, label, plain, with};
+use super::stage::{Harness, NOW, headers, label, plain, with};
 use crate::{
     Denial,
     denial::TokenFault as T,
@@ -14,13 +14,13 @@ use crate::{
 const IAP: HeaderName = HeaderName::from_static("x-goog-iap-jwt-assertion");
 const ALB: HeaderName = HeaderName::from_static("x-amzn-oidc-data");
 
-fn of_iap(stage: &Stage) -> String {
+fn of_iap(stage: &Harness) -> String {
     let claims = json!({"iss": "https://iap.example", "aud": "a", "sub": "ada", "exp": NOW + 60});
     stage.es256.sign(&claims)
 }
 
 /// As AWS's load balancer makes them: padded, and signed over the padding.
-fn of_alb(stage: &Stage, header: Value, claims: Value) -> String {
+fn of_alb(stage: &Harness, header: Value, claims: Value) -> String {
     let header = with(json!({"alg": "ES256", "kid": "ec", "signer": "arn:aws:elb:1"}), header);
     let claims = with(json!({"iss": "https://alb.example", "sub": "ada", "exp": NOW + 60}), claims);
     let mut claims = claims.to_string();
@@ -38,7 +38,7 @@ fn of_alb(stage: &Stage, header: Value, claims: Value) -> String {
 }
 
 fn ask(
-    stage: &Stage,
+    stage: &Harness,
     lines: &[(HeaderName, &str)],
     trusted: bool,
 ) -> Result<std::sync::Arc<Caller>, Refusal> {
@@ -53,7 +53,7 @@ fn ask(
 
 #[test]
 fn a_proxys_token_counts_from_proxies_that_are_trusted_and_in_its_header_alone() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = of_iap(&stage);
     let caller = ask(&stage, &[(IAP, &token)], true).unwrap();
     assert_eq!((&*caller.subject, caller.proof), ("ada", Proof::ProxyHeader));
@@ -72,7 +72,7 @@ fn a_proxys_token_counts_from_proxies_that_are_trusted_and_in_its_header_alone()
 
 #[test]
 fn a_bearer_token_comes_before_the_proxys_and_two_of_the_proxys_are_none() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = of_iap(&stage);
     let bearer = format!("Bearer {}", stage.hs256.sign(&super::stage::orbit()));
     let caller = ask(&stage, &[(IAP, &token), (AUTHORIZATION, &bearer)], true).unwrap();
@@ -94,7 +94,7 @@ fn a_bearer_token_comes_before_the_proxys_and_two_of_the_proxys_are_none() {
 
 #[test]
 fn a_padded_token_is_verified_as_it_came_where_that_is_allowed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = of_alb(&stage, json!({}), json!({}));
     let caller = ask(&stage, &[(ALB, &token)], true).unwrap();
     assert_eq!(&*caller.subject, "ada");
@@ -114,7 +114,7 @@ fn a_padded_token_is_verified_as_it_came_where_that_is_allowed() {
 /// Every refusal of bearer tokens holds in the header of a proxy too.
 #[test]
 fn a_proxys_token_is_as_strictly_read_as_any() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let code = |header: Value, claims: Value| {
         let token = of_alb(&stage, header, claims);
         ask(&stage, &[(ALB, &token)], true).map_or_else(|r| r.denial.code(), |_| "ok")
@@ -143,7 +143,7 @@ fn a_proxys_token_is_as_strictly_read_as_any() {
 
 #[test]
 fn an_audience_in_another_claim_is_as_strict_as_aud() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let cognito = json!({
         "iss": "https://cognito.example", "sub": "ada", "client_id": "app-1", "token_use": "access",
         "scope": "openid", "exp": NOW + 60, "workspaces": ["payments"],
@@ -178,7 +178,7 @@ fn an_audience_in_another_claim_is_as_strict_as_aud() {
 
 #[test]
 fn a_refusal_says_what_was_seen() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let claims =
         json!({"iss": "https://usual.example", "aud": "other", "sub": "ada", "exp": NOW + 60});
     let told = |others: Value| {

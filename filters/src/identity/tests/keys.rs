@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::{SECRET, Signer, jwks},
-    stage::{NOW, Stage, identity, label, orbit, with},
+    stage::{Harness, NOW, identity, label, orbit, with},
 };
 use crate::{
     Denial,
@@ -27,7 +27,7 @@ fn set(keys: Value) -> Result<KeySet, String> {
 
 #[test]
 fn every_algorithm_verifies_what_its_key_signed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for name in ["RS256", "PS512", "ES256", "ES384", "EdDSA"] {
         let signer = Signer::new(name, "k");
         stage.fetch("strict", None, jwks(&[&signer]));
@@ -40,7 +40,7 @@ fn every_algorithm_verifies_what_its_key_signed() {
 
 #[test]
 fn a_new_key_is_believed_once_it_is_fetched() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let new = Signer::new("ES256", "new");
     let refusal = stage.bearer(&strict(&new)).unwrap_err();
     assert!(matches!(refusal.lack, Some(Lack::Keys { plugin: None, .. })));
@@ -51,7 +51,7 @@ fn a_new_key_is_believed_once_it_is_fetched() {
 
 #[test]
 fn a_withdrawn_key_takes_the_tokens_it_verified_with_it() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = strict(&stage.es256);
     stage.bearer(&token).unwrap();
     stage.fetch("strict", None, jwks(&[&stage.rs256]));
@@ -64,7 +64,7 @@ fn a_withdrawn_key_takes_the_tokens_it_verified_with_it() {
 
 #[test]
 fn another_key_of_the_same_name_withdraws_the_first() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = strict(&stage.es256);
     stage.bearer(&token).unwrap();
     stage.fetch("strict", None, jwks(&[&Signer::new("ES256", "ec")]));
@@ -73,7 +73,7 @@ fn another_key_of_the_same_name_withdraws_the_first() {
 
 #[test]
 fn a_key_that_stays_keeps_its_tokens_remembered() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = strict(&stage.es256);
     let first = stage.bearer(&token).unwrap();
     stage.fetch("strict", None, jwks(&[&stage.es256, &Signer::new("ES256", "new")]));
@@ -82,7 +82,7 @@ fn a_key_that_stays_keeps_its_tokens_remembered() {
 
 #[test]
 fn an_issuer_that_is_dropped_takes_its_tokens_with_it() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = strict(&stage.es256);
     stage.bearer(&token).unwrap();
     stage.keys.keep(|source| &*source.issuer != "strict");
@@ -92,7 +92,7 @@ fn an_issuer_that_is_dropped_takes_its_tokens_with_it() {
 
 #[test]
 fn keys_are_believed_only_of_the_place_they_came_from() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     let token = strict(&stage.es256);
     for (written, believed) in [
         ("issuer: 'https://strict.example', keys: {refresh: 1m, age_max: 2h}", true),
@@ -108,7 +108,7 @@ fn keys_are_believed_only_of_the_place_they_came_from() {
 
 #[test]
 fn keys_that_are_missing_or_too_old_are_asked_for() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     stage.now = stage.now.plus(Duration::from_secs(3600));
     stage.bearer(&strict(&stage.es256)).unwrap();
     stage.now = stage.now.plus(Duration::from_secs(1));
@@ -124,7 +124,7 @@ fn keys_that_are_missing_or_too_old_are_asked_for() {
 
 #[test]
 fn without_a_key_id_there_must_be_only_one_key_that_fits() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     stage.es256.kid = None;
     let token = strict(&stage.es256);
     // One EC key beside an RSA key is not a choice.
@@ -138,7 +138,7 @@ fn without_a_key_id_there_must_be_only_one_key_that_fits() {
 
 #[test]
 fn a_key_id_is_looked_up_exactly_beside_keys_without_one() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let mut nameless = Signer::new("ES256", "");
     nameless.kid = None;
     stage.fetch("strict", None, jwks(&[&nameless, &stage.es256]));
@@ -152,7 +152,7 @@ fn a_key_id_is_looked_up_exactly_beside_keys_without_one() {
 
 #[test]
 fn a_token_is_verified_once_until_it_ends() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     let first = stage.bearer(&token).unwrap();
     assert!(Arc::ptr_eq(&first, &stage.bearer(&token).unwrap()));
@@ -163,7 +163,7 @@ fn a_token_is_verified_once_until_it_ends() {
 
 #[test]
 fn a_remembered_token_is_judged_again_by_other_rules() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     let first = stage.bearer(&token).unwrap();
     let written = "
@@ -178,7 +178,7 @@ fn a_remembered_token_is_judged_again_by_other_rules() {
 
 #[test]
 fn only_so_many_tokens_are_remembered() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for n in 0..10_500 {
         stage.bearer(&stage.hs256.sign(&with(orbit(), json!({"jti": n})))).unwrap();
     }
@@ -187,7 +187,7 @@ fn only_so_many_tokens_are_remembered() {
 
 #[test]
 fn only_so_many_sources_of_keys_are_held() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for n in 0..1100 {
         stage.fetch("backstage", Some(&format!("plugin-{n}")), jwks(&[]));
     }
@@ -232,7 +232,7 @@ fn a_jwks_is_taken_without_the_keys_that_are_of_no_use() {
 
 #[test]
 fn a_key_for_one_algorithm_verifies_no_other() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let jwk = with(stage.rs256.jwk(), json!({"alg": "RS256"}));
     stage.fetch("strict", None, set(json!([jwk])).unwrap());
     stage.bearer(&strict(&stage.rs256)).unwrap();
@@ -246,7 +246,7 @@ fn a_key_for_one_algorithm_verifies_no_other() {
 /// Providers rotate badly: that is no reason to refuse what the other keys signed.
 #[test]
 fn a_name_of_two_keys_spoils_nothing_else() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let (good, one, two) =
         (Signer::new("ES256", "good"), Signer::new("ES256", "x"), Signer::new("ES256", "x"));
     let keys = set(json!([good.jwk(), one.jwk(), two.jwk()])).unwrap();
@@ -269,7 +269,7 @@ fn a_name_of_two_keys_spoils_nothing_else() {
 
 #[test]
 fn a_name_of_too_many_keys_is_nobodys() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let good = Signer::new("ES256", "good");
     let many: Vec<Signer> = (0..5).map(|_| Signer::new("ES256", "x")).collect();
     let all = many.iter().chain([&good]).map(Signer::jwk).collect();
@@ -294,7 +294,7 @@ fn a_name_may_be_shared_by_keys_that_no_token_could_confuse() {
 /// Whether it has that key by now nobody can say.
 #[test]
 fn an_unknown_key_of_an_issuer_that_is_away_is_no_fault_of_the_token() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     let new = strict(&Signer::new("ES256", "new"));
     let source = stage.source("strict", None);
     stage.keys.fail(&source, stage.now);
@@ -327,7 +327,7 @@ fn what_is_no_jwks_or_too_large_is_refused() {
 
 #[test]
 fn a_secret_is_as_long_as_what_it_makes() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     assert!(KeySet::from_secret(&SECRET[..31]).is_err());
     // It is not printed either.
     let secret = KeySet::from_secret(&SECRET[..32]).unwrap();

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use ring::digest::{SHA256, digest};
 
-use super::stage::{Stage, headers, label, labels, plain};
+use super::stage::{Harness, headers, label, labels, plain};
 use crate::identity::{CallerKind, Presented, Proof, TokenDigest};
 
 const TOKEN: &str = "8f3ca9d1e7b24c5f9a0d";
@@ -12,7 +12,7 @@ fn of(token: &str) -> TokenDigest {
     digest(&SHA256, token.as_bytes()).as_ref().try_into().unwrap()
 }
 
-fn know(stage: &Stage, all: &[(&str, &[&str])]) {
+fn know(stage: &Harness, all: &[(&str, &[&str])]) {
     let all: Vec<_> = all
         .iter()
         .map(|(name, tokens)| (label(name), tokens.iter().map(|t| of(t)).collect::<Vec<_>>()))
@@ -22,7 +22,7 @@ fn know(stage: &Stage, all: &[(&str, &[&str])]) {
 
 #[test]
 fn its_caller_is_who_the_config_says() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     assert_eq!(stage.finds_malformed(TOKEN), "it does not have three parts");
     know(&stage, &[("ci", &[TOKEN])]);
     let caller = stage.bearer(TOKEN).unwrap();
@@ -34,7 +34,7 @@ fn its_caller_is_who_the_config_says() {
 
 #[test]
 fn nothing_but_the_whole_token_is_one_and_only_as_a_bearer() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know(&stage, &[("ci", &[TOKEN])]);
     for text in [&TOKEN[1..], &TOKEN[..19], "8F3CA9D1E7B24C5F9A0D", "8f3ca9d1e7b24c5f9a0dx"] {
         stage.finds_malformed(text);
@@ -55,7 +55,7 @@ fn nothing_but_the_whole_token_is_one_and_only_as_a_bearer() {
 
 #[test]
 fn it_is_good_until_it_is_replaced_and_two_are_while_they_change() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know(&stage, &[("ci", &[TOKEN, "the-next-one-of-16-bytes"])]);
     stage.bearer(TOKEN).unwrap();
     stage.bearer("the-next-one-of-16-bytes").unwrap();
@@ -68,7 +68,7 @@ fn it_is_good_until_it_is_replaced_and_two_are_while_they_change() {
 
 #[test]
 fn it_counts_on_its_listeners_and_where_others_are_taken() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know(&stage, &[("ci", &[TOKEN]), ("other", &["another-of-16-bytes"])]);
     let headers = headers(&[(AUTHORIZATION, &format!("Bearer {TOKEN}"))]);
     // A listener that takes Orbit's tokens takes nothing else.
@@ -79,7 +79,7 @@ fn it_counts_on_its_listeners_and_where_others_are_taken() {
 
 #[test]
 fn a_token_that_looks_like_a_jwt_is_one_only_if_it_is_known() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know(&stage, &[("ci", &["ab.cd.ef-0123456789"])]);
     stage.bearer("ab.cd.ef-0123456789").unwrap();
     assert_eq!(stage.finds_malformed("ab.cd.ef-0123456780"), "a part is not base64url");

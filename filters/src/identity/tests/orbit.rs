@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::{SECRET, Signer},
-    stage::{NOW, Stage, headers, labels, orbit, plain, with},
+    stage::{Harness, NOW, headers, labels, orbit, plain, with},
 };
 use crate::{
     Denial,
@@ -23,19 +23,19 @@ fn design() -> Value {
     })
 }
 
-fn at(stage: &Stage, listener: usize, token: &str) -> Result<std::sync::Arc<Caller>, Refusal> {
+fn at(stage: &Harness, listener: usize, token: &str) -> Result<std::sync::Arc<Caller>, Refusal> {
     let headers = headers(&[(AUTHORIZATION, &format!("Bearer {token}"))]);
     stage.authenticate(&Presented { listener, ..plain(&headers) })
 }
 
 #[track_caller]
-fn refuses(stage: &Stage, listener: usize, token: &str, code: &str) {
+fn refuses(stage: &Harness, listener: usize, token: &str, code: &str) {
     assert_eq!(at(stage, listener, token).unwrap_err().denial.code(), code);
 }
 
 #[test]
 fn it_passes_on_a_listener_of_its_own_and_nowhere_else() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = stage.hs256.sign(&design());
     let caller = at(&stage, OWN, &token).unwrap();
     assert_eq!((&*caller.subject, &*caller.issuer), ("user-123", "design"));
@@ -50,7 +50,7 @@ fn it_passes_on_a_listener_of_its_own_and_nowhere_else() {
 
 #[test]
 fn nothing_else_passes_there() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let other = stage.hs256.sign(&orbit());
     at(&stage, 0, &other).unwrap();
     refuses(&stage, OWN, &other, "token_issuer_unknown");
@@ -74,7 +74,7 @@ fn nothing_else_passes_there() {
 
 #[test]
 fn it_is_as_strictly_read_as_any() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let code = |header: Value, claims: Value| {
         let header = with(json!({"alg": "HS256", "typ": "JWT"}), header);
         let token = stage.hs256.sign_as(&header, &with(design(), claims));
@@ -102,7 +102,7 @@ fn it_is_as_strictly_read_as_any() {
 
 #[test]
 fn it_may_be_bound_to_a_certificate() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let digest = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k";
     let hex = "abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789";
     let shown = |hex: &str| ClientCertificate {
@@ -138,7 +138,7 @@ fn it_may_be_bound_to_a_certificate() {
 
 #[test]
 fn a_password_of_a_listener_that_takes_others_is_none_there() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     // A signer with another algorithm, and the same secret.
     let token = Signer::new("HS384", "any").sign(&design());
     refuses(&stage, OWN, &token, "token_algorithm_refused");

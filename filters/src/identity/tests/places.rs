@@ -8,7 +8,7 @@ use http::{
 use super::{
     backstage::{know_alice, limited},
     signer::SECRET,
-    stage::{Stage, headers, label, labels, orbit, plain},
+    stage::{Harness, headers, label, labels, orbit, plain},
 };
 use crate::{
     Denial, State,
@@ -21,7 +21,7 @@ use crate::{
 
 #[test]
 fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let caller = stage.ask(&[(AUTHORIZATION, &format!("{scheme} {token}"))]).unwrap();
@@ -31,7 +31,7 @@ fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
 
 #[test]
 fn more_than_one_space_may_stand_before_a_token() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     for spaces in [" ", "  ", "          "] {
         let line = format!("Bearer{spaces}{token}");
@@ -52,7 +52,7 @@ fn more_than_one_space_may_stand_before_a_token() {
 
 #[test]
 fn without_a_token_nobody_calls() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let check = |lines: &[(HeaderName, &str)]| {
         let refusal = stage.ask(lines).unwrap_err();
         assert_eq!(refusal.denial, Denial::CallerMissing, "{lines:?}");
@@ -68,7 +68,7 @@ fn without_a_token_nobody_calls() {
 
 #[test]
 fn two_tokens_are_none() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     let bearer = format!("Bearer {token}");
     let refusal = stage.ask(&[(AUTHORIZATION, &bearer), (AUTHORIZATION, &bearer)]).unwrap_err();
@@ -80,7 +80,7 @@ fn two_tokens_are_none() {
 
 #[test]
 fn a_header_that_is_not_one_scheme_and_one_token_is_malformed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     let check = |text: &str| {
         let refusal = stage.ask(&[(AUTHORIZATION, text)]).unwrap_err();
@@ -100,7 +100,7 @@ fn a_header_that_is_not_one_scheme_and_one_token_is_malformed() {
 
 #[test]
 fn a_web_socket_may_say_its_token_as_a_protocol() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let upgrade = |lines: &[(HeaderName, &str)]| {
         let headers = headers(lines);
         stage.authenticate(&Presented { upgrade: true, ..plain(&headers) })
@@ -115,7 +115,7 @@ fn a_web_socket_may_say_its_token_as_a_protocol() {
 
 #[test]
 fn a_web_socket_with_two_tokens_has_none() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let upgrade = |lines: &[(HeaderName, &str)]| {
         let headers = headers(lines);
         stage.authenticate(&Presented { upgrade: true, ..plain(&headers) })
@@ -138,7 +138,7 @@ fn a_web_socket_with_two_tokens_has_none() {
 
 #[test]
 fn a_cookie_counts_only_once_and_cannot_be_hidden() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     know_alice(&stage);
     let token = limited(&stage);
     let by_cookie = |lines: &[&[u8]]| {
@@ -163,7 +163,7 @@ fn a_cookie_counts_only_once_and_cannot_be_hidden() {
 
 #[test]
 fn a_certificate_counts_by_its_names_and_by_its_common_name_only_without_them() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let check = |shown: ClientCertificate, subject: Option<&str>| {
         let headers = HeaderMap::new();
         let asked = Presented { certificate: Some(&shown), ..plain(&headers) };
@@ -185,7 +185,7 @@ fn a_certificate_counts_by_its_names_and_by_its_common_name_only_without_them() 
 
 #[test]
 fn a_certificates_caller_is_a_service_with_what_is_written_for_it() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let headers = HeaderMap::new();
     let shown =
         ClientCertificate { uris: labels(&["spiffe://mesh/ci"]), ..ClientCertificate::default() };
@@ -199,7 +199,7 @@ fn a_certificates_caller_is_a_service_with_what_is_written_for_it() {
 
 #[test]
 fn a_token_beside_a_certificate_is_the_one_that_counts() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let shown =
         ClientCertificate { uris: labels(&["spiffe://mesh/ci"]), ..ClientCertificate::default() };
     let ask = |token: &str| {

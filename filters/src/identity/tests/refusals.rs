@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     signer::Signer,
-    stage::{NOW, Stage, label, orbit, with},
+    stage::{Harness, NOW, label, orbit, with},
 };
 use crate::{
     Denial,
@@ -24,7 +24,7 @@ fn header(signer: &Signer, others: Value) -> Value {
 
 #[test]
 fn a_text_that_is_no_jwt_is_malformed() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let good = stage.hs256.sign(&orbit());
     let parts: Vec<&str> = good.split('.').collect();
     let [head, claims, signature] = parts[..] else { panic!("{good}") };
@@ -71,7 +71,7 @@ fn a_text_that_is_no_jwt_is_malformed() {
 
 #[test]
 fn a_member_that_stands_twice_is_refused_at_every_level() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let exp = NOW + 60;
     let good = r#"{"alg":"HS256"}"#;
     let start = format!(r#""iss":"orbit","aud":"stagedoor","exp":{exp}"#);
@@ -89,14 +89,14 @@ fn a_member_that_stands_twice_is_refused_at_every_level() {
 
 #[test]
 fn json_that_is_too_deep_is_refused() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
     stage.finds_malformed(&stage.hs256.sign_text(r#"{"alg":"HS256"}"#, &deep));
 }
 
 #[test]
 fn a_token_over_32_kib_is_not_even_read() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let pad = |count: usize| stage.hs256.sign(&with(orbit(), json!({"pad": "x".repeat(count)})));
     assert!(pad(24_000).len() < 32 << 10);
     stage.bearer(&pad(24_000)).unwrap();
@@ -106,7 +106,7 @@ fn a_token_over_32_kib_is_not_even_read() {
 
 #[test]
 fn alg_none_is_refused_in_every_spelling() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for name in ["none", "None", "NONE", "nOnE", "", "HS1", "RS256 ", "rs256", "ES256K"] {
         let header = json!({"alg": name}).to_string();
         for issuer in ["orbit", "https://strict.example"] {
@@ -122,7 +122,7 @@ fn alg_none_is_refused_in_every_spelling() {
 /// The attack on libraries that let the token choose: HMAC, with the public key as the secret.
 #[test]
 fn a_public_key_is_never_taken_for_a_secret() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let jwk = stage.rs256.jwk();
     let bytes = |part: &str| BASE64URL.decode(jwk[part].as_str().unwrap()).unwrap();
     let (n, e) = (bytes("n"), bytes("e"));
@@ -148,7 +148,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
 /// Should an operator allow both, against the check of the config, keys still know their kind.
 #[test]
 fn a_key_verifies_only_algorithms_of_its_own_kind() {
-    let mut stage = Stage::new();
+    let mut stage = Harness::new();
     let all = "
   any: {issuer: any, audiences: [a], algorithms: [RS256, PS512, ES256, ES384, ES512, EdDSA], keys: {file: f}}
 ";
@@ -167,7 +167,7 @@ fn a_key_verifies_only_algorithms_of_its_own_kind() {
 
 #[test]
 fn a_token_may_not_bring_keys_or_rules_of_its_own() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let mine = Signer::new("ES256", "ec");
     for (name, value) in [
         ("crit", json!(["exp"])),
@@ -191,7 +191,7 @@ fn a_token_may_not_bring_keys_or_rules_of_its_own() {
 
 #[test]
 fn a_signature_by_another_key_is_wrong() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let mine = Signer::new("ES256", "ec");
     let token = mine.sign_as(&header(&mine, json!({})), &strict());
     stage.refuses(&token, &T::SignatureWrong);
@@ -205,7 +205,7 @@ fn a_signature_by_another_key_is_wrong() {
 
 #[test]
 fn an_unknown_key_is_worth_a_fetch() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let mine = Signer::new("ES256", "new");
     let refusal = stage.bearer(&mine.sign_as(&header(&mine, json!({})), &strict())).unwrap_err();
     let issuer = super::stage::label("strict");
@@ -217,7 +217,7 @@ fn an_unknown_key_is_worth_a_fetch() {
 
 #[test]
 fn an_issuer_is_compared_exactly() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for iss in ["orbit/", "Orbit", "", "orbit ", "https://portal.example/api/auth"] {
         let token = stage.hs256.sign(&with(orbit(), json!({"iss": iss})));
         stage.refuses(&token, &T::IssuerUnknown { seen: None });
@@ -232,7 +232,7 @@ fn an_issuer_is_compared_exactly() {
 /// Two issuers, one key between them: a token of the one says nothing at the other.
 #[test]
 fn a_token_is_judged_by_the_rules_of_its_own_issuer() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let claims = json!({
         "iss": "https://dxcp.eu.auth0.example/", "aud": "account", "azp": "backstage",
         "sub": "ada", "exp": NOW + 60,
@@ -242,7 +242,7 @@ fn a_token_is_judged_by_the_rules_of_its_own_issuer() {
 
 #[test]
 fn an_audience_is_asked_for_and_must_be_ours() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |aud: Value| stage.hs256.sign(&with(orbit(), json!({"aud": aud})));
     for aud in
         [json!("other"), json!(["other"]), json!([]), json!(""), json!("stagedoor2"), Value::Null]
@@ -260,7 +260,7 @@ fn an_audience_is_asked_for_and_must_be_ours() {
 
 #[test]
 fn a_time_is_a_number_within_reason() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |others: Value| stage.hs256.sign(&with(orbit(), others));
     for name in ["exp", "nbf", "iat"] {
         for value in [
@@ -283,7 +283,7 @@ fn a_time_is_a_number_within_reason() {
 
 #[test]
 fn a_token_is_good_from_its_start_to_its_end_give_or_take_the_leeway() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token = |others: Value| stage.hs256.sign(&with(orbit(), others));
     stage.bearer(&token(json!({"exp": NOW - 29}))).unwrap();
     stage.refuses(&token(json!({"exp": NOW - 30})), &T::Expired);
@@ -298,7 +298,7 @@ fn a_token_is_good_from_its_start_to_its_end_give_or_take_the_leeway() {
 /// share of strangers.
 #[test]
 fn an_expired_token_is_not_suspect_and_needs_no_key() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let unknown = Signer::new("ES256", "gone");
     let claims = with(strict(), json!({"exp": NOW - 3600}));
     let token = unknown.sign_as(&header(&unknown, json!({})), &claims);
@@ -308,7 +308,7 @@ fn an_expired_token_is_not_suspect_and_needs_no_key() {
 
 #[test]
 fn a_type_is_compared_without_case_and_with_or_without_application() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let token =
         |typ: Value| stage.es256.sign_as(&header(&stage.es256, json!({"typ": typ})), &strict());
     for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {
@@ -321,7 +321,7 @@ fn a_type_is_compared_without_case_and_with_or_without_application() {
 
 #[test]
 fn a_subject_that_is_not_a_plain_name_is_refused_as_it_stands() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let long = "x".repeat(257);
     for sub in
         [json!(""), json!("a\nb"), json!(" a"), json!("ädä"), json!(1), json!(["a"]), json!(long)]
@@ -334,7 +334,7 @@ fn a_subject_that_is_not_a_plain_name_is_refused_as_it_stands() {
 
 #[test]
 fn a_refusal_is_not_remembered_and_does_not_displace_what_is() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let good = stage.hs256.sign(&orbit());
     stage.bearer(&good).unwrap();
     for exp in 0..100 {
@@ -353,8 +353,8 @@ proptest! {
         which in 0..3_usize,
     ) {
         thread_local! {
-            static STAGE: (Stage, [String; 3]) = {
-                let stage = Stage::new();
+            static STAGE: (Harness, [String; 3]) = {
+                let stage = Harness::new();
                 let es256 = stage.es256.sign_as(&header(&stage.es256, json!({})), &strict());
                 let rs256 = stage.rs256.sign_as(&header(&stage.rs256, json!({})), &strict());
                 let tokens = [stage.hs256.sign(&orbit()), es256, rs256];
@@ -376,7 +376,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_it_panic_or_pass(text in "[ -~]{0,200}") {
-        thread_local!(static STAGE: Stage = Stage::new());
+        thread_local!(static STAGE: Harness = Harness::new());
         let refused = STAGE.with(|stage| stage.bearer(&text).is_err());
         prop_assert!(refused);
     }

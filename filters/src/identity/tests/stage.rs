@@ -91,7 +91,7 @@ const CERTIFICATES: &str = "
 - {name: ops.example, caller: 'service:ops'}
 ";
 
-pub(super) struct Stage {
+pub(super) struct Harness {
     pub(super) identity: Identity,
     pub(super) keys: Keys,
     pub(super) tokens: Tokens,
@@ -103,7 +103,7 @@ pub(super) struct Stage {
     pub(super) plugin: Signer,
 }
 
-impl Stage {
+impl Harness {
     pub(super) fn new() -> Self {
         install_crypto();
         let stage = Self {

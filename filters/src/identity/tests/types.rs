@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{NOW, Stage, with};
+use super::stage::{Harness, NOW, with};
 
 fn claims(issuer: &str) -> Value {
     json!({"iss": format!("https://{issuer}.example"), "aud": "a", "sub": "ada", "exp": NOW + 60})
 }
 
 #[track_caller]
-fn check(stage: &Stage, issuer: &str, typ: Value, others: Value, passes: bool) {
+fn check(stage: &Harness, issuer: &str, typ: Value, others: Value, passes: bool) {
     let header = with(json!({"alg": "ES256", "kid": "ec"}), json!({"typ": typ}));
     let token = stage.es256.sign_as(&header, &with(claims(issuer), others.clone()));
     match stage.bearer(&token) {
@@ -23,7 +23,7 @@ fn check(stage: &Stage, issuer: &str, typ: Value, others: Value, passes: bool) {
 
 #[test]
 fn only_access_tokens_pass_where_no_type_is_written() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     for typ in [
         Value::Null,
         json!("JWT"),
@@ -57,7 +57,7 @@ fn only_access_tokens_pass_where_no_type_is_written() {
 
 #[test]
 fn other_tokens_are_known_by_what_they_say() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let usual = |others: Value, passes: bool| check(&stage, "usual", json!("JWT"), others, passes);
     let logout = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
     usual(json!({"events": logout}), false);
@@ -84,7 +84,7 @@ fn other_tokens_are_known_by_what_they_say() {
 
 #[test]
 fn id_tokens_pass_where_the_operator_says_so_and_nothing_more() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let ids = |others: Value, passes: bool| check(&stage, "ids", json!("JWT"), others, passes);
     ids(json!({"nonce": "n", "at_hash": "x"}), true);
     ids(json!({"typ": "ID"}), true);
@@ -97,7 +97,7 @@ fn id_tokens_pass_where_the_operator_says_so_and_nothing_more() {
 
 #[test]
 fn a_token_says_which_workspace_is_its_usual_one() {
-    let stage = Stage::new();
+    let stage = Harness::new();
     let caller = |others: Value| {
         stage
             .bearer(&stage.es256.sign(&with(claims("usual"), others)))

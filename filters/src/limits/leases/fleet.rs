@@ -14,7 +14,7 @@ use std::{
 
 use config::{Limit, OnStoreError};
 
-use super::{Answer, Batch, Lease, Leases, Taken, model::Store};
+use super::{Batch, Lease, LeaseGrant, Leases, Taken, model::Store};
 use crate::Now;
 
 /// What is played. The same scene always ends the same.
@@ -165,7 +165,7 @@ struct Replica {
 struct Flight {
     batch: Batch,
     sent: u64,
-    answers: Option<Vec<Answer>>,
+    answers: Option<Vec<LeaseGrant>>,
 }
 
 /// What passes of one workspace, and what one counter would let through (GCRA).
@@ -295,7 +295,7 @@ impl Fleet {
         }
     }
 
-    fn answer(&mut self, replica: usize, batch: &Batch, at: u64) -> Vec<Answer> {
+    fn answer(&mut self, replica: usize, batch: &Batch, at: u64) -> Vec<LeaseGrant> {
         let mut answers = Vec::with_capacity(batch.questions.len());
         for question in &batch.questions {
             let workspace = question.lease.number as u32;

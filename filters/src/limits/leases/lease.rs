@@ -72,7 +72,7 @@ pub struct Question {
 
 /// What the store answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct LeaseGrant {
     /// Tokens that may be spent, beside those that were left.
     pub granted: u32,
     /// Tokens that others could have now.
@@ -227,7 +227,7 @@ impl Lease {
         &self,
         tide: u64,
         question: &Question,
-        answer: &Answer,
+        answer: &LeaseGrant,
         sent: Now,
         now: Now,
     ) {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answer, Question};
+use super::{LeaseGrant, Question};
 
 /// As `proxy/src/replicas/store/count.lua`. Times are microseconds.
 #[derive(Default)]
@@ -34,7 +34,7 @@ const HELD: f64 = 2_000_000.0;
 
 impl Store {
     /// Answers what a replica asks about a limit.
-    pub fn answer(&mut self, replica: usize, question: &Question, at: f64) -> Answer {
+    pub fn answer(&mut self, replica: usize, question: &Question, at: f64) -> LeaseGrant {
         self.questions += 1;
         self.there.insert(replica);
         let lease = &question.lease;
@@ -75,6 +75,6 @@ impl Store {
         let wait = (whole + interval - at - full).max(0.0);
         let micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
         let again = micros(wait.min(soonest - at));
-        Answer { granted, rest: free - granted, wait: micros(wait), again }
+        LeaseGrant { granted, rest: free - granted, wait: micros(wait), again }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{model::Store, *};
 
 /// Replicas of one limit.
-struct Stage {
+struct Harness {
     store: Store,
     replicas: Vec<(Leases, Arc<Lease>)>,
     limit: config::Limit,
@@ -21,7 +21,7 @@ fn after(micros: u64) -> Now {
     Now::default().plus(Duration::from_secs(3600) + Duration::from_micros(micros))
 }
 
-impl Stage {
+impl Harness {
     fn new(limit: config::Limit, replicas: u32, on_error: OnStoreError) -> Self {
         let replica = |_| {
             let leases = Leases::new(on_error);
@@ -65,7 +65,7 @@ impl Stage {
         }
         self.store.round_trips += 1;
         let store = &mut self.store;
-        let answers: Vec<Answer> =
+        let answers: Vec<LeaseGrant> =
             batch.questions.iter().map(|asked| store.answer(replica, asked, at as f64)).collect();
         if lost {
             let (leases, _) = &self.replicas[replica];
@@ -91,7 +91,7 @@ impl Stage {
 
 #[test]
 fn a_slow_limit_is_counted_one_by_one() {
-    let mut stage = Stage::new(limit("60/m", 4), 3, OnStoreError::Share);
+    let mut stage = Harness::new(limit("60/m", 4), 3, OnStoreError::Share);
     let remaining = |taken| match taken {
         Taken::Token { remaining } => Some(remaining),
         _ => None,
@@ -111,7 +111,7 @@ fn a_slow_limit_is_counted_one_by_one() {
 
 #[test]
 fn a_hot_limit_is_asked_about_once_for_fifty_requests_and_never_waited_for() {
-    let mut stage = Stage::new(limit("20000/s", 2000), 3, OnStoreError::Share);
+    let mut stage = Harness::new(limit("20000/s", 2000), 3, OnStoreError::Share);
     let mut waited = 0;
     // 10000/s for two seconds.
     for n in 0..20_000_u64 {
@@ -134,7 +134,7 @@ fn a_hot_limit_is_asked_about_once_for_fifty_requests_and_never_waited_for() {
 fn over_a_minute_the_whole_limit_is_used_and_no_more() {
     for (rate, burst, per_second) in [("6000/m", 600, 1000), ("100/m", 10, 200), ("600/m", 60, 11)]
     {
-        let mut stage = Stage::new(limit(rate, burst), 3, OnStoreError::Share);
+        let mut stage = Harness::new(limit(rate, burst), 3, OnStoreError::Share);
         for n in 0..per_second * 60 {
             stage.ask(n as usize % 3, n * 1_000_000 / per_second, false);
         }
@@ -148,7 +148,7 @@ fn over_a_minute_the_whole_limit_is_used_and_no_more() {
 
 #[test]
 fn where_the_budget_is_spent_there_is_no_question_for_each_request() {
-    let mut stage = Stage::new(limit("6000/m", 600), 3, OnStoreError::Share);
+    let mut stage = Harness::new(limit("6000/m", 600), 3, OnStoreError::Share);
     for n in 0..100_000_u64 {
         stage.ask(n as usize % 3, n * 100, false);
     }
@@ -157,7 +157,7 @@ fn where_the_budget_is_spent_there_is_no_question_for_each_request() {
 
 #[test]
 fn what_a_dead_replica_held_is_given_back() {
-    let mut stage = Stage::new(limit("1/h", 12), 1, OnStoreError::Share);
+    let mut stage = Harness::new(limit("1/h", 12), 1, OnStoreError::Share);
     for n in 0..4 {
         stage.ask(0, n * 1000, false);
     }
@@ -185,7 +185,7 @@ fn what_a_dead_replica_held_is_given_back() {
 #[test]
 fn while_the_store_is_away_each_has_its_part_and_nobody_asks() {
     let through = |on_error, replicas| {
-        let mut stage = Stage::new(limit("600/m", 60), replicas, on_error);
+        let mut stage = Harness::new(limit("600/m", 60), replicas, on_error);
         stage.replicas.iter().for_each(|(leases, _)| leases.lost());
         for n in 0..60_000_u64 {
             let taken = stage.ask(n as usize % replicas as usize, n * 1000, false);
@@ -203,8 +203,8 @@ fn while_the_store_is_away_each_has_its_part_and_nobody_asks() {
 #[test]
 fn the_loss_of_a_store_and_its_return_are_no_burst() {
     for forgetful in [false, true] {
-        let mut stage = Stage::new(limit("600/m", 60), 3, OnStoreError::Share);
-        let run = |stage: &mut Stage, from: u64, to: u64| {
+        let mut stage = Harness::new(limit("600/m", 60), 3, OnStoreError::Share);
+        let run = |stage: &mut Harness, from: u64, to: u64| {
             let before = stage.let_through;
             for n in from..to {
                 stage.ask(n as usize % 3, n * 1000, false);
@@ -226,7 +226,7 @@ fn the_loss_of_a_store_and_its_return_are_no_burst() {
 
 #[test]
 fn a_store_that_forgot_everything_is_told_what_is_gone() {
-    let mut stage = Stage::new(limit("60/m", 30), 3, OnStoreError::Share);
+    let mut stage = Harness::new(limit("60/m", 30), 3, OnStoreError::Share);
     for n in 0..300 {
         stage.ask(n as usize % 3, n * 1000, false);
     }
@@ -240,7 +240,7 @@ fn a_store_that_forgot_everything_is_told_what_is_gone() {
 
 #[test]
 fn a_token_that_was_put_back_is_there_again() {
-    let mut stage = Stage::new(limit("60/m", 4), 1, OnStoreError::Share);
+    let mut stage = Harness::new(limit("60/m", 4), 1, OnStoreError::Share);
     assert_eq!(stage.ask(0, 0, false), Taken::Token { remaining: 3 });
     let (leases, lease) = &stage.replicas[0];
     leases.put_back(lease);
@@ -253,7 +253,7 @@ fn leases_are_forgotten_before_memory_runs_out() {
     for n in 0..KEPT_MAX * 2 {
         leases.of(n, |number| Lease::new(String::new(), number, limit("1/s", 1)));
     }
-    assert!(leases.facts().limits <= KEPT_MAX);
+    assert!(leases.status().limits <= KEPT_MAX);
 }
 
 #[test]
@@ -269,8 +269,8 @@ fn a_crowd_that_is_decided_late_is_not_refused_for_those_who_came_later() {
 
 #[test]
 fn to_look_at_what_is_leased_takes_nothing() {
-    let mut stage = Stage::new(limit("10/s", 20), 1, OnStoreError::Share);
-    let look = |stage: &Stage, at| stage.replicas[0].0.look(7, after(at));
+    let mut stage = Harness::new(limit("10/s", 20), 1, OnStoreError::Share);
+    let look = |stage: &Harness, at| stage.replicas[0].0.look(7, after(at));
     assert_eq!(look(&stage, 0), None, "it has not asked yet");
     let mut left = 20;
     for at in 0..40 {
@@ -309,7 +309,7 @@ proptest! {
         burst in 1u32..200,
         replicas in 1u32..5,
     ) {
-        let mut stage = Stage::new(limit("100/s", burst), replicas, OnStoreError::Closed);
+        let mut stage = Harness::new(limit("100/s", burst), replicas, OnStoreError::Closed);
         let (mut at, mut deaths) = (0, 0.0);
         for (replica, gap, chance) in steps {
             at += gap;

@@ -36,7 +36,7 @@ struct View {
 
 /// What is known of an address, for operators.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct AddressStatus {
     /// Where it is.
     pub at: SocketAddr,
     /// What it is.
@@ -178,9 +178,9 @@ impl Pool {
     }
 
     /// What is known of each address.
-    pub fn facts(&self) -> Vec<Facts> {
+    pub fn facts(&self) -> Vec<AddressStatus> {
         let view = self.view.load();
-        let facts = view.all.iter().map(|address| Facts {
+        let facts = view.all.iter().map(|address| AddressStatus {
             at: address.at,
             condition: address.condition(),
             used: view.usable.iter().any(|one| one.at == address.at),

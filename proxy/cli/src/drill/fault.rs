@@ -13,8 +13,8 @@ use super::{
     child, copy,
     http::Mood,
     names, redis,
-    stage::Stage,
     stand_ins::TRAP,
+    test_bed::TestBed,
     tokens::Mint,
 };
 
@@ -137,8 +137,8 @@ impl Fault {
     }
 
     /// Breaks it.
-    pub(super) async fn begin(self, stage: &mut Stage) -> Result<(), String> {
-        let stand_ins = &stage.stand_ins;
+    pub(super) async fn begin(self, test_bed: &mut TestBed) -> Result<(), String> {
+        let stand_ins = &test_bed.stand_ins;
         match self {
             Self::UpstreamSlow => _ = stand_ins.upstreams.send_replace(Mood::Late(LATE)),
             Self::Upstream500 => {
@@ -148,29 +148,29 @@ impl Fault {
             Self::UpstreamReset => _ = stand_ins.upstreams.send_replace(Mood::Resetting),
             Self::CertExpired => stand_ins.show_expired(),
             Self::OwnCertExpired => {
-                stage.write_certificates(Validity::Expired)?;
-                stage.child.reload().await?;
+                test_bed.write_certificates(Validity::Expired)?;
+                test_bed.child.reload().await?;
             }
             Self::IdpDown => _ = stand_ins.issuers.send_replace(Mood::Away),
             Self::IdpSlow => {
-                stage.rotate().await?;
-                stage.stand_ins.issuers.send_replace(Mood::Late(ISSUER_LATE));
+                test_bed.rotate().await?;
+                test_bed.stand_ins.issuers.send_replace(Mood::Late(ISSUER_LATE));
             }
-            Self::JwksRotated => stage.rotate().await?,
+            Self::JwksRotated => test_bed.rotate().await?,
             Self::DnsPoison => {
-                let poison = poison(&stage.copy.config);
-                stage.set_trap()?;
-                stage.stand_ins.names.send_replace(poison);
+                let poison = poison(&test_bed.copy.config);
+                test_bed.set_trap()?;
+                test_bed.stand_ins.names.send_replace(poison);
             }
             Self::AuditFull => {
-                stage.child.fill_disk().map_err(|e| format!("cannot limit files: {e}"))?;
+                test_bed.child.fill_disk().map_err(|e| format!("cannot limit files: {e}"))?;
             }
-            Self::RedisDown => stage.end_redis().await?,
+            Self::RedisDown => test_bed.end_redis().await?,
             Self::ReloadBroken => {
                 let broken = "version: stagedoor/v1\nlisteners: {";
-                write(&stage.copy.file, broken)?;
-                if stage.child.reload().await? {
-                    stage.broken.push("a broken config was applied".to_owned());
+                write(&test_bed.copy.file, broken)?;
+                if test_bed.child.reload().await? {
+                    test_bed.broken.push("a broken config was applied".to_owned());
                 }
             }
         }
@@ -178,29 +178,29 @@ impl Fault {
     }
 
     /// Mends it.
-    pub(super) async fn end(self, stage: &mut Stage) -> Result<(), String> {
-        let stand_ins = &stage.stand_ins;
+    pub(super) async fn end(self, test_bed: &mut TestBed) -> Result<(), String> {
+        let stand_ins = &test_bed.stand_ins;
         match self {
             Self::UpstreamSlow | Self::Upstream500 | Self::UpstreamReset => {
                 stand_ins.upstreams.send_replace(Mood::Well);
             }
             Self::CertExpired => stand_ins.show_good(),
             Self::OwnCertExpired => {
-                stage.write_certificates(Validity::Good)?;
-                stage.child.reload().await?;
+                test_bed.write_certificates(Validity::Good)?;
+                test_bed.child.reload().await?;
             }
             Self::IdpDown | Self::IdpSlow => _ = stand_ins.issuers.send_replace(Mood::Well),
             Self::DnsPoison => _ = stand_ins.names.send_replace(vec![names::HOME]),
             Self::AuditFull => {
-                stage.child.empty_disk().map_err(|e| format!("cannot lift a limit: {e}"))?;
+                test_bed.child.empty_disk().map_err(|e| format!("cannot lift a limit: {e}"))?;
             }
             Self::ReloadBroken => {
-                stage.copy.write_again()?;
-                if !stage.child.reload().await? {
-                    stage.broken.push("the good config was not applied again".to_owned());
+                test_bed.copy.write_again()?;
+                if !test_bed.child.reload().await? {
+                    test_bed.broken.push("the good config was not applied again".to_owned());
                 }
             }
-            Self::RedisDown => stage.begin_redis().await?,
+            Self::RedisDown => test_bed.begin_redis().await?,
             Self::JwksRotated => {}
         }
         Ok(())

@@ -75,10 +75,10 @@ pub(super) async fn drill(
     folder: &Path,
     time: Duration,
 ) -> Result<Limits, String> {
-    let stage = run::start(written, folder, || Counting::AsWritten).await?;
-    let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
-    let client = Arc::new(Client::new(&stage.authority, name, mint, false)?);
-    let (all, _) = aims::all(&stage.copy.config, &stage.mint);
+    let test_bed = run::start(written, folder, || Counting::AsWritten).await?;
+    let (mint, name) = (Arc::clone(&test_bed.mint), test_bed.certificate());
+    let client = Arc::new(Client::new(&test_bed.authority, name, mint, false)?);
+    let (all, _) = aims::all(&test_bed.copy.config, &test_bed.mint);
     let mut shares = HashSet::new();
     let mut floods = Vec::new();
     for aim in all {
@@ -111,7 +111,7 @@ pub(super) async fn drill(
         }
         limits.met.push(met);
     }
-    let drilled = run::ended(stage, &client).await?;
+    let drilled = run::ended(test_bed, &client).await?;
     limits.broken.extend(drilled.broken);
     limits.broken.extend(drilled.records_wrong);
     if drilled.records_lost > drilled.records_lost_told {

@@ -15,7 +15,7 @@ use super::{
     measured::Measured,
     records,
     report::{Drilled, Row},
-    stage::Stage,
+    test_bed::TestBed,
 };
 use crate::counted;
 
@@ -78,21 +78,21 @@ pub(super) async fn drill(
         Fault::RedisDown => Counting::Shared(pace.twice()),
         _ => Counting::Nothing,
     };
-    let mut stage = start(&written, folder, counting).await?;
-    let (mint, name) = (Arc::clone(&stage.mint), stage.certificate());
-    let client = Client::new(&stage.authority, name, mint, fault.is_of_connections())?;
+    let mut test_bed = start(&written, folder, counting).await?;
+    let (mint, name) = (Arc::clone(&test_bed.mint), test_bed.certificate());
+    let client = Client::new(&test_bed.authority, name, mint, fault.is_of_connections())?;
     let client = Arc::new(client);
-    let (aims, left) = driven(&stage, &client).await;
-    let notes = std::mem::take(&mut stage.copy.notes);
+    let (aims, left) = driven(&test_bed, &client).await;
+    let notes = std::mem::take(&mut test_bed.copy.notes);
     let driven = aims.len();
     let touched =
-        |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &stage.mint);
+        |aim: &Aim| fault.touches(aim.nature) && fault.touches_whom(&aim.ways[0], &test_bed.mint);
     if !aims.iter().any(touched) {
         let row = Row::not(fault, "nothing that it would break can be driven");
         return Ok(Outcome { row, driven, left, notes });
     }
-    let (made, back) = broken_and_mended(fault, &mut stage, &client, &aims, pace).await?;
-    let mut drilled = ended(stage, &client).await?;
+    let (made, back) = broken_and_mended(fault, &mut test_bed, &client, &aims, pace).await?;
+    let mut drilled = ended(test_bed, &client).await?;
     drilled.measured = Measured::of(&made);
     drilled.back_after = back.map(|back| (back.as_secs_f64() * 10.0).round() / 10.0);
     drilled.broken.extend(fault.allowed(&written));
@@ -106,7 +106,7 @@ pub(super) async fn drill(
 /// The calm, the fault and the recovery: all calls, and how long the recovery took.
 async fn broken_and_mended(
     fault: Fault,
-    stage: &mut Stage,
+    test_bed: &mut TestBed,
     client: &Arc<Client>,
     aims: &[Aim],
     pace: Pace,
@@ -120,34 +120,34 @@ async fn broken_and_mended(
     let load = Load::begin(Arc::clone(client), aims, pace.every);
     load.go_on(Phase::Calm, (pace.time / 2).min(CALM_MAX).max(round)).await;
     load.go_on(Phase::Between, MOMENT).await;
-    fault.begin(stage).await?;
-    load.go_on(Phase::Fault, fault.lasts(pace.time, &stage.copy.config)).await;
+    fault.begin(test_bed).await?;
+    load.go_on(Phase::Fault, fault.lasts(pace.time, &test_bed.copy.config)).await;
     load.go_on(Phase::Between, MOMENT).await;
-    fault.end(stage).await?;
-    let patience = patience(&stage.copy.config) + round * 2;
-    let (back, found) = tokio::join!(load.recovered(patience), stage.find_redis());
+    fault.end(test_bed).await?;
+    let patience = patience(&test_bed.copy.config) + round * 2;
+    let (back, found) = tokio::join!(load.recovered(patience), test_bed.find_redis());
     found?;
     Ok((load.end().await, back))
 }
 
 /// Ends a copy, and looks at what it leaves.
-pub(super) async fn ended(mut stage: Stage, client: &Client) -> Result<Drilled, String> {
+pub(super) async fn ended(mut test_bed: TestBed, client: &Client) -> Result<Drilled, String> {
     let mut drilled = Drilled {
-        actions_twice: stage.stand_ins.twice(),
-        reached: stage.stand_ins.trapped(),
-        broken: std::mem::take(&mut stage.broken),
-        store: stage.store,
+        actions_twice: test_bed.stand_ins.twice(),
+        reached: test_bed.stand_ins.trapped(),
+        broken: std::mem::take(&mut test_bed.broken),
+        store: test_bed.store,
         ..Drilled::default()
     };
-    let listeners = stage.copy.config.listeners.iter();
+    let listeners = test_bed.copy.config.listeners.iter();
     let forward: Vec<String> = listeners
         .filter(|(_, listener)| listener.kind == ListenerKind::Forward)
         .map(|(name, _)| name.to_string())
         .collect();
-    let records = stage.records();
-    let (was_running, last) = (stage.child.is_running(), stage.child.said());
+    let records = test_bed.records();
+    let (was_running, last) = (test_bed.child.is_running(), test_bed.child.said());
     // Calls that are under way need their stand-ins until the end.
-    let Stage { child, stand_ins, .. } = stage;
+    let TestBed { child, stand_ins, .. } = test_bed;
     let stopped = child.stop().await;
     drop(stand_ins);
     match stopped {
@@ -166,16 +166,16 @@ pub(super) async fn start(
     written: &Config,
     folder: &Path,
     counting: impl Fn() -> Counting<Limit>,
-) -> Result<Stage, String> {
+) -> Result<TestBed, String> {
     for _ in 1..STARTS_MAX {
-        match Stage::start(written, folder, counting()).await {
+        match TestBed::start(written, folder, counting()).await {
             Err(error) if error.contains("cannot listen on") => {
                 std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
             }
             started => return started,
         }
     }
-    Stage::start(written, folder, counting()).await
+    TestBed::start(written, folder, counting()).await
 }
 
 /// How long a recovery may take.
@@ -186,8 +186,8 @@ fn patience(config: &Config) -> Duration {
 }
 
 /// Tries each aim once in each way, and keeps the way that is admitted.
-async fn driven(stage: &Stage, client: &Client) -> (Vec<Aim>, Vec<Left>) {
-    let (all, mut left) = aims::all(&stage.copy.config, &stage.mint);
+async fn driven(test_bed: &TestBed, client: &Client) -> (Vec<Aim>, Vec<Left>) {
+    let (all, mut left) = aims::all(&test_bed.copy.config, &test_bed.mint);
     let mut aims = Vec::new();
     for mut aim in all {
         let mut why = String::new();

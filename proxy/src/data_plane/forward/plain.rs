@@ -226,7 +226,7 @@ impl ProxyHttp for Plain {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let asked = filters::response::Asked {
+        let asked = filters::response::RequestTraits {
             websocket: session.as_ref().is_upgrade_req(),
             trailers: false,
             interim: ctx.interim,

@@ -35,7 +35,7 @@ pub(super) enum Admission {
     /// It gets the answer to another.
     Shared(Arc<StoredResponse>, Shared),
     /// It is answered here.
-    Answered(BodyAnswer),
+    UpgradeAnswered(BodyAnswer),
 }
 
 /// A plugin's token may lack the plugin's keys, the user's, and the user's groups; a decision the
@@ -67,7 +67,7 @@ impl Reverse {
             Next::Dispatched(dispatched) => dispatched,
             Next::Answer(answer) => {
                 ctx.answered_here = Some(request);
-                return Ok(Admission::Answered(answer));
+                return Ok(Admission::UpgradeAnswered(answer));
             }
             Next::Coalesce(key) => match self.share(key, &request, ctx).await? {
                 Some((answer, how)) => {

@@ -6,7 +6,7 @@ use filters::{
     Denial, Step,
     breaker::{self, Outcome},
     headers::Edits,
-    pace::Told,
+    pace::UpstreamQuota,
     progress::Kind as Motion,
     redact::answer::{Kind, Redactor},
     routes::Route,
@@ -69,7 +69,11 @@ impl Reverse {
             shown.refused();
         }
         if route.pace.is_some() {
-            self.gateway.state.paces.note(&route.upstream, &told(status, &response.headers), now);
+            self.gateway.state.paces.note(
+                &route.upstream,
+                &upstream_quota(status, &response.headers),
+                now,
+            );
         }
         let is_stream = streams::is_stream(&response.headers);
         let kind = if is_stream { Motion::Answer } else { Motion::Plain };
@@ -260,9 +264,9 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, other: impl Fn(&str) -> Op
 }
 
 /// What an answer says of the upstream's quota.
-fn told(status: u16, headers: &HeaderMap) -> Told<'_> {
+fn upstream_quota(status: u16, headers: &HeaderMap) -> UpstreamQuota<'_> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    Told {
+    UpstreamQuota {
         status,
         retry_after: text("retry-after"),
         remaining: text("x-ratelimit-remaining"),

@@ -20,7 +20,7 @@ impl Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let asked = filters::response::Asked {
+        let asked = filters::response::RequestTraits {
             websocket: ctx.upgrade,
             trailers: session.req_header().version == Version::HTTP_2,
             interim: ctx.interim,

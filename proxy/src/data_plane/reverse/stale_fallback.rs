@@ -7,7 +7,7 @@ use filters::{
     Denial,
     breaker::{self, Outcome},
     exchange::Shared,
-    fallback::{Asked, Key, Varied},
+    fallback::{Key, KeyInput, Varied},
 };
 use http::header;
 use pingora::{Result, http::ResponseHeader, proxy::Session};
@@ -105,7 +105,7 @@ impl Reverse {
         let head = head(self.listener, self.tls, session, session.req_header(), None);
         let exchange = &ctx.exchange;
         let route = exchange.route.as_ref().filter(|route| route.fallback.is_some())?;
-        let asked = Asked {
+        let asked = KeyInput {
             head: &head,
             path: exchange.path.as_ref()?,
             route: &route.name,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use config::Answer;
+use config::ControlDocument;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,7 +21,7 @@ const BYTES_MAX: u64 = 64 << 20;
 /// What stands in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct SavedDocument {
     version: String,
     url: String,
     shape: String,
@@ -49,14 +49,14 @@ pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(&error.to_string())),
     }
-    let kept: Kept = serde_json::from_slice(&bytes).map_err(|_| wrong("it is damaged"))?;
+    let kept: SavedDocument = serde_json::from_slice(&bytes).map_err(|_| wrong("it is damaged"))?;
     if kept.version != VERSION {
         return Err(wrong("another version wrote it"));
     }
     if (kept.url, &*kept.shape) != (control.url.to_string(), control.shape.name()) {
         return Err(wrong("it is from another source"));
     }
-    let answer = Answer::read_kept(control, kept.answer.get().as_bytes());
+    let answer = ControlDocument::read_kept(control, kept.answer.get().as_bytes());
     let answer = answer.map_err(|_| wrong("it is damaged"))?;
     if hash(&answer.text()) != kept.digest {
         return Err(wrong("it is damaged"));
@@ -74,7 +74,7 @@ pub(super) fn write(file: &Path, held: &Held) -> Result<(), String> {
     let text = held.answer.text();
     let digest = hash(&text);
     let text = String::from_utf8(text).expect("JSON is UTF-8");
-    let kept = Kept {
+    let kept = SavedDocument {
         version: VERSION.to_owned(),
         url: held.of.url.to_string(),
         shape: held.of.shape.name().to_owned(),
@@ -133,7 +133,7 @@ mod tests {
         assert!(read(&file, &of).unwrap().is_none());
 
         let answer = r#"{"version": "stagedoor/control-v1", "plugins": {"argocd": {"enabled_percent": 10}}}"#;
-        let answer = Answer::read(&of, answer.as_bytes()).unwrap();
+        let answer = ControlDocument::read(&of, answer.as_bytes()).unwrap();
         let confirmed = Confirmed { at: clock::now(), before: Duration::from_secs(100) };
         let held = Held { of: of.clone(), answer, etag: Some("\"a\"".to_owned()), confirmed };
         write(&file, &held).unwrap();

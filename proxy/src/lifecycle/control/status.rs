@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use config::{Answer, Loaded};
+use config::{ControlDocument, Loaded};
 use filters::Now;
 
 /// What is known of the source.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct SourceStatus {
     pub(super) held: Option<Held>,
     /// When it was asked last.
     pub(super) asked: Option<Duration>,
@@ -22,7 +22,7 @@ pub(super) struct Known {
 #[derive(Clone)]
 pub(super) struct Held {
     pub(super) of: config::Control,
-    pub(super) answer: Answer,
+    pub(super) answer: ControlDocument,
     pub(super) etag: Option<String>,
     pub(super) confirmed: Confirmed,
 }
@@ -35,7 +35,7 @@ pub(super) struct Confirmed {
     pub(super) before: Duration,
 }
 
-impl Known {
+impl SourceStatus {
     pub(super) fn held_of(&self, files: &Loaded) -> Option<&Held> {
         let control = files.config.control.as_ref()?;
         self.held.as_ref().filter(|held| held.of.is_same_source(control))

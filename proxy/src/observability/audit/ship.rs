@@ -390,22 +390,22 @@ fn before(batch: &[Record], part: &[Record], begun: &Cursor) -> Cursor {
 /// When a record was written, in seconds since 1970.
 fn written_at(line: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]
-    struct Facts {
+    struct RecordFields {
         time: String,
     }
-    let facts: Facts = serde_json::from_slice(line).ok()?;
-    u64::try_from(ocsf::milliseconds(&facts.time)? / 1000).ok()
+    let fields: RecordFields = serde_json::from_slice(line).ok()?;
+    u64::try_from(ocsf::milliseconds(&fields.time)? / 1000).ok()
 }
 
 /// What a record is called in our own log.
 fn id(line: &[u8]) -> String {
     #[derive(serde::Deserialize)]
-    struct Facts {
+    struct RecordFields {
         id: Option<String>,
         chain: Option<String>,
     }
-    let facts = serde_json::from_slice::<Facts>(line).ok();
-    facts.and_then(|facts| facts.id.or(facts.chain)).unwrap_or_else(|| "?".to_owned())
+    let fields = serde_json::from_slice::<RecordFields>(line).ok();
+    fields.and_then(|fields| fields.id.or(fields.chain)).unwrap_or_else(|| "?".to_owned())
 }
 
 /// What waits for a disk keeps no other sink waiting.

@@ -68,20 +68,20 @@ pub(super) fn frames<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> O
 /// One message. Its text is ASCII, which needs no byte order mark.
 fn message(line: &[u8], shown: &str) -> String {
     #[derive(Deserialize, Default)]
-    struct Facts {
+    struct RecordFields {
         kind: Option<String>,
         time: Option<String>,
         decision: Option<String>,
     }
-    let facts: Facts = serde_json::from_slice(line).unwrap_or_default();
-    let kind = facts.kind.as_deref().unwrap_or("exchange");
-    let severity = match (kind, facts.decision.as_deref()) {
+    let fields: RecordFields = serde_json::from_slice(line).unwrap_or_default();
+    let kind = fields.kind.as_deref().unwrap_or("exchange");
+    let severity = match (kind, fields.decision.as_deref()) {
         ("gap" | "recovery", _) => 3,
         (_, Some("deny")) => 4,
         _ => 6,
     };
     let priority = FACILITY * 8 + severity;
-    let time = facts.time.as_deref().filter(|time| visible(time, 32)).unwrap_or("-");
+    let time = fields.time.as_deref().filter(|time| visible(time, 32)).unwrap_or("-");
     let host = if visible(host_name(), 255) { host_name() } else { "-" };
     let kind = if visible(kind, 32) { kind } else { "-" };
     let version = param(env!("CARGO_PKG_VERSION"));

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// A private copy at work. The process ends before its stand-ins do.
-pub(super) struct Stage {
+pub(super) struct TestBed {
     pub(super) child: Child,
     /// What it counts limits in, if those are what breaks.
     pub(super) redis: Option<Redis>,
@@ -43,7 +43,7 @@ pub(super) struct Stage {
 const MISSED: Duration = Duration::from_secs(10);
 const FOUND: Duration = Duration::from_secs(10);
 
-impl Stage {
+impl TestBed {
     /// Starts a copy in a folder of its own. What is shared it counts in a Redis.
     pub(super) async fn start(
         written: &Config,

@@ -24,7 +24,7 @@ use pingora::{
 };
 use proxy::{
     data_plane::listener::{Drain, HeadRefusal, Limits, Listener, Refusals},
-    upstream::upgrade::{self, Answered},
+    upstream::upgrade::{self, UpgradeAnswered},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -60,7 +60,7 @@ pub(crate) enum Protocol {
 }
 
 /// Everything between a client and an upstream.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     address: SocketAddr,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) refusals: Arc<Refused>,
@@ -68,7 +68,7 @@ pub(crate) struct Stage {
     _shutdown: watch::Sender<bool>,
 }
 
-impl Stage {
+impl Harness {
     pub(crate) async fn new(limits: Limits) -> Self {
         Self::with(limits, Protocol::Http1, Upstream::plain().await).await
     }
@@ -157,7 +157,7 @@ impl ProxyHttp for Edge {
                 rate_min: 0,
             };
             peer.group_key = 1;
-            upgrade::decorate(&mut peer, &timeouts, &Answered::default());
+            upgrade::decorate(&mut peer, &timeouts, &UpgradeAnswered::default());
         }
         Ok(Box::new(peer))
     }

@@ -3,8 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "these are clients; they connect to this test")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "front/stage.rs"]
-mod stage;
+#[path = "listener/harness.rs"]
+mod harness;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -12,17 +12,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use harness::{Harness, Protocol, Upstream, limits, within};
 use proxy::data_plane::listener::Limits;
-use stage::{Protocol, Stage, Upstream, limits, within};
 
 const SHORT: Duration = Duration::from_millis(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_head_is_answered_recorded_and_goes_no_further() {
-    let stage = Stage::new(limits()).await;
+    let harness = Harness::new(limits()).await;
     let check = async |head: &str, status: u16, code: &str| {
         let head = head.replace('~', "\r\n");
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         client.send(&head).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, status, "{head:?}");
@@ -31,7 +31,7 @@ async fn a_bad_head_is_answered_recorded_and_goes_no_further() {
         assert_eq!(body["code"], code, "{head:?}");
         assert_eq!(body["request_id"], "an-id");
         assert_eq!(client.rest().await, "", "the connection is closed");
-        assert_eq!(stage.refusals.take(), [(code, true)], "{head:?}");
+        assert_eq!(harness.refusals.take(), [(code, true)], "{head:?}");
     };
     let malformed = "head_malformed";
     check("\u{16}\u{3}\u{1}", 400, malformed).await;
@@ -59,49 +59,49 @@ async fn a_bad_head_is_answered_recorded_and_goes_no_further() {
     let large = "head_too_large";
     check(&format!("GET / HTTP/1.1~Host: a~X: {}~~", "x".repeat(9000)), 431, large).await;
     check(&format!("GET / HTTP/1.1~Host: a~{}~", "X: x~".repeat(40)), 431, large).await;
-    assert_eq!(stage.upstream.requests(), [] as [String; 0]);
+    assert_eq!(harness.upstream.requests(), [] as [String; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_comes_too_slowly_is_cut_off_as_a_whole() {
-    let stage = Stage::new(Limits { head_timeout: SHORT, ..limits() }).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(Limits { head_timeout: SHORT, ..limits() }).await;
+    let mut client = harness.client().await;
     client.send("GET / HT").await;
     assert_eq!(client.answer().await.status, 408);
-    assert_eq!(stage.refusals.take(), [("head_timeout", true)]);
+    assert_eq!(harness.refusals.take(), [("head_timeout", true)]);
 
     // A byte now and then does not help.
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     let mut sent = 0;
     while client.send_bytes(b"A").await && !client.is_readable() {
         sent += 1;
         tokio::task::yield_now().await;
     }
     assert!(sent > 1);
-    assert_ne!(stage.refusals.take(), []);
+    assert_ne!(harness.refusals.take(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_says_nothing_is_told_nothing() {
-    let stage = Stage::new(Limits { head_timeout: SHORT, ..limits() }).await;
-    assert_eq!(stage.client().await.rest().await, "");
-    assert_eq!(stage.refusals.take(), [("head_timeout", false)]);
+    let harness = Harness::new(Limits { head_timeout: SHORT, ..limits() }).await;
+    assert_eq!(harness.client().await.rest().await, "");
+    assert_eq!(harness.refusals.take(), [("head_timeout", false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed_and_nobody_is_blamed() {
-    let stage = Stage::new(Limits { keepalive_timeout: SHORT, ..limits() }).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(Limits { keepalive_timeout: SHORT, ..limits() }).await;
+    let mut client = harness.client().await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.body, "GET /1 ");
     assert_eq!(client.rest().await, "");
-    assert_eq!(stage.refusals.take(), []);
+    assert_eq!(harness.refusals.take(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_is_used_again_until_its_last_answer_says_close() {
-    let stage = Stage::new(Limits { keepalive_requests_max: 3, ..limits() }).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(Limits { keepalive_requests_max: 3, ..limits() }).await;
+    let mut client = harness.client().await;
     for (nth, connection) in [(1, "keep-alive"), (2, "keep-alive"), (3, "close")] {
         client.send(&format!("GET /{nth} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let answer = client.answer().await;
@@ -113,15 +113,15 @@ async fn a_connection_is_used_again_until_its_last_answer_says_close() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_closes_what_is_idle_and_says_close_to_the_rest() {
-    let stage = Stage::new(limits()).await;
-    let mut idle = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut idle = harness.client().await;
     idle.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
-    stage.drain.begin();
-    stage.drain.close_idle();
+    harness.drain.begin();
+    harness.drain.close_idle();
     assert_eq!(idle.rest().await, "");
 
-    let mut late = stage.client().await;
+    let mut late = harness.client().await;
     late.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let answer = late.answer().await;
     assert_eq!(answer.status, 200);
@@ -135,22 +135,22 @@ async fn a_connection_over_the_limit_is_refused_until_another_ends() {
         Limits { connections_max: 1, ..limits() },
         Limits { connections_per_client_max: 1, ..limits() },
     ] {
-        let stage = Stage::new(limits).await;
-        let mut first = stage.client().await;
+        let harness = Harness::new(limits).await;
+        let mut first = harness.client().await;
         first.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(first.answer().await.status, 200);
 
-        let mut second = stage.client().await;
+        let mut second = harness.client().await;
         let answer = second.answer().await;
         assert_eq!(answer.status, 503);
         assert!(answer.head.contains("Retry-After"), "{}", answer.head);
-        assert_eq!(stage.refusals.take(), [("connections_exhausted", true)]);
+        assert_eq!(harness.refusals.take(), [("connections_exhausted", true)]);
         drop(first);
 
         // The place is given up when the front has noticed, which takes a moment.
         within(async {
             loop {
-                let mut third = stage.client().await;
+                let mut third = harness.client().await;
                 third.send("GET /3 HTTP/1.1\r\nHost: a\r\n\r\n").await;
                 if third.answer().await.status == 200 {
                     break;
@@ -163,8 +163,8 @@ async fn a_connection_over_the_limit_is_refused_until_another_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_sent_at_once_are_answered_in_order_and_nothing_is_lost() {
-    let stage = Stage::new(limits()).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut client = harness.client().await;
     let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x\r\nc\r\n0\r\nT: t\r\n\r\n";
     let all = format!(
         "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\
@@ -186,45 +186,45 @@ async fn requests_sent_at_once_are_answered_in_order_and_nothing_is_lost() {
             assert_eq!(client.answer().await.body, body, "cut at {cut}");
         }
     }
-    assert_eq!(stage.refusals.take(), []);
+    assert_eq!(harness.refusals.take(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_comes_during_another_does_not_end_it() {
-    let stage = Stage::new(limits()).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut client = harness.client().await;
     client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    within(stage.upstream.asked.notified()).await;
+    within(harness.upstream.asked.notified()).await;
     client.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     // Another exchange's whole life, so that the bytes above have been seen.
-    let mut other = stage.client().await;
+    let mut other = harness.client().await;
     other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(other.answer().await.body, "GET /other ");
-    stage.upstream.answer.notify_one();
+    harness.upstream.answer.notify_one();
     assert_eq!(client.answer().await.body, "GET /wait ");
     assert_eq!(client.answer().await.body, "GET /2 ");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_during_its_exchange_is_noticed() {
-    let stage = Stage::new(limits()).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut client = harness.client().await;
     client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    within(stage.upstream.asked.notified()).await;
+    within(harness.upstream.asked.notified()).await;
     drop(client);
-    within(stage.upstream.left.notified()).await;
+    within(harness.upstream.left.notified()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_head_is_checked_like_the_first() {
-    let stage = Stage::new(limits()).await;
+    let harness = Harness::new(limits()).await;
     for (hidden, code) in [
         ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "connect_refused"),
         ("GET /2 HTTP/1.1\r\n\r\n", "head_malformed"),
         ("GET /2 HTTP/1.1\nHost: a\n\n", "head_malformed"),
     ] {
         for together in [true, false] {
-            let mut client = stage.client().await;
+            let mut client = harness.client().await;
             let first = "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
             if together {
                 client.send(&format!("{first}{hidden}")).await;
@@ -236,30 +236,30 @@ async fn a_later_head_is_checked_like_the_first() {
             }
             assert_eq!(client.answer().await.status, 400);
             assert_eq!(client.rest().await, "");
-            assert_eq!(stage.refusals.take(), [(code, true)]);
+            assert_eq!(harness.refusals.take(), [(code, true)]);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_breaks_on_its_way_never_becomes_whole() {
-    let stage = Stage::new(limits()).await;
+    let harness = Harness::new(limits()).await;
     for broken in ["\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n", "5;\n\r\nhello\r\n0\r\n\r\n"] {
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         let head = "POST /begun HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.send(&format!("{head}2\r\nab\r\n")).await;
-        within(stage.upstream.begun.notified()).await;
+        within(harness.upstream.begun.notified()).await;
         client.send(broken).await;
         client.rest().await;
-        within(stage.upstream.left.notified()).await;
+        within(harness.upstream.left.notified()).await;
     }
-    assert_eq!(stage.upstream.requests(), [] as [String; 0]);
+    assert_eq!(harness.upstream.requests(), [] as [String; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_body_arrives_whole_and_the_next_request_after_it() {
-    let stage = Stage::new(limits()).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut client = harness.client().await;
     let large = "x".repeat(300_000);
     let chunks = format!("{:x}\r\n{}\r\n7\r\n1234567\r\n0\r\n\r\n", large.len(), large);
     for (framing, body, length) in [
@@ -275,8 +275,8 @@ async fn a_large_body_arrives_whole_and_the_next_request_after_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_websockets_are_asked_of_an_upstream() {
-    let stage = Stage::new(limits()).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new(limits()).await;
+    let mut client = harness.client().await;
     client
         .send(
             "POST /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
@@ -284,16 +284,16 @@ async fn only_websockets_are_asked_of_an_upstream() {
         )
         .await;
     assert_eq!(client.answer().await.body, "POST /1 x");
-    let seen = stage.upstream.requests().join("").to_lowercase();
+    let seen = harness.upstream.requests().join("").to_lowercase();
     assert!(!seen.contains("upgrade") && !seen.contains("http2-settings"), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_survives_an_upstream_that_answers_at_once() {
-    let stage = Stage::with(limits(), Protocol::Http1, Upstream::websocket().await).await;
+    let harness = Harness::with(limits(), Protocol::Http1, Upstream::websocket().await).await;
     let failures = AtomicUsize::new(0);
     for _ in 0..300 {
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         client.send(head).await;
         let went_well = within(async {
@@ -311,13 +311,13 @@ async fn an_upgrade_survives_an_upstream_that_answers_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_http2_connection_without_a_preface_is_closed_and_recorded() {
     let limits = Limits { head_timeout: SHORT, ..limits() };
-    let stage = Stage::with(limits, Protocol::Http2, Upstream::plain().await).await;
+    let harness = Harness::with(limits, Protocol::Http2, Upstream::plain().await).await;
     for begun in ["", "PRI * HTTP/2.0\r\n"] {
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         client.send(begun).await;
         client.rest().await;
         within(async {
-            while stage.refusals.take() != [("head_timeout", false)] {
+            while harness.refusals.take() != [("head_timeout", false)] {
                 tokio::task::yield_now().await;
             }
         })
@@ -327,8 +327,8 @@ async fn an_http2_connection_without_a_preface_is_closed_and_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_http2_body_that_ends_with_nothing_ends_once() {
-    let stage = Stage::with(limits(), Protocol::Http2, Upstream::plain().await).await;
-    let (mut sender, connection) = h2::client::handshake(stage.connect().await).await.unwrap();
+    let harness = Harness::with(limits(), Protocol::Http2, Upstream::plain().await).await;
+    let (mut sender, connection) = h2::client::handshake(harness.connect().await).await.unwrap();
     let connection = tokio::spawn(connection);
     for nth in 0..3 {
         let request =
@@ -336,14 +336,14 @@ async fn an_http2_body_that_ends_with_nothing_ends_once() {
         let (answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
         body.send_data(Bytes::from_static(b"hello"), false).unwrap();
         // Apart, as clients do that learn of the end later.
-        within(stage.upstream.begun.notified()).await;
+        within(harness.upstream.begun.notified()).await;
         body.send_data(Bytes::new(), true).unwrap();
         let mut answer = within(answer).await.unwrap().into_body();
         let echoed = within(answer.data()).await.unwrap().unwrap();
         assert_eq!(echoed, format!("POST /{nth} hello"));
     }
     // What is left over from one request would be the beginning of the next.
-    let seen = stage.upstream.requests();
+    let seen = harness.upstream.requests();
     assert!(seen.len() == 3 && seen.iter().all(|head| head.starts_with("POST ")), "{seen:?}");
     connection.abort();
 }
