@@ -56,8 +56,11 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, ho
     ...program,
     ports, folder, file, write, admin, records, written,
     url: `http://${host}:${ports.edge}`,
-    /** Waits until all that was recorded by now is on disk. */
-    settled: async () => { await (await admin('/audit/head')).text(); },
+    /** Waits until all that was answered by now is on disk. A record follows its answer: so first for exchanges, but for those that stay. */
+    settled: async () => {
+      await until('no exchange to be left', async () => (await (await admin('/state')).json()).requests_in_flight === 0, 1000).catch(() => {});
+      await (await admin('/audit/head')).text();
+    },
     /** The first record that fits. */
     record: (fits) => until('a record', async () => records().find(fits), 5000),
     reload: async () => (await admin('/reload', { method: 'POST' })).json(),
