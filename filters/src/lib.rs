@@ -26,7 +26,7 @@ pub use checks::{access, body, plugins, switches, workspaces};
 pub use denial::{Denial, step::Step};
 pub use egress::{addresses, allowlist, client_hello, guard, target};
 pub use identity::{assertion, credentials, headers, passwords};
-pub use limits::{idempotency, leases, pace, rate_limit, tunnels};
+pub use limits::{idempotency, leases, pace, rate_limit, request_body, tunnels};
 pub use pipeline::{
     exchange::{self, Exchange},
     forward,
@@ -41,7 +41,7 @@ pub use request::{
     host, normal_form, query,
 };
 pub use response::{
-    coalesce, fallback, progress, proxy_status, redact, redirect, streams, url_rewrite,
+    coalesce, deadline, fallback, progress, proxy_status, redact, redirect, streams, url_rewrite,
 };
 pub use types::{hex, label::Label, now::Now, secret::Secret};
-pub use upstream::{balance, breaker, health, retry};
+pub use upstream::{balance, breaker, health, outcome, retry};

@@ -2,6 +2,7 @@
 //! and what was meant for us alone goes.
 
 pub mod coalesce;
+pub mod deadline;
 pub mod fallback;
 pub mod progress;
 pub mod proxy_status;

@@ -3,5 +3,6 @@
 pub mod balance;
 pub mod breaker;
 pub mod health;
+pub mod outcome;
 mod rendezvous;
 pub mod retry;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    Head, Label,
+    Denial, Head, Label,
     identity::Caller,
     request::normal_form::NormalPath,
     response::coalesce::{is_bare_get, is_unreadable, tokens},
@@ -47,6 +47,12 @@ pub struct Key([u8; 32]);
 /// Headers of the request that the answer depends on (RFC 9110 12.5.5), and their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Varied(Vec<(HeaderName, Vec<HeaderValue>)>);
+
+/// Whether a stale response may be given instead of this denial: the upstream failed, or is not asked
+/// because it did.
+pub fn replaces(denial: &Denial) -> bool {
+    matches!(denial, Denial::BreakerOpen { .. }) || denial.is_upstream_failure()
+}
 
 impl Rules {
     /// As they are written. `None` for an upstream that decides about delivery, whatever is written.
@@ -134,6 +140,18 @@ mod tests {
     fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pairs = pairs.iter();
         pairs.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_stale_response_stands_for_a_failure_of_the_upstream_and_for_no_refusal_of_ours() {
+        let upstream = || Label::lossy("portal");
+        let failed = [
+            Denial::UpstreamUnreachable { upstream: upstream() },
+            Denial::UpstreamTimeout { upstream: upstream() },
+        ];
+        assert!(failed.iter().all(replaces));
+        let refused = [Denial::CallerMissing, Denial::WorkspaceMissing, Denial::BodyTimeout];
+        assert!(!refused.iter().any(replaces));
     }
 
     #[test]

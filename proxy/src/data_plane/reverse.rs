@@ -19,8 +19,10 @@ use bytes::Bytes;
 use filters::{
     Denial, Exchange, Now,
     breaker::Outcome,
+    deadline,
     exchange::Served,
     health::Fault,
+    outcome::{self, ClientWait},
     progress::{ClientRules, Kind},
     redact::answer::Redactor,
     reverse::Judged,
@@ -164,22 +166,22 @@ impl Ctx {
 
     /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
     fn lasts(&self) -> bool {
-        let since = self.head_at.filter(|_| {
-            self.lasting.as_ref().is_none_or(|lasting| !lasting.lasts()) && !self.upgrade
-        });
-        let whole = self.sent.as_ref().map(|sent| sent.request.route.timeouts.whole);
-        since.zip(whole).is_some_and(|(since, whole)| clock::elapsed() > since + whole)
+        let is_registered = self.lasting.as_ref().is_some_and(|lasting| lasting.lasts());
+        let Some((head_at, sent)) = self.head_at.zip(self.sent.as_ref()) else { return false };
+        let whole = sent.request.route.timeouts.whole;
+        !is_registered && !self.upgrade && deadline::is_long_lived(head_at, whole, clock::elapsed())
     }
 
     /// Whether the upstream broke off an exchange in which it had to wait for the client: for longer than
     /// anybody would have waited for it.
     fn gave_up_on_client(&self, denial: &Denial) -> bool {
-        let broke =
-            matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
-        let patience = self.sent.as_ref().map(|sent| sent.request.route.timeouts.upstream);
-        broke
-            && progress::ended().is_none()
-            && patience.is_some_and(|patience| progress::waited_for_client() >= patience)
+        let Some(sent) = &self.sent else { return false };
+        let wait = ClientWait {
+            request_ended: progress::ended().is_some(),
+            waited: progress::waited_for_client(),
+            patience: sent.request.route.timeouts.upstream,
+        };
+        outcome::gave_up_on_client(denial, wait)
     }
 
     /// Whether it does more than read, as its body says or its route.
@@ -460,10 +462,10 @@ impl ProxyHttp for Reverse {
         }
         let Some(body) = body else { return Ok(()) };
         ctx.bytes_in += body.len() as u64;
-        let max = self.body_max(ctx);
-        if ctx.bytes_in > max && !ctx.upgrade && !ctx.grpc {
+        if !ctx.upgrade && !ctx.grpc {
+            let fits = self.body_limit(ctx).received(ctx.bytes_in);
             // The client's: else Pingora takes it for one of the upstream, and goes on.
-            return Err(ctx.deny(Denial::BodyTooLarge { bytes_max: max }).into_down());
+            fits.map_err(|denial| ctx.deny(denial).into_down())?;
         }
         if !end_of_stream && !progress::body_part(body.len()) {
             return Err(Error::new(DENIED).into_down());

@@ -8,8 +8,10 @@ use filters::{
     body::BodyAnswer,
     coalesce::Key,
     credentials::Credential,
+    deadline::Deadline,
     denial::Lack,
     exchange::Shared,
+    request_body::BodyLimit,
     reverse::{Judged, Next, dispatch},
 };
 use http::header;
@@ -42,7 +44,7 @@ pub(super) enum Admission {
 /// body; and tokens that others took meanwhile are lacking again.
 const LACKS_MAX: usize = 7;
 /// As much as Pingora keeps to send it on.
-const BODY_READ_MAX: usize = 64 << 10;
+const BODY_READ_MAX: u64 = 64 << 10;
 /// How often one waits for another's answer before asking for oneself.
 const FLIGHTS_MAX: usize = 3;
 
@@ -128,7 +130,8 @@ impl Reverse {
 
     /// Reads the body, which is sent on from where Pingora keeps it.
     async fn read_body(&self, session: &mut Session, ctx: &Ctx) -> Result<Bytes, Denial> {
-        let max = BODY_READ_MAX.min(usize::try_from(self.body_max(ctx)).unwrap_or(usize::MAX));
+        let BodyLimit(bytes_max) = self.body_limit(ctx);
+        let limit = BodyLimit(bytes_max.min(BODY_READ_MAX));
         session.as_downstream_mut().enable_retry_buffering();
         let mut body = BytesMut::new();
         let read = async {
@@ -148,9 +151,7 @@ impl Reverse {
                         return Err(denial.unwrap_or(Denial::BodyMalformed));
                     }
                 }
-                if body.len() > max {
-                    return Err(Denial::BodyTooLarge { bytes_max: max as u64 });
-                }
+                limit.received(body.len() as u64)?;
             }
         };
         read.await?;
@@ -159,13 +160,8 @@ impl Reverse {
     }
 
     fn fits(&self, session: &Session, ctx: &Ctx) -> Result<(), Denial> {
-        let bytes_max = self.body_max(ctx);
         let length = session.req_header().headers.get(header::CONTENT_LENGTH);
-        let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        match length {
-            Some(length) if length > bytes_max => Err(Denial::BodyTooLarge { bytes_max }),
-            _ => Ok(()),
-        }
+        self.body_limit(ctx).declared(length.and_then(|length| length.to_str().ok()?.parse().ok()))
     }
 
     /// The answer to another request that is the same; `None` if this one goes to the upstream.
@@ -203,9 +199,9 @@ impl Reverse {
         Ok(None)
     }
 
-    pub(super) fn body_max(&self, ctx: &Ctx) -> u64 {
+    pub(super) fn body_limit(&self, ctx: &Ctx) -> BodyLimit {
         let own = ctx.exchange.route.as_ref().and_then(|route| route.options.body_max);
-        own.map_or(ctx.snapshot.policy.listeners[self.listener].body_max, config::Size::bytes)
+        BodyLimit::of(own, ctx.snapshot.policy.listeners[self.listener].body_max)
     }
 }
 
@@ -218,12 +214,11 @@ impl Ctx {
 
     /// What is left of so much.
     pub(super) fn left_of(&self, whole: Duration) -> Duration {
-        (self.waits_since() + whole).saturating_sub(clock::elapsed())
+        self.deadline(whole).left(clock::elapsed())
     }
 
-    /// Since when its client waits: all of the request is there.
-    pub(super) fn waits_since(&self) -> Duration {
-        progress::ended().unwrap_or(self.began.elapsed)
+    pub(super) fn deadline(&self, whole: Duration) -> Deadline {
+        Deadline { began: self.began.elapsed, request_ended: progress::ended(), whole }
     }
 }
 

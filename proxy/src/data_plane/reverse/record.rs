@@ -6,8 +6,8 @@ use filters::{
     Denial, Now, Step,
     audit::Observed,
     breaker::Outcome,
-    health::Fault,
     identity::ClientCertificate,
+    outcome::{End, by_fault},
     reverse::{Dispatched, Judged},
 };
 use http::HeaderValue;
@@ -27,12 +27,8 @@ use crate::{
 impl Reverse {
     pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         let now = clock::now();
-        let outcome = match (&ctx.denial, ctx.outcome) {
-            // It had to wait for the client, and gave up.
-            (Some(_), _) if ctx.excused => None,
-            (Some(denial), _) if denial.is_upstream_failure() => Some(Outcome::Failure),
-            (_, outcome) => outcome,
-        };
+        let end = End { denial: ctx.denial.as_ref(), response: ctx.outcome, excused: ctx.excused };
+        let outcome = end.outcome();
         self.report(ctx, outcome, now);
         // Some readers are answered with another status than the denial's.
         let written = session.as_ref().response_written().filter(|_| ctx.denial.is_none());
@@ -186,10 +182,7 @@ impl Reverse {
             self.judge(ctx, outcome, now);
         }
         // Whether it answered badly or not at all makes a difference to the breaker.
-        let outcome = outcome.map(|outcome| match (outcome, ctx.fault) {
-            (Outcome::Failure, Fault::Connect | Fault::Reset | Fault::Timeout) => Outcome::Silence,
-            (outcome, _) => outcome,
-        });
+        let outcome = outcome.map(|outcome| by_fault(outcome, ctx.fault));
         let Some(sent) = &mut ctx.sent else { return };
         if let Some(moved) = sent.dispatched.report(&sent.request, outcome, now) {
             changes::breaker_moved(&self.gateway.audit, &moved);

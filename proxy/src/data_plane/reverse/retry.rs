@@ -28,7 +28,7 @@ impl Reverse {
         let Some(sent) = &ctx.sent else { return false };
         let route = &sent.request.route;
         let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
-        let began = Now { elapsed: ctx.waits_since(), ..ctx.began };
+        let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.began };
         let attempts = Attempts { made: ctx.attempts, began, retry_after, jitter: fastrand::f64() };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use filters::{
-    Denial, Exchange, audit::Observed, breaker::Outcome, denial::TokenFault,
+    Denial, Exchange, audit::Observed, breaker::Outcome, deadline, denial::TokenFault,
     identity::ClientCertificate,
 };
 use pingora::{http::RequestHeader, proxy::Session};
@@ -79,8 +79,7 @@ impl Reverse {
 fn left_of_token(exchange: &Exchange) -> Option<Duration> {
     let route = exchange.route.as_ref()?;
     let expires = exchange.caller.as_ref()?.expires;
-    let ends = route.options.stream_max == Some(config::StreamMax::Token) && expires < u64::MAX;
-    ends.then(|| Duration::from_secs(expires).saturating_sub(clock::now().unix))
+    deadline::left_of_token(route.options.stream_max, expires, clock::now().unix)
 }
 
 impl Ctx {

@@ -7,7 +7,7 @@ use filters::{
     Denial,
     breaker::{self, Outcome},
     exchange::Shared,
-    fallback::{Key, KeyInput, Varied},
+    fallback::{self, Key, KeyInput, Varied},
 };
 use http::header;
 use pingora::{Result, http::ResponseHeader, proxy::Session};
@@ -33,8 +33,7 @@ impl Reverse {
         ctx: &mut Ctx,
         denial: &Denial,
     ) -> Option<Arc<StoredResponse>> {
-        let unasked = matches!(denial, Denial::BreakerOpen { .. });
-        if !unasked && !denial.is_upstream_failure() {
+        if !fallback::replaces(denial) {
             return None;
         }
         let kept = self.kept(session, ctx)?;

@@ -1,0 +1,81 @@
+//! Until when a response is waited for, and from when on an exchange is a long-lived one.
+
+use std::time::Duration;
+
+/// The `whole` timeout of an exchange. It bounds waiting, and not a body that moves: it runs until the
+/// response's head, from the end of the request, or from its head while that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    /// When the request's head was complete.
+    pub began: Duration,
+    /// When all of the request was there, if it is.
+    pub request_ended: Option<Duration>,
+    /// How long the client may be kept waiting.
+    pub whole: Duration,
+}
+
+impl Deadline {
+    /// Since when the client has been waiting.
+    pub fn since(&self) -> Duration {
+        self.request_ended.unwrap_or(self.began)
+    }
+
+    /// What is left of it.
+    pub fn left(&self, now: Duration) -> Duration {
+        self.since().saturating_add(self.whole).saturating_sub(now)
+    }
+
+    /// Whether nothing is.
+    pub fn is_over(&self, now: Duration) -> bool {
+        self.left(now).is_zero()
+    }
+}
+
+/// Whether a response whose head came then has been coming for so long that its exchange is a long-lived
+/// one, which an operator's switch can sever.
+pub fn is_long_lived(head_at: Duration, whole: Duration, now: Duration) -> bool {
+    now > head_at.saturating_add(whole)
+}
+
+/// How long a stream may last if it ends with its caller's token. `expires` and `unix` are since 1970;
+/// a token that says no end has `u64::MAX`.
+pub fn left_of_token(
+    stream_max: Option<config::StreamMax>,
+    expires: u64,
+    unix: Duration,
+) -> Option<Duration> {
+    let ends = stream_max == Some(config::StreamMax::Token) && expires < u64::MAX;
+    ends.then(|| Duration::from_secs(expires).saturating_sub(unix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn it_runs_from_the_end_of_the_request() {
+        let mut deadline = Deadline { began: 10 * SECOND, request_ended: None, whole: 15 * SECOND };
+        assert_eq!(deadline.left(12 * SECOND), 13 * SECOND);
+        assert!(!deadline.is_over(24 * SECOND) && deadline.is_over(25 * SECOND));
+        deadline.request_ended = Some(20 * SECOND);
+        assert_eq!(deadline.left(25 * SECOND), 10 * SECOND);
+        assert!(!deadline.is_over(34 * SECOND) && deadline.is_over(35 * SECOND));
+    }
+
+    #[test]
+    fn an_exchange_is_long_lived_once_its_response_came_for_longer_than_one_is_waited_for() {
+        assert!(!is_long_lived(10 * SECOND, 15 * SECOND, 25 * SECOND));
+        assert!(is_long_lived(10 * SECOND, 15 * SECOND, 25 * SECOND + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_token_where_its_route_says_so() {
+        let token = Some(config::StreamMax::Token);
+        assert_eq!(left_of_token(token, 100, 40 * SECOND), Some(60 * SECOND));
+        assert_eq!(left_of_token(token, 100, 140 * SECOND), Some(Duration::ZERO));
+        assert_eq!(left_of_token(token, u64::MAX, 40 * SECOND), None);
+        assert_eq!(left_of_token(None, 100, 40 * SECOND), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the breaker and the address that was asked hear of an exchange: whose fault its end was.
+
+use std::time::Duration;
+
+use super::{breaker::Outcome, health::Fault};
+use crate::Denial;
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Why it was denied, if it was.
+    pub denial: Option<&'a Denial>,
+    /// What its response says of the upstream, if one began.
+    pub response: Option<Outcome>,
+    /// Whether the upstream broke off because it had to wait for the client: see [`gave_up_on_client`].
+    pub excused: bool,
+}
+
+impl End<'_> {
+    /// What the breaker hears. `None` if the end says nothing about the upstream.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self.denial {
+            Some(_) if self.excused => None,
+            Some(denial) if denial.is_upstream_failure() => Some(Outcome::Failure),
+            _ => self.response,
+        }
+    }
+}
+
+/// A failure as the breaker tells it apart: an upstream that does not answer recovers in another way than
+/// one that answers badly.
+pub fn by_fault(outcome: Outcome, fault: Fault) -> Outcome {
+    match (outcome, fault) {
+        (Outcome::Failure, Fault::Connect | Fault::Reset | Fault::Timeout) => Outcome::Silence,
+        (outcome, _) => outcome,
+    }
+}
+
+/// How long an upstream had to wait for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientWait {
+    /// Whether all of the request had been sent.
+    pub request_ended: bool,
+    /// How long the upstream waited for more of it.
+    pub waited: Duration,
+    /// How long an upstream is waited for.
+    pub patience: Duration,
+}
+
+/// Whether an upstream that broke off did so because it had waited for its client longer than anybody
+/// would have waited for it.
+pub fn gave_up_on_client(denial: &Denial, wait: ClientWait) -> bool {
+    let broke = matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
+    broke && !wait.request_ended && wait.waited >= wait.patience
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Label;
+
+    fn reset() -> Denial {
+        Denial::UpstreamReset { upstream: Label::lossy("portal") }
+    }
+
+    fn outcome(
+        denial: Option<&Denial>,
+        response: Option<Outcome>,
+        excused: bool,
+    ) -> Option<Outcome> {
+        End { denial, response, excused }.outcome()
+    }
+
+    #[test]
+    fn a_denial_for_the_upstreams_sake_is_its_failure_whatever_it_had_said() {
+        for response in [None, Some(Outcome::Success), Some(Outcome::Failure)] {
+            assert_eq!(outcome(Some(&reset()), response, false), Some(Outcome::Failure));
+        }
+    }
+
+    #[test]
+    fn what_a_client_did_or_we_decided_says_nothing_of_the_upstream() {
+        for denial in [Denial::BodyTimeout, Denial::BodyMalformed, Denial::CallerMissing] {
+            assert_eq!(outcome(Some(&denial), None, false), None, "{denial}");
+            // It had answered, and well.
+            assert_eq!(
+                outcome(Some(&denial), Some(Outcome::Success), false),
+                Some(Outcome::Success)
+            );
+        }
+        assert_eq!(outcome(Some(&reset()), Some(Outcome::Failure), true), None);
+        assert_eq!(outcome(None, None, false), None);
+    }
+
+    #[test]
+    fn only_a_failure_can_be_silence() {
+        assert_eq!(by_fault(Outcome::Failure, Fault::Timeout), Outcome::Silence);
+        assert_eq!(by_fault(Outcome::Failure, Fault::Connect), Outcome::Silence);
+        assert_eq!(by_fault(Outcome::Failure, Fault::Status), Outcome::Failure);
+        assert_eq!(by_fault(Outcome::Success, Fault::Reset), Outcome::Success);
+    }
+
+    #[test]
+    fn an_upstream_is_excused_that_waited_for_its_client_as_long_as_anybody_waits_for_it() {
+        let second = Duration::from_secs(1);
+        let wait = |request_ended, waited| ClientWait { request_ended, waited, patience: second };
+        assert!(gave_up_on_client(&reset(), wait(false, second)));
+        assert!(!gave_up_on_client(&reset(), wait(false, second / 2)));
+        assert!(!gave_up_on_client(&reset(), wait(true, second)));
+        let unreachable = Denial::UpstreamUnreachable { upstream: Label::lossy("portal") };
+        assert!(!gave_up_on_client(&unreachable, wait(false, second)));
+    }
+}
