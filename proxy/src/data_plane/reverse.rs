@@ -2,6 +2,7 @@
 //! that `filters::decide` did not.
 
 mod admit;
+mod ctx;
 mod record;
 mod redaction;
 mod request_edit;
@@ -12,19 +13,15 @@ mod sent;
 mod severed;
 mod stale_fallback;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Now,
+    Denial,
     breaker::Outcome,
-    deadline,
-    exchange::Served,
     health::Fault,
-    outcome::{self, ClientWait},
     progress::{ClientRules, Kind},
-    redact::answer::Redactor,
     reverse::Judged,
     streams,
 };
@@ -36,30 +33,25 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
+pub use self::ctx::Ctx;
+use self::{
+    admit::Admission,
+    sent::{Sent, unsent},
+};
 use crate::{
     clock,
     data_plane::{
-        coalescing::{Capture, Leader, StoredResponse},
         denial_response, detached, error_mapping,
-        gateway::{Gateway, Snapshot},
+        gateway::Gateway,
         hop_by_hop,
-        listener::InFlight,
         request::{caused_by, has_large_body},
         shared_address::SharedAddresses,
-        stale_fallback::ResponseBuffer,
     },
     net::parent,
     progress,
-    replicas::store::Claim,
     request_id::RequestId,
-    upstream::{
-        Attempt, Attempts, Unreachable,
-        upgrade::{self, UpgradeAnswered},
-    },
+    upstream::{Attempt, Unreachable, upgrade},
 };
-use admit::Admission;
-use sent::{Sent, unsent};
-use severed::Lasting;
 
 /// One reverse listener.
 pub struct Reverse {
@@ -79,141 +71,10 @@ pub struct Reverse {
     pub rate_min: u64,
 }
 
-/// One exchange, from Pingora's side.
-pub struct Ctx {
-    snapshot: Arc<Snapshot>,
-    exchange: Exchange,
-    /// How its answer came about.
-    served: Served,
-    /// What goes to the upstream, once it does.
-    sent: Option<Sent>,
-    /// What goes no further: its idempotency key is its own until it is answered.
-    answered_here: Option<Judged>,
-    began: Now,
-    request_id: RequestId,
-    denial: Option<Denial>,
-    /// Which addresses were asked.
-    asked: Attempts,
-    /// What an attempt that fails has failed by, as far as it is known.
-    fault: Fault,
-    attempts: u32,
-    /// How long to wait before the next attempt, if there is one.
-    wait: Option<Duration>,
-    upstream_asked: Option<Duration>,
-    upstream_took: Option<Duration>,
-    upstream_address: Option<SocketAddr>,
-    outcome: Option<Outcome>,
-    /// Whether the upstream broke off while it waited for the client.
-    excused: bool,
-    status: u16,
-    /// How many interim answers (1xx) came.
-    interim: u32,
-    /// When the head of the answer came.
-    head_at: Option<Duration>,
-    stream: bool,
-    upgrade: bool,
-    /// Whether an upgrade was answered.
-    answered: UpgradeAnswered,
-    grpc: bool,
-    bytes_in: u64,
-    bytes_out: u64,
-    /// The request's body, where a decision is about it.
-    body: Option<Bytes>,
-    /// The answer so far, where it must be read whole to be redacted.
-    redacting: Option<Redactor>,
-    /// Whether it may be on disk that the upstream was going to be asked.
-    intended: bool,
-    /// Told once that is on disk, as long as nobody has waited for it.
-    durable: Option<tokio::sync::oneshot::Receiver<bool>>,
-    /// Others wait for the answer, which is yet to come.
-    lead: Option<Leader>,
-    /// Others wait for the answer, which is coming.
-    captured: Option<Capture>,
-    /// The answer so far, if it is kept for when the upstream fails.
-    keeping: Option<ResponseBuffer>,
-    /// What was kept, and is given now.
-    fallback: Option<Arc<StoredResponse>>,
-    control_id: Option<String>,
-    /// Where it may last: its place, and what a record needs if it is cut.
-    lasting: Option<Lasting>,
-    /// Its idempotency key, as other replicas know it.
-    claim: Option<Claim>,
-    _in_flight: InFlight,
-}
-
 /// An error that says "the denial is in the context".
 const DENIED: ErrorType = ErrorType::Custom("denied");
 /// An error that says "the answer is thrown away": there is another attempt, or one that was kept.
 const ASIDE: ErrorType = ErrorType::Custom("response discarded");
-
-impl Ctx {
-    fn deny(&mut self, denial: Denial) -> Box<Error> {
-        self.denial = Some(denial);
-        Error::new(DENIED)
-    }
-
-    /// The proxy that the upstream is behind, where that proxy is all that we connect to.
-    fn asked_in_the_clear(&self) -> Option<Arc<parent::Parent>> {
-        let upstream = &self.sent.as_ref()?.upstream;
-        upstream.parent.clone().filter(|_| !upstream.written.url.tls)
-    }
-
-    fn is_late(&self) -> bool {
-        let Some(sent) = &self.sent else { return false };
-        let whole = sent.request.route.timeouts.whole;
-        !self.stream && !self.upgrade && self.left_of(whole).is_zero()
-    }
-
-    /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
-    fn lasts(&self) -> bool {
-        let is_registered = self.lasting.as_ref().is_some_and(|lasting| lasting.lasts());
-        let Some((head_at, sent)) = self.head_at.zip(self.sent.as_ref()) else { return false };
-        let whole = sent.request.route.timeouts.whole;
-        !is_registered && !self.upgrade && deadline::is_long_lived(head_at, whole, clock::elapsed())
-    }
-
-    /// Whether the upstream broke off an exchange in which it had to wait for the client: for longer than
-    /// anybody would have waited for it.
-    fn gave_up_on_client(&self, denial: &Denial) -> bool {
-        let Some(sent) = &self.sent else { return false };
-        let wait = ClientWait {
-            request_ended: progress::ended().is_some(),
-            waited: progress::waited_for_client(),
-            patience: sent.request.route.timeouts.upstream,
-        };
-        outcome::gave_up_on_client(denial, wait)
-    }
-
-    /// Whether it does more than read, as its body says or its route.
-    fn is_action(&self) -> bool {
-        self.sent.as_ref().is_some_and(|sent| sent.request.class != config::Class::Read)
-    }
-
-    fn upstream(&self) -> filters::Label {
-        let route = self.exchange.route.as_ref();
-        route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
-    }
-
-    /// Takes a part of the answer for those who wait for it, too.
-    fn capture(&mut self, part: Option<&Bytes>, whole: bool) {
-        let Some(captured) = self.captured.take() else { return };
-        let captured = match part {
-            Some(part) => captured.read(part),
-            None => Some(captured),
-        };
-        match captured {
-            Some(captured) if whole => captured.finish(),
-            captured => self.captured = captured,
-        }
-    }
-
-    fn late(&mut self) -> Box<Error> {
-        self.outcome = Some(Outcome::Failure);
-        self.fault = Fault::Timeout;
-        let upstream = self.upstream();
-        self.deny(Denial::WholeTimeout { upstream })
-    }
-}
 
 /// Whether an exchange that is answered could only be denied for what is left of its body.
 fn is_of_body(denial: &Denial) -> bool {
@@ -226,46 +87,7 @@ impl ProxyHttp for Reverse {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx {
-            snapshot: self.gateway.snapshot.load_full(),
-            exchange: Exchange::default(),
-            served: Served::default(),
-            sent: None,
-            answered_here: None,
-            began: clock::now(),
-            request_id: RequestId::UNKNOWN,
-            denial: None,
-            asked: Attempts::default(),
-            fault: Fault::Status,
-            attempts: 0,
-            wait: None,
-            upstream_asked: None,
-            upstream_took: None,
-            upstream_address: None,
-            outcome: None,
-            excused: false,
-            status: 0,
-            interim: 0,
-            head_at: None,
-            stream: false,
-            upgrade: false,
-            answered: UpgradeAnswered::default(),
-            grpc: false,
-            bytes_in: 0,
-            bytes_out: 0,
-            body: None,
-            redacting: None,
-            intended: false,
-            durable: None,
-            lead: None,
-            captured: None,
-            keeping: None,
-            fallback: None,
-            control_id: None,
-            lasting: None,
-            claim: None,
-            _in_flight: self.gateway.drain.exchange(),
-        }
+        Ctx::new(&self.gateway)
     }
 
     /// No module is used, and the default one costs each request.
@@ -294,13 +116,13 @@ impl ProxyHttp for Reverse {
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {
                 self.note_kind(session, ctx);
-                if (ctx.upgrade || ctx.stream)
+                if (ctx.kind.upgrade || ctx.kind.stream)
                     && let Err(denial) = self.may_last(session, ctx)
                 {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                if ctx.is_action() && !(ctx.upgrade || ctx.stream) {
+                if ctx.is_action() && !(ctx.kind.upgrade || ctx.kind.stream) {
                     detached::begin();
                 }
                 if progress::ended().is_none() {
@@ -315,7 +137,7 @@ impl ProxyHttp for Reverse {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                ctx.status = 200;
+                ctx.response.status = 200;
                 denial_response::write_json(session, answer.body.expose(), &ctx.request_id).await?;
                 Ok(true)
             }
@@ -324,7 +146,7 @@ impl ProxyHttp for Reverse {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                ctx.status = shared.status.as_u16();
+                ctx.response.status = shared.status.as_u16();
                 let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
                 denial_response::write_shared(
                     session,
@@ -348,9 +170,9 @@ impl ProxyHttp for Reverse {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         // Nothing is under way with the last one any more.
-        ctx.asked.attempt = None;
+        ctx.attempts.tried.attempt = None;
         progress::asks_again();
-        if let Some(wait) = ctx.wait.take() {
+        if let Some(wait) = ctx.attempts.wait.take() {
             tokio::time::sleep(wait).await;
         }
         if ctx.is_late() {
@@ -360,24 +182,24 @@ impl ProxyHttp for Reverse {
         let route = Arc::clone(&sent.request.route);
         let attempt = Attempt {
             timeouts: route.timeouts,
-            upgrade: ctx.upgrade.then(|| ctx.answered.clone()),
-            stream: ctx.stream,
-            grpc: ctx.grpc,
+            upgrade: ctx.kind.upgrade.then(|| ctx.kind.answered.clone()),
+            stream: ctx.kind.stream,
+            grpc: ctx.kind.grpc,
             upload: has_large_body(session),
         };
-        ctx.attempts += 1;
+        ctx.attempts.made += 1;
         // What is left is what its answer says.
-        ctx.fault = Fault::Status;
+        ctx.attempts.fault = Fault::Status;
         let lookup = self.gateway.lookup(&ctx.snapshot);
-        match sent.upstream.peer(&sent.request, &attempt, &mut ctx.asked, &lookup).await {
+        match sent.upstream.peer(&sent.request, &attempt, &mut ctx.attempts.tried, &lookup).await {
             Ok(peer) => {
-                ctx.upstream_asked = Some(clock::elapsed());
-                ctx.upstream_address = peer._address.as_inet().copied();
+                ctx.attempts.asked_at = Some(clock::elapsed());
+                ctx.attempts.address = peer._address.as_inet().copied();
                 Ok(peer)
             }
             Err(Unreachable::Unresolved(error)) => {
                 tracing::warn!(upstream = %route.upstream, %error);
-                ctx.outcome = Some(Outcome::Failure);
+                ctx.attempts.outcome = Some(Outcome::Failure);
                 Err(ctx.deny(Denial::UpstreamUnreachable { upstream: route.upstream.clone() }))
             }
             Err(Unreachable::Parent(fault)) => {
@@ -400,7 +222,7 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        ctx.fault = Fault::Connect;
+        ctx.attempts.fault = Fault::Connect;
         // No failure of the upstream: no breaker hears of it.
         let parent = error.root_cause().downcast_ref::<parent::Fault>();
         let of_parent =
@@ -410,7 +232,7 @@ impl ProxyHttp for Reverse {
         let others = ctx
             .sent
             .as_ref()
-            .is_some_and(|sent| (ctx.attempts as usize) < sent.upstream.pool.len().min(3));
+            .is_some_and(|sent| (ctx.attempts.made as usize) < sent.upstream.pool.len().min(3));
         let at_once = others && !ctx.is_late();
         error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
         error
@@ -427,16 +249,16 @@ impl ProxyHttp for Reverse {
     ) -> Box<Error> {
         if progress::verdict().is_some() {
             // Its time is up, whoever took it.
-            ctx.fault = Fault::Timeout;
+            ctx.attempts.fault = Fault::Timeout;
             error.set_retry(false);
             return error;
         }
         // An answer was thrown away for another attempt.
-        let again = ctx.wait.is_some();
+        let again = ctx.attempts.wait.is_some();
         if let Some(fault) = error_mapping::fault_of(&error) {
-            ctx.fault = fault;
+            ctx.attempts.fault = fault;
         }
-        let was_idle = client_reused && ctx.attempts < 3 && self.is_safe(session, ctx);
+        let was_idle = client_reused && ctx.attempts.made < 3 && self.is_safe(session, ctx);
         if was_idle && !again {
             error.retry.decide_reuse(true);
         }
@@ -457,13 +279,13 @@ impl ProxyHttp for Reverse {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        if end_of_stream && !ctx.upgrade {
+        if end_of_stream && !ctx.kind.upgrade {
             progress::request_ended();
         }
         let Some(body) = body else { return Ok(()) };
-        ctx.bytes_in += body.len() as u64;
-        if !ctx.upgrade && !ctx.grpc {
-            let fits = self.body_limit(ctx).received(ctx.bytes_in);
+        ctx.body.bytes_in += body.len() as u64;
+        if !ctx.kind.upgrade && !ctx.kind.grpc {
+            let fits = self.body_limit(ctx).received(ctx.body.bytes_in);
             // The client's: else Pingora takes it for one of the upstream, and goes on.
             fits.map_err(|denial| ctx.deny(denial).into_down())?;
         }
@@ -527,7 +349,7 @@ impl ProxyHttp for Reverse {
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
         }
         redaction::redact(body, end_of_stream, ctx)?;
-        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.body.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.capture(body.as_ref(), end_of_stream);
         if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
             self.gateway.fallback.keep(whole);
@@ -557,7 +379,7 @@ impl ProxyHttp for Reverse {
         if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
             && let Some(sent) = &ctx.sent
         {
-            sent.upstream.give_up_connections(ctx.grpc);
+            sent.upstream.give_up_connections(ctx.kind.grpc);
         }
         let denial = match ctx.denial.take().or(stopped) {
             Some(denial) => Some(denial),
@@ -572,12 +394,12 @@ impl ProxyHttp for Reverse {
         let written = session.as_ref().response_written();
         let begun =
             written.is_some_and(|head| !head.status.is_informational() || head.status == 101);
-        let kept = ctx.fallback.take();
+        let kept = ctx.sharing.fallback.take();
         let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
         if let Some(kept) = kept.filter(|_| !begun) {
             // The client does not see it, and it is one all the same.
-            ctx.outcome.get_or_insert(Outcome::Failure);
-            self.report(ctx, ctx.outcome, clock::now());
+            ctx.attempts.outcome.get_or_insert(Outcome::Failure);
+            self.report(ctx, ctx.attempts.outcome, clock::now());
             let given = self.give(session, ctx, &kept).await.is_ok();
             let error_code = kept.status.as_u16();
             return FailToProxy { error_code, can_reuse_downstream: given };
@@ -585,12 +407,12 @@ impl ProxyHttp for Reverse {
         let status = denial.as_ref().map_or(0, |denial| denial.status().as_u16());
         if let Some(denial) = denial {
             tracing::debug!(%error, %denial, code = denial.code(), "exchange failed");
-            ctx.excused = ctx.gave_up_on_client(&denial);
-            if denial.is_upstream_failure() && !ctx.excused {
+            ctx.attempts.excused = ctx.gave_up_on_client(&denial);
+            if denial.is_upstream_failure() && !ctx.attempts.excused {
                 self.report(ctx, Some(Outcome::Failure), clock::now());
             }
             if !begun {
-                ctx.status = status;
+                ctx.response.status = status;
                 session.as_downstream_mut().set_keepalive(None);
                 let _ = self.write(session, ctx, &denial).await;
             }
@@ -614,14 +436,14 @@ impl ProxyHttp for Reverse {
 
 impl Reverse {
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
-        ctx.status = denial.status().as_u16();
+        ctx.response.status = denial.status().as_u16();
         // A body that nobody will read is not waited for.
         let unread = !session.as_downstream_mut().is_body_empty();
         if unread {
             session.as_downstream_mut().set_keepalive(None);
         }
-        if let Some(body) = &ctx.body {
-            ctx.bytes_in = body.len() as u64;
+        if let Some(body) = &ctx.body.read {
+            ctx.body.bytes_in = body.len() as u64;
         }
         if let Denial::RateLimited(over) = &denial {
             let forwarded = session.req_header().headers.contains_key("x-forwarded-for");
@@ -641,14 +463,14 @@ impl Reverse {
     fn note_kind(&self, session: &mut Session, ctx: &mut Ctx) {
         let request = session.req_header();
         // Other offers were ignored.
-        ctx.upgrade = session.as_ref().is_upgrade_req();
-        ctx.grpc = streams::is_grpc(&request.headers);
+        ctx.kind.upgrade = session.as_ref().is_upgrade_req();
+        ctx.kind.grpc = streams::is_grpc(&request.headers);
         let Some(Sent { request: Judged { route, .. }, .. }) = &ctx.sent else { return };
         let query = request.raw_path().iter().position(|b| *b == b'?');
         let query = query.map(|mark| &request.raw_path()[mark + 1..]);
         let asked = streams::asked(&route.options, &request.headers, query);
-        ctx.stream = asked != Kind::Plain;
-        let kind = if ctx.upgrade { Kind::Both } else { asked };
+        ctx.kind.stream = asked != Kind::Plain;
+        let kind = if ctx.kind.upgrade { Kind::Both } else { asked };
         progress::let_through(route.timeouts, kind);
         if kind == Kind::Both {
             let idle = route.timeouts.stream_idle;
@@ -666,14 +488,14 @@ impl Reverse {
         let denial = match error.etype() {
             // Our own connection for upgrades says so in its own way.
             E::ReadError
-                if ctx.upgrade
-                    && !ctx.answered.is_noted()
+                if ctx.kind.upgrade
+                    && !ctx.kind.answered.is_noted()
                     && caused_by(error, std::io::ErrorKind::TimedOut) =>
             {
                 Some(Denial::UpstreamTimeout { upstream })
             }
             // It waits for a client that stopped sending: no failure of its own.
-            E::ReadTimedout if !body_done && !ctx.upgrade => Some(Denial::BodyTimeout),
+            E::ReadTimedout if !body_done && !ctx.kind.upgrade => Some(Denial::BodyTimeout),
             _ => error_mapping::denial_of(error, upstream),
         };
         match ctx.asked_in_the_clear() {

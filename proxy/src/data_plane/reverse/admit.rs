@@ -100,7 +100,7 @@ impl Reverse {
             };
             if lack == Lack::Body {
                 ctx.exchange.steps.enter(Step::RequestBody);
-                ctx.body = Some(self.read_body(session, ctx).await?);
+                ctx.body.read = Some(self.read_body(session, ctx).await?);
             } else if !self.gateway.supply(&ctx.snapshot.loaded.config, &lack).await {
                 break;
             }
@@ -123,7 +123,7 @@ impl Reverse {
         ctx.exchange = Exchange::default();
         let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
         let mut head = head(self.listener, self.tls, session, session.req_header(), certificate);
-        head.body = ctx.body.as_deref();
+        head.body = ctx.body.read.as_deref();
         let policy = &ctx.snapshot.policy;
         filters::decide(policy, &self.gateway.state, &head, now, &mut ctx.exchange)
     }
@@ -174,7 +174,7 @@ impl Reverse {
         for _ in 0..FLIGHTS_MAX {
             match self.gateway.coalescing.join(key) {
                 Role::Leads(lead) => {
-                    ctx.lead = Some(lead);
+                    ctx.sharing.lead = Some(lead);
                     break;
                 }
                 Role::Kept(answer) => {

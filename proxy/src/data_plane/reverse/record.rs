@@ -27,12 +27,16 @@ use crate::{
 impl Reverse {
     pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         let now = clock::now();
-        let end = End { denial: ctx.denial.as_ref(), response: ctx.outcome, excused: ctx.excused };
+        let end = End {
+            denial: ctx.denial.as_ref(),
+            response: ctx.attempts.outcome,
+            excused: ctx.attempts.excused,
+        };
         let outcome = end.outcome();
         self.report(ctx, outcome, now);
         // Some readers are answered with another status than the denial's.
         let written = session.as_ref().response_written().filter(|_| ctx.denial.is_none());
-        let status = written.map_or(ctx.status, |head| head.status.as_u16());
+        let status = written.map_or(ctx.response.status, |head| head.status.as_u16());
         let took = now.elapsed.saturating_sub(ctx.began.elapsed);
         let method = session.req_header().method.as_str();
         let counted = Counted {
@@ -41,7 +45,7 @@ impl Reverse {
             upstream_failed: outcome == Some(Outcome::Failure),
             method,
             took,
-            upstream_took: ctx.upstream_took,
+            upstream_took: ctx.attempts.took,
             served: ctx.served,
         };
         self.gateway.metrics.exchange(&ctx.snapshot.counts, &ctx.exchange, &counted);
@@ -94,7 +98,7 @@ impl Reverse {
         if self.gateway.started.audit.reads == config::Reads::Buffered {
             return Ok(());
         }
-        if !ctx.intended {
+        if !ctx.recording.intended {
             self.begin_record(session, ctx)?;
         }
         self.on_disk(ctx).await
@@ -106,14 +110,14 @@ impl Reverse {
         let durable = self.gateway.audit.intent(|out| {
             filters::audit::write_intent(out, &ctx.snapshot.policy, &ctx.exchange, &observed);
         });
-        ctx.durable = Some(durable.ok_or(Denial::AuditUnavailable)?);
+        ctx.recording.durable = Some(durable.ok_or(Denial::AuditUnavailable)?);
         // It may be on disk from now on, also if we do not wait for it any longer.
-        ctx.intended = true;
+        ctx.recording.intended = true;
         Ok(())
     }
 
     async fn on_disk(&self, ctx: &mut Ctx) -> Result<(), Denial> {
-        let Some(durable) = ctx.durable.take() else { return Ok(()) };
+        let Some(durable) = ctx.recording.durable.take() else { return Ok(()) };
         match timeout(ctx.left(), durable).await {
             Ok(Ok(true)) => Ok(()),
             _ => Err(Denial::AuditUnavailable),
@@ -160,18 +164,18 @@ pub(super) fn observed<'a>(
         certificate: shown.certificate,
         status: 0,
         denial: ctx.denial.as_ref(),
-        upstream_address: ctx.upstream_address,
-        attempts: ctx.attempts,
-        bytes_in: ctx.bytes_in,
+        upstream_address: ctx.attempts.address,
+        attempts: ctx.attempts.made,
+        bytes_in: ctx.body.bytes_in,
         bytes_out: 0,
         took: Duration::ZERO,
-        upstream_took: ctx.upstream_took,
+        upstream_took: ctx.attempts.took,
         served: ctx.served,
         upgraded: false,
         cut: false,
-        intended: ctx.intended,
+        intended: ctx.recording.intended,
         idempotency_key: came.headers.get("idempotency-key").map(HeaderValue::as_bytes),
-        control_id: ctx.control_id.as_deref(),
+        control_id: ctx.body.control_id.as_deref(),
     }
 }
 
@@ -182,7 +186,7 @@ impl Reverse {
             self.judge(ctx, outcome, now);
         }
         // Whether it answered badly or not at all makes a difference to the breaker.
-        let outcome = outcome.map(|outcome| by_fault(outcome, ctx.fault));
+        let outcome = outcome.map(|outcome| by_fault(outcome, ctx.attempts.fault));
         let Some(sent) = &mut ctx.sent else { return };
         if let Some(moved) = sent.dispatched.report(&sent.request, outcome, now) {
             changes::breaker_moved(&self.gateway.audit, &moved);
@@ -191,13 +195,15 @@ impl Reverse {
 
     /// Tells the address that was asked last how it did, once for each attempt.
     pub(super) fn judge(&self, ctx: &mut Ctx, outcome: Outcome, now: Now) {
-        let (Some(attempt), Some(sent)) = (&mut ctx.asked.attempt, &ctx.sent) else { return };
+        let (Some(attempt), Some(sent)) = (&mut ctx.attempts.tried.attempt, &ctx.sent) else {
+            return;
+        };
         if outcome == Outcome::Success {
             return attempt.succeeded();
         }
         let upstream = &sent.upstream;
         let rules = &upstream.written.ejection;
-        if let Some(change) = upstream.pool.failed(attempt, ctx.fault, rules, now) {
+        if let Some(change) = upstream.pool.failed(attempt, ctx.attempts.fault, rules, now) {
             changes::address_changed(
                 &self.gateway.audit,
                 &self.gateway.metrics,
@@ -205,6 +211,6 @@ impl Reverse {
                 &change,
             );
         }
-        ctx.asked.failed();
+        ctx.attempts.tried.failed();
     }
 }

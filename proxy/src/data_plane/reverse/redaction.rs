@@ -11,13 +11,13 @@ use crate::data_plane::request::control_id;
 
 /// Takes a part of an answer, and puts what may leave of it, and of those before it, in its place.
 pub(super) fn redact(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Ctx) -> Result<()> {
-    let Some(redactor) = &mut ctx.redacting else { return Ok(()) };
+    let Some(redactor) = &mut ctx.body.redacting else { return Ok(()) };
     let route = Arc::clone(&ctx.sent.as_ref().ok_or_else(unsent)?.request.route);
     let part = body.take().unwrap_or_default();
     match redactor.part(part, end_of_stream, &route.options.redact) {
         Ok(left) => {
             if end_of_stream && route.class == config::Class::Action {
-                ctx.control_id = control_id(&left);
+                ctx.body.control_id = control_id(&left);
             }
             *body = Some(left).filter(|left| end_of_stream || !left.is_empty());
             Ok(())

@@ -82,7 +82,7 @@ impl Reverse {
                 headers.remove(header::ACCEPT_ENCODING);
                 headers.remove(header::RANGE);
             }
-            if ctx.grpc {
+            if ctx.kind.grpc {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
             if let Some(target) = &edits.target {

@@ -41,7 +41,7 @@ impl Reverse {
         let sent = ctx.sent.as_ref().ok_or_else(unsent)?;
         let (route, upstream) = (Arc::clone(&sent.request.route), Arc::clone(&sent.upstream));
         let now = clock::now();
-        ctx.upstream_took = ctx.upstream_asked.map(|asked| now.elapsed - asked);
+        ctx.attempts.took = ctx.attempts.asked_at.map(|asked| now.elapsed - asked);
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
             progress::asked();
@@ -54,14 +54,14 @@ impl Reverse {
             let parent = parent.name.clone();
             return Err(ctx.deny(Denial::ParentRefused { parent, status }));
         }
-        ctx.status = status;
-        ctx.answered.note();
+        ctx.response.status = status;
+        ctx.kind.answered.note();
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
-        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        ctx.attempts.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         if failed {
             // Before the client knows it, or its next request could come before the breaker moves.
-            self.report(ctx, ctx.outcome, now);
+            self.report(ctx, ctx.attempts.outcome, now);
         }
         if status == 401
             && let Some(Sent { shown: Some((_, shown)), .. }) = &ctx.sent
@@ -80,10 +80,10 @@ impl Reverse {
         let length = streams::length(&response.headers);
         progress::answered(length, kind);
         progress::ends_with_head(&session.req_header().method, status, length);
-        ctx.head_at = Some(now.elapsed);
+        ctx.response.head_at = Some(now.elapsed);
         ctx.exchange.steps.enter(Step::Response);
-        if !ctx.stream && is_stream {
-            ctx.stream = true;
+        if !ctx.kind.stream && is_stream {
+            ctx.kind.stream = true;
             self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
         }
         let redacts = status != 101 && !route.options.redact.is_empty();
@@ -95,7 +95,7 @@ impl Reverse {
                     ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
                 );
             }
-            ctx.redacting = Some(Redactor::new(kind));
+            ctx.body.redacting = Some(Redactor::new(kind));
         }
         let here = self.here(session, response, ctx);
         if route.external {
@@ -112,9 +112,9 @@ impl Reverse {
         let target = target(session, &ctx.sent.as_ref().ok_or_else(unsent)?.edits);
         let here = here.filter(|_| !route.external);
         // Judged by what the upstream says, of which not all is passed on.
-        let shared = ctx.lead.take().zip(route.coalesce.clone());
+        let shared = ctx.sharing.lead.take().zip(route.coalesce.clone());
         // Nobody waits for a stream to end.
-        let shared = shared.filter(|_| !ctx.stream);
+        let shared = shared.filter(|_| !ctx.kind.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let kept = self.begin_to_keep(session, response, ctx);
         head_edit::edit_response(response, |parts| {
@@ -144,9 +144,10 @@ impl Reverse {
                     headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 }
             }
-            ctx.captured = shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
+            ctx.sharing.captured =
+                shared.map(|(lead, rules)| lead.capture(parts.status, headers, rules));
             let keeping = kept.zip(route.fallback);
-            ctx.keeping = keeping.map(|((key, varied), rules)| {
+            ctx.sharing.keeping = keeping.map(|((key, varied), rules)| {
                 ResponseBuffer::new(key, rules, varied, parts.status, headers)
             });
             headers.insert(X_REQUEST_ID, ctx.request_id.header());
@@ -162,7 +163,7 @@ impl Reverse {
                 );
             }
         });
-        if self.gateway.drain.is_leaving() && !ctx.upgrade {
+        if self.gateway.drain.is_leaving() && !ctx.kind.upgrade {
             session.as_downstream_mut().set_keepalive(None);
         }
         Ok(())

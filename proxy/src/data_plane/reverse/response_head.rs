@@ -21,12 +21,12 @@ impl Reverse {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let asked = filters::response::RequestTraits {
-            websocket: ctx.upgrade,
+            websocket: ctx.kind.upgrade,
             trailers: session.req_header().version == Version::HTTP_2,
-            interim: ctx.interim,
+            interim: ctx.response.interim,
         };
         if response.status.is_informational() {
-            ctx.interim += 1;
+            ctx.response.interim += 1;
         }
         let upstream = ctx.upstream();
         head_edit::edit_response(response, |parts| filters::response::settle(parts, asked))

@@ -29,7 +29,8 @@ impl Reverse {
         let route = &sent.request.route;
         let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
         let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.began };
-        let attempts = Attempts { made: ctx.attempts, began, retry_after, jitter: fastrand::f64() };
+        let attempts =
+            Attempts { made: ctx.attempts.made, began, retry_after, jitter: fastrand::f64() };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
         let Some(Sent { request, dispatched, .. }) = &mut ctx.sent else { return false };
@@ -38,7 +39,7 @@ impl Reverse {
         }
         ctx.served.pacing_delay = dispatched.pacing_delay;
         self.gateway.metrics.asked_again(&request.route.upstream);
-        ctx.wait = Some(wait.max(dispatched.pacing_delay));
+        ctx.attempts.wait = Some(wait.max(dispatched.pacing_delay));
         true
     }
 
@@ -70,8 +71,8 @@ impl Reverse {
 
     pub(super) fn is_safe(&self, session: &Session, ctx: &Ctx) -> bool {
         let Some(Sent { request, .. }) = &ctx.sent else { return false };
-        !ctx.upgrade
-            && !ctx.grpc
+        !ctx.kind.upgrade
+            && !ctx.kind.grpc
             && !session.as_ref().retry_buffer_truncated()
             && retry::is_safe(request.class, &request.route.options, &session.req_header().method)
     }

@@ -49,7 +49,7 @@ impl Reverse {
     /// [`Denial::SwitchedOff`] if it was switched off since it was decided about: who did so has not
     /// cut it.
     pub(super) fn may_last(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Denial> {
-        if ctx.lasting.as_ref().is_some_and(|lasting| lasting.place.is_some()) {
+        if ctx.recording.lasting.as_ref().is_some_and(|lasting| lasting.place.is_some()) {
             return Ok(());
         }
         let mut place = self.gateway.long_lived.begin(&ctx.exchange);
@@ -63,7 +63,7 @@ impl Reverse {
     /// From now on it is on record also if Pingora's part of it is dropped.
     pub(super) fn may_be_lost<'a>(&self, session: &Session, ctx: &'a mut Ctx) -> &'a mut Lasting {
         let shown = facts_of(session.as_ref().digest());
-        ctx.lasting.get_or_insert_with(|| Lasting {
+        ctx.recording.lasting.get_or_insert_with(|| Lasting {
             place: None,
             gateway: Arc::clone(&self.gateway),
             listener: self.listener,
@@ -85,13 +85,13 @@ fn left_of_token(exchange: &Exchange) -> Option<Duration> {
 impl Ctx {
     /// It is on record: it is too late to cut it.
     pub(super) fn ended(&mut self) {
-        self.lasting = None;
+        self.recording.lasting = None;
     }
 }
 
 impl Drop for Ctx {
     fn drop(&mut self) {
-        let Some(lasting) = self.lasting.take() else { return };
+        let Some(lasting) = self.recording.lasting.take() else { return };
         let cut = lasting.place.as_ref().and_then(Registration::denial);
         let lost = || progress::denial(self.upstream());
         let Some(denial) = cut.or_else(lost) else { return };
@@ -108,20 +108,20 @@ impl Drop for Ctx {
         self.denial = Some(denial);
         let took = clock::elapsed().saturating_sub(self.began.elapsed);
         let counted = Counted {
-            status: self.status,
+            status: self.response.status,
             code: self.denial.as_ref().map(Denial::code),
             upstream_failed: failed,
             method: came.method.as_str(),
             took,
-            upstream_took: self.upstream_took,
+            upstream_took: self.attempts.took,
             served: self.served,
         };
         gateway.metrics.exchange(&self.snapshot.counts, &self.exchange, &counted);
         let observed = Observed {
-            status: self.status,
-            bytes_out: self.bytes_out,
+            status: self.response.status,
+            bytes_out: self.body.bytes_out,
             took,
-            upgraded: self.status == 101,
+            upgraded: self.response.status == 101,
             cut: true,
             ..observed(listener, &came, &shown, self)
         };

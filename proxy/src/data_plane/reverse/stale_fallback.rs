@@ -58,10 +58,10 @@ impl Reverse {
         let Some(kept) = self.kept(session, ctx) else { return false };
         let status = response.status.as_u16();
         let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
-        ctx.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
-        self.report(ctx, ctx.outcome, clock::now());
+        ctx.attempts.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        self.report(ctx, ctx.attempts.outcome, clock::now());
         ctx.served.fallback_for = Some("upstream_failed");
-        ctx.fallback = Some(kept);
+        ctx.sharing.fallback = Some(kept);
         true
     }
 
@@ -79,7 +79,7 @@ impl Reverse {
             return self.refuse(session, ctx, denial).await;
         }
         ctx.served.shared = Some(Shared::Fallback);
-        ctx.status = kept.status.as_u16();
+        ctx.response.status = kept.status.as_u16();
         let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
         let kept = (kept, Shared::Fallback);
         denial_response::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
@@ -92,7 +92,7 @@ impl Reverse {
         response: &ResponseHeader,
         ctx: &Ctx,
     ) -> Option<(Key, Varied)> {
-        if ctx.stream || ctx.sent.as_ref()?.request.route.fallback.is_none() {
+        if ctx.kind.stream || ctx.sent.as_ref()?.request.route.fallback.is_none() {
             return None;
         }
         let asked = &session.req_header().headers;
@@ -119,7 +119,7 @@ impl Reverse {
 impl Ctx {
     /// Takes a part of an answer that is to be kept; the whole of it is answered.
     pub(super) fn keep(&mut self, part: Option<&Bytes>, whole: bool) -> Option<ResponseBuffer> {
-        let keeping = self.keeping.take()?;
+        let keeping = self.sharing.keeping.take()?;
         let keeping = match part {
             Some(part) => keeping.read(part)?,
             None => keeping,
@@ -127,7 +127,7 @@ impl Ctx {
         if whole {
             return Some(keeping);
         }
-        self.keeping = Some(keeping);
+        self.sharing.keeping = Some(keeping);
         None
     }
 }
