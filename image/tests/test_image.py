@@ -2,6 +2,7 @@
 
 import json
 import stat
+import subprocess
 import time
 
 import pytest
@@ -70,13 +71,19 @@ SECRETS = {
 }
 
 
+def signing_key():
+    """The key of the audit log's checkpoints, as the chart's notes say to make it."""
+    made = subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519"], check=True, capture_output=True, text=True)
+    return {"/run/secrets/audit": {"audit.key": made.stdout}}
+
+
 def folders(mode, tmp_path):
     """What the mode's pod has mounted."""
     etc = config_map(mode)
     if mode == "edge":
         etc = etc | certificate(tmp_path / "first", "portal.example.com")
     own = certificate(tmp_path / "ca", "dxcp.delivery.svc")
-    return {"/etc/stagedoor": etc, **SECRETS, "/run/secrets/dxcp-ca": {"ca.crt": own["tls/tls.crt"]}}
+    return {"/etc/stagedoor": etc, **SECRETS, **signing_key(), "/run/secrets/dxcp-ca": {"ca.crt": own["tls/tls.crt"]}}
 
 
 def ready(pod):
