@@ -8,9 +8,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use filters::{
     Denial, Exchange, Label, Now, Policy, State, Step,
     assertion::Assertions,
-    audit::{self, Observed},
+    audit::{Ended, Entry, Received},
     breaker::Outcome,
-    exchange::Served,
     explain::{Request, steps},
     identity::{Caller, install_crypto},
     replay::record::Record,
@@ -176,36 +175,11 @@ fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
     let supposed = Supposed { caller: world.caller(), operation: None };
     let admitted = decide_supposing(&supposed, &policy, &state, &head, now, &mut exchange);
     let denial = admitted.err();
-    let observed = Observed {
-        began: Now::default(),
-        request_id: "1",
-        trace_id: None,
-        listener: "edge",
-        peer: CLIENT,
-        method: "GET",
-        host: head.host,
-        raw_path: head.path(),
-        query: head.query(),
-        tls: false,
-        headers: Some(&request.headers),
-        certificate: None,
-        status: 200,
-        denial: denial.as_ref(),
-        upstream_address: None,
-        attempts: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        took: Duration::ZERO,
-        upstream_took: None,
-        served: Served::default(),
-        upgraded: false,
-        cut: false,
-        intended: false,
-        idempotency_key: None,
-        control_id: None,
-    };
+    let received = Received::request(&policy, &head, None, now);
+    let entry =
+        Entry { policy: &policy, exchange: &exchange, request_id: "1", received: &received };
     let mut line = Vec::new();
-    audit::write(&mut line, &policy, &exchange, &observed);
+    entry.write(&mut line, &Ended { status: 200, denial: denial.clone(), ..Ended::default() });
     let recorded = Record::read(&line).unwrap().checks().unwrap();
     (exchange, denial, recorded)
 }

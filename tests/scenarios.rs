@@ -26,7 +26,7 @@ use base64::{
 use filters::{
     Denial, Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
-    audit::{self, Observed},
+    audit::{CallConnection, Ended, Entry, Received},
     breaker::Outcome,
     client_hello::{ClientHello, Peek},
     exchange::Served,
@@ -333,17 +333,9 @@ impl Page {
         let denial = decided.as_ref().err();
         let dispatched = decided.as_ref().ok().and_then(|(.., dispatched)| dispatched.as_ref());
         let pacing_delay = dispatched.map_or(Duration::ZERO, |sent| sent.pacing_delay);
-        let observed = Observed {
-            method: request.method.as_str(),
-            host: head.host,
-            raw_path: head.path(),
-            query: head.query(),
-            tls: true,
-            headers: Some(&request.headers),
-            served: Served { pacing_delay, ..Served::default() },
-            ..observed(now, &name, denial)
-        };
-        let line = written(policy, &exchange, &observed);
+        let received = Received::request(policy, &head, None, now);
+        let served = Served { pacing_delay, ..Served::default() };
+        let line = written(policy, &exchange, &received, Ended { served, ..ended(denial) });
         tells_the_same(&line, &exchange, denial);
         self.replayed.again(&line, replay);
         self.outcome = verdict(&exchange, denial);
@@ -423,12 +415,11 @@ impl Page {
                 }
                 Ok(addressed)
             });
-        let observed = Observed {
-            method: "CONNECT",
-            host: exchange.call.is_none().then_some(target.as_bytes()),
-            ..observed(now, name, decided.as_ref().err())
-        };
-        let line = written(policy, &exchange, &observed);
+        let connection =
+            CallConnection { listener, peer: [192, 0, 2, 1].into(), tls: false, certificate: None };
+        let received =
+            Received::call(connection, http::Method::CONNECT, (target.as_bytes(), b""), None, now);
+        let line = written(policy, &exchange, &received, ended(decided.as_ref().err()));
         tells_the_same(&line, &exchange, decided.as_ref().err());
         self.replayed.again(&line, replay);
         let details = exchange.call.as_ref();
@@ -458,35 +449,9 @@ impl Page {
 }
 
 /// What the machinery would know.
-fn observed<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Observed<'a> {
-    Observed {
-        began,
-        request_id: "page",
-        trace_id: None,
-        listener,
-        peer: [192, 0, 2, 1].into(),
-        method: "",
-        host: None,
-        raw_path: b"",
-        query: None,
-        tls: false,
-        headers: None,
-        certificate: None,
-        status: denial.map_or(200, |denial| denial.status().as_u16()),
-        denial,
-        upstream_address: None,
-        attempts: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        took: Duration::ZERO,
-        upstream_took: None,
-        served: Served::default(),
-        upgraded: false,
-        cut: false,
-        intended: false,
-        idempotency_key: None,
-        control_id: None,
-    }
+fn ended(denial: Option<&Denial>) -> Ended {
+    let status = denial.map_or(200, |denial| denial.status().as_u16());
+    Ended { status, denial: denial.cloned(), ..Ended::default() }
 }
 
 /// A record says of the checks what happened.
@@ -495,9 +460,9 @@ fn tells_the_same(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
     assert_eq!(record.checks(), Some(exchange.steps.sentence(denial.map(Denial::step))));
 }
 
-fn written(policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) -> Vec<u8> {
+fn written(policy: &Policy, exchange: &Exchange, received: &Received, ended: Ended) -> Vec<u8> {
     let mut line = Vec::new();
-    audit::write(&mut line, policy, exchange, observed);
+    Entry { policy, exchange, request_id: "page", received }.write(&mut line, &ended);
     line
 }
 

@@ -5,8 +5,7 @@ use std::{fmt::Write, net::IpAddr, sync::Arc, time::Duration};
 use filters::{
     Exchange, Label, Now, Policy, Replay, State,
     assertion::Assertions,
-    audit::{self, Observed},
-    exchange::Served,
+    audit::{Ended, Entry, Received},
     explain::Request,
     identity::{KeySet, Source, install_crypto},
     leases::{LeaseGrant, Leases},
@@ -132,35 +131,21 @@ fn refuse(bencher: divan::Bencher<'_, '_>, count: usize) {
     });
 }
 
-fn observed<'a>(head: &filters::Head<'a>) -> Observed<'a> {
-    Observed {
-        began: now(),
-        request_id: "615bfec50f866b8600000000001c",
-        trace_id: None,
-        listener: "edge",
-        peer: head.peer,
-        method: head.method.as_str(),
-        host: head.host,
-        raw_path: head.path(),
-        query: head.query(),
-        tls: head.tls,
-        headers: Some(head.headers),
-        certificate: None,
+fn ended() -> Ended {
+    Ended {
         status: 200,
-        denial: None,
         upstream_address: Some(([192, 0, 2, 7], 8080).into()),
         attempts: 1,
-        bytes_in: 0,
         bytes_out: 4711,
         took: Duration::from_micros(5_432),
         upstream_took: Some(Duration::from_micros(4_321)),
-        served: Served::default(),
-        upgraded: false,
-        cut: false,
-        intended: false,
-        idempotency_key: None,
-        control_id: None,
+        ..Ended::default()
     }
+}
+
+fn entry<'a>(rig: &'a Rig, exchange: &'a Exchange, received: &'a Received) -> Entry<'a> {
+    let request_id = "615bfec50f866b8600000000001c";
+    Entry { policy: &rig.policy, exchange, request_id, received }
 }
 
 fn written(rig: &Rig) -> Vec<u8> {
@@ -168,8 +153,9 @@ fn written(rig: &Rig) -> Vec<u8> {
     let mut exchange = Exchange::default();
     let admitted = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
     admitted.unwrap_or_else(|denial| panic!("{denial}"));
+    let received = Received::request(&rig.policy, &head, None, now());
     let mut line = Vec::new();
-    audit::write(&mut line, &rig.policy, &exchange, &observed(&head));
+    entry(rig, &exchange, &received).write(&mut line, &ended());
     line
 }
 
@@ -180,11 +166,12 @@ fn record(bencher: divan::Bencher<'_, '_>) {
     let head = rig.request.head(0, [192, 0, 2, 1].into(), true);
     let mut exchange = Exchange::default();
     let _ = filters::decide(&rig.policy, &rig.state, &head, now(), &mut exchange);
-    let facts = observed(&head);
+    let ended = ended();
     let mut line = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         line.clear();
-        audit::write(&mut line, &rig.policy, &exchange, &facts);
+        let received = Received::request(&rig.policy, &head, None, now());
+        entry(&rig, &exchange, &received).write(&mut line, &ended);
         line.len()
     });
 }

@@ -13,14 +13,13 @@ pub mod event;
 mod housekeeping;
 mod line;
 mod mask;
+mod received;
 mod time;
 pub mod verify;
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use ring::digest::{SHA256, digest};
-
-use http::HeaderMap;
 
 use crate::{
     Denial, Exchange, Now, Policy,
@@ -39,46 +38,22 @@ pub use self::housekeeping::{
     write_end, write_gap, write_killed, write_pruned, write_recovery, write_segment,
 };
 use self::line::{Line, Whole};
+pub use self::received::{CallConnection, Received};
 pub use self::time::{rfc3339, unix_of};
 
 /// Which facts a record holds. Raised when a decision begins to use another.
 pub const FACTS: u32 = 1;
 
-/// What the machinery knows of an exchange beside [`Exchange`].
-#[derive(Debug)]
-pub struct Observed<'a> {
-    /// When its head was complete.
-    pub began: Now,
-    /// The request id that client and upstream see.
-    pub request_id: &'a str,
-    /// The trace it belongs to (W3C trace context), if the client named one.
-    pub trace_id: Option<&'a str>,
-    /// The listener.
-    pub listener: &'a str,
-    /// The address that connected to us.
-    pub peer: IpAddr,
-    /// The method.
-    pub method: &'a str,
-    /// The host, as received.
-    pub host: Option<&'a [u8]>,
-    /// The path, as it came; recorded only if it has no normal form.
-    pub raw_path: &'a [u8],
-    /// The query without its question mark. What the route has rules for is recorded: whether it
-    /// was there, and which allowed value it had.
-    pub query: Option<&'a [u8]>,
-    /// Whether it came over TLS.
-    pub tls: bool,
-    /// The headers, for what is named here.
-    pub headers: Option<&'a HeaderMap>,
-    /// The client certificate that was verified, if any.
-    pub certificate: Option<&'a ClientCertificate>,
+/// How an exchange ended. What is known earlier is noted here as it happens.
+#[derive(Debug, Default)]
+pub struct Ended {
     /// The status that the client saw; 0 if it saw none.
     pub status: u16,
-    /// The reason to say no, if that was so.
-    pub denial: Option<&'a Denial>,
-    /// The upstream's address, if it was asked.
+    /// Why it was denied, if it was.
+    pub denial: Option<Denial>,
+    /// The upstream's address, if a request was sent.
     pub upstream_address: Option<std::net::SocketAddr>,
-    /// How many times the upstream was asked.
+    /// How many times the request was sent.
     pub attempts: u32,
     /// Body bytes from the client.
     pub bytes_in: u64,
@@ -86,86 +61,88 @@ pub struct Observed<'a> {
     pub bytes_out: u64,
     /// From the head to the end.
     pub took: Duration,
-    /// From asking the upstream to its answer's head.
+    /// From sending the request to the head of the upstream's response.
     pub upstream_took: Option<Duration>,
-    /// How the answer came about.
+    /// How the response came about.
     pub served: Served,
-    /// Whether the exchange went over to another protocol.
-    pub upgraded: bool,
-    /// Whether it ended before its answer was complete.
+    /// Whether it ended before its response was complete.
     pub cut: bool,
     /// Whether its intent was recorded before.
     pub intended: bool,
-    /// The idempotency key, as it came.
-    pub idempotency_key: Option<&'a [u8]>,
     /// What the control plane calls what it began (DXCP's deployment id).
-    pub control_id: Option<&'a str>,
+    pub control_id: Option<String>,
 }
 
-/// Appends the record of an exchange to `out`, as one line.
-pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
-    let mut line = Line(out);
-    line.open();
-    line.asked(policy, exchange, observed);
-    line.text("decision", if observed.denial.is_some() { "deny" } else { "allow" });
-    line.text("code", observed.denial.map_or("ok", Denial::code));
-    line.steps(exchange.steps, observed.denial);
-    if let Some(Denial::Token(fault)) = observed.denial {
-        line.foreign("token_fault", &fault.to_string());
-    }
-    line.number("status", observed.status);
-    if let Some(address) = observed.upstream_address {
-        line.address("upstream_address", address.ip(), Some(address.port()));
-    }
-    line.number("attempts", observed.attempts);
-    line.number("bytes_in", observed.bytes_in);
-    line.number("bytes_out", observed.bytes_out);
-    line.number("duration_us", observed.took.as_micros());
-    if let Some(took) = observed.upstream_took {
-        line.number("upstream_us", took.as_micros());
-    }
-    let Served { shared, fallback_for, pacing_delay } = observed.served;
-    line.maybe("shared", shared.map(Shared::name));
-    line.maybe("fallback_for", fallback_for);
-    if !pacing_delay.is_zero() {
-        line.number("turn_us", pacing_delay.as_micros());
-    }
-    if observed.upgraded {
-        line.literal("upgraded", "true");
-    }
-    if observed.intended {
-        line.literal("intended", "true");
-    }
-    if observed.cut {
-        line.literal("cut", "true");
-    }
-    if let Some(key) = observed.idempotency_key {
-        line.text("idempotency_key_sha256", &fingerprint(key));
-    }
-    if let Some(id) = observed.control_id {
-        line.foreign("control_id", id);
-    }
-    line.text("config", &policy.digest);
-    line.close();
+/// What the records of one exchange have in common.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// What decided.
+    pub policy: &'a Policy,
+    /// What was decided.
+    pub exchange: &'a Exchange,
+    /// The request id that client and upstream see.
+    pub request_id: &'a str,
+    /// What was received.
+    pub received: &'a Received,
 }
 
-/// Appends the intent of an action to `out`, as one line: it is about to be asked of the upstream.
-/// The record of the exchange, with the same id, says what came of it.
-pub fn write_intent(
-    out: &mut Vec<u8>,
-    policy: &Policy,
-    exchange: &Exchange,
-    observed: &Observed<'_>,
-) {
-    let mut line = Line(out);
-    line.open();
-    line.text("kind", "intent");
-    line.asked(policy, exchange, observed);
-    if let Some(key) = observed.idempotency_key {
-        line.text("idempotency_key_sha256", &fingerprint(key));
+impl Entry<'_> {
+    /// Appends the record of the exchange to `out`, as one line.
+    pub fn write(&self, out: &mut Vec<u8>, ended: &Ended) {
+        let mut line = Line(out);
+        line.open();
+        line.entry(self);
+        line.text("decision", if ended.denial.is_some() { "deny" } else { "allow" });
+        line.text("code", ended.denial.as_ref().map_or("ok", Denial::code));
+        line.steps(self.exchange.steps, ended.denial.as_ref());
+        if let Some(Denial::Token(fault)) = &ended.denial {
+            line.foreign("token_fault", &fault.to_string());
+        }
+        line.number("status", ended.status);
+        if let Some(address) = ended.upstream_address {
+            line.address("upstream_address", address.ip(), Some(address.port()));
+        }
+        line.number("attempts", ended.attempts);
+        line.number("bytes_in", ended.bytes_in);
+        line.number("bytes_out", ended.bytes_out);
+        line.number("duration_us", ended.took.as_micros());
+        if let Some(took) = ended.upstream_took {
+            line.number("upstream_us", took.as_micros());
+        }
+        let Served { shared, fallback_for, pacing_delay } = ended.served;
+        line.maybe("shared", shared.map(Shared::name));
+        line.maybe("fallback_for", fallback_for);
+        if !pacing_delay.is_zero() {
+            line.number("turn_us", pacing_delay.as_micros());
+        }
+        if ended.status == 101 {
+            line.literal("upgraded", "true");
+        }
+        if ended.intended {
+            line.literal("intended", "true");
+        }
+        if ended.cut {
+            line.literal("cut", "true");
+        }
+        line.idempotency_key(self.received);
+        if let Some(id) = &ended.control_id {
+            line.foreign("control_id", id);
+        }
+        line.text("config", &self.policy.digest);
+        line.close();
     }
-    line.text("config", &policy.digest);
-    line.close();
+
+    /// Appends the intent of an action to `out`, as one line: it is about to be sent to the upstream.
+    /// The record of the exchange, with the same id, has its outcome.
+    pub fn write_intent(&self, out: &mut Vec<u8>) {
+        let mut line = Line(out);
+        line.open();
+        line.text("kind", "intent");
+        line.entry(self);
+        line.idempotency_key(self.received);
+        line.text("config", &self.policy.digest);
+        line.close();
+    }
 }
 
 /// A head that never became a request.
@@ -238,19 +215,22 @@ fn request_line(line: &str) -> String {
 }
 
 impl Line<'_> {
-    /// What was asked, by whom, and where it leads.
-    fn asked(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
-        self.time("time", observed.began.unix);
+    /// What was requested, by whom, and where it leads.
+    fn entry(&mut self, entry: &Entry<'_>) {
+        let Entry { policy, exchange, request_id, received } = *entry;
+        self.time("time", received.at.unix);
         self.number("facts", FACTS);
-        self.text("id", observed.request_id);
-        self.maybe("trace_id", observed.trace_id);
-        self.text("listener", observed.listener);
-        self.address("client", exchange.client.unwrap_or(observed.peer), None);
-        if observed.tls {
+        self.text("id", request_id);
+        self.maybe("trace_id", received.trace_id());
+        self.text("listener", &policy.listeners[received.listener].name);
+        self.address("client", exchange.client.unwrap_or(received.peer), None);
+        if received.tls {
             self.literal("tls", "true");
         }
-        self.foreign("method", observed.method);
-        let whole = match observed.host.map(std::str::from_utf8) {
+        self.foreign("method", received.method());
+        // A call's target says it once it is known.
+        let host = received.host.as_deref().filter(|_| exchange.call.is_none());
+        let whole = match host.map(std::str::from_utf8) {
             Some(Ok(host)) => self.foreign("host", &target(host)),
             Some(Err(_)) => self.foreign("host", "?"),
             None => Whole::Yes,
@@ -258,15 +238,19 @@ impl Line<'_> {
         if whole == Whole::No {
             self.literal("host_in_part", "true");
         }
+        let (path, query) = received.path_and_query();
         let whole = match &exchange.path {
             Some(path) => self.foreign("path", path.as_str()),
-            None if observed.raw_path.is_empty() => Whole::Yes,
-            None => self.foreign("path", &String::from_utf8_lossy(observed.raw_path)),
+            None if path.is_empty() => Whole::Yes,
+            None => self.foreign("path", &String::from_utf8_lossy(path)),
         };
         if whole == Whole::No {
             self.literal("path_in_part", "true");
         }
-        self.head(policy, exchange, observed);
+        self.head(received);
+        if let Some(query) = query {
+            self.query(exchange.route.as_ref().map(|route| &route.query), query);
+        }
         if let Some(call) = &exchange.call {
             self.call(call);
             self.maybe("identity_strength", exchange.caller.as_ref().map(|c| c.proof.strength()));
@@ -302,7 +286,7 @@ impl Line<'_> {
             self.maybe("caller_plugin", caller.plugin.as_deref());
         }
         let counted = |proof| matches!(proof, Proof::ClientCertificate | Proof::Listener);
-        if let Some(shown) = observed.certificate
+        if let Some(shown) = &received.certificate
             && exchange.caller.as_ref().is_none_or(|caller| counted(caller.proof))
         {
             self.certificate(shown);
@@ -324,28 +308,29 @@ impl Line<'_> {
         self.0.push(b']');
     }
 
-    /// What of the headers and the query a decision reads.
-    fn head(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
-        if let Some(headers) = observed.headers {
-            if crate::request::head::offers_websocket(headers) {
-                self.literal("upgrade", "true");
-            }
-            let mut asked = headers.get_all(policy.workspaces.header()).iter();
-            if let Some(asked) = asked.next() {
-                self.foreign("asked_workspace", asked.to_str().unwrap_or("?"));
-            }
-            if asked.next().is_some() {
-                self.literal("workspace_ambiguous", "true");
-            }
-            if let Some(asked) = policy.workspaces.cookies(headers) {
-                self.foreign("cookie_workspace", std::str::from_utf8(asked.first).unwrap_or("?"));
-                if asked.several {
-                    self.literal("cookie_ambiguous", "true");
-                }
-            }
+    /// What of the headers a decision reads.
+    fn head(&mut self, received: &Received) {
+        if received.offers_websocket {
+            self.literal("upgrade", "true");
         }
-        if let Some(query) = observed.query {
-            self.query(exchange.route.as_ref().map(|route| &route.query), query);
+        if let Some(first) = &received.workspace.first {
+            self.foreign("asked_workspace", first.to_str().unwrap_or("?"));
+        }
+        if received.workspace.several {
+            self.literal("workspace_ambiguous", "true");
+        }
+        if let Some(first) = &received.cookie.first {
+            let first = std::str::from_utf8(first.as_bytes());
+            self.foreign("cookie_workspace", first.unwrap_or("?"));
+        }
+        if received.cookie.several {
+            self.literal("cookie_ambiguous", "true");
+        }
+    }
+
+    fn idempotency_key(&mut self, received: &Received) {
+        if let Some(key) = &received.idempotency_key {
+            self.text("idempotency_key_sha256", &fingerprint(key.as_bytes()));
         }
     }
 

@@ -7,3 +7,4 @@ pub mod header_name;
 pub mod host;
 pub mod normal_form;
 pub mod query;
+pub mod trace_context;

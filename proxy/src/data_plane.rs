@@ -16,6 +16,7 @@ mod hop_by_hop;
 mod http2;
 pub mod long_lived;
 mod rate_limit_headers;
+pub mod recorder;
 pub(crate) mod request;
 pub mod shared_address;
 pub mod stale_fallback;

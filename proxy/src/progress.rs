@@ -304,6 +304,11 @@ pub(crate) fn verdict() -> Option<Verdict> {
     MOTION.try_with(|state| state.borrow().verdict).ok().flatten()
 }
 
+/// Whether the exchange has to end because of its upstream, and nobody has taken that reason yet.
+pub(crate) fn is_upstream_late() -> bool {
+    verdict().is_some_and(Verdict::is_of_upstream)
+}
+
 /// Takes the reason why the exchange has to end. From then on the client can be told.
 pub(crate) fn denial(upstream: Label) -> Option<Denial> {
     let denial = |state: &RefCell<State>| {

@@ -34,8 +34,9 @@ use crate::{
         coalescing::Coalescing,
         forward::{Forward, Plain},
         gateway::Gateway,
-        listener::{HeadRefusal, Limits, Listener, Refusals, tls},
+        listener::{Limits, Listener, tls},
         long_lived::{LongLived, Severable},
+        recorder::RefusalRecorder,
         reverse::Reverse,
         shared_address::SharedAddresses,
         stale_fallback::StaleResponses,
@@ -58,7 +59,6 @@ use crate::{
         store::{self, Store},
         switches::Switchboard,
     },
-    request_id::RequestId,
     upstream::health::Watch,
 };
 
@@ -300,7 +300,7 @@ fn reverse(
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = RefusalRecorder::new(&process.gateway, name);
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
     let front = Listener::new(
@@ -330,7 +330,7 @@ fn forward(
         ServerConf { threads: conf.threads, max_retries: usize::MAX, ..ServerConf::default() };
     let mut proxy = HttpProxy::new(plain, Arc::new(conf));
     proxy.handle_init_modules();
-    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = RefusalRecorder::new(&process.gateway, name);
     let limits = Limits::from(&listener.limits);
     let app = Severable(Arc::new(proxy));
     let front = Listener::new(
@@ -365,7 +365,7 @@ fn admin(
         h2,
         options,
     };
-    let refusals = Record { gateway: Arc::clone(&process.gateway), listener: name.to_string() };
+    let refusals = RefusalRecorder::new(&process.gateway, name);
     // No drain: whoever asks how the process is must be answered while it stops, on a connection
     // of before, too.
     let front =
@@ -415,50 +415,6 @@ fn listen<A>(
     let mut service = Service::new(name.to_string(), front);
     service.add_tcp(&listener.address.to_string());
     Ok(service)
-}
-
-/// Puts heads that never became a request on record.
-struct Record {
-    gateway: Arc<Gateway>,
-    listener: String,
-}
-
-impl Refusals for Record {
-    fn refused(
-        &self,
-        refusal: HeadRefusal,
-        peer: std::net::IpAddr,
-        head: &[u8],
-        answered: bool,
-    ) -> String {
-        let (status, code, _) = refusal.row();
-        let id = RequestId::new();
-        let line = head.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
-        // A query may hold what must not be kept.
-        let line = line.split(|b| *b == b'?').next().unwrap_or_default();
-        let line = String::from_utf8_lossy(&line[..line.len().min(256)]);
-        let snapshot = self.gateway.snapshot.load();
-        self.gateway.metrics.refused(code);
-        self.gateway.audit.record(|out| {
-            let refused = filters::audit::Refused {
-                at: clock::now(),
-                request_id: id.as_str(),
-                listener: &self.listener,
-                peer,
-                request_line: &line,
-                code,
-                status: if answered { status } else { 0 },
-            };
-            filters::audit::write_refused(out, &snapshot.policy, &refused);
-        });
-        id.as_str().to_owned()
-    }
-
-    fn cors(&self) -> Option<Arc<config::Cors>> {
-        let snapshot = self.gateway.snapshot.load();
-        let listener = snapshot.policy.listener(&self.listener)?;
-        snapshot.policy.listeners[listener].cors.clone()
-    }
 }
 
 /// Keys, names and files, while the process runs.

@@ -75,6 +75,13 @@ pub enum Verdict {
     UpstreamSlow,
 }
 
+impl Verdict {
+    /// Whether the upstream is to blame.
+    pub fn is_of_upstream(self) -> bool {
+        matches!(self, Self::Whole | Self::Silent | Self::UpstreamSlow)
+    }
+}
+
 /// An exchange on its way. Time is an argument.
 #[derive(Debug)]
 pub struct Progress {
@@ -379,6 +386,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Verdict::*, *};
+
+    #[test]
+    fn who_is_to_blame_is_what_the_denial_says() {
+        let progress = Progress::new(CLIENT);
+        for verdict in [BodySilent, BodySlow, ClientSlow, Whole, Silent, UpstreamSlow] {
+            let denial = progress.denial(verdict, Label::lossy("up"));
+            assert_eq!(verdict.is_of_upstream(), denial.is_upstream_failure(), "{verdict:?}");
+        }
+    }
 
     const CLIENT: ClientRules = ClientRules {
         body_timeout: Duration::from_secs(30),

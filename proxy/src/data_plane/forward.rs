@@ -13,7 +13,6 @@ use std::{
 
 use filters::{
     Denial, Exchange, Label, Now, Step,
-    exchange::Served,
     forward::{self, AddressedCall, Call},
     identity::ClientCertificate,
     target::{Host, Target},
@@ -23,8 +22,6 @@ use crate::{
     clock,
     data_plane::gateway::{Gateway, Snapshot},
     net::parent::Parent,
-    observability::metrics::Counted,
-    request_id::RequestId,
 };
 
 pub use plain::Plain;
@@ -42,27 +39,6 @@ struct ProxyCaller<'a> {
     peer: IpAddr,
     certificate: Option<&'a ClientCertificate>,
     authorization: &'a [&'a [u8]],
-}
-
-/// How a call ended.
-struct CallOutcome<'a> {
-    began: Now,
-    id: &'a RequestId,
-    peer: IpAddr,
-    method: &'a str,
-    trace_id: Option<&'a str>,
-    /// What it asked for, if that is no target.
-    host: Option<&'a [u8]>,
-    /// The path of a plain request; a tunnel has none.
-    path: &'a [u8],
-    tls: bool,
-    certificate: Option<&'a ClientCertificate>,
-    status: u16,
-    denial: Option<&'a Denial>,
-    address: Option<SocketAddr>,
-    bytes_in: u64,
-    bytes_out: u64,
-    cut: bool,
 }
 
 /// A call that may go out.
@@ -133,56 +109,5 @@ impl Forward {
         // The addresses that passed are the ones dialled: a name could change in between.
         let call = named.choose(policy, &found, &own, clock::now(), exchange)?;
         Ok(AdmittedCall { call, parent: None })
-    }
-
-    /// Puts a call on record and counts it.
-    fn record(&self, snapshot: &Snapshot, exchange: &Exchange, ended: &CallOutcome<'_>) {
-        let took = clock::elapsed().saturating_sub(ended.began.elapsed);
-        let counted = Counted {
-            status: ended.status,
-            code: ended.denial.map(Denial::code),
-            upstream_failed: ended.denial.is_some_and(Denial::is_upstream_failure),
-            method: ended.method,
-            took,
-            upstream_took: None,
-            served: Served::default(),
-        };
-        self.gateway.metrics.call(
-            &snapshot.counts,
-            exchange,
-            &counted,
-            ended.bytes_in + ended.bytes_out,
-        );
-        let observed = filters::audit::Observed {
-            began: ended.began,
-            request_id: ended.id.as_str(),
-            trace_id: ended.trace_id,
-            listener: &snapshot.policy.listeners[self.listener].name,
-            peer: ended.peer,
-            method: ended.method,
-            host: ended.host,
-            raw_path: ended.path,
-            query: None,
-            tls: ended.tls,
-            headers: None,
-            certificate: ended.certificate,
-            status: ended.status,
-            denial: ended.denial,
-            upstream_address: ended.address,
-            attempts: u32::from(ended.address.is_some()),
-            bytes_in: ended.bytes_in,
-            bytes_out: ended.bytes_out,
-            took,
-            upstream_took: None,
-            served: Served::default(),
-            upgraded: false,
-            cut: ended.cut,
-            intended: false,
-            idempotency_key: None,
-            control_id: None,
-        };
-        self.gateway.audit.record(|out| {
-            filters::audit::write(out, &snapshot.policy, exchange, &observed);
-        });
     }
 }

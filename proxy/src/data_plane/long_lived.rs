@@ -120,8 +120,9 @@ impl Registration {
     }
 
     /// Ends when it is cut.
-    pub async fn cut(&self) -> Denial {
-        self.cut.wait().await.clone()
+    pub fn cut(&self) -> impl Future<Output = Denial> + use<> {
+        let cut = Arc::clone(&self.cut);
+        async move { cut.wait().await.clone() }
     }
 
     /// Why it was cut, if it was.

@@ -54,25 +54,6 @@ pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&HandshakeInfo> {
 
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The trace id of a valid `traceparent` (W3C Trace Context).
-pub(crate) fn trace_id(request: &RequestHeader) -> Option<&str> {
-    trace_of(request.headers.get("traceparent")?.as_bytes())
-}
-
-/// The trace id in the value of `traceparent`.
-pub(crate) fn trace_of(value: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(value).ok()?;
-    let mut parts = text.split('-');
-    let (version, trace) = (parts.next()?, parts.next()?);
-    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (version.len() == 2
-        && version != "ff"
-        && trace.len() == 32
-        && hex(trace)
-        && trace.bytes().any(|b| b != b'0'))
-    .then_some(trace)
-}
-
 /// What the control plane calls what it began.
 pub(crate) fn control_id(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]

@@ -10,7 +10,6 @@ mod response_edit;
 mod response_head;
 mod retry;
 mod sent;
-mod severed;
 mod stale_fallback;
 
 use std::{sync::Arc, time::Duration};
@@ -110,14 +109,15 @@ impl ProxyHttp for Reverse {
         }
         upgrade::note_offer(downstream.req_header_mut());
         hop_by_hop::end(session.req_header_mut(), |name| {
-            ctx.snapshot.policy.headers.is_reserved(name)
+            ctx.recorder.snapshot.policy.headers.is_reserved(name)
         });
-        ctx.request_id = RequestId::of(session.req_header());
+        ctx.recorder.request_id = RequestId::of(session.req_header());
+        self.receive(session, ctx);
         match self.admit(session, ctx).await {
             Ok(Admission::Sent) => {
                 self.note_kind(session, ctx);
                 if (ctx.kind.upgrade || ctx.kind.stream)
-                    && let Err(denial) = self.may_last(session, ctx)
+                    && let Err(denial) = self.register(ctx)
                 {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
@@ -125,34 +125,36 @@ impl ProxyHttp for Reverse {
                 if ctx.is_action() && !(ctx.kind.upgrade || ctx.kind.stream) {
                     detached::begin();
                 }
-                if progress::ended().is_none() {
-                    self.may_be_lost(session, ctx);
-                }
                 // Whether it stands still is looked at in its parts.
                 session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)
             }
             Ok(Admission::UpgradeAnswered(answer)) => {
-                if let Err(denial) = self.before_answer(session, ctx).await {
+                if let Err(denial) = self.before_answer(ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                ctx.response.status = 200;
-                denial_response::write_json(session, answer.body.expose(), &ctx.request_id).await?;
+                ctx.recorder.ended.status = 200;
+                denial_response::write_json(
+                    session,
+                    answer.body.expose(),
+                    &ctx.recorder.request_id,
+                )
+                .await?;
                 Ok(true)
             }
             Ok(Admission::Shared(shared, how)) => {
-                if let Err(denial) = self.before_answer(session, ctx).await {
+                if let Err(denial) = self.before_answer(ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
-                ctx.response.status = shared.status.as_u16();
-                let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
+                ctx.recorder.ended.status = shared.status.as_u16();
+                let cors = ctx.recorder.snapshot.policy.listeners[self.listener].cors.as_deref();
                 denial_response::write_shared(
                     session,
-                    &ctx.exchange,
+                    &ctx.recorder.exchange,
                     (&shared, how),
-                    &ctx.request_id,
+                    &ctx.recorder.request_id,
                     cors,
                 )
                 .await?;
@@ -187,14 +189,14 @@ impl ProxyHttp for Reverse {
             grpc: ctx.kind.grpc,
             upload: has_large_body(session),
         };
-        ctx.attempts.made += 1;
+        ctx.recorder.ended.attempts += 1;
         // What is left is what its answer says.
         ctx.attempts.fault = Fault::Status;
-        let lookup = self.gateway.lookup(&ctx.snapshot);
+        let lookup = self.gateway.lookup(&ctx.recorder.snapshot);
         match sent.upstream.peer(&sent.request, &attempt, &mut ctx.attempts.tried, &lookup).await {
             Ok(peer) => {
                 ctx.attempts.asked_at = Some(clock::elapsed());
-                ctx.attempts.address = peer._address.as_inet().copied();
+                ctx.recorder.ended.upstream_address = peer._address.as_inet().copied();
                 Ok(peer)
             }
             Err(Unreachable::Unresolved(error)) => {
@@ -229,10 +231,9 @@ impl ProxyHttp for Reverse {
             parent.is_some_and(|fault| !fault.is_of_target()) || ctx.asked_in_the_clear().is_some();
         // The breaker hears of it when no address is left.
         self.judge(ctx, Outcome::Failure, clock::now());
-        let others = ctx
-            .sent
-            .as_ref()
-            .is_some_and(|sent| (ctx.attempts.made as usize) < sent.upstream.pool.len().min(3));
+        let others = ctx.sent.as_ref().is_some_and(|sent| {
+            (ctx.recorder.ended.attempts as usize) < sent.upstream.pool.len().min(3)
+        });
         let at_once = others && !ctx.is_late();
         error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
         error
@@ -258,7 +259,8 @@ impl ProxyHttp for Reverse {
         if let Some(fault) = error_mapping::fault_of(&error) {
             ctx.attempts.fault = fault;
         }
-        let was_idle = client_reused && ctx.attempts.made < 3 && self.is_safe(session, ctx);
+        let was_idle =
+            client_reused && ctx.recorder.ended.attempts < 3 && self.is_safe(session, ctx);
         if was_idle && !again {
             error.retry.decide_reuse(true);
         }
@@ -283,9 +285,9 @@ impl ProxyHttp for Reverse {
             progress::request_ended();
         }
         let Some(body) = body else { return Ok(()) };
-        ctx.body.bytes_in += body.len() as u64;
+        ctx.recorder.ended.bytes_in += body.len() as u64;
         if !ctx.kind.upgrade && !ctx.kind.grpc {
-            let fits = self.body_limit(ctx).received(ctx.body.bytes_in);
+            let fits = self.body_limit(ctx).received(ctx.recorder.ended.bytes_in);
             // The client's: else Pingora takes it for one of the upstream, and goes on.
             fits.map_err(|denial| ctx.deny(denial).into_down())?;
         }
@@ -327,7 +329,7 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Err(denial) = self.before_answer(session, ctx).await {
+        if let Err(denial) = self.before_answer(ctx).await {
             return Err(ctx.deny(denial));
         }
         self.edit_answered(session, response, ctx)
@@ -335,7 +337,7 @@ impl ProxyHttp for Reverse {
 
     fn response_body_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
@@ -346,10 +348,10 @@ impl ProxyHttp for Reverse {
             return Err(Error::new(DENIED));
         }
         if ctx.lasts() {
-            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
+            self.register(ctx).map_err(|denial| ctx.deny(denial))?;
         }
         redaction::redact(body, end_of_stream, ctx)?;
-        ctx.body.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.recorder.ended.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.capture(body.as_ref(), end_of_stream);
         if let Some(whole) = ctx.keep(body.as_ref(), end_of_stream) {
             self.gateway.fallback.keep(whole);
@@ -363,7 +365,7 @@ impl ProxyHttp for Reverse {
         trailers: &mut HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
-        let headers = &ctx.snapshot.policy.headers;
+        let headers = &ctx.recorder.snapshot.policy.headers;
         filters::response::settle_trailers(trailers, |name| headers.is_ours(name));
         Ok(None)
     }
@@ -375,13 +377,13 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
     ) -> FailToProxy {
         // Taken in any case: until then the client cannot be told anything.
-        let stopped = progress::denial(ctx.upstream());
+        let stopped = progress::denial(ctx.recorder.upstream());
         if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
             && let Some(sent) = &ctx.sent
         {
             sent.upstream.give_up_connections(ctx.kind.grpc);
         }
-        let denial = match ctx.denial.take().or(stopped) {
+        let denial = match ctx.recorder.ended.denial.take().or(stopped) {
             Some(denial) => Some(denial),
             None => {
                 let body_done = session.as_downstream_mut().is_body_done();
@@ -412,11 +414,11 @@ impl ProxyHttp for Reverse {
                 self.report(ctx, Some(Outcome::Failure), clock::now());
             }
             if !begun {
-                ctx.response.status = status;
+                ctx.recorder.ended.status = status;
                 session.as_downstream_mut().set_keepalive(None);
                 let _ = self.write(session, ctx, &denial).await;
             }
-            ctx.denial = Some(denial);
+            ctx.recorder.ended.denial = Some(denial);
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
@@ -436,27 +438,34 @@ impl ProxyHttp for Reverse {
 
 impl Reverse {
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
-        ctx.response.status = denial.status().as_u16();
+        ctx.recorder.ended.status = denial.status().as_u16();
         // A body that nobody will read is not waited for.
         let unread = !session.as_downstream_mut().is_body_empty();
         if unread {
             session.as_downstream_mut().set_keepalive(None);
         }
         if let Some(body) = &ctx.body.read {
-            ctx.body.bytes_in = body.len() as u64;
+            ctx.recorder.ended.bytes_in = body.len() as u64;
         }
         if let Denial::RateLimited(over) = &denial {
             let forwarded = session.req_header().headers.contains_key("x-forwarded-for");
-            let listener = &ctx.snapshot.policy.listeners[self.listener];
+            let listener = &ctx.recorder.snapshot.policy.listeners[self.listener];
             self.shared_addresses.note(listener, over, forwarded, clock::elapsed());
         }
-        ctx.denial = Some(denial.clone());
+        ctx.recorder.ended.denial = Some(denial.clone());
         self.write(session, ctx, &denial).await
     }
 
     async fn write(&self, session: &mut Session, ctx: &Ctx, denial: &Denial) -> Result<()> {
-        let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
-        denial_response::write(session, &ctx.exchange, denial, &ctx.request_id, cors).await
+        let cors = ctx.recorder.snapshot.policy.listeners[self.listener].cors.as_deref();
+        denial_response::write(
+            session,
+            &ctx.recorder.exchange,
+            denial,
+            &ctx.recorder.request_id,
+            cors,
+        )
+        .await
     }
 
     /// What kind of exchange it is, as far as its head says.
@@ -481,7 +490,7 @@ impl Reverse {
     /// What an error of Pingora's means. `None` if the client went away: nobody was denied.
     fn denial_of(&self, error: &Error, ctx: &Ctx, body_done: bool) -> Option<Denial> {
         use ErrorType as E;
-        let upstream = ctx.upstream();
+        let upstream = ctx.recorder.upstream();
         if error.esource() == &ErrorSource::Downstream {
             return error_mapping::denial_of(error, upstream);
         }

@@ -1,19 +1,15 @@
 //! A plain request in absolute form (`GET http://host/path`), through Pingora to the address that
 //! passed.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Label, Now, Step,
+    Denial, Label, Step,
+    audit::{CallConnection, Received},
     client_hello::Peek,
     headers::Sender,
-    identity::ClientCertificate,
     redirect, streams,
     target::{Host, Target},
 };
@@ -25,16 +21,13 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{AdmittedCall, CallOutcome, Forward, ProxyCaller, tunnel::proxy_status};
+use super::{AdmittedCall, Forward, ProxyCaller, tunnel::proxy_status};
 use crate::{
     clock,
     data_plane::{
-        denial_response as denied, error_mapping,
-        gateway::Snapshot,
-        hop_by_hop,
-        listener::InFlight,
-        long_lived::Registration,
-        request::{facts_of, has_large_body, peer, trace_id},
+        denial_response as denied, error_mapping, hop_by_hop,
+        recorder::{RecordKind, Recorder},
+        request::{facts_of, has_large_body, peer},
     },
     head_edit,
     net::parent::{Fault, Parent},
@@ -55,11 +48,8 @@ pub struct Plain {
 
 /// One exchange.
 pub struct Ctx {
-    snapshot: Arc<Snapshot>,
-    exchange: Exchange,
-    began: Now,
-    id: RequestId,
-    denial: Option<Denial>,
+    /// What is known of it, until it is on record.
+    recorder: Recorder,
     /// The path and query that it is for, as they are sent on.
     path: Vec<u8>,
     going: Option<AdmittedCall>,
@@ -67,24 +57,8 @@ pub struct Ctx {
     addresses: Vec<SocketAddr>,
     /// How many of them could not be connected to.
     failed: usize,
-    address: Option<SocketAddr>,
-    bytes_in: u64,
-    bytes_out: u64,
-    /// How many interim answers (1xx) came.
+    /// How many interim responses (1xx) were received.
     interim: u32,
-    status: u16,
-    lasting: Option<Lasting>,
-    _in_flight: InFlight,
-}
-
-/// Its place among those that can be cut, and what its record then needs: the session is gone.
-struct Lasting {
-    place: Registration,
-    forward: Arc<Forward>,
-    came: RequestHeader,
-    peer: IpAddr,
-    tls: bool,
-    certificate: Option<ClientCertificate>,
 }
 
 #[async_trait]
@@ -92,24 +66,13 @@ impl ProxyHttp for Plain {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let gateway = &self.forward.gateway;
         Ctx {
-            snapshot: gateway.snapshot.load_full(),
-            exchange: Exchange::default(),
-            began: clock::now(),
-            id: RequestId::UNKNOWN,
-            denial: None,
+            recorder: Recorder::new(&self.forward.gateway, RecordKind::Call),
             path: Vec::new(),
             going: None,
             addresses: Vec::new(),
             failed: 0,
-            address: None,
-            bytes_in: 0,
-            bytes_out: 0,
             interim: 0,
-            status: 0,
-            lasting: None,
-            _in_flight: gateway.drain.exchange(),
         }
     }
 
@@ -123,29 +86,36 @@ impl ProxyHttp for Plain {
         downstream.set_ignore_info_resp(downstream.req_header().version == Version::HTTP_10);
         upgrade::note_offer(downstream.req_header_mut());
         hop_by_hop::end(session.req_header_mut(), |_| false);
-        ctx.id = RequestId::of(session.req_header());
+        ctx.recorder.request_id = RequestId::of(session.req_header());
         let decided = self.decide(session, ctx).await;
-        let Err(denial) = decided.and_then(|()| self.may_last(session, ctx)) else {
-            ctx.exchange.steps.enter(Step::Upstream);
+        let Err(denial) = decided.and_then(|()| ctx.recorder.register(None)) else {
+            ctx.recorder.exchange.steps.enter(Step::Upstream);
             return Ok(false);
         };
         if !session.as_downstream_mut().is_body_empty() {
             session.as_downstream_mut().set_keepalive(None);
         }
-        denied::write_proxy(session, &ctx.exchange, &denial, proxy_status(&denial), &ctx.id)
-            .await?;
-        ctx.denial = Some(denial);
+        denied::write_proxy(
+            session,
+            &ctx.recorder.exchange,
+            &denial,
+            proxy_status(&denial),
+            &ctx.recorder.request_id,
+        )
+        .await?;
+        ctx.recorder.ended.denial = Some(denial);
         Ok(true)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let address = *ctx.addresses.get(ctx.failed).ok_or_else(not_going)?;
-        ctx.address = Some(address);
+        ctx.recorder.ended.upstream_address = Some(address);
+        ctx.recorder.ended.attempts = 1;
         let mut peer = match ctx.parent() {
             Some(parent) => Box::new(parent.peer(address)?),
             None => Box::new(HttpPeer::new(address, false, String::new())),
         };
-        let egress = &ctx.snapshot.loaded.config.egress;
+        let egress = &ctx.recorder.snapshot.loaded.config.egress;
         // Each has its part of the time, as in `Dial::connect`.
         let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
         let connect = *egress.connect_timeout / parts;
@@ -177,7 +147,7 @@ impl ProxyHttp for Plain {
         let login = ctx.parent().and_then(|parent| parent.authorization());
         head_edit::edit_request(request, |parts| {
             let headers = &mut parts.headers;
-            for name in ctx.snapshot.policy.headers.strip(headers, Sender::Stranger) {
+            for name in ctx.recorder.snapshot.policy.headers.strip(headers, Sender::Stranger) {
                 headers.remove(&name);
             }
             // Whatever they are called here: they say who calls, to nobody outside.
@@ -211,10 +181,10 @@ impl ProxyHttp for Plain {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        ctx.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
-        let bytes_max = ctx.snapshot.policy.listeners[self.forward.listener].body_max;
-        if ctx.bytes_in > bytes_max {
-            ctx.denial = Some(Denial::BodyTooLarge { bytes_max });
+        ctx.recorder.ended.bytes_in += body.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes_max = ctx.recorder.snapshot.policy.listeners[self.forward.listener].body_max;
+        if ctx.recorder.ended.bytes_in > bytes_max {
+            ctx.recorder.ended.denial = Some(Denial::BodyTooLarge { bytes_max });
             return Err(Error::new(ErrorType::Custom("denied")));
         }
         Ok(())
@@ -241,7 +211,7 @@ impl ProxyHttp for Plain {
             self.keep_outside(&mut parts.headers, ctx)
         });
         settled.map_err(|denial| {
-            ctx.denial = Some(denial);
+            ctx.recorder.ended.denial = Some(denial);
             Error::new(ErrorType::Custom("denied"))
         })
     }
@@ -255,7 +225,7 @@ impl ProxyHttp for Plain {
         if let Some(parent) = ctx.parent() {
             // It asks us who we are, not the client.
             if response.status == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-                ctx.denial =
+                ctx.recorder.ended.denial =
                     Some(Denial::ParentRefused { parent: parent.name.clone(), status: 407 });
                 return Err(Error::new(ErrorType::Custom("denied")));
             }
@@ -264,11 +234,11 @@ impl ProxyHttp for Plain {
         {
             return Ok(());
         }
-        ctx.status = response.status.as_u16();
+        ctx.recorder.ended.status = response.status.as_u16();
         let length = streams::length(&response.headers);
-        progress::ends_with_head(&session.req_header().method, ctx.status, length);
-        ctx.exchange.steps.enter(Step::Response);
-        response.insert_header(X_REQUEST_ID, ctx.id.header())?;
+        progress::ends_with_head(&session.req_header().method, ctx.recorder.ended.status, length);
+        ctx.recorder.exchange.steps.enter(Step::Response);
+        response.insert_header(X_REQUEST_ID, ctx.recorder.request_id.header())?;
         if self.forward.gateway.drain.is_leaving() {
             session.as_downstream_mut().set_keepalive(None);
         }
@@ -285,7 +255,7 @@ impl ProxyHttp for Plain {
         if end_of_stream {
             progress::answer_ended();
         }
-        ctx.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.recorder.ended.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         Ok(None)
     }
 
@@ -321,7 +291,12 @@ impl ProxyHttp for Plain {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let denial = ctx.denial.take().or_else(|| error_mapping::denial_of(error, ctx.called()));
+        let denial = ctx
+            .recorder
+            .ended
+            .denial
+            .take()
+            .or_else(|| error_mapping::denial_of(error, ctx.called()));
         let denial = match ctx.parent() {
             Some(parent) => denial.map(|denial| parent.instead_of(denial)),
             None => denial,
@@ -333,11 +308,17 @@ impl ProxyHttp for Plain {
         let written = session.as_ref().response_written();
         if written.is_none_or(|head| head.status.is_informational() && head.status != 101) {
             session.as_downstream_mut().set_keepalive(None);
-            let written =
-                denied::write_proxy(session, &ctx.exchange, &denial, status, &ctx.id).await;
+            let written = denied::write_proxy(
+                session,
+                &ctx.recorder.exchange,
+                &denial,
+                status,
+                &ctx.recorder.request_id,
+            )
+            .await;
             let _ = written;
         }
-        ctx.denial = Some(denial);
+        ctx.recorder.ended.denial = Some(denial);
         FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
     }
 
@@ -347,43 +328,19 @@ impl ProxyHttp for Plain {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         let written = session.as_ref().response_written().map_or(0, |head| head.status.as_u16());
-        let request = session.req_header();
-        let shown = facts_of(session.as_ref().digest());
-        self.forward.record(
-            &ctx.snapshot,
-            &ctx.exchange,
-            &CallOutcome {
-                began: ctx.began,
-                id: &ctx.id,
-                peer: peer(session),
-                method: request.method.as_str(),
-                trace_id: trace_id(request),
-                host: ctx.exchange.call.is_none().then(|| request.raw_path()),
-                path: ctx.path(),
-                tls: shown.is_some(),
-                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
-                status: written,
-                denial: ctx.denial.as_ref(),
-                address: ctx.address,
-                bytes_in: ctx.bytes_in,
-                bytes_out: session.as_ref().body_bytes_sent() as u64,
-                cut: error.is_some() && ctx.denial.is_none(),
-            },
-        );
-        // It is on record: it is too late to cut it.
-        ctx.lasting = None;
+        let ended = &mut ctx.recorder.ended;
+        ended.status = written;
+        ended.bytes_out = session.as_ref().body_bytes_sent() as u64;
+        ended.cut = error.is_some() && ended.denial.is_none();
+        ctx.recorder.finish();
     }
 }
 
 impl Ctx {
     /// What was called, as denials name it.
     fn called(&self) -> Label {
-        let target = self.exchange.call.as_ref().map(|call| call.target.to_string());
+        let target = self.recorder.exchange.call.as_ref().map(|call| call.target.to_string());
         Label::lossy(&target.unwrap_or_default())
-    }
-
-    fn path(&self) -> &[u8] {
-        self.path.split(|b| *b == b'?').next().unwrap_or_default()
     }
 
     /// The proxy that it goes through, if there is one.
@@ -392,38 +349,10 @@ impl Ctx {
     }
 }
 
-impl Drop for Ctx {
-    fn drop(&mut self) {
-        let Some(lasting) = self.lasting.take() else { return };
-        let Some(denial) = lasting.place.denial() else { return };
-        lasting.forward.record(
-            &self.snapshot,
-            &self.exchange,
-            &CallOutcome {
-                began: self.began,
-                id: &self.id,
-                peer: lasting.peer,
-                method: lasting.came.method.as_str(),
-                trace_id: trace_id(&lasting.came),
-                host: None,
-                path: self.path(),
-                tls: lasting.tls,
-                certificate: lasting.certificate.as_ref(),
-                status: self.status,
-                denial: Some(&denial),
-                address: self.address,
-                bytes_in: self.bytes_in,
-                bytes_out: self.bytes_out,
-                cut: true,
-            },
-        );
-    }
-}
-
 impl Plain {
     /// Keeps who is called from sending the caller into our own network.
     fn keep_outside(&self, headers: &mut HeaderMap, ctx: &Ctx) -> std::result::Result<(), Denial> {
-        let guard = &ctx.snapshot.policy.guard;
+        let guard = &ctx.recorder.snapshot.policy.guard;
         let (own, now) = (self.forward.gateway.dial.own_addresses(), clock::now());
         let judge = |ip, port| {
             let target = Target { host: Host::Address(ip), port };
@@ -447,38 +376,36 @@ impl Plain {
         }
     }
 
-    /// From now on it can be cut. What was switched off meanwhile has not done so.
-    fn may_last(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
-        let gateway = &self.forward.gateway;
-        let shown = facts_of(session.as_ref().digest());
-        ctx.lasting = Some(Lasting {
-            place: gateway.long_lived.begin(&ctx.exchange),
-            forward: Arc::clone(&self.forward),
-            came: session.req_header().clone(),
-            peer: peer(session),
-            tls: shown.is_some(),
-            certificate: shown.and_then(|shown| shown.certificate.clone()),
-        });
-        gateway.state.switches.pass(&ctx.exchange.about(), clock::now())
-    }
-
     async fn decide(&self, session: &Session, ctx: &mut Ctx) -> std::result::Result<(), Denial> {
         let request = session.req_header();
-        let (target, path) = Target::of_url(request.raw_path()).map_err(Denial::TargetInvalid)?;
-        let path = path.into_owned();
-        let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
         let facts = facts_of(session.as_ref().digest());
+        let connection = CallConnection {
+            listener: self.forward.listener,
+            peer: peer(session),
+            tls: facts.is_some(),
+            certificate: facts.and_then(|facts| facts.certificate.clone()),
+        };
+        let certificate = connection.certificate.clone();
+        let named = Target::of_url(request.raw_path());
+        ctx.recorder.receive(Received::call(
+            connection,
+            request.method.clone(),
+            (request.raw_path(), named.as_ref().map_or(b"", |(_, path)| path)),
+            request.headers.get("traceparent").cloned(),
+            ctx.recorder.began,
+        ));
+        let (target, path) = named.map_err(Denial::TargetInvalid)?;
+        ctx.path = path.into_owned();
+        let authorization = lines(&request.headers, &header::PROXY_AUTHORIZATION);
         let shown = ProxyCaller {
             peer: peer(session),
-            certificate: facts.and_then(|facts| facts.certificate.as_ref()),
+            certificate: certificate.as_deref(),
             authorization: &authorization,
         };
-        let snapshot = Arc::clone(&ctx.snapshot);
-        let admitted = self
-            .forward
-            .admit(&snapshot, (&target, false), &shown, ctx.began, &mut ctx.exchange)
-            .await;
-        ctx.path = path;
+        let snapshot = Arc::clone(&ctx.recorder.snapshot);
+        let (began, exchange) = (ctx.recorder.began, &mut ctx.recorder.exchange);
+        let admitted =
+            self.forward.admit(&snapshot, (&target, false), &shown, began, exchange).await;
         let going = ctx.going.insert(admitted?);
         ctx.addresses = match &going.parent {
             None => going.addresses(),
@@ -487,7 +414,7 @@ impl Plain {
             }
         };
         if going.call.must_be_tls(&snapshot.policy) {
-            going.call.hello(&snapshot.policy, &Peek::NotTls, &mut ctx.exchange)?;
+            going.call.hello(&snapshot.policy, &Peek::NotTls, &mut ctx.recorder.exchange)?;
         }
         Ok(())
     }

@@ -10,11 +10,12 @@ use std::{
 use async_trait::async_trait;
 use filters::{
     Denial, Exchange, Label, Step,
+    audit::{CallConnection, Received},
     client_hello::{self, Peek},
     forward::AddressedCall,
     target::Target,
 };
-use http::StatusCode;
+use http::{HeaderValue, Method, StatusCode};
 use pingora::{protocols::Stream, server::ShutdownWatch};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,17 +23,16 @@ use tokio::{
 };
 
 use super::{
-    AdmittedCall, CallOutcome, Forward, ProxyCaller,
+    AdmittedCall, Forward, ProxyCaller,
     copy::{Moved, both_ways},
 };
 use crate::{
-    clock,
     data_plane::{
         denial_response::PROXY_CHALLENGE,
         gateway::Snapshot,
         listener::{ConnectRequest, Tunnel, tls::HandshakeInfo},
         rate_limit_headers,
-        request::trace_of,
+        recorder::{RecordKind, Recorder},
     },
     net::parent::Connection,
     request_id::RequestId,
@@ -51,75 +51,77 @@ struct Opened {
     address: SocketAddr,
 }
 
+/// Both ends of a tunnel.
+struct Ends<'a> {
+    client: &'a mut Stream,
+    /// What the client sent with its head.
+    early: Vec<u8>,
+    server: Connection,
+    moved: &'a Moved,
+}
+
 #[async_trait]
 impl Tunnel for Forward {
     async fn tunnel(&self, asked: ConnectRequest, shutdown: &ShutdownWatch) {
-        let snapshot = self.gateway.snapshot.load_full();
-        let _in_flight = self.gateway.drain.exchange();
-        let began = clock::now();
-        let id = RequestId::new();
-        let mut exchange = Exchange::default();
+        let mut recorder = Recorder::new(&self.gateway, RecordKind::Call);
+        recorder.request_id = RequestId::new();
+        let snapshot = Arc::clone(&recorder.snapshot);
         let ConnectRequest { mut stream, head, ahead, peer } = asked;
-        let moved = Moved::default();
-        let mut address = None;
-        let opened = self.open(&snapshot, &head, &stream, peer, began, &mut exchange).await;
-        let trace = head.values("traceparent").next().and_then(trace_of).map(str::to_owned);
-        let place = self.gateway.long_lived.begin(&exchange);
-        // What was switched off meanwhile has not cut it.
-        let switches = &self.gateway.state.switches;
-        let opened = opened.and_then(|opened| {
-            switches.pass(&exchange.about(), clock::now())?;
-            Ok(opened)
-        });
-        // Both hold the buffer that the head was read into, and a tunnel may last for long.
-        let (asked_for, early) = (head.target().to_vec(), ahead.to_vec());
-        drop((head, ahead));
-        let (status, result) = match opened {
-            Ok(Opened { call, server, address: connected }) => {
-                address = Some(connected);
-                let run = self.run(
-                    &snapshot,
-                    &mut stream,
-                    (call, server),
-                    early,
-                    &moved,
-                    &mut exchange,
-                    shutdown,
-                );
-                let result = tokio::select! {
-                    result = run => result,
-                    denial = place.cut() => Err(denial),
-                };
-                (200, result)
-            }
-            Err(denial) => {
-                refuse(&mut stream, &denial, &id).await;
-                (proxy_status(&denial).as_u16(), Err(denial))
-            }
-        };
         let digest = stream.get_ssl_digest();
         let shown = digest.as_ref().and_then(|digest| digest.extension.get::<HandshakeInfo>());
-        self.record(
-            &snapshot,
-            &exchange,
-            &CallOutcome {
-                began,
-                id: &id,
-                peer,
-                method: "CONNECT",
-                trace_id: trace.as_deref(),
-                host: exchange.call.is_none().then_some(&asked_for),
-                path: b"",
-                tls: digest.is_some(),
-                certificate: shown.and_then(|facts| facts.certificate.as_ref()),
-                status,
-                denial: result.as_ref().err(),
-                address,
-                bytes_in: moved.out.load(Ordering::Relaxed),
-                bytes_out: moved.back.load(Ordering::Relaxed),
-                cut: result == Ok(false) || status == 200 && place.denial().is_some(),
-            },
-        );
+        let connection = CallConnection {
+            listener: self.listener,
+            peer,
+            tls: digest.is_some(),
+            certificate: shown.and_then(|shown| shown.certificate.clone()),
+        };
+        let certificate = connection.certificate.clone();
+        let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
+        let caller = ProxyCaller {
+            peer,
+            certificate: certificate.as_deref(),
+            authorization: &authorization,
+        };
+        let traceparent = head.values("traceparent").next();
+        let traceparent = traceparent.and_then(|value| HeaderValue::from_bytes(value).ok());
+        recorder.receive(Received::call(
+            connection,
+            Method::CONNECT,
+            (head.target(), b""),
+            traceparent,
+            recorder.began,
+        ));
+        let opened = self.open(&snapshot, head.target(), &caller, &mut recorder).await;
+        // What was switched off meanwhile has not severed it.
+        let opened = opened.and_then(|opened| recorder.register(None).map(|()| opened));
+        // Both hold the buffer that the head was read into, and a tunnel may last for long.
+        let early = ahead.to_vec();
+        drop(authorization);
+        drop((head, ahead));
+        match opened {
+            Ok(Opened { call, server, address }) => {
+                recorder.ended.status = 200;
+                recorder.ended.attempts = 1;
+                recorder.ended.upstream_address = Some(address);
+                let (severed, moved) = (recorder.severed(), Moved::default());
+                let ends = Ends { client: &mut stream, early, server, moved: &moved };
+                let run = self.run(&snapshot, ends, &call, &mut recorder.exchange, shutdown);
+                let result = tokio::select! {
+                    result = run => result,
+                    denial = severed => Err(denial),
+                };
+                recorder.ended.bytes_in = moved.out.load(Ordering::Relaxed);
+                recorder.ended.bytes_out = moved.back.load(Ordering::Relaxed);
+                recorder.ended.cut = result == Ok(false) || recorder.is_severed();
+                recorder.ended.denial = result.err();
+            }
+            Err(denial) => {
+                refuse(&mut stream, &denial, &recorder.request_id).await;
+                recorder.ended.status = proxy_status(&denial).as_u16();
+                recorder.ended.denial = Some(denial);
+            }
+        }
+        recorder.finish();
     }
 }
 
@@ -128,20 +130,14 @@ impl Forward {
     async fn open(
         &self,
         snapshot: &Arc<Snapshot>,
-        head: &crate::data_plane::listener::Head,
-        stream: &Stream,
-        peer: std::net::IpAddr,
-        began: filters::Now,
-        exchange: &mut Exchange,
+        asked: &[u8],
+        caller: &ProxyCaller<'_>,
+        recorder: &mut Recorder,
     ) -> Result<Opened, Denial> {
-        let target = Target::of_connect(head.target()).map_err(Denial::TargetInvalid)?;
         // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
-        let authorization: Vec<&[u8]> = head.values("proxy-authorization").collect();
-        let digest = stream.get_ssl_digest();
-        let facts = digest.as_ref().and_then(|digest| digest.extension.get::<HandshakeInfo>());
-        let certificate = facts.and_then(|facts| facts.certificate.as_ref());
-        let shown = ProxyCaller { peer, certificate, authorization: &authorization };
-        let going = self.admit(snapshot, (&target, true), &shown, began, exchange).await?;
+        let target = Target::of_connect(asked).map_err(Denial::TargetInvalid)?;
+        let (began, exchange) = (recorder.began, &mut recorder.exchange);
+        let going = self.admit(snapshot, (&target, true), caller, began, exchange).await?;
         exchange.steps.enter(Step::Upstream);
         let patience = *snapshot.loaded.config.egress.connect_timeout;
         let addresses = going.addresses();
@@ -172,19 +168,16 @@ impl Forward {
         Ok(Opened { call, server, address })
     }
 
-    /// Says yes, looks at what comes first, and copies. Answers whether both sides ended as they
-    /// should.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one tunnel")]
+    /// Says yes, looks at what comes first, and copies. Whether both sides ended as they should.
     async fn run(
         &self,
         snapshot: &Arc<Snapshot>,
-        client: &mut Stream,
-        (call, mut server): (AddressedCall, Connection),
-        mut ahead: Vec<u8>,
-        moved: &Moved,
+        ends: Ends<'_>,
+        call: &AddressedCall,
         exchange: &mut Exchange,
         shutdown: &ShutdownWatch,
     ) -> Result<bool, Denial> {
+        let Ends { client, early: mut ahead, mut server, moved } = ends;
         let egress = &snapshot.loaded.config.egress;
         let yes = async {
             client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;

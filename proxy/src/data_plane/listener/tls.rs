@@ -15,7 +15,7 @@ pub struct HandshakeInfo {
     /// The name the client asked for.
     pub server_name: Option<String>,
     /// The verified client certificate.
-    pub certificate: Option<ClientCertificate>,
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// The certificates of a TLS listener, to be swapped when their files change.
@@ -96,13 +96,13 @@ impl TlsAccept for Note {
         let certificate = tls.peer_certificate_der().map(|der| {
             let names = certs::names_of(der);
             let labels = |texts: Vec<String>| texts.iter().filter_map(|t| Label::new(t)).collect();
-            ClientCertificate {
+            Arc::new(ClientCertificate {
                 common_name: names.common_name.as_deref().and_then(Label::new),
                 dns: labels(names.dns),
                 uris: labels(names.uris),
                 emails: labels(names.emails),
                 fingerprint: None,
-            }
+            })
         });
         let server_name = tls.server_name().map(str::to_owned);
         Some(Arc::new(HandshakeInfo { server_name, certificate }))

@@ -57,12 +57,12 @@ impl Reverse {
         let Admitted { request, edits, next } = self.decide(session, ctx).await?;
         // The snapshot's upstreams are those of its policy.
         let upstream =
-            ctx.snapshot.upstreams.get(&request.route.upstream).ok_or(Denial::Internal)?;
+            ctx.recorder.snapshot.upstreams.get(&request.route.upstream).ok_or(Denial::Internal)?;
         let upstream = Arc::clone(upstream);
         if let Next::Dispatched(dispatched) = &next {
-            ctx.served.pacing_delay = dispatched.pacing_delay;
+            ctx.recorder.ended.served.pacing_delay = dispatched.pacing_delay;
         }
-        ctx.exchange.steps.enter(Step::RequestBody);
+        ctx.recorder.exchange.steps.enter(Step::RequestBody);
         self.fits(session, ctx)?;
         self.claim(&request, ctx).await?;
         let dispatched = match next {
@@ -76,32 +76,45 @@ impl Reverse {
                     ctx.answered_here = Some(request);
                     return Ok(Admission::Shared(answer, how));
                 }
-                None => dispatch(&self.gateway.state, &request, clock::now(), &mut ctx.exchange)?,
+                None => dispatch(
+                    &self.gateway.state,
+                    &request,
+                    clock::now(),
+                    &mut ctx.recorder.exchange,
+                )?,
             },
         };
-        ctx.served.pacing_delay = dispatched.pacing_delay;
+        ctx.recorder.ended.served.pacing_delay = dispatched.pacing_delay;
         self.probes(&dispatched);
         let shown = fetch_credential(&request, ctx).await?;
         if !dispatched.pacing_delay.is_zero() {
             tokio::time::sleep(dispatched.pacing_delay).await;
         }
-        self.intend(session, &request, ctx).await?;
-        ctx.exchange.steps.enter(Step::Upstream);
-        ctx.sent = Some(Sent { request, edits, dispatched, upstream, shown });
+        self.intend(&request, ctx).await?;
+        ctx.recorder.exchange.steps.enter(Step::Upstream);
+        ctx.sent = Some(Sent {
+            gateway: Arc::clone(&self.gateway),
+            request,
+            edits,
+            dispatched,
+            upstream,
+            shown,
+        });
         Ok(Admission::Sent)
     }
 
     /// Decides, and again with whatever was lacking.
     async fn decide(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {
-        let mut decided = self.decide_once(session, ctx, ctx.began);
+        let mut decided = self.decide_once(session, ctx, ctx.recorder.began);
         for _ in 0..LACKS_MAX {
-            let Some(lack) = decided.as_ref().err().and_then(|_| ctx.exchange.lack.take()) else {
+            let Some(lack) = decided.as_ref().err().and_then(|_| ctx.recorder.exchange.lack.take())
+            else {
                 break;
             };
             if lack == Lack::Body {
-                ctx.exchange.steps.enter(Step::RequestBody);
+                ctx.recorder.exchange.steps.enter(Step::RequestBody);
                 ctx.body.read = Some(self.read_body(session, ctx).await?);
-            } else if !self.gateway.supply(&ctx.snapshot.loaded.config, &lack).await {
+            } else if !self.gateway.supply(&ctx.recorder.snapshot.loaded.config, &lack).await {
                 break;
             }
             // As of now: others were let through while this one waited, and limits know.
@@ -113,19 +126,20 @@ impl Reverse {
     /// Claims the request's idempotency key among all replicas; among its own it is decided.
     async fn claim(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
         if let (Some(store), Some(running)) = (&self.gateway.store, &request.running) {
-            ctx.exchange.steps.enter(Step::Idempotency);
+            ctx.recorder.exchange.steps.enter(Step::Idempotency);
             ctx.claim = store.claim(running.key(), request.route.timeouts.whole).await?;
         }
         Ok(())
     }
 
     fn decide_once(&self, session: &Session, ctx: &mut Ctx, now: Now) -> Result<Admitted, Denial> {
-        ctx.exchange = Exchange::default();
-        let certificate = facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_ref());
+        ctx.recorder.exchange = Exchange::default();
+        let certificate =
+            facts_of(session.as_ref().digest()).and_then(|f| f.certificate.as_deref());
         let mut head = head(self.listener, self.tls, session, session.req_header(), certificate);
         head.body = ctx.body.read.as_deref();
-        let policy = &ctx.snapshot.policy;
-        filters::decide(policy, &self.gateway.state, &head, now, &mut ctx.exchange)
+        let policy = &ctx.recorder.snapshot.policy;
+        filters::decide(policy, &self.gateway.state, &head, now, &mut ctx.recorder.exchange)
     }
 
     /// Reads the body, which is sent on from where Pingora keeps it.
@@ -141,13 +155,14 @@ impl Reverse {
                         body.extend_from_slice(&part);
                     }
                     Ok(Some(_)) => {
-                        return Err(progress::denial(ctx.upstream()).unwrap_or(Denial::BodyTimeout));
+                        return Err(progress::denial(ctx.recorder.upstream())
+                            .unwrap_or(Denial::BodyTimeout));
                     }
                     Ok(None) => return Ok(()),
                     Err(error) => {
-                        let slow = progress::denial(ctx.upstream());
-                        let denial =
-                            slow.or_else(|| error_mapping::denial_of(&error, ctx.upstream()));
+                        let slow = progress::denial(ctx.recorder.upstream());
+                        let denial = slow
+                            .or_else(|| error_mapping::denial_of(&error, ctx.recorder.upstream()));
                         return Err(denial.unwrap_or(Denial::BodyMalformed));
                     }
                 }
@@ -178,7 +193,7 @@ impl Reverse {
                     break;
                 }
                 Role::Kept(answer) => {
-                    ctx.served.shared = Some(Shared::Hit);
+                    ctx.recorder.ended.served.shared = Some(Shared::Hit);
                     return Ok(Some((answer, Shared::Hit)));
                 }
                 Role::Follows(flight) => {
@@ -187,7 +202,7 @@ impl Reverse {
                     let patience = timeouts.upstream.min(ctx.left_of(timeouts.whole));
                     match timeout(patience, flight.answer()).await {
                         Ok(Some(answer)) => {
-                            ctx.served.shared = Some(Shared::Collapsed);
+                            ctx.recorder.ended.served.shared = Some(Shared::Collapsed);
                             return Ok(Some((answer, Shared::Collapsed)));
                         }
                         Ok(None) => {}
@@ -200,15 +215,15 @@ impl Reverse {
     }
 
     pub(super) fn body_limit(&self, ctx: &Ctx) -> BodyLimit {
-        let own = ctx.exchange.route.as_ref().and_then(|route| route.options.body_max);
-        BodyLimit::of(own, ctx.snapshot.policy.listeners[self.listener].body_max)
+        let own = ctx.recorder.exchange.route.as_ref().and_then(|route| route.options.body_max);
+        BodyLimit::of(own, ctx.recorder.snapshot.policy.listeners[self.listener].body_max)
     }
 }
 
 impl Ctx {
     /// What is left of the time for the whole exchange; nothing, where no route says how much that is.
     pub(super) fn left(&self) -> Duration {
-        let route = self.exchange.route.as_ref();
+        let route = self.recorder.exchange.route.as_ref();
         route.map_or(Duration::ZERO, |route| self.left_of(route.timeouts.whole))
     }
 
@@ -218,7 +233,7 @@ impl Ctx {
     }
 
     pub(super) fn deadline(&self, whole: Duration) -> Deadline {
-        Deadline { began: self.began.elapsed, request_ended: progress::ended(), whole }
+        Deadline { began: self.recorder.began.elapsed, request_ended: progress::ended(), whole }
     }
 }
 
@@ -228,10 +243,11 @@ async fn fetch_credential(
     ctx: &mut Ctx,
 ) -> Result<Option<(Arc<Credential>, PresentedCredential)>, Denial> {
     let Some(credential) = &request.route.credential else { return Ok(None) };
-    ctx.exchange.steps.enter(Step::Credential);
+    ctx.recorder.exchange.steps.enter(Step::Credential);
     // The upstream has not been asked: that the exchange takes too long is not its failure.
     let left = ctx.left_of(request.route.timeouts.whole);
-    let shown = timeout(left, ctx.snapshot.credentials.get(&credential.name, request)).await;
+    let shown =
+        timeout(left, ctx.recorder.snapshot.credentials.get(&credential.name, request)).await;
     let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };
     Ok(Some((Arc::clone(credential), shown.map_err(late)??)))
 }

@@ -1,58 +1,53 @@
 //! The context of an exchange, in parts, and what they say together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use filters::{
-    Denial, Exchange, Now,
+    Denial,
     breaker::Outcome,
     deadline,
-    exchange::Served,
     health::Fault,
     outcome::{self, ClientWait},
     redact::answer::Redactor,
     reverse::Judged,
 };
 use pingora::Error;
+use tokio::sync::oneshot;
 
-use super::{DENIED, sent::Sent, severed::Lasting};
+use super::{DENIED, sent::Sent};
 use crate::{
     clock,
     data_plane::{
         coalescing::{Capture, Leader, StoredResponse},
-        gateway::{Gateway, Snapshot},
-        listener::InFlight,
+        gateway::Gateway,
+        recorder::{RecordKind, Recorder},
         stale_fallback::ResponseBuffer,
     },
     net::parent,
     progress,
     replicas::store::Claim,
-    request_id::RequestId,
     upstream::{Attempts, upgrade::UpgradeAnswered},
 };
 
 /// One exchange, from Pingora's side.
 pub struct Ctx {
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) exchange: Exchange,
-    /// How its response came about.
-    pub(super) served: Served,
-    /// What goes to the upstream, once it does.
+    /// What goes to the upstream, once it does. Before the recorder, which takes the reason why an exchange
+    /// was dropped: fields are dropped in order.
     pub(super) sent: Option<Sent>,
+    /// What is known of it, until it is on record.
+    pub(super) recorder: Recorder,
+    /// Reports once the exchange is on disk, as long as nobody has waited for it.
+    pub(super) durable: Option<oneshot::Receiver<bool>>,
     /// What goes no further: its idempotency key is its own until it is answered.
     pub(super) answered_here: Option<Judged>,
     /// Its idempotency key, as other replicas know it.
     pub(super) claim: Option<Claim>,
-    pub(super) began: Now,
-    pub(super) request_id: RequestId,
-    pub(super) denial: Option<Denial>,
     pub(super) kind: ExchangeKind,
     pub(super) attempts: AttemptsMade,
     pub(super) response: ResponseHead,
     pub(super) body: Bodies,
     pub(super) sharing: Sharing,
-    pub(super) recording: Recording,
-    _in_flight: InFlight,
 }
 
 /// What kind of exchange it is, as far as its heads say.
@@ -71,15 +66,10 @@ pub(super) struct ExchangeKind {
 pub(super) struct AttemptsMade {
     /// Which addresses were.
     pub(super) tried: Attempts,
-    pub(super) made: u32,
     /// How long to wait before the next, if there is one.
     pub(super) wait: Option<Duration>,
     /// When the last began.
     pub(super) asked_at: Option<Duration>,
-    /// From then to the head of its response.
-    pub(super) took: Option<Duration>,
-    /// The address that it went to.
-    pub(super) address: Option<SocketAddr>,
     /// What one that fails has failed by, as far as it is known.
     pub(super) fault: Fault,
     /// What its response says of the upstream.
@@ -92,11 +82,8 @@ impl Default for AttemptsMade {
     fn default() -> Self {
         Self {
             tried: Attempts::default(),
-            made: 0,
             wait: None,
             asked_at: None,
-            took: None,
-            address: None,
             fault: Fault::Status,
             outcome: None,
             excused: false,
@@ -107,8 +94,6 @@ impl Default for AttemptsMade {
 /// What is known of the response's head.
 #[derive(Default)]
 pub(super) struct ResponseHead {
-    /// The status that the client sees; 0 if it saw none.
-    pub(super) status: u16,
     /// How many interim responses (1xx) came before.
     pub(super) interim: u32,
     /// When it came.
@@ -118,14 +103,10 @@ pub(super) struct ResponseHead {
 /// The bodies of an exchange.
 #[derive(Default)]
 pub(super) struct Bodies {
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
     /// The request's, where a decision is about it.
     pub(super) read: Option<Bytes>,
     /// The response's so far, where it must be read whole to be redacted.
     pub(super) redacting: Option<Redactor>,
-    /// What the control plane calls what it began, as its response says.
-    pub(super) control_id: Option<String>,
 }
 
 /// Who else the response is for.
@@ -141,41 +122,24 @@ pub(super) struct Sharing {
     pub(super) fallback: Option<Arc<StoredResponse>>,
 }
 
-/// How the exchange gets on record.
-#[derive(Default)]
-pub(super) struct Recording {
-    /// Whether it may be on disk that the upstream was going to be asked.
-    pub(super) intended: bool,
-    /// Told once that is on disk, as long as nobody has waited for it.
-    pub(super) durable: Option<tokio::sync::oneshot::Receiver<bool>>,
-    /// What its record needs if it is severed, and its place among those that can be.
-    pub(super) lasting: Option<Lasting>,
-}
-
 impl Ctx {
-    pub(super) fn new(gateway: &Gateway) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
         Self {
-            snapshot: gateway.snapshot.load_full(),
-            exchange: Exchange::default(),
-            served: Served::default(),
             sent: None,
+            recorder: Recorder::new(gateway, RecordKind::Request),
+            durable: None,
             answered_here: None,
             claim: None,
-            began: clock::now(),
-            request_id: RequestId::UNKNOWN,
-            denial: None,
             kind: ExchangeKind::default(),
             attempts: AttemptsMade::default(),
             response: ResponseHead::default(),
             body: Bodies::default(),
             sharing: Sharing::default(),
-            recording: Recording::default(),
-            _in_flight: gateway.drain.exchange(),
         }
     }
 
     pub(super) fn deny(&mut self, denial: Denial) -> Box<Error> {
-        self.denial = Some(denial);
+        self.recorder.ended.denial = Some(denial);
         Error::new(DENIED)
     }
 
@@ -193,12 +157,11 @@ impl Ctx {
 
     /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
     pub(super) fn lasts(&self) -> bool {
-        let is_registered = self.recording.lasting.as_ref().is_some_and(|lasting| lasting.lasts());
         let Some((head_at, sent)) = self.response.head_at.zip(self.sent.as_ref()) else {
             return false;
         };
         let whole = sent.request.route.timeouts.whole;
-        !is_registered
+        !self.recorder.is_registered()
             && !self.kind.upgrade
             && deadline::is_long_lived(head_at, whole, clock::elapsed())
     }
@@ -220,11 +183,6 @@ impl Ctx {
         self.sent.as_ref().is_some_and(|sent| sent.request.class != config::Class::Read)
     }
 
-    pub(super) fn upstream(&self) -> filters::Label {
-        let route = self.exchange.route.as_ref();
-        route.map_or_else(|| filters::Label::lossy("?"), |route| route.upstream.clone())
-    }
-
     /// Takes a part of the answer for those who wait for it, too.
     pub(super) fn capture(&mut self, part: Option<&Bytes>, whole: bool) {
         let Some(captured) = self.sharing.captured.take() else { return };
@@ -241,7 +199,7 @@ impl Ctx {
     pub(super) fn late(&mut self) -> Box<Error> {
         self.attempts.outcome = Some(Outcome::Failure);
         self.attempts.fault = Fault::Timeout;
-        let upstream = self.upstream();
+        let upstream = self.recorder.upstream();
         self.deny(Denial::WholeTimeout { upstream })
     }
 }

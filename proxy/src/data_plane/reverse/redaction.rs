@@ -17,7 +17,7 @@ pub(super) fn redact(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Ct
     match redactor.part(part, end_of_stream, &route.options.redact) {
         Ok(left) => {
             if end_of_stream && route.class == config::Class::Action {
-                ctx.body.control_id = control_id(&left);
+                ctx.recorder.ended.control_id = control_id(&left);
             }
             *body = Some(left).filter(|left| end_of_stream || !left.is_empty());
             Ok(())

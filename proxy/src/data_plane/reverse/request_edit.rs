@@ -26,7 +26,7 @@ impl Reverse {
         ctx: &Ctx,
     ) -> Result<()> {
         let large = has_large_body(session);
-        let policy = &ctx.snapshot.policy;
+        let policy = &ctx.recorder.snapshot.policy;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
         let trusted = &policy.listeners[self.listener].trusted_proxies;
@@ -74,7 +74,7 @@ impl Reverse {
                     }
                 }
             }
-            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            headers.insert(X_REQUEST_ID, ctx.recorder.request_id.header());
             let kept = host.filter(|_| upstream.written.preserve_host);
             headers.insert(header::HOST, kept.unwrap_or_else(|| upstream.host.clone()));
             if !route.options.redact.is_empty() {

@@ -41,7 +41,7 @@ impl Reverse {
         let sent = ctx.sent.as_ref().ok_or_else(unsent)?;
         let (route, upstream) = (Arc::clone(&sent.request.route), Arc::clone(&sent.upstream));
         let now = clock::now();
-        ctx.attempts.took = ctx.attempts.asked_at.map(|asked| now.elapsed - asked);
+        ctx.recorder.ended.upstream_took = ctx.attempts.asked_at.map(|asked| now.elapsed - asked);
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
             progress::asked();
@@ -54,7 +54,7 @@ impl Reverse {
             let parent = parent.name.clone();
             return Err(ctx.deny(Denial::ParentRefused { parent, status }));
         }
-        ctx.response.status = status;
+        ctx.recorder.ended.status = status;
         ctx.kind.answered.note();
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
@@ -81,10 +81,10 @@ impl Reverse {
         progress::answered(length, kind);
         progress::ends_with_head(&session.req_header().method, status, length);
         ctx.response.head_at = Some(now.elapsed);
-        ctx.exchange.steps.enter(Step::Response);
+        ctx.recorder.exchange.steps.enter(Step::Response);
         if !ctx.kind.stream && is_stream {
             ctx.kind.stream = true;
-            self.may_last(session, ctx).map_err(|denial| ctx.deny(denial))?;
+            self.register(ctx).map_err(|denial| ctx.deny(denial))?;
         }
         let redacts = status != 101 && !route.options.redact.is_empty();
         let redacting = redacts.then(|| Kind::of(content_type)).flatten();
@@ -150,12 +150,12 @@ impl Reverse {
             ctx.sharing.keeping = keeping.map(|((key, varied), rules)| {
                 ResponseBuffer::new(key, rules, varied, parts.status, headers)
             });
-            headers.insert(X_REQUEST_ID, ctx.request_id.header());
+            headers.insert(X_REQUEST_ID, ctx.recorder.request_id.header());
             // What it says of its own limits stays as it is.
             if status != 429 {
-                rate_limit_headers::told(headers, ctx.exchange.quota.as_ref(), None);
+                rate_limit_headers::told(headers, ctx.recorder.exchange.quota.as_ref(), None);
             }
-            if let Some(cors) = &ctx.snapshot.policy.listeners[self.listener].cors {
+            if let Some(cors) = &ctx.recorder.snapshot.policy.listeners[self.listener].cors {
                 denial_response::cors::allow_of_upstream(
                     headers,
                     cors,
@@ -206,7 +206,7 @@ impl Reverse {
         let upstream = &ctx.sent.as_ref().filter(|_| names_some)?.upstream;
         let came = session.req_header();
         let head = head(self.listener, self.tls, session, came, None);
-        let trusted = &ctx.snapshot.policy.listeners[self.listener].trusted_proxies;
+        let trusted = &ctx.recorder.snapshot.policy.listeners[self.listener].trusted_proxies;
         let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
         // Of several the first is the client's.

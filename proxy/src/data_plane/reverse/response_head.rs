@@ -28,7 +28,7 @@ impl Reverse {
         if response.status.is_informational() {
             ctx.response.interim += 1;
         }
-        let upstream = ctx.upstream();
+        let upstream = ctx.recorder.upstream();
         head_edit::edit_response(response, |parts| filters::response::settle(parts, asked))
             .map_err(|why| ctx.deny(Denial::UpstreamMalformed { upstream, why }))
     }
@@ -44,7 +44,7 @@ impl Reverse {
         if !route.external {
             return Ok(());
         }
-        let guard = &ctx.snapshot.policy.guard;
+        let guard = &ctx.recorder.snapshot.policy.guard;
         let (own, now) = (self.gateway.dial.own_addresses(), clock::now());
         let judge = |ip, port| {
             let target = Target { host: Host::Address(ip), port };

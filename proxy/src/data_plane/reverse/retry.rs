@@ -28,16 +28,20 @@ impl Reverse {
         let Some(sent) = &ctx.sent else { return false };
         let route = &sent.request.route;
         let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
-        let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.began };
-        let attempts =
-            Attempts { made: ctx.attempts.made, began, retry_after, jitter: fastrand::f64() };
+        let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.recorder.began };
+        let attempts = Attempts {
+            made: ctx.recorder.ended.attempts,
+            began,
+            retry_after,
+            jitter: fastrand::f64(),
+        };
         let Some(wait) = attempts.wait(rules, whole, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
         let Some(Sent { request, dispatched, .. }) = &mut ctx.sent else { return false };
         if !dispatched.again(&self.gateway.state, request, now) {
             return false;
         }
-        ctx.served.pacing_delay = dispatched.pacing_delay;
+        ctx.recorder.ended.served.pacing_delay = dispatched.pacing_delay;
         self.gateway.metrics.asked_again(&request.route.upstream);
         ctx.attempts.wait = Some(wait.max(dispatched.pacing_delay));
         true

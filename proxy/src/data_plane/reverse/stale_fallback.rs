@@ -37,7 +37,7 @@ impl Reverse {
             return None;
         }
         let kept = self.kept(session, ctx)?;
-        ctx.served.fallback_for = Some(denial.code());
+        ctx.recorder.ended.served.fallback_for = Some(denial.code());
         Some(kept)
     }
 
@@ -60,7 +60,7 @@ impl Reverse {
         let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
         ctx.attempts.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
         self.report(ctx, ctx.attempts.outcome, clock::now());
-        ctx.served.fallback_for = Some("upstream_failed");
+        ctx.recorder.ended.served.fallback_for = Some("upstream_failed");
         ctx.sharing.fallback = Some(kept);
         true
     }
@@ -75,14 +75,21 @@ impl Reverse {
         ctx: &mut Ctx,
         kept: &StoredResponse,
     ) -> Result<()> {
-        if let Err(denial) = self.before_answer(session, ctx).await {
+        if let Err(denial) = self.before_answer(ctx).await {
             return self.refuse(session, ctx, denial).await;
         }
-        ctx.served.shared = Some(Shared::Fallback);
-        ctx.response.status = kept.status.as_u16();
-        let cors = ctx.snapshot.policy.listeners[self.listener].cors.as_deref();
+        ctx.recorder.ended.served.shared = Some(Shared::Fallback);
+        ctx.recorder.ended.status = kept.status.as_u16();
+        let cors = ctx.recorder.snapshot.policy.listeners[self.listener].cors.as_deref();
         let kept = (kept, Shared::Fallback);
-        denial_response::write_shared(session, &ctx.exchange, kept, &ctx.request_id, cors).await
+        denial_response::write_shared(
+            session,
+            &ctx.recorder.exchange,
+            kept,
+            &ctx.recorder.request_id,
+            cors,
+        )
+        .await
     }
 
     /// Begins to keep an answer, if it may be.
@@ -102,7 +109,7 @@ impl Reverse {
 
     fn key(&self, session: &Session, ctx: &Ctx) -> Option<Key> {
         let head = head(self.listener, self.tls, session, session.req_header(), None);
-        let exchange = &ctx.exchange;
+        let exchange = &ctx.recorder.exchange;
         let route = exchange.route.as_ref().filter(|route| route.fallback.is_some())?;
         let asked = KeyInput {
             head: &head,
@@ -112,7 +119,7 @@ impl Reverse {
             caller: exchange.caller.as_deref(),
             workspace: exchange.workspace.as_ref().map(|workspace| &workspace.name),
         };
-        Key::of(&asked, &ctx.snapshot.policy.digest)
+        Key::of(&asked, &ctx.recorder.snapshot.policy.digest)
     }
 }
 
