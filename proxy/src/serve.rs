@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -76,6 +76,9 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
     Ok(())
 }
 
+/// How long the exchanges that the end of the process severs may take to write their records.
+const RECORDS: Duration = Duration::from_secs(1);
+
 /// Runs a server until nothing is under way any more, or until it was told not to wait. All records
 /// are written then.
 pub fn run_until_drained(server: Server, process: &Arc<Process>) {
@@ -86,6 +89,11 @@ pub fn run_until_drained(server: Server, process: &Arc<Process>) {
         let _ = drained.send(());
     });
     let _ = may_end.recv();
+    // Pingora drops them together with its threads, and each then writes its record.
+    let begun = Instant::now();
+    while process.gateway.drain.in_flight() > 0 && begun.elapsed() < RECORDS {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     process.gateway.audit.stop();
 }
 
@@ -467,6 +475,7 @@ impl BackgroundService for Background {
             () = gateway.switchboard.run() => {}
             () = health.run(in_force) => {}
             () = process.follow() => {}
+            () = gateway.drain.ending() => {}
             _ = shutdown.changed() => {}
         }
         if let Some(store) = &gateway.store {

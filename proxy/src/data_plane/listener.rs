@@ -298,6 +298,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
         let told = async {
             tokio::select! {
                 () = late.asked() => {}
+                () = drain.ending() => {}
                 _ = shutdown.changed() => {}
             }
         };

@@ -39,9 +39,11 @@ impl ShutdownSignalWatch for Shutdown {
             tokio::select! {
                 _ = term.recv() => {
                     self.drain().await;
+                    self.process.gateway.drain.end();
                     // So that GOAWAY frames go out, and the store hears of it.
-                    self.end_when(|told| told.elapsed() >= HEARD);
-                    return ShutdownSignal::GracefulTerminate;
+                    sleep(HEARD).await;
+                    // Drops what is still in flight, which is then on record.
+                    return ShutdownSignal::FastShutdown;
                 }
                 _ = int.recv() => {
                     tracing::info!("stopping immediately");

@@ -20,7 +20,7 @@ before(async () => {
   up = http.createServer((request, response) => {
     request.resume();
     request.on('end', () => {
-      if (request.url === '/act/held') return held.push(response);
+      if (request.url.endsWith('/held')) return held.push(response);
       return response.end('{}');
     });
   });
@@ -161,6 +161,19 @@ test('what an action came to is asked after however often the process was killed
   last.signal('SIGTERM');
   await last.ended;
   await small.end();
+});
+
+test('what the end of the process cuts off is on record once, a read as well as an action', async () => {
+  const door = await stagedoor(config('process: {drain_delay: 0s, drain_timeout: 1s}'));
+  const cut = Promise.allSettled([ask(door, 'GET', '/read/held'), ask(door, 'POST', '/act/held')]);
+  await until('both to be under way', async () => held.length === 2);
+  door.signal('SIGTERM');
+  await door.ended;
+  assert.deepEqual((await cut).map(({ status }) => status), ['rejected', 'rejected']);
+  held.splice(0).forEach((response) => response.destroy());
+  const records = door.records();
+  fs.rmSync(door.folder, { recursive: true });
+  assert.deepEqual(records.map(({ method, cut }) => [method, cut]).sort(), [['GET', true], ['POST', true]]);
 });
 
 test('whoever keeps a connection loses nothing while another process takes over', async () => {

@@ -209,6 +209,8 @@ impl Forward {
             copied = both_ways(client, &mut server, ahead, moved) => copied.is_ok(),
             () = silence(moved, *egress.idle_timeout) => false,
             () = sleep(*egress.life_max) => false,
+            () = self.gateway.drain.ending() => false,
+            // Another process has taken over.
             _ = shutdown.changed() => false,
         };
         Ok(whole)

@@ -17,6 +17,7 @@ pub struct Drain {
     draining: AtomicBool,
     handing_over: AtomicBool,
     closing: CancellationToken,
+    ending: CancellationToken,
     exchanges: TaskTracker,
     /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
     multiplexed: TaskTracker,
@@ -56,6 +57,16 @@ impl Drain {
     /// Whether they are.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
+    }
+
+    /// Ends what would last for longer than the process: tunnels, and background work.
+    pub fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// Waits until that is to end.
+    pub async fn ending(&self) {
+        self.ending.cancelled().await;
     }
 
     /// Whether the process is stopping.
