@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use filters::{
-    Denial, Step,
+    Denial, Now, Step,
     breaker::{self, Outcome},
     headers::Edits,
     pace::UpstreamQuota,
@@ -56,47 +56,9 @@ impl Reverse {
         }
         ctx.recorder.ended.status = status;
         ctx.kind.answered.note();
-        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
-        ctx.attempts.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
-        if failed {
-            // Before the client knows it, or its next request could come before the breaker moves.
-            self.report(ctx, ctx.attempts.outcome, now);
-        }
-        if status == 401
-            && let Some(Sent { shown: Some((_, shown)), .. }) = &ctx.sent
-        {
-            shown.refused();
-        }
-        if route.pace.is_some() {
-            self.gateway.state.paces.note(
-                &route.upstream,
-                &upstream_quota(status, &response.headers),
-                now,
-            );
-        }
-        let is_stream = streams::is_stream(&response.headers);
-        let kind = if is_stream { Motion::Answer } else { Motion::Plain };
-        let length = streams::length(&response.headers);
-        progress::answered(length, kind);
-        progress::ends_with_head(&session.req_header().method, status, length);
-        ctx.response.head_at = Some(now.elapsed);
-        ctx.recorder.exchange.steps.enter(Step::Response);
-        if !ctx.kind.stream && is_stream {
-            ctx.kind.stream = true;
-            self.register(ctx).map_err(|denial| ctx.deny(denial))?;
-        }
-        let redacts = status != 101 && !route.options.redact.is_empty();
-        let redacting = redacts.then(|| Kind::of(content_type)).flatten();
-        let redacted = redacting.is_some();
-        if let Some(kind) = redacting {
-            if response.headers.contains_key(header::CONTENT_ENCODING) {
-                return Err(
-                    ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() })
-                );
-            }
-            ctx.body.redacting = Some(Redactor::new(kind));
-        }
+        self.note_outcome(response, ctx, &route, now);
+        self.note_progress(session, response, ctx)?;
+        begin_redaction(response, ctx, &route)?;
         let here = self.here(session, response, ctx);
         if route.external {
             let edits = &ctx.sent.as_ref().ok_or_else(unsent)?.edits;
@@ -109,27 +71,82 @@ impl Reverse {
             });
             kept.map_err(|denial| ctx.deny(denial))?;
         }
-        let target = target(session, &ctx.sent.as_ref().ok_or_else(unsent)?.edits);
         let here = here.filter(|_| !route.external);
+        self.edit_final(session, response, ctx, (&route, here))?;
+        if self.gateway.drain.is_leaving() && !ctx.kind.upgrade {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Reports what a final response's head says of the upstream, of its credential and of its quota.
+    fn note_outcome(&self, response: &ResponseHeader, ctx: &mut Ctx, route: &Route, now: Now) {
+        let status = response.status.as_u16();
+        let failed = breaker::failed(status, &response.headers, &route.breaker_rules);
+        ctx.attempts.outcome = Some(if failed { Outcome::Failure } else { Outcome::Success });
+        if failed {
+            // Before the client knows it, or its next request could come before the breaker moves.
+            self.report(ctx, ctx.attempts.outcome, now);
+        }
+        if status == 401
+            && let Some(Sent { shown: Some((_, shown)), .. }) = &ctx.sent
+        {
+            shown.refused();
+        }
+        if route.pace.is_some() {
+            let quota = upstream_quota(status, &response.headers);
+            self.gateway.state.paces.note(&route.upstream, &quota, now);
+        }
+        ctx.response.head_at = Some(now.elapsed);
+    }
+
+    /// Notes how the response's body will come. A stream can be severed from now on.
+    fn note_progress(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let is_stream = streams::is_stream(&response.headers);
+        let kind = if is_stream { Motion::Answer } else { Motion::Plain };
+        let length = streams::length(&response.headers);
+        progress::answered(length, kind);
+        progress::ends_with_head(&session.req_header().method, response.status.as_u16(), length);
+        ctx.recorder.exchange.steps.enter(Step::Response);
+        if !ctx.kind.stream && is_stream {
+            ctx.kind.stream = true;
+            self.register(ctx).map_err(|denial| ctx.deny(denial))?;
+        }
+        Ok(())
+    }
+
+    /// Edits the head of a final response. `here` is how the client reaches us, if URLs are to be
+    /// rewritten.
+    fn edit_final(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+        (route, here): (&Route, Option<HereOwned>),
+    ) -> Result<()> {
+        let status = response.status.as_u16();
         // Judged by what the upstream says, of which not all is passed on.
         let shared = ctx.sharing.lead.take().zip(route.coalesce.clone());
         // Nobody waits for a stream to end.
         let shared = shared.filter(|_| !ctx.kind.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
         let kept = self.begin_to_keep(session, response, ctx);
+        let target = target(session, &ctx.sent.as_ref().ok_or_else(unsent)?.edits);
+        let redacts = ctx.body.redacting.is_some();
         head_edit::edit_response(response, |parts| {
             let headers = &mut parts.headers;
             headers.reserve(8);
             if status == 429 && !headers.contains_key(header::RETRY_AFTER) {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             }
-            if route.external {
-                headers.remove(header::SET_COOKIE);
-            } else if !route.url_rewrite.is_plain() {
-                change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
-            }
+            edit_cookies(headers, route);
             if let Some(here) = &here {
-                relocate(headers, &route, &target, here.borrowed());
+                relocate(headers, route, &target, here.borrowed());
             }
             if route.delivery {
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -137,7 +154,7 @@ impl Reverse {
                 headers.remove(header::EXPIRES);
                 headers.remove(header::AGE);
             }
-            if redacted {
+            if redacts {
                 headers.remove(header::CONTENT_LENGTH);
                 headers.remove(header::TRAILER);
                 if parts.version != Version::HTTP_2 {
@@ -163,9 +180,6 @@ impl Reverse {
                 );
             }
         });
-        if self.gateway.drain.is_leaving() && !ctx.kind.upgrade {
-            session.as_downstream_mut().set_keepalive(None);
-        }
         Ok(())
     }
 
@@ -181,11 +195,7 @@ impl Reverse {
         let edits = &ctx.sent.as_ref().ok_or_else(unsent)?.edits;
         let kept = head_edit::edit_response(response, |parts| {
             let headers = &mut parts.headers;
-            if route.external {
-                headers.remove(header::SET_COOKIE);
-            } else if !route.url_rewrite.is_plain() {
-                change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
-            }
+            edit_cookies(headers, route);
             if let Some(here) = &here {
                 relocate(headers, route, &target(session, edits), here.borrowed());
             }
@@ -215,6 +225,27 @@ impl Reverse {
         let host = std::str::from_utf8(head.host?).ok()?.to_owned();
         let preserved = upstream.written.preserve_host;
         Some(HereOwned { scheme: if tls { "https" } else { "http" }, host, preserved })
+    }
+}
+
+/// Begins to redact the body, if the route asks for it and the body may be JSON.
+fn begin_redaction(response: &ResponseHeader, ctx: &mut Ctx, route: &Route) -> Result<()> {
+    let redacts = response.status != 101 && !route.options.redact.is_empty();
+    let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let Some(kind) = redacts.then(|| Kind::of(content_type)).flatten() else { return Ok(()) };
+    if response.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(ctx.deny(Denial::RedactionImpossible { upstream: route.upstream.clone() }));
+    }
+    ctx.body.redacting = Some(Redactor::new(kind));
+    Ok(())
+}
+
+/// Cookies of an external upstream are not for the portal's browsers; those of others get our path.
+fn edit_cookies(headers: &mut HeaderMap, route: &Route) {
+    if route.external {
+        headers.remove(header::SET_COOKIE);
+    } else if !route.url_rewrite.is_plain() {
+        change(headers, &header::SET_COOKIE, |cookie| route.url_rewrite.our_cookie(cookie));
     }
 }
 
