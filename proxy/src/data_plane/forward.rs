@@ -1,4 +1,4 @@
-//! The way out: calls of Backstage, as tunnels (CONNECT) and as plain requests in absolute form.
+//! Egress: calls of Backstage, as tunnels (CONNECT) and as plain requests in absolute form.
 //!
 //! Both pass `filters::forward` in the same order; nothing is decided here.
 
@@ -34,26 +34,26 @@ pub struct Forward {
     pub listener: usize,
 }
 
-/// What a call shows of who calls.
+/// What a call presents to authenticate its caller.
 struct ProxyCaller<'a> {
     peer: IpAddr,
     certificate: Option<&'a ClientCertificate>,
     authorization: &'a [&'a [u8]],
 }
 
-/// A call that may go out.
+/// A call that passed every check before its connection.
 struct AdmittedCall {
-    /// What was proved of it, and its place among the tunnels.
+    /// What was proved about it, and its permit among the tunnels.
     call: AddressedCall,
-    /// The proxy that it goes through and that looks the name up, if there is one.
+    /// The parent proxy that resolves the name and connects, if there is one.
     parent: Option<Arc<Parent>>,
 }
 
-/// More than this cannot be lacking for one call.
+/// A decision about a call cannot lack more than this.
 const LACKS_MAX: usize = 6;
 
 impl AdmittedCall {
-    /// Where it is dialled: those addresses that passed, and no others.
+    /// The addresses to dial: those that passed the guard, and no others.
     fn addresses(&self) -> Vec<SocketAddr> {
         let port = self.call.target().port;
         self.call.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
@@ -61,7 +61,7 @@ impl AdmittedCall {
 }
 
 impl Forward {
-    /// Whether the call may go out, and how. `secure` is one that asks for a tunnel.
+    /// Decides about the call, and resolves its host. `secure` is true for a tunnel.
     async fn admit(
         &self,
         snapshot: &Snapshot,
@@ -87,7 +87,7 @@ impl Forward {
                 break;
             }
             *exchange = Exchange::default();
-            // As of now: others were let through while this one waited, and limits know.
+            // With the present time: limits have counted other requests while this one waited.
             decided = forward::decide(policy, state, &call, clock::now(), exchange);
         }
         let named = decided?;

@@ -1,7 +1,7 @@
-//! Exchanges that may last: upgraded connections, streams and calls. An operator can cut them.
+//! Long-lived exchanges: upgraded connections, streams and calls. An operator's switch can sever them.
 //!
-//! Each may be silent for long, so it is told, not asked. Pingora's part of one cannot be told: it is
-//! dropped as it stands, and its context writes the record.
+//! One may be silent for hours, so it does not poll for switches; it is woken. Pingora cannot be
+//! interrupted, so its future is dropped, and the recorder in its context writes the record.
 
 use std::{
     cell::RefCell,
@@ -29,7 +29,7 @@ use tokio::{sync::SetOnce, task::AbortHandle};
 
 use crate::{data_plane::detached, progress};
 
-/// Those that are under way.
+/// The long-lived exchanges in flight.
 #[derive(Default)]
 pub struct LongLived(Mutex<All>);
 
@@ -39,7 +39,7 @@ struct All {
     in_flight: HashMap<u64, (Subject, Arc<Cut>)>,
 }
 
-/// What one is, as far as switches are about it.
+/// What a switch can be about.
 struct Subject {
     upstream: Option<Label>,
     plugin: Option<Label>,
@@ -48,7 +48,7 @@ struct Subject {
     class: Option<config::Class>,
 }
 
-/// Its place among them, until it is dropped.
+/// A place among them, until it is dropped.
 pub struct Registration {
     all: Arc<LongLived>,
     id: u64,
@@ -56,28 +56,28 @@ pub struct Registration {
     end: Option<AbortHandle>,
 }
 
-/// Why one was cut, once it was. Who says so first has the last word.
+/// Why one was severed, once it was. The first reason stays.
 type Cut = SetOnce<Denial>;
 
 tokio::task_local! {
-    /// The exchange of a task, once it may last.
+    /// The task's exchange, once it is long-lived.
     static OWN: RefCell<Option<Arc<Cut>>>;
 }
 
 impl LongLived {
-    /// From now on it can be cut. In Pingora's part of an exchange, that is dropped then.
+    /// Registers an exchange. From now on it can be severed; within [`Severable`] its future is dropped then.
     pub fn begin(self: &Arc<Self>, exchange: &Exchange) -> Registration {
         let cut = Arc::<Cut>::default();
         let mut all = self.0.lock();
         all.count += 1;
         let id = all.count;
         all.in_flight.insert(id, (Subject::of(exchange), Arc::clone(&cut)));
-        // A tunnel looks for itself.
+        // A tunnel waits for it itself.
         let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&cut))));
         Registration { all: Arc::clone(self), id, cut, end: None }
     }
 
-    /// Cuts those that a switch is about; how many.
+    /// Severs those that a switch is about, and returns how many.
     pub fn cut(&self, switch: &Switch, now: Now) -> usize {
         let all = self.0.lock();
         let fits = all.in_flight.values().filter(|(what, _)| switch.scope.fits(&what.about()));
@@ -109,7 +109,7 @@ impl Subject {
 }
 
 impl Registration {
-    /// Ends it after so long, if it has not ended by then, and says why.
+    /// Severs it after this time, for this reason.
     pub fn end_after(&mut self, left: Duration, why: Denial) {
         let cut = Arc::clone(&self.cut);
         let end = tokio::spawn(async move {
@@ -119,13 +119,13 @@ impl Registration {
         self.end = Some(end.abort_handle());
     }
 
-    /// Ends when it is cut.
+    /// Waits until it is severed, and returns the reason.
     pub fn cut(&self) -> impl Future<Output = Denial> + use<> {
         let cut = Arc::clone(&self.cut);
         async move { cut.wait().await.clone() }
     }
 
-    /// Why it was cut, if it was.
+    /// Why it was severed, if it was.
     pub fn denial(&self) -> Option<Denial> {
         self.cut.get().cloned()
     }
@@ -140,7 +140,7 @@ impl Drop for Registration {
     }
 }
 
-/// Pingora's part of exchanges, each of which is dropped when it is cut.
+/// Runs Pingora's part of exchanges, and drops one when it is severed.
 pub struct Severable<A>(pub Arc<A>);
 
 async fn is_cut(cut: Arc<Cut>) {
@@ -156,13 +156,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Severable<A> {
     ) -> Option<ReusedHttpStream> {
         let mut exchange = self.0.process_new_http(session, shutdown);
         let mut cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
-        // It is dropped within what is noted of it, which its context reads then.
+        // Dropped within its task-locals, which the recorder reads then.
         let until_cut = poll_fn(move |cx| {
             if let Poll::Ready(back) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(back);
             }
             if cut.is_none() {
-                // It is only known after it was looked at whether it may last.
+                // Only known after the exchange was polled.
                 cut = OWN.with(|own| own.borrow().clone()).map(|own| Box::pin(is_cut(own)) as _);
             }
             match &mut cut {

@@ -60,22 +60,22 @@ pub struct Reverse {
     pub listener: usize,
     /// Whether it serves TLS.
     pub tls: bool,
-    /// Silence of a client within a request body.
+    /// How long a client may send nothing within a request body.
     pub body_timeout: Duration,
-    /// How long one write to a client may stand still.
+    /// How long one write to a client may block.
     pub write_timeout: Duration,
-    /// Clients that are refused for their address.
+    /// Client addresses that many users may share, to say so once if they are rate limited.
     pub shared_addresses: SharedAddresses,
     /// Bytes a second of a body, to or from a client.
     pub rate_min: u64,
 }
 
-/// An error that says "the denial is in the context".
+/// An error of ours: the denial is in the context.
 const DENIED: ErrorType = ErrorType::Custom("denied");
-/// An error that says "the answer is thrown away": there is another attempt, or one that was kept.
+/// An error of ours: the response is discarded, for a retry or for a stale response.
 const ASIDE: ErrorType = ErrorType::Custom("response discarded");
 
-/// Whether an exchange that is answered could only be denied for what is left of its body.
+/// Whether a denial is about what is left of the bodies, once the response has begun.
 fn is_of_body(denial: &Denial) -> bool {
     denial.is_upstream_failure()
         || matches!(denial, Denial::BodyTimeout | Denial::BodySlow { .. } | Denial::BodyMalformed)
@@ -89,7 +89,7 @@ impl ProxyHttp for Reverse {
         Ctx::new(&self.gateway)
     }
 
-    /// No module is used, and the default one costs each request.
+    /// None is used, and the default module costs instructions on each request.
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
@@ -98,13 +98,13 @@ impl ProxyHttp for Reverse {
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(Some(self.body_timeout));
         downstream.set_write_timeout(Some(self.write_timeout));
-        // What is left of a body that nobody waits for is not the next request.
+        // The unread rest of a body must not be parsed as the next request.
         downstream.set_close_on_response_before_downstream_finish(true);
         if downstream.is_body_empty() {
             progress::request_ended();
         }
         if downstream.req_header().version == Version::HTTP_10 {
-            // It knows none of them (RFC 9110 15.2).
+            // HTTP/1.0 has no interim responses (RFC 9110 15.2).
             downstream.set_ignore_info_resp(true);
         }
         upgrade::note_offer(downstream.req_header_mut());
@@ -125,12 +125,12 @@ impl ProxyHttp for Reverse {
                 if ctx.is_action() && !(ctx.kind.upgrade || ctx.kind.stream) {
                     detached::begin();
                 }
-                // Whether it stands still is looked at in its parts.
+                // `progress` watches the response from here on.
                 session.as_downstream_mut().set_write_timeout(None);
                 Ok(false)
             }
             Ok(Admission::UpgradeAnswered(answer)) => {
-                if let Err(denial) = self.before_answer(ctx).await {
+                if let Err(denial) = self.before_response(ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
@@ -144,7 +144,7 @@ impl ProxyHttp for Reverse {
                 Ok(true)
             }
             Ok(Admission::Shared(shared, how)) => {
-                if let Err(denial) = self.before_answer(ctx).await {
+                if let Err(denial) = self.before_response(ctx).await {
                     self.refuse(session, ctx, denial).await?;
                     return Ok(true);
                 }
@@ -161,8 +161,8 @@ impl ProxyHttp for Reverse {
                 Ok(true)
             }
             Err(denial) => {
-                match self.instead(session, ctx, &denial) {
-                    Some(kept) => self.give(session, ctx, &kept).await?,
+                match self.stale_response(session, ctx, &denial) {
+                    Some(kept) => self.serve_stale(session, ctx, &kept).await?,
                     None => self.refuse(session, ctx, denial).await?,
                 }
                 Ok(true)
@@ -171,7 +171,7 @@ impl ProxyHttp for Reverse {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        // Nothing is under way with the last one any more.
+        // The last attempt is over.
         ctx.attempts.tried.attempt = None;
         progress::asks_again();
         if let Some(wait) = ctx.attempts.wait.take() {
@@ -190,7 +190,7 @@ impl ProxyHttp for Reverse {
             upload: has_large_body(session),
         };
         ctx.recorder.ended.attempts += 1;
-        // What is left is what its answer says.
+        // If nothing else goes wrong, its status decides.
         ctx.attempts.fault = Fault::Status;
         let lookup = self.gateway.lookup(&ctx.recorder.snapshot);
         match sent.upstream.peer(&sent.request, &attempt, &mut ctx.attempts.tried, &lookup).await {
@@ -208,7 +208,7 @@ impl ProxyHttp for Reverse {
                 tracing::warn!(upstream = %route.upstream, %fault);
                 Err(ctx.deny(fault.denial()))
             }
-            // Our refusal, and so no failure of its own.
+            // We refuse, so the upstream has not failed.
             Err(Unreachable::Refused(denial)) => {
                 tracing::warn!(upstream = %route.upstream, %denial);
                 Err(ctx.deny(*denial))
@@ -216,7 +216,7 @@ impl ProxyHttp for Reverse {
         }
     }
 
-    /// Nothing was sent yet: another address of the upstream may be asked, whatever the request.
+    /// Nothing was sent yet, so any request may be retried at another address.
     fn fail_to_connect(
         &self,
         session: &mut Session,
@@ -225,21 +225,21 @@ impl ProxyHttp for Reverse {
         mut error: Box<Error>,
     ) -> Box<Error> {
         ctx.attempts.fault = Fault::Connect;
-        // No failure of the upstream: no breaker hears of it.
+        // Not the upstream's failure: it does not count for its breaker.
         let parent = error.root_cause().downcast_ref::<parent::Fault>();
         let of_parent =
-            parent.is_some_and(|fault| !fault.is_of_target()) || ctx.asked_in_the_clear().is_some();
-        // The breaker hears of it when no address is left.
+            parent.is_some_and(|fault| !fault.is_of_target()) || ctx.plain_parent().is_some();
+        // It counts for the breaker when no address is left.
         self.judge(ctx, Outcome::Failure, clock::now());
         let others = ctx.sent.as_ref().is_some_and(|sent| {
             (ctx.recorder.ended.attempts as usize) < sent.upstream.pool.len().min(3)
         });
         let at_once = others && !ctx.is_late();
-        error.set_retry(at_once || !of_parent && self.again(session, ctx, None));
+        error.set_retry(at_once || !of_parent && self.retry(session, ctx, None));
         error
     }
 
-    /// A connection that the upstream had closed while it was idle is replaced for a read, at once.
+    /// If the upstream had closed an idle connection, a read is sent again immediately on a new one.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
@@ -249,23 +249,23 @@ impl ProxyHttp for Reverse {
         client_reused: bool,
     ) -> Box<Error> {
         if progress::verdict().is_some() {
-            // Its time is up, whoever took it.
+            // Its time is up, whoever used it.
             ctx.attempts.fault = Fault::Timeout;
             error.set_retry(false);
             return error;
         }
-        // An answer was thrown away for another attempt.
-        let again = ctx.attempts.wait.is_some();
+        // A response was discarded for a retry.
+        let retry = ctx.attempts.wait.is_some();
         if let Some(fault) = error_mapping::fault_of(&error) {
             ctx.attempts.fault = fault;
         }
         let was_idle =
             client_reused && ctx.recorder.ended.attempts < 3 && self.is_safe(session, ctx);
-        if was_idle && !again {
+        if was_idle && !retry {
             error.retry.decide_reuse(true);
         }
         if !(was_idle && error.retry()) {
-            error.set_retry(again || self.broke_again(session, &error, ctx));
+            error.set_retry(retry || self.retries_broken(session, &error, ctx));
         }
         error
     }
@@ -277,7 +277,7 @@ impl ProxyHttp for Reverse {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        // Pingora ends a chunked body twice if its last, empty part is handed on.
+        // Pingora ends a chunked body twice if its last, empty part is forwarded.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
@@ -288,7 +288,7 @@ impl ProxyHttp for Reverse {
         ctx.recorder.ended.bytes_in += body.len() as u64;
         if !ctx.kind.upgrade && !ctx.kind.grpc {
             let fits = self.body_limit(ctx).received(ctx.recorder.ended.bytes_in);
-            // The client's: else Pingora takes it for one of the upstream, and goes on.
+            // Marked as the client's error: Pingora would continue after one of the upstream.
             fits.map_err(|denial| ctx.deny(denial).into_down())?;
         }
         if !end_of_stream && !progress::body_part(body.len()) {
@@ -304,7 +304,7 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
     ) -> Result<()> {
         progress::asked();
-        self.edit_sent(session, request, ctx)
+        self.edit_request(session, request, ctx)
     }
 
     async fn upstream_response_filter(
@@ -317,7 +317,9 @@ impl ProxyHttp for Reverse {
             sent.upstream.answered_in(response.version);
         }
         self.settle(session, response, ctx)?;
-        if self.answer_again(session, response, ctx) || self.instead_of(session, response, ctx) {
+        if self.discards_for_retry(session, response, ctx)
+            || self.discards_for_stale(session, response, ctx)
+        {
             return Err(Error::new(ASIDE));
         }
         Ok(())
@@ -329,10 +331,10 @@ impl ProxyHttp for Reverse {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Err(denial) = self.before_answer(ctx).await {
+        if let Err(denial) = self.before_response(ctx).await {
             return Err(ctx.deny(denial));
         }
-        self.edit_answered(session, response, ctx)
+        self.edit_response(session, response, ctx)
     }
 
     fn response_body_filter(
@@ -347,7 +349,7 @@ impl ProxyHttp for Reverse {
         } else if !progress::answer_part(body.as_ref().map_or(0, Bytes::len)) {
             return Err(Error::new(DENIED));
         }
-        if ctx.lasts() {
+        if ctx.becomes_long_lived() {
             self.register(ctx).map_err(|denial| ctx.deny(denial))?;
         }
         redaction::redact(body, end_of_stream, ctx)?;
@@ -376,7 +378,7 @@ impl ProxyHttp for Reverse {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        // Taken in any case: until then the client cannot be told anything.
+        // Taken in any case: until then nothing can be written to the client.
         let stopped = progress::denial(ctx.recorder.upstream());
         if stopped.as_ref().is_some_and(Denial::is_upstream_failure)
             && let Some(sent) = &ctx.sent
@@ -390,19 +392,19 @@ impl ProxyHttp for Reverse {
                 self.denial_of(error, ctx, body_done)
             }
         };
-        // Once the answer is whole, nobody misses the rest of the body: neither who sends nor who takes it.
+        // Once the response is complete, neither side misses the rest of the request body.
         let denial = denial.filter(|denial| !(progress::has_answer() && is_of_body(denial)));
-        // An interim answer is not the beginning of one.
+        // An interim response does not begin the final one.
         let written = session.as_ref().response_written();
         let begun =
             written.is_some_and(|head| !head.status.is_informational() || head.status == 101);
         let kept = ctx.sharing.fallback.take();
-        let kept = kept.or_else(|| self.instead(session, ctx, denial.as_ref()?));
+        let kept = kept.or_else(|| self.stale_response(session, ctx, denial.as_ref()?));
         if let Some(kept) = kept.filter(|_| !begun) {
-            // The client does not see it, and it is one all the same.
+            // A failure that the client does not see is still a failure.
             ctx.attempts.outcome.get_or_insert(Outcome::Failure);
             self.report(ctx, ctx.attempts.outcome, clock::now());
-            let given = self.give(session, ctx, &kept).await.is_ok();
+            let given = self.serve_stale(session, ctx, &kept).await.is_ok();
             let error_code = kept.status.as_u16();
             return FailToProxy { error_code, can_reuse_downstream: given };
         }
@@ -423,7 +425,7 @@ impl ProxyHttp for Reverse {
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    /// The record and the denial's code say it; Pingora's own line would say it once more.
+    /// The record and the denial's code report it; Pingora's own log line would repeat that.
     fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
         true
     }
@@ -439,7 +441,7 @@ impl ProxyHttp for Reverse {
 impl Reverse {
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, denial: Denial) -> Result<()> {
         ctx.recorder.ended.status = denial.status().as_u16();
-        // A body that nobody will read is not waited for.
+        // Do not wait for a body that nobody will read.
         let unread = !session.as_downstream_mut().is_body_empty();
         if unread {
             session.as_downstream_mut().set_keepalive(None);
@@ -468,10 +470,10 @@ impl Reverse {
         .await
     }
 
-    /// What kind of exchange it is, as far as its head says.
+    /// Notes what kind of exchange it is, as far as the request head says.
     fn note_kind(&self, session: &mut Session, ctx: &mut Ctx) {
         let request = session.req_header();
-        // Other offers were ignored.
+        // Offers of other protocols than WebSocket were removed.
         ctx.kind.upgrade = session.as_ref().is_upgrade_req();
         ctx.kind.grpc = streams::is_grpc(&request.headers);
         let Some(Sent { request: Judged { route, .. }, .. }) = &ctx.sent else { return };
@@ -487,7 +489,7 @@ impl Reverse {
         }
     }
 
-    /// What an error of Pingora's means. `None` if the client went away: nobody was denied.
+    /// The denial that an error of Pingora's means. `None` if the client disconnected.
     fn denial_of(&self, error: &Error, ctx: &Ctx, body_done: bool) -> Option<Denial> {
         use ErrorType as E;
         let upstream = ctx.recorder.upstream();
@@ -495,7 +497,7 @@ impl Reverse {
             return error_mapping::denial_of(error, upstream);
         }
         let denial = match error.etype() {
-            // Our own connection for upgrades says so in its own way.
+            // Our own connection type for upgrades reports a timeout as a read error.
             E::ReadError
                 if ctx.kind.upgrade
                     && !ctx.kind.answered.is_noted()
@@ -503,11 +505,11 @@ impl Reverse {
             {
                 Some(Denial::UpstreamTimeout { upstream })
             }
-            // It waits for a client that stopped sending: no failure of its own.
+            // The upstream waits for a client that stopped sending: not the upstream's failure.
             E::ReadTimedout if !body_done && !ctx.kind.upgrade => Some(Denial::BodyTimeout),
             _ => error_mapping::denial_of(error, upstream),
         };
-        match ctx.asked_in_the_clear() {
+        match ctx.plain_parent() {
             Some(parent) => denial.map(|denial| parent.instead_of(denial)),
             None => denial,
         }

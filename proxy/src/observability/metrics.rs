@@ -335,7 +335,7 @@ impl Metrics {
     }
 
     /// Counts another attempt.
-    pub fn asked_again(&self, upstream: &Label) {
+    pub fn retried(&self, upstream: &Label) {
         self.retries.with_label_values(&[&**upstream]).inc();
         if let Some(aliases) = &self.aliases {
             aliases.retries.inc();

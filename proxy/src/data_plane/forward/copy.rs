@@ -11,7 +11,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How many bytes went each way so far.
+/// Bytes forwarded so far, each way.
 #[derive(Default)]
 pub(super) struct Moved {
     /// From the client.
@@ -26,8 +26,8 @@ impl Moved {
     }
 }
 
-/// Bytes are read into this, shared by all tunnels of a thread. What the other side does not take at
-/// once is kept by the tunnel itself.
+/// Bytes are read into this buffer, which all tunnels of a thread share. What the other side does not take
+/// immediately is buffered by the tunnel itself.
 const SCRATCH: usize = 64 << 10;
 
 thread_local! {
@@ -117,7 +117,7 @@ impl Direction {
             match read {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
-                    // Nothing more to come for now: what is buffered must not wait for it.
+                    // Nothing more to read for now: flush what is buffered.
                     if self.unflushed {
                         ready!(Pin::new(&mut *to).poll_flush(cx))?;
                         self.unflushed = false;
@@ -152,7 +152,7 @@ mod tests {
         };
         let answering = async {
             let mut asked = Vec::new();
-            // The end of the client's half comes through while ours is open.
+            // The end of the client's half is forwarded while the other half stays open.
             server.read_to_end(&mut asked).await.unwrap();
             server.write_all(b"answer").await.unwrap();
             server.shutdown().await.unwrap();

@@ -1,5 +1,5 @@
-//! A plain request in absolute form (`GET http://host/path`), through Pingora to the address that
-//! passed.
+//! A plain request in absolute form (`GET http://host/path`), sent by Pingora to an address that passed
+//! the guard.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,20 +40,20 @@ use crate::{
 pub struct Plain {
     /// The listener's calls.
     pub forward: Arc<Forward>,
-    /// Silence of a client within a request body.
+    /// How long a client may send nothing within a request body.
     pub body_timeout: Duration,
-    /// How long one write to a client may stand still.
+    /// How long one write to a client may block.
     pub write_timeout: Duration,
 }
 
 /// One exchange.
 pub struct Ctx {
-    /// What is known of it, until it is on record.
+    /// What its record will say.
     recorder: Recorder,
-    /// The path and query that it is for, as they are sent on.
+    /// The path and query that are sent.
     path: Vec<u8>,
     going: Option<AdmittedCall>,
-    /// Where it may be connected to: addresses of its host, or of the proxy that it goes through.
+    /// The addresses to dial: those of its host, or of the parent proxy.
     addresses: Vec<SocketAddr>,
     /// How many of them could not be connected to.
     failed: usize,
@@ -116,7 +116,7 @@ impl ProxyHttp for Plain {
             None => Box::new(HttpPeer::new(address, false, String::new())),
         };
         let egress = &ctx.recorder.snapshot.loaded.config.egress;
-        // Each has its part of the time, as in `Dial::connect`.
+        // Each address has its share of the time, as in `Dial::connect`.
         let parts = u32::try_from(ctx.addresses.len()).unwrap_or(u32::MAX);
         let connect = *egress.connect_timeout / parts;
         peer.options.connection_timeout = Some(connect);
@@ -127,7 +127,7 @@ impl ProxyHttp for Plain {
             let transport = upstream::Transport { patience: connect, through: None };
             upstream::upload::decorate(&mut peer, transport);
         }
-        // Nothing is kept: the next call may be for another name at this address.
+        // No connection is reused: the next call may be for another name at this address.
         peer.options.idle_timeout = Some(Duration::ZERO);
         Ok(peer)
     }
@@ -150,7 +150,7 @@ impl ProxyHttp for Plain {
             for name in ctx.recorder.snapshot.policy.headers.strip(headers, Sender::Stranger) {
                 headers.remove(&name);
             }
-            // Whatever they are called here: they say who calls, to nobody outside.
+            // Identity headers, in whatever spelling, are for nobody outside.
             let ours: Vec<HeaderName> =
                 headers.keys().filter(|name| is_orbit(name)).cloned().collect();
             for name in ours {
@@ -162,11 +162,11 @@ impl ProxyHttp for Plain {
             }
         });
         if ctx.parent().is_some() {
-            // A proxy is asked for the URL, in the one form that was judged.
+            // A parent proxy gets the absolute form, exactly as it was decided about.
             let url = [format!("http://{target}").as_bytes(), path].concat();
             return request.set_raw_path(&url);
         }
-        // What came is kept as the URL it was: the server is asked for a path.
+        // The server gets the origin form.
         request.set_uri(uri);
         Ok(())
     }
@@ -223,7 +223,7 @@ impl ProxyHttp for Plain {
         ctx: &mut Ctx,
     ) -> Result<()> {
         if let Some(parent) = ctx.parent() {
-            // It asks us who we are, not the client.
+            // The parent proxy wants our credentials, not the client's.
             if response.status == http::StatusCode::PROXY_AUTHENTICATION_REQUIRED {
                 ctx.recorder.ended.denial =
                     Some(Denial::ParentRefused { parent: parent.name.clone(), status: 407 });
@@ -259,7 +259,7 @@ impl ProxyHttp for Plain {
         Ok(None)
     }
 
-    /// Nothing was sent yet: the next address is as good.
+    /// Nothing was sent yet: try the next address.
     fn fail_to_connect(
         &self,
         _: &mut Session,
@@ -272,7 +272,7 @@ impl ProxyHttp for Plain {
         error
     }
 
-    /// What a call did before it broke is not known: it is never tried again.
+    /// Nobody knows what a call did before it broke, so it is never retried.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -337,20 +337,20 @@ impl ProxyHttp for Plain {
 }
 
 impl Ctx {
-    /// What was called, as denials name it.
+    /// The target, as denials name it.
     fn called(&self) -> Label {
         let target = self.recorder.exchange.call.as_ref().map(|call| call.target.to_string());
         Label::lossy(&target.unwrap_or_default())
     }
 
-    /// The proxy that it goes through, if there is one.
+    /// The parent proxy, if there is one.
     fn parent(&self) -> Option<&Arc<Parent>> {
         self.going.as_ref()?.parent.as_ref()
     }
 }
 
 impl Plain {
-    /// Keeps who is called from sending the caller into our own network.
+    /// Keeps the called host from redirecting the caller into our own network.
     fn keep_outside(&self, headers: &mut HeaderMap, ctx: &Ctx) -> std::result::Result<(), Denial> {
         let guard = &ctx.recorder.snapshot.policy.guard;
         let (own, now) = (self.forward.gateway.dial.own_addresses(), clock::now());
@@ -358,7 +358,7 @@ impl Plain {
             let target = Target { host: Host::Address(ip), port };
             guard.judge(&target, ip, &own, now).err()
         };
-        // It may lead to itself: the caller is there already.
+        // A redirect to the same host is fine: the caller is there already.
         let itself = ctx.going.as_ref().map(|going| host_of(going.call.target()));
         let is_known = |text: &str| {
             let authority = text.split_once("://").map(|(_, rest)| rest);
@@ -420,13 +420,13 @@ impl Plain {
     }
 }
 
-/// Pingora goes on with a call that does not go out. It never does; the client is told that something
-/// went wrong here, and nobody else notices.
+/// Pingora continues with a call that was not admitted. It never does; if it did, the client would get
+/// `internal`, and other calls would not be affected.
 fn not_going() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a call goes on that was not let out")
 }
 
-/// Whether a header is one of those that say who calls and for whom, in whatever spelling.
+/// Whether a header is an `X-Orbit-` identity header, in whatever spelling.
 fn is_orbit(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() > 8
@@ -439,7 +439,7 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
     headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
 }
 
-/// As `Host` has it: without the scheme's own port.
+/// The value of `Host`: without the scheme's default port.
 fn host_of(target: &Target) -> String {
     let whole = target.to_string();
     whole.strip_suffix(":80").map_or(whole.clone(), str::to_owned)

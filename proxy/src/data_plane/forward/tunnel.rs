@@ -38,14 +38,14 @@ use crate::{
     request_id::RequestId,
 };
 
-/// A tunnel's silence is looked at this often within its idle timeout.
+/// How many times within its idle timeout a tunnel is checked for silence.
 const LOOKS: u32 = 4;
-/// TLS' alert `access_denied`, so that a client says more than that the connection broke.
+/// The TLS alert `access_denied`, so that a client reports more than a broken connection.
 const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
 
-/// A tunnel that is open on its other side.
+/// A tunnel whose server is connected.
 struct Opened {
-    /// What was proved of it; its place among the tunnels is its own until this is dropped.
+    /// What was proved about it. It holds its permit among the tunnels until this is dropped.
     call: AddressedCall,
     server: Connection,
     address: SocketAddr,
@@ -92,9 +92,9 @@ impl Tunnel for Forward {
             recorder.began,
         ));
         let opened = self.open(&snapshot, head.target(), &caller, &mut recorder).await;
-        // What was switched off meanwhile has not severed it.
+        // A switch that was set meanwhile has not severed it.
         let opened = opened.and_then(|opened| recorder.register(None).map(|()| opened));
-        // Both hold the buffer that the head was read into, and a tunnel may last for long.
+        // Both hold the buffer that the head was read into, which a long tunnel must not keep.
         let early = ahead.to_vec();
         drop(authorization);
         drop((head, ahead));
@@ -134,7 +134,7 @@ impl Forward {
         caller: &ProxyCaller<'_>,
         recorder: &mut Recorder,
     ) -> Result<Opened, Denial> {
-        // It counts whatever `Host` says beside it (RFC 9112 3.2.2, 3.2.3): nobody sees that.
+        // The target counts, whatever `Host` says (RFC 9112 3.2.2, 3.2.3): nobody forwards that.
         let target = Target::of_connect(asked).map_err(Denial::TargetInvalid)?;
         let (began, exchange) = (recorder.began, &mut recorder.exchange);
         let going = self.admit(snapshot, (&target, true), caller, began, exchange).await?;
@@ -168,7 +168,7 @@ impl Forward {
         Ok(Opened { call, server, address })
     }
 
-    /// Says yes, looks at what comes first, and copies. Whether both sides ended as they should.
+    /// Responds with 200, checks the ClientHello, and copies. Returns whether both sides ended properly.
     async fn run(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -217,7 +217,7 @@ impl Forward {
     }
 }
 
-/// Reads until it is known what a client says first.
+/// Reads until the first bytes are known to be a ClientHello, or not.
 async fn hello(client: &mut Stream, ahead: &mut Vec<u8>) -> io::Result<Peek> {
     loop {
         match client_hello::peek(ahead) {
@@ -230,7 +230,7 @@ async fn hello(client: &mut Stream, ahead: &mut Vec<u8>) -> io::Result<Peek> {
     }
 }
 
-/// Ends when nothing has moved for so long.
+/// Ends when nothing was forwarded for this long.
 async fn silence(moved: &Moved, longest: Duration) {
     let mut silent = 0;
     let mut before = moved.all();
@@ -242,7 +242,7 @@ async fn silence(moved: &Moved, longest: Duration) {
     }
 }
 
-/// A proxy that asks who is calling says so in a status of its own (RFC 9110 15.5.8).
+/// A proxy that wants credentials responds with 407 (RFC 9110 15.5.8).
 pub(super) fn proxy_status(denial: &Denial) -> StatusCode {
     match denial.status() {
         StatusCode::UNAUTHORIZED => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
@@ -250,7 +250,7 @@ pub(super) fn proxy_status(denial: &Denial) -> StatusCode {
     }
 }
 
-/// The code stands in the reason phrase, because most clients show nothing else.
+/// The code is in the reason phrase, because most clients show nothing else.
 async fn refuse(stream: &mut Stream, denial: &Denial, id: &RequestId) {
     let (status, code) = (proxy_status(denial), denial.code());
     let body = serde_json::json!({

@@ -1,4 +1,4 @@
-//! From a request's head to what is sent for it, or to why nothing is.
+//! From a request head to what is sent to the upstream, or to the denial.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,22 +30,22 @@ use crate::{
     upstream::credentials::PresentedCredential,
 };
 
-/// What comes of a request that is let through.
+/// What happens to a request that passed every check.
 pub(super) enum Admission {
-    /// It goes to the upstream, as the context has it.
+    /// It is sent to the upstream; `Ctx::sent` has the parts.
     Sent,
-    /// It gets the answer to another.
+    /// It gets the response to another request.
     Shared(Arc<StoredResponse>, Shared),
-    /// It is answered here.
+    /// Stagedoor responds itself.
     UpgradeAnswered(BodyAnswer),
 }
 
-/// A plugin's token may lack the plugin's keys, the user's, and the user's groups; a decision the
-/// body; and tokens that others took meanwhile are lacking again.
+/// A decision may lack the plugin's keys, the user's keys, the user's groups and the body, and quota
+/// leases again if other requests used them up meanwhile.
 const LACKS_MAX: usize = 7;
-/// As much as Pingora keeps to send it on.
+/// Pingora buffers no more than this to replay a body.
 const BODY_READ_MAX: u64 = 64 << 10;
-/// How often one waits for another's answer before asking for oneself.
+/// How many responses of others a request waits for before it is sent itself.
 const FLIGHTS_MAX: usize = 3;
 
 impl Reverse {
@@ -103,7 +103,7 @@ impl Reverse {
         Ok(Admission::Sent)
     }
 
-    /// Decides, and again with whatever was lacking.
+    /// Decides, and decides again with whatever was lacking.
     async fn decide(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {
         let mut decided = self.decide_once(session, ctx, ctx.recorder.began);
         for _ in 0..LACKS_MAX {
@@ -117,13 +117,13 @@ impl Reverse {
             } else if !self.gateway.supply(&ctx.recorder.snapshot.loaded.config, &lack).await {
                 break;
             }
-            // As of now: others were let through while this one waited, and limits know.
+            // With the present time: limits have counted other requests while this one waited.
             decided = self.decide_once(session, ctx, clock::now());
         }
         decided
     }
 
-    /// Claims the request's idempotency key among all replicas; among its own it is decided.
+    /// Claims the idempotency key among all replicas. Within this one, `decide` did.
     async fn claim(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
         if let (Some(store), Some(running)) = (&self.gateway.store, &request.running) {
             ctx.recorder.exchange.steps.enter(Step::Idempotency);
@@ -142,7 +142,7 @@ impl Reverse {
         filters::decide(policy, &self.gateway.state, &head, now, &mut ctx.recorder.exchange)
     }
 
-    /// Reads the body, which is sent on from where Pingora keeps it.
+    /// Reads the body, which is forwarded later from Pingora's retry buffer.
     async fn read_body(&self, session: &mut Session, ctx: &Ctx) -> Result<Bytes, Denial> {
         let BodyLimit(bytes_max) = self.body_limit(ctx);
         let limit = BodyLimit(bytes_max.min(BODY_READ_MAX));
@@ -179,7 +179,7 @@ impl Reverse {
         self.body_limit(ctx).declared(length.and_then(|length| length.to_str().ok()?.parse().ok()))
     }
 
-    /// The answer to another request that is the same; `None` if this one goes to the upstream.
+    /// The response to an identical request; `None` if this one has to be sent.
     async fn share(
         &self,
         key: Key,
@@ -197,7 +197,7 @@ impl Reverse {
                     return Ok(Some((answer, Shared::Hit)));
                 }
                 Role::Follows(flight) => {
-                    // An answer that is not whole by then may wait for a client that is slow with it.
+                    // The other response may be held up by its slow client.
                     let timeouts = request.route.timeouts;
                     let patience = timeouts.upstream.min(ctx.left_of(timeouts.whole));
                     match timeout(patience, flight.answer()).await {
@@ -221,13 +221,13 @@ impl Reverse {
 }
 
 impl Ctx {
-    /// What is left of the time for the whole exchange; nothing, where no route says how much that is.
+    /// What is left of the route's total timeout; nothing without a route.
     pub(super) fn left(&self) -> Duration {
         let route = self.recorder.exchange.route.as_ref();
         route.map_or(Duration::ZERO, |route| self.left_of(route.timeouts.whole))
     }
 
-    /// What is left of so much.
+    /// What is left of a total timeout.
     pub(super) fn left_of(&self, whole: Duration) -> Duration {
         self.deadline(whole).left(clock::elapsed())
     }
@@ -237,14 +237,14 @@ impl Ctx {
     }
 }
 
-/// Gets what the upstream is to be shown, if anything.
+/// Fetches the upstream's credential, if the route has one.
 async fn fetch_credential(
     request: &Judged,
     ctx: &mut Ctx,
 ) -> Result<Option<(Arc<Credential>, PresentedCredential)>, Denial> {
     let Some(credential) = &request.route.credential else { return Ok(None) };
     ctx.recorder.exchange.steps.enter(Step::Credential);
-    // The upstream has not been asked: that the exchange takes too long is not its failure.
+    // Nothing was sent yet: a slow token exchange is not the upstream's failure.
     let left = ctx.left_of(request.route.timeouts.whole);
     let shown =
         timeout(left, ctx.recorder.snapshot.credentials.get(&credential.name, request)).await;

@@ -1,4 +1,4 @@
-//! The context of an exchange, in parts, and what they say together.
+//! The context of an exchange: parts with a name, and what follows from several of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,18 +30,18 @@ use crate::{
     upstream::{Attempts, upgrade::UpgradeAnswered},
 };
 
-/// One exchange, from Pingora's side.
+/// One exchange: what Pingora hands from phase to phase.
 pub struct Ctx {
-    /// What goes to the upstream, once it does. Before the recorder, which takes the reason why an exchange
-    /// was dropped: fields are dropped in order.
+    /// The request as it is sent to the upstream, once it is. Declared before the recorder, because fields
+    /// are dropped in order and the recorder takes the reason why an exchange was dropped.
     pub(super) sent: Option<Sent>,
-    /// What is known of it, until it is on record.
+    /// What its record will say.
     pub(super) recorder: Recorder,
-    /// Reports once the exchange is on disk, as long as nobody has waited for it.
+    /// Reports that the intent is on disk, until somebody has waited for it.
     pub(super) durable: Option<oneshot::Receiver<bool>>,
-    /// What goes no further: its idempotency key is its own until it is answered.
+    /// A request that Stagedoor responds to itself: it holds its idempotency key until then.
     pub(super) answered_here: Option<Judged>,
-    /// Its idempotency key, as other replicas know it.
+    /// Its idempotency key, claimed among the replicas.
     pub(super) claim: Option<Claim>,
     pub(super) kind: ExchangeKind,
     pub(super) attempts: AttemptsMade,
@@ -55,24 +55,24 @@ pub struct Ctx {
 pub(super) struct ExchangeKind {
     /// One of its bodies is a stream.
     pub(super) stream: bool,
-    /// It asked to go over to another protocol.
+    /// The client requested an upgrade.
     pub(super) upgrade: bool,
-    /// Whether that was answered.
+    /// Whether the upstream has responded to that.
     pub(super) answered: UpgradeAnswered,
     pub(super) grpc: bool,
 }
 
-/// How the upstream was asked so far.
+/// The attempts so far.
 pub(super) struct AttemptsMade {
-    /// Which addresses were.
+    /// The addresses that were tried.
     pub(super) tried: Attempts,
-    /// How long to wait before the next, if there is one.
+    /// How long to wait before the next attempt, if there is one.
     pub(super) wait: Option<Duration>,
-    /// When the last began.
+    /// When the last attempt began.
     pub(super) asked_at: Option<Duration>,
-    /// What one that fails has failed by, as far as it is known.
+    /// How the last attempt failed, as far as that is known.
     pub(super) fault: Fault,
-    /// What its response says of the upstream.
+    /// What the response says about the upstream.
     pub(super) outcome: Option<Outcome>,
     /// Whether the upstream broke off while it waited for the client.
     pub(super) excused: bool,
@@ -94,31 +94,31 @@ impl Default for AttemptsMade {
 /// What is known of the response's head.
 #[derive(Default)]
 pub(super) struct ResponseHead {
-    /// How many interim responses (1xx) came before.
+    /// How many interim responses (1xx) were received.
     pub(super) interim: u32,
-    /// When it came.
+    /// When it was received.
     pub(super) head_at: Option<Duration>,
 }
 
 /// The bodies of an exchange.
 #[derive(Default)]
 pub(super) struct Bodies {
-    /// The request's, where a decision is about it.
+    /// The request's, if a check read it.
     pub(super) read: Option<Bytes>,
-    /// The response's so far, where it must be read whole to be redacted.
+    /// Redacts the response's.
     pub(super) redacting: Option<Redactor>,
 }
 
-/// Who else the response is for.
+/// Who else gets the response.
 #[derive(Default)]
 pub(super) struct Sharing {
-    /// Others wait for it, and it is yet to come.
+    /// Identical requests wait for the response, which has not begun.
     pub(super) lead: Option<Leader>,
-    /// Others wait for it, and it is coming.
+    /// Identical requests wait for the response, which has begun.
     pub(super) captured: Option<Capture>,
-    /// What came so far, if it is kept for when the upstream fails.
+    /// The response so far, if it will be stored for when the upstream fails.
     pub(super) keeping: Option<ResponseBuffer>,
-    /// What was kept, and is given now.
+    /// The stale response that is served instead.
     pub(super) fallback: Option<Arc<StoredResponse>>,
 }
 
@@ -143,8 +143,8 @@ impl Ctx {
         Error::new(DENIED)
     }
 
-    /// The proxy that the upstream is behind, where that proxy is all that we connect to.
-    pub(super) fn asked_in_the_clear(&self) -> Option<Arc<parent::Parent>> {
+    /// The parent proxy that forwards a plain `http` request, so that its failures look like the upstream's.
+    pub(super) fn plain_parent(&self) -> Option<Arc<parent::Parent>> {
         let upstream = &self.sent.as_ref()?.upstream;
         upstream.parent.clone().filter(|_| !upstream.written.url.tls)
     }
@@ -155,8 +155,8 @@ impl Ctx {
         !self.kind.stream && !self.kind.upgrade && self.left_of(whole).is_zero()
     }
 
-    /// Whether its answer has been coming for so long that it is one that may last, and can be cut.
-    pub(super) fn lasts(&self) -> bool {
+    /// Whether its response has lasted for so long that it counts as long-lived from now on.
+    pub(super) fn becomes_long_lived(&self) -> bool {
         let Some((head_at, sent)) = self.response.head_at.zip(self.sent.as_ref()) else {
             return false;
         };
@@ -166,8 +166,8 @@ impl Ctx {
             && deadline::is_long_lived(head_at, whole, clock::elapsed())
     }
 
-    /// Whether the upstream broke off an exchange in which it had to wait for the client: for longer than
-    /// anybody would have waited for it.
+    /// Whether the upstream broke off after it had waited for the client longer than Stagedoor would have
+    /// waited for the upstream.
     pub(super) fn gave_up_on_client(&self, denial: &Denial) -> bool {
         let Some(sent) = &self.sent else { return false };
         let wait = ClientWait {
@@ -178,12 +178,12 @@ impl Ctx {
         outcome::gave_up_on_client(denial, wait)
     }
 
-    /// Whether it does more than read, as its body says or its route.
+    /// Whether it does more than read, as its body or its route says.
     pub(super) fn is_action(&self) -> bool {
         self.sent.as_ref().is_some_and(|sent| sent.request.class != config::Class::Read)
     }
 
-    /// Takes a part of the answer for those who wait for it, too.
+    /// Copies a part of the response for identical requests that wait for it.
     pub(super) fn capture(&mut self, part: Option<&Bytes>, whole: bool) {
         let Some(captured) = self.sharing.captured.take() else { return };
         let captured = match part {

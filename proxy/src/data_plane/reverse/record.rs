@@ -1,4 +1,4 @@
-//! What is left of an exchange: the breaker's outcome, the metrics and one record.
+//! The end of an exchange: the outcome for the breaker and the address, and the record.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl Reverse {
-    /// From now on the exchange will be on record.
+    /// Takes what the record needs from the session. From now on there will be a record.
     pub(super) fn receive(&self, session: &Session, ctx: &mut Ctx) {
         let facts = facts_of(session.as_ref().digest());
         let certificate = facts.and_then(|facts| facts.certificate.clone());
@@ -62,15 +62,15 @@ impl Reverse {
         ctx.recorder.register(left.map(|left| (left, Denial::Token(TokenFault::Expired))))
     }
 
-    /// Puts on record that this is the first request after a breaker's rest, if so.
+    /// Records that the breaker is half-open, if this is its first request.
     pub(super) fn probes(&self, dispatched: &Dispatched) {
         if let Some(moved) = dispatched.moved() {
             changes::breaker_moved(&self.gateway.audit, &moved);
         }
     }
 
-    /// Puts an action on disk before it is sent to the upstream. A read is put on its way there, if
-    /// it has to be there before its response.
+    /// Writes the intent of an action to disk before the request is sent. With `reads: before_response` a
+    /// read is handed to the writer here, too, and waited for later.
     pub(super) async fn intend(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
         if request.class != config::Class::Read {
             ctx.recorder.exchange.steps.enter(Step::Audit);
@@ -83,8 +83,8 @@ impl Reverse {
         Ok(())
     }
 
-    /// Waits until a read is on disk, if it has to be there before its response.
-    pub(super) async fn before_answer(&self, ctx: &mut Ctx) -> Result<(), Denial> {
+    /// Waits until a read is on disk, if the config wants that before its response.
+    pub(super) async fn before_response(&self, ctx: &mut Ctx) -> Result<(), Denial> {
         if self.gateway.started.audit.reads == config::Reads::Buffered {
             return Ok(());
         }
@@ -102,19 +102,19 @@ impl Reverse {
         }
     }
 
-    /// Reports to the breaker how the upstream did, and to the address that was tried last, each once.
+    /// Reports the outcome to the breaker, and to the address that was tried last, each once.
     pub(super) fn report(&self, ctx: &mut Ctx, outcome: Option<Outcome>, now: Now) {
         if let Some(outcome) = outcome {
             self.judge(ctx, outcome, now);
         }
-        // Whether it answered badly or not at all makes a difference to the breaker.
+        // The breaker treats no response and a bad response differently.
         let outcome = outcome.map(|outcome| by_fault(outcome, ctx.attempts.fault));
         if let Some(sent) = &mut ctx.sent {
             sent.report(outcome, now);
         }
     }
 
-    /// Reports to the address that was tried last how it did, once for each attempt.
+    /// Reports the outcome to the address that was tried last, once for each attempt.
     pub(super) fn judge(&self, ctx: &mut Ctx, outcome: Outcome, now: Now) {
         let (Some(attempt), Some(sent)) = (&mut ctx.attempts.tried.attempt, &ctx.sent) else {
             return;
@@ -136,7 +136,7 @@ impl Reverse {
     }
 }
 
-/// How long the caller's token is good for, if a stream ends with it.
+/// How long the caller's token is still valid, if a stream ends with it.
 fn left_of_token(exchange: &Exchange) -> Option<Duration> {
     let route = exchange.route.as_ref()?;
     let expires = exchange.caller.as_ref()?.expires;

@@ -1,4 +1,4 @@
-//! Answers of which something must not leave.
+//! Redacts JSON responses.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use pingora::Result;
 use super::{Ctx, sent::unsent};
 use crate::data_plane::request::control_id;
 
-/// Takes a part of an answer, and puts what may leave of it, and of those before it, in its place.
+/// Replaces a part of a response by what may be forwarded of it and of the parts before.
 pub(super) fn redact(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Ctx) -> Result<()> {
     let Some(redactor) = &mut ctx.body.redacting else { return Ok(()) };
     let route = Arc::clone(&ctx.sent.as_ref().ok_or_else(unsent)?.request.route);

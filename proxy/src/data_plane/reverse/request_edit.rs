@@ -1,4 +1,4 @@
-//! A request's head, as the upstream gets it.
+//! Edits the head of a request before the upstream gets it.
 
 use filters::headers::{Sender, forwarded_for, hide_portal};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
@@ -19,7 +19,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 impl Reverse {
-    pub(super) fn edit_sent(
+    pub(super) fn edit_request(
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
@@ -42,8 +42,8 @@ impl Reverse {
             headers.reserve(12);
             join_cookies(headers);
             if large && parts.version != Version::HTTP_2 {
-                // Who answers before it has read all of a body may leave the rest, with or without a
-                // word: nothing else is asked on that connection.
+                // An upstream that responds before it has read the whole body may never read the rest:
+                // this connection is not reused.
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             let sender = if believed { Sender::TrustedProxy } else { Sender::Stranger };
@@ -66,7 +66,7 @@ impl Reverse {
                     headers.insert(X_FORWARDED_HOST, host.clone());
                 }
                 if let Some(ours) = route.url_rewrite.prefix() {
-                    // A proxy before us may have cut off a part, too.
+                    // A proxy in front of us may have removed a prefix, too.
                     let before = headers.get(X_FORWARDED_PREFIX).and_then(|v| v.to_str().ok());
                     let whole = format!("{}{ours}", before.unwrap_or("").trim_end_matches('/'));
                     if let Ok(whole) = HeaderValue::from_str(&whole) {
@@ -78,7 +78,7 @@ impl Reverse {
             let kept = host.filter(|_| upstream.written.preserve_host);
             headers.insert(header::HOST, kept.unwrap_or_else(|| upstream.host.clone()));
             if !route.options.redact.is_empty() {
-                // What must be read must not be compressed, nor come in parts.
+                // A body that is redacted must not be compressed, nor be a range.
                 headers.remove(header::ACCEPT_ENCODING);
                 headers.remove(header::RANGE);
             }
@@ -92,7 +92,7 @@ impl Reverse {
             if let Some(login) = parent.and_then(|parent| parent.authorization()) {
                 parts.headers.insert(header::PROXY_AUTHORIZATION, login);
             }
-            // Last: nothing may say anything beside it.
+            // Last, so that nothing else can add to it.
             if let Some((credential, shown)) = shown {
                 credential.show(&mut parts.headers, shown.value());
             }
@@ -102,14 +102,14 @@ impl Reverse {
         if upstream.parent.is_none() || upstream.written.url.tls {
             return Ok(());
         }
-        // A proxy is asked for the URL.
+        // A proxy needs the absolute form.
         let url = format!("http://{}", upstream.written.url.authority());
         let url = [url.as_bytes(), request.raw_path()].concat();
         request.set_raw_path(&url)
     }
 }
 
-/// Cookies in pieces are one line to whoever reads HTTP/1.1 (RFC 9113 8.2.3), and may be to others.
+/// HTTP/2 may split `Cookie`; upstreams expect one line (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(header::COOKIE).iter();
     if pieces.next().is_none() || pieces.next().is_none() {
@@ -118,7 +118,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     let all: Vec<&[u8]> =
         headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     let all = all.join(&b"; "[..]);
-    // What was in headers fits into one.
+    // Parts of valid headers are valid together.
     if let Ok(joined) = HeaderValue::from_bytes(&all) {
         headers.insert(header::COOKIE, joined);
     }

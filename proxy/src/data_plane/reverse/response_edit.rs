@@ -1,4 +1,4 @@
-//! An answer's head, as the client gets it.
+//! Edits the head of a response before the client gets it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -32,7 +32,7 @@ use crate::{
 };
 
 impl Reverse {
-    pub(super) fn edit_answered(
+    pub(super) fn edit_response(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
@@ -50,7 +50,7 @@ impl Reverse {
         if status == 407
             && let Some(parent) = &upstream.parent
         {
-            // It asks us who we are, not the client.
+            // The parent proxy wants our credentials, not the client's.
             let parent = parent.name.clone();
             return Err(ctx.deny(Denial::ParentRefused { parent, status }));
         }
@@ -130,12 +130,12 @@ impl Reverse {
         (route, here): (&Route, Option<HereOwned>),
     ) -> Result<()> {
         let status = response.status.as_u16();
-        // Judged by what the upstream says, of which not all is passed on.
+        // Judged by the upstream's own headers, before some are removed.
         let shared = ctx.sharing.lead.take().zip(route.coalesce.clone());
-        // Nobody waits for a stream to end.
+        // A stream is not shared: nobody could wait for its end.
         let shared = shared.filter(|_| !ctx.kind.stream);
         let shared = shared.filter(|(_, rules)| rules.may_share(status, &response.headers));
-        let kept = self.begin_to_keep(session, response, ctx);
+        let kept = self.begin_storing(session, response, ctx);
         let target = target(session, &ctx.sent.as_ref().ok_or_else(unsent)?.edits);
         let redacts = ctx.body.redacting.is_some();
         head_edit::edit_response(response, |parts| {
@@ -168,7 +168,7 @@ impl Reverse {
                 ResponseBuffer::new(key, rules, varied, parts.status, headers)
             });
             headers.insert(X_REQUEST_ID, ctx.recorder.request_id.header());
-            // What it says of its own limits stays as it is.
+            // The upstream's own rate limit headers stay as they are.
             if status != 429 {
                 rate_limit_headers::told(headers, ctx.recorder.exchange.quota.as_ref(), None);
             }
@@ -183,7 +183,7 @@ impl Reverse {
         Ok(())
     }
 
-    /// An interim answer says beforehand what the final one may, and so nothing that this may not.
+    /// An interim response announces headers of the final one, so the same ones are removed or rewritten.
     fn edit_interim(
         &self,
         session: &Session,
@@ -209,8 +209,7 @@ impl Reverse {
         kept.map_err(|denial| ctx.deny(denial))
     }
 
-    /// How the client reaches us, where the answer may name URLs of an upstream that knows only
-    /// its own.
+    /// How the client reaches us, if the response has headers with URLs.
     fn here(&self, session: &Session, response: &ResponseHeader, ctx: &Ctx) -> Option<HereOwned> {
         let names_some = REFERENCES.iter().any(|name| response.headers.contains_key(name));
         let upstream = &ctx.sent.as_ref().filter(|_| names_some)?.upstream;
@@ -219,7 +218,7 @@ impl Reverse {
         let trusted = &ctx.recorder.snapshot.policy.listeners[self.listener].trusted_proxies;
         let believed = trusted.iter().any(|net| net.contains(&head.peer.to_canonical()));
         let proto = came.headers.get(X_FORWARDED_PROTO).filter(|_| believed);
-        // Of several the first is the client's.
+        // The first of several is the client's.
         let proto = proto.and_then(|proto| proto.to_str().ok()?.split(',').next());
         let tls = proto.map_or(self.tls, |proto| proto.trim().eq_ignore_ascii_case("https"));
         let host = std::str::from_utf8(head.host?).ok()?.to_owned();
@@ -264,7 +263,7 @@ impl HereOwned {
     }
 }
 
-/// What the upstream was asked for.
+/// The target that was sent to the upstream.
 fn target<'a>(session: &'a Session, edits: &'a Edits) -> Cow<'a, str> {
     match &edits.target {
         Some(target) => Cow::Borrowed(&**target),
@@ -272,7 +271,7 @@ fn target<'a>(session: &'a Session, edits: &'a Edits) -> Cow<'a, str> {
     }
 }
 
-/// Makes the upstream's own URLs ours, so that whoever follows them passes here again.
+/// Rewrites the upstream's own URLs to ours, so that clients who follow them come back through here.
 fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>) {
     for name in &REFERENCES {
         change(headers, name, |text| match *name {
@@ -282,7 +281,7 @@ fn relocate(headers: &mut HeaderMap, route: &Route, target: &str, here: Here<'_>
     }
 }
 
-/// Puts other values in the place of those of a header that `other` has some for.
+/// Replaces the values of a header for which `other` has another.
 fn change(headers: &mut HeaderMap, name: &HeaderName, other: impl Fn(&str) -> Option<String>) {
     let changed = headers.get_all(name).iter().map(|value| {
         let other = value.to_str().ok().and_then(&other);
@@ -295,7 +294,7 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, other: impl Fn(&str) -> Op
     }
 }
 
-/// What an answer says of the upstream's quota.
+/// What a response says about the upstream's quota.
 fn upstream_quota(status: u16, headers: &HeaderMap) -> UpstreamQuota<'_> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     UpstreamQuota {

@@ -1,5 +1,4 @@
-//! An answer's head, before anything is made of it: whether it can be read in one way, and where it
-//! leads.
+//! Checks the head of a response: whether it can be read in only one way, and where its URLs lead.
 
 use filters::{
     Denial, redirect,
@@ -13,7 +12,7 @@ use super::{Ctx, Reverse};
 use crate::{clock, data_plane::request::host, head_edit};
 
 impl Reverse {
-    /// Makes an answer's head one that can be read in one way only, or says why nobody sees it.
+    /// Makes sure that a response head can be read in only one way, or denies it.
     pub(super) fn settle(
         &self,
         session: &Session,
@@ -33,7 +32,7 @@ impl Reverse {
             .map_err(|why| ctx.deny(Denial::UpstreamMalformed { upstream, why }))
     }
 
-    /// Keeps an upstream that is somebody else's from sending a client into our own network.
+    /// Keeps an external upstream from redirecting a client into our own network.
     pub(super) fn keep_outside(
         &self,
         session: &Session,

@@ -1,4 +1,4 @@
-//! Whether the upstream is asked again.
+//! Retries.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::{Ctx, Reverse, sent::Sent};
 use crate::clock;
 
 impl Reverse {
-    /// After an attempt that failed: whether there is another, and then after which wait.
-    pub(super) fn again(
+    /// After a failed attempt: whether there is another. Notes how long to wait before it.
+    pub(super) fn retry(
         &self,
         session: &Session,
         ctx: &mut Ctx,
@@ -42,13 +42,13 @@ impl Reverse {
             return false;
         }
         ctx.recorder.ended.served.pacing_delay = dispatched.pacing_delay;
-        self.gateway.metrics.asked_again(&request.route.upstream);
+        self.gateway.metrics.retried(&request.route.upstream);
         ctx.attempts.wait = Some(wait.max(dispatched.pacing_delay));
         true
     }
 
-    /// Whether an answer is thrown away for another attempt.
-    pub(super) fn answer_again(
+    /// Whether a response is discarded for a retry.
+    pub(super) fn discards_for_retry(
         &self,
         session: &Session,
         response: &ResponseHeader,
@@ -58,11 +58,11 @@ impl Reverse {
         let (status, headers) = (response.status.as_u16(), &response.headers);
         retry::is_passing(status)
             && breaker::failed(status, headers, &route.breaker_rules)
-            && self.again(session, ctx, retry_after(headers))
+            && self.retry(session, ctx, retry_after(headers))
     }
 
-    /// Whether an error of a connection that stood is one before the answer, which another may bring.
-    pub(super) fn broke_again(&self, session: &Session, error: &Error, ctx: &mut Ctx) -> bool {
+    /// Whether an established connection broke before its response, so that a retry may help.
+    pub(super) fn retries_broken(&self, session: &Session, error: &Error, ctx: &mut Ctx) -> bool {
         let broke = matches!(
             error.etype(),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
@@ -70,7 +70,7 @@ impl Reverse {
         broke
             && *error.esource() == ErrorSource::Upstream
             && session.as_ref().response_written().is_none()
-            && self.again(session, ctx, None)
+            && self.retry(session, ctx, None)
     }
 
     pub(super) fn is_safe(&self, session: &Session, ctx: &Ctx) -> bool {
@@ -82,7 +82,7 @@ impl Reverse {
     }
 }
 
-/// In seconds (RFC 9110 10.2.3); a date is not looked at.
+/// `Retry-After` in seconds (RFC 9110 10.2.3). Dates are ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)

@@ -1,4 +1,4 @@
-//! A request that goes to its upstream: what was proved of it, and what goes with it.
+//! A request that is sent to its upstream: what was proved about it, and what is sent along.
 
 use std::sync::Arc;
 
@@ -19,18 +19,18 @@ use crate::{
     upstream::{Upstream, credentials::PresentedCredential},
 };
 
-/// A request that goes to its upstream.
+/// A request that is sent to its upstream.
 pub(super) struct Sent {
     pub(super) gateway: Arc<Gateway>,
-    /// What was proved of it.
+    /// What was proved about it.
     pub(super) request: Judged,
-    /// How its head is changed on the way.
+    /// How its head is edited.
     pub(super) edits: Edits,
-    /// Leave to ask the upstream.
+    /// The breaker's permit and the pacing delay.
     pub(super) dispatched: Dispatched,
     /// The upstream, of the same config as the policy.
     pub(super) upstream: Arc<Upstream>,
-    /// What the upstream is shown, if anything.
+    /// The credential that the upstream gets, if any.
     pub(super) shown: Option<(Arc<Credential>, PresentedCredential)>,
 }
 
@@ -52,8 +52,8 @@ impl Drop for Sent {
     }
 }
 
-/// Pingora goes on with a request that was not sent. It never does; the client is told that something
-/// went wrong here, and nobody else notices.
+/// Pingora continues with a request that was not admitted. It never does; if it did, the client would get
+/// `internal`, and other requests would not be affected.
 pub(super) fn unsent() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a request goes on that was not sent")
 }

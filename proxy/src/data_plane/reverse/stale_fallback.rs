@@ -1,4 +1,4 @@
-//! Answers that are kept, and given while the upstream fails.
+//! Stale responses: stored while the upstream works, served while it fails.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::{
 };
 
 impl Reverse {
-    /// What was kept for a request like this.
+    /// The stored response for a request like this.
     fn kept(&self, session: &Session, ctx: &Ctx) -> Option<Arc<StoredResponse>> {
         self.gateway.fallback.get(&self.key(session, ctx)?, &session.req_header().headers)
     }
 
-    /// What was kept, instead of saying that the upstream cannot be asked.
-    pub(super) fn instead(
+    /// The stored response, instead of a denial.
+    pub(super) fn stale_response(
         &self,
         session: &Session,
         ctx: &mut Ctx,
@@ -41,8 +41,8 @@ impl Reverse {
         Some(kept)
     }
 
-    /// What was kept, instead of an answer that says that the upstream failed.
-    pub(super) fn instead_of(
+    /// Whether the stored response replaces a 5xx of the upstream.
+    pub(super) fn discards_for_stale(
         &self,
         session: &Session,
         response: &ResponseHeader,
@@ -65,17 +65,17 @@ impl Reverse {
         true
     }
 
-    /// Gives what was kept.
+    /// Serves the stored response.
     ///
     /// # Errors
     /// If the client is gone.
-    pub(super) async fn give(
+    pub(super) async fn serve_stale(
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
         kept: &StoredResponse,
     ) -> Result<()> {
-        if let Err(denial) = self.before_answer(ctx).await {
+        if let Err(denial) = self.before_response(ctx).await {
             return self.refuse(session, ctx, denial).await;
         }
         ctx.recorder.ended.served.shared = Some(Shared::Fallback);
@@ -92,8 +92,8 @@ impl Reverse {
         .await
     }
 
-    /// Begins to keep an answer, if it may be.
-    pub(super) fn begin_to_keep(
+    /// Begins to store a response, if it may be stored.
+    pub(super) fn begin_storing(
         &self,
         session: &Session,
         response: &ResponseHeader,
@@ -124,7 +124,7 @@ impl Reverse {
 }
 
 impl Ctx {
-    /// Takes a part of an answer that is to be kept; the whole of it is answered.
+    /// Stores a part of a response; returns it once it is complete.
     pub(super) fn keep(&mut self, part: Option<&Bytes>, whole: bool) -> Option<ResponseBuffer> {
         let keeping = self.sharing.keeping.take()?;
         let keeping = match part {
