@@ -88,7 +88,7 @@ impl Chain {
     pub(super) fn seal_within(&self, lines: &[u8], room: usize) -> Piece {
         let capacity = (lines.len() + lines.len() / 4).min(room);
         let mut piece = Piece { bytes: Vec::with_capacity(capacity), place: self.place, taken: 0 };
-        for line in lines.split_inclusive(|b| *b == b'\n') {
+        while let Some(line) = first_line(&lines[piece.taken..]) {
             let (written, before) = (piece.bytes.len(), piece.place);
             self.add(line, &mut piece);
             let checkpoint = match &self.signing {
@@ -107,9 +107,11 @@ impl Chain {
 
     /// The first of the lines, however long it is.
     pub(super) fn seal_one(&self, lines: &[u8]) -> Piece {
-        let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
-        let mut piece = Piece { bytes: Vec::new(), place: self.place, taken: end };
-        self.add(&lines[..end], &mut piece);
+        let mut piece = Piece { bytes: Vec::new(), place: self.place, taken: 0 };
+        if let Some(line) = first_line(lines) {
+            piece.taken = line.len();
+            self.add(line, &mut piece);
+        }
         piece
     }
 
@@ -139,6 +141,12 @@ impl Chain {
         self.signing.as_ref().is_some_and(|signing| waited >= signing.every)
             && self.place.lines > self.place.signed
     }
+}
+
+/// The first line with its end. Found many bytes at a time: every record passes here.
+fn first_line(lines: &[u8]) -> Option<&[u8]> {
+    let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
+    lines.get(..end).filter(|line| !line.is_empty())
 }
 
 impl Signing {
