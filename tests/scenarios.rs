@@ -5,7 +5,8 @@
 //! (or `silence`, or `success`) sends the last request so often and says how each ended; `found` says that
 //! an upstream was there when it was looked for, `away` that it was not; `switch open for 30m` sets a switch about
 //! what its lines name; a request may come from `x-test-peer` to `x-test-listener`; `call` is a call on a forward listener,
-//! with what its host resolves to and what the client says first; `decision` is what must come out.
+//! with what its host resolves to and what the client says first; `decision` is what must come out, with the checks that a
+//! refused request had passed.
 //! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
 //! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
 
@@ -346,7 +347,7 @@ impl Page {
         let line = written(policy, &exchange, &observed);
         tells_the_same(&line, &exchange, denial);
         self.replayed.again(&line, replay);
-        self.outcome = verdict(&exchange, denial);
+        self.outcome = verdict(&exchange, denial) + &checks(&exchange, denial);
         if let Ok((_, edits, _)) = &decided {
             if let Some(target) = &edits.target {
                 self.outcome += &format!("\nsends {target}");
@@ -446,7 +447,7 @@ impl Page {
                         .join(", ")
                 )
             }
-            Err(denial) => format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code()),
+            Err(denial) => verdict(&exchange, Some(denial)) + &checks(&exchange, Some(denial)),
         };
         if let Some(code) = details.and_then(|details| details.would_deny) {
             self.outcome += &format!("\nwould deny {code}");
@@ -487,6 +488,12 @@ fn observed<'a>(began: Now, listener: &'a str, denial: Option<&'a Denial>) -> Ob
         idempotency_key: None,
         control_id: None,
     }
+}
+
+/// The check that refused and those passed before it, as `explain` prints them.
+fn checks(exchange: &Exchange, denial: Option<&Denial>) -> String {
+    let denial = denial.map(|denial| exchange.steps.sentence(Some(denial.step())));
+    denial.map_or_else(String::new, |checks| format!("\nchecks {checks}"))
 }
 
 /// A record says of the checks what happened.

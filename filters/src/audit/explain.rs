@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::{
     Denial, Exchange, Head,
+    identity::Proof,
     limits::rate_limit::{self, Counted},
 };
 
@@ -134,11 +135,13 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>, asks_breaker: bool) -
                 [] => String::new(),
                 labels => format!(", {name} {labels:?}"),
             };
+            let vouched = match caller.proof {
+                Proof::Supposed => " (named with --as; no credential was verified)".to_owned(),
+                proof => format!(" by {} ({})", caller.issuer, proof.name()),
+            };
             format!(
-                "{} by {} ({}){}{}{}",
+                "{}{vouched}{}{}{}",
                 caller.subject,
-                caller.issuer,
-                caller.proof.name(),
                 list("roles", &caller.roles),
                 list("groups", &caller.groups),
                 list("workspaces", &caller.workspaces),
@@ -175,4 +178,33 @@ fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
         client: exchange.client,
     });
     counted.map_or_else(Vec::new, |counted| rate_limit::told(&counted))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::steps;
+    use crate::{
+        Exchange, Label,
+        identity::{Caller, Proof},
+    };
+
+    #[test]
+    fn a_caller_is_shown_with_what_vouches_for_it() {
+        let line = |caller: Caller| {
+            let exchange = Exchange { caller: Some(Arc::new(caller)), ..Exchange::default() };
+            steps(&exchange, None, false).lines().next().map(str::to_owned)
+        };
+        let ada = || Caller::supposed(Label::lossy("ada"));
+        let named = Caller { roles: vec![Label::lossy("reader")], ..ada() };
+        assert_eq!(
+            line(named).as_deref(),
+            Some(
+                "caller       ada (named with --as; no credential was verified), roles [\"reader\"]"
+            )
+        );
+        let verified = Caller { issuer: Label::lossy("idp"), proof: Proof::Token, ..ada() };
+        assert_eq!(line(verified).as_deref(), Some("caller       ada by idp (token)"));
+    }
 }
