@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use data_encoding::HEXLOWER;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -208,7 +209,7 @@ fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<CertificateInfo, Load
         subject: cert.subject().to_string(),
         issuer: cert.issuer().to_string(),
         names: names.unwrap_or_default(),
-        serial: cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: HEXLOWER.encode(cert.raw_serial()),
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
     })

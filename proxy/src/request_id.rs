@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use data_encoding::HEXLOWER;
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
@@ -42,9 +43,8 @@ impl RequestId {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let number = u128::from(*BEGAN) << 48 | u128::from(count & 0xffff_ffff_ffff);
-        let digits = std::array::from_fn::<u8, 28, _>(|at| {
-            b"0123456789abcdef"[(number >> (4 * (27 - at)) & 15) as usize]
-        });
+        let mut digits = [0; 28];
+        HEXLOWER.encode_mut(&number.to_be_bytes()[2..], &mut digits);
         Self(HeaderValue::from_bytes(&digits).expect("hex digits are plain"))
     }
 

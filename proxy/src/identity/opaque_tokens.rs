@@ -4,6 +4,7 @@ use std::path::Path;
 
 use certs::LoadError;
 use config::StaticToken;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use filters::{Label, identity::TokenDigest};
 use ring::digest::{SHA256, digest};
 
@@ -75,15 +76,9 @@ fn of_token(line: &str) -> Result<TokenDigest, String> {
 /// As `sha256sum` writes it: the name of what was digested may follow.
 fn of_hex(line: &str) -> Result<TokenDigest, String> {
     let hex = line.split_ascii_whitespace().next().unwrap_or_default();
-    let wrong = || "a digest is a SHA-256: 64 hex digits".to_owned();
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(wrong());
-    }
-    let mut digest = TokenDigest::default();
-    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| wrong())?;
-    }
-    Ok(digest)
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok();
+    let digest = bytes.and_then(|bytes| bytes.try_into().ok());
+    digest.ok_or_else(|| "a digest is a SHA-256: 64 hex digits".to_owned())
 }
 
 #[cfg(test)]
@@ -125,7 +120,8 @@ mod tests {
     fn a_digest_is_that_of_the_token() {
         assert_eq!(told(false, HEX), "1");
         assert_eq!(told(false, &format!("{HEX}  -\n{}\n", HEX.to_ascii_uppercase())), "2");
-        for wrong in ["0123456789abcdef", &HEX[1..], &format!("{}x", &HEX[1..]), "\u{e4}"] {
+        let (x, sign) = (format!("{}x", &HEX[1..]), format!("+{}", &HEX[1..]));
+        for wrong in ["0123456789abcdef", &HEX[1..], &x, &sign, "\u{e4}"] {
             assert!(told(false, wrong).contains("64 hex digits"), "{wrong}");
         }
         let same = of_token("8f3ca9d1e7b24c5f9a0d").unwrap();

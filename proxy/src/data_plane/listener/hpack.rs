@@ -206,12 +206,12 @@ fn huffman_length(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
+
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
-        let hex = hex.replace(' ', "");
-        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-        (0..hex.len()).step_by(2).map(byte).collect()
+        HEXLOWER.decode(hex.replace(' ', "").as_bytes()).unwrap()
     }
 
     #[test]

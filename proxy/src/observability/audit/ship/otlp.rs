@@ -1,5 +1,6 @@
 //! Records as OpenTelemetry logs, for the body of a post.
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
@@ -119,9 +120,7 @@ fn number(value: i64) -> AnyValue {
 
 /// The bytes of a trace's id, which is 32 hex digits.
 fn trace_id(hex: &str) -> Option<Vec<u8>> {
-    let fits = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    let number = fits.then(|| u128::from_str_radix(hex, 16).ok()).flatten()?;
-    Some(number.to_be_bytes().to_vec())
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok().filter(|id| id.len() == 16)
 }
 
 #[cfg(test)]
