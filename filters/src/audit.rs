@@ -1,8 +1,8 @@
 //! The record of one exchange: one line of JSON, written the same way every time.
 //!
-//! It holds every fact that the decision was made from, so that it can be made again. Only what is
-//! named here gets in: tokens, cookies, bodies and query values have no field, and what looks like a
-//! token in a name that a stranger chose is hidden.
+//! It holds every fact that the decision used, so that `replay` can decide again. Only the fields named here
+//! are written: tokens, cookies, bodies and query values have none, and text from a client that looks like a
+//! token is masked.
 
 pub mod explain;
 pub mod replay;
@@ -41,13 +41,13 @@ pub use self::housekeeping::{
 use self::line::{Line, Whole};
 pub use self::time::{rfc3339, unix_of};
 
-/// Which facts a record holds. Raised when a decision begins to use another.
+/// The version of the set of facts in a record. Raised when a decision begins to use another fact.
 pub const FACTS: u32 = 1;
 
-/// What the machinery knows of an exchange beside [`Exchange`].
+/// What the proxy observed of an exchange, beyond its [`Exchange`].
 #[derive(Debug)]
 pub struct Observed<'a> {
-    /// When its head was complete.
+    /// When its head had been read.
     pub began: Now,
     /// The request id that client and upstream see.
     pub request_id: &'a str,
@@ -61,24 +61,24 @@ pub struct Observed<'a> {
     pub method: &'a str,
     /// The host, as received.
     pub host: Option<&'a [u8]>,
-    /// The path, as it came; recorded only if it has no normal form.
+    /// The path, as received; recorded only if it has no normal form.
     pub raw_path: &'a [u8],
-    /// The query without its question mark. What the route has rules for is recorded: whether it
-    /// was there, and which allowed value it had.
+    /// The query without its question mark. For parameters with a rule, the record says whether they were
+    /// present, and with which allowed value.
     pub query: Option<&'a [u8]>,
-    /// Whether it came over TLS.
+    /// Whether it was received over TLS.
     pub tls: bool,
-    /// The headers, for what is named here.
+    /// The headers, for the few that are recorded.
     pub headers: Option<&'a HeaderMap>,
     /// The client certificate that was verified, if any.
     pub certificate: Option<&'a ClientCertificate>,
-    /// The status that the client saw; 0 if it saw none.
+    /// The status sent to the client; 0 if none was.
     pub status: u16,
-    /// The reason to say no, if that was so.
+    /// Why it was refused, if it was.
     pub denial: Option<&'a Denial>,
-    /// The upstream's address, if it was asked.
+    /// The upstream's address, if a request was sent to it.
     pub upstream_address: Option<std::net::SocketAddr>,
-    /// How many times the upstream was asked.
+    /// How many times the request was sent upstream.
     pub attempts: u32,
     /// Body bytes from the client.
     pub bytes_in: u64,
@@ -86,19 +86,19 @@ pub struct Observed<'a> {
     pub bytes_out: u64,
     /// From the head to the end.
     pub took: Duration,
-    /// From asking the upstream to its answer's head.
+    /// From sending the request upstream to its response head.
     pub upstream_took: Option<Duration>,
-    /// How the answer came about.
+    /// How the response was produced.
     pub served: Served,
-    /// Whether the exchange went over to another protocol.
+    /// Whether the exchange was upgraded to another protocol.
     pub upgraded: bool,
-    /// Whether it ended before its answer was complete.
+    /// Whether it ended before its response was complete.
     pub cut: bool,
-    /// Whether its intent was recorded before.
+    /// Whether its intent has been recorded.
     pub intended: bool,
-    /// The idempotency key, as it came.
+    /// The idempotency key, as received.
     pub idempotency_key: Option<&'a [u8]>,
-    /// What the control plane calls what it began (DXCP's deployment id).
+    /// The control plane's id for what the request started (DXCP's deployment id).
     pub control_id: Option<&'a str>,
 }
 
@@ -149,8 +149,8 @@ pub fn write(out: &mut Vec<u8>, policy: &Policy, exchange: &Exchange, observed: 
     line.close();
 }
 
-/// Appends the intent of an action to `out`, as one line: it is about to be asked of the upstream.
-/// The record of the exchange, with the same id, says what came of it.
+/// Appends the intent of an action to `out`, as one line, before the action is sent upstream. The record of
+/// the exchange, with the same id, has the outcome.
 pub fn write_intent(
     out: &mut Vec<u8>,
     policy: &Policy,
@@ -171,9 +171,9 @@ pub fn write_intent(
 /// A head that never became a request.
 #[derive(Debug)]
 pub struct Refused<'a> {
-    /// When it came.
+    /// When it arrived.
     pub at: Now,
-    /// The id that the client was told.
+    /// The request id sent to the client.
     pub request_id: &'a str,
     /// The listener.
     pub listener: &'a str,
@@ -181,9 +181,9 @@ pub struct Refused<'a> {
     pub peer: IpAddr,
     /// The beginning of its request line.
     pub request_line: &'a str,
-    /// Why it was refused.
+    /// The code of the denial.
     pub code: &'a str,
-    /// The status that the client saw; 0 if it saw none.
+    /// The status sent to the client; 0 if none was.
     pub status: u16,
 }
 
@@ -203,17 +203,17 @@ pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) 
     line.close();
 }
 
-/// The first half of a SHA-256 in hex: enough to find a key that one knows, too little to learn one.
+/// The first half of a SHA-256 in hex: enough to search for a known key, too little to recover one.
 fn fingerprint(key: &[u8]) -> String {
     hex::write(&digest(&SHA256, key).as_ref()[..16])
 }
 
-/// A value of a parameter that is not among the allowed ones: enough to find one that one knows.
+/// The fingerprint of a parameter's value that is not allowed: enough to search for a known value.
 pub(crate) fn refused_value(value: &str) -> String {
     format!("sha256:{}", fingerprint(value.as_bytes()))
 }
 
-/// What was asked for, without a user and password before its host and a query behind.
+/// The request target, without user information and query.
 fn target(text: &str) -> Cow<'_, str> {
     let text = text.split('?').next().unwrap_or_default();
     let start = text.find("://").map_or(0, |at| at + 3);
@@ -224,8 +224,7 @@ fn target(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The method and what was asked for, if that is what a line says; it may as well be a header, or
-/// the rest of a body.
+/// The method and target, if the line is a request line; it may as well be a header, or the rest of a body.
 fn request_line(line: &str) -> String {
     let (method, rest) = line.split_once(' ').unwrap_or((line, ""));
     let is_method = (1..=20).contains(&method.len())
@@ -238,7 +237,7 @@ fn request_line(line: &str) -> String {
 }
 
 impl Line<'_> {
-    /// What was asked, by whom, and where it leads.
+    /// The request, its caller, and its route or rule.
     fn asked(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
         self.time("time", observed.began.unix);
         self.number("facts", FACTS);
@@ -309,7 +308,7 @@ impl Line<'_> {
         }
     }
 
-    /// The last check, or the one that said no and those that were passed.
+    /// The last check, or the one that refused and those passed before it.
     fn steps(&mut self, steps: Steps, denial: Option<&Denial>) {
         let Some(refused) = denial.map(Denial::step) else {
             return self.maybe("step", steps.last().map(Step::name));
@@ -324,7 +323,7 @@ impl Line<'_> {
         self.0.push(b']');
     }
 
-    /// What of the headers and the query a decision reads.
+    /// The headers and query parameters that a decision reads.
     fn head(&mut self, policy: &Policy, exchange: &Exchange, observed: &Observed<'_>) {
         if let Some(headers) = observed.headers {
             if crate::request::head::offers_websocket(headers) {
@@ -349,8 +348,7 @@ impl Line<'_> {
         }
     }
 
-    /// The values of each parameter that may have only some: those of the config as they are, the
-    /// others as fingerprints.
+    /// The values of each parameter that has a rule: allowed ones as they are, others as fingerprints.
     fn query(&mut self, rules: Option<&Query>, query: &[u8]) {
         self.name("query");
         self.open();

@@ -10,7 +10,7 @@ use crate::{
     limits::rate_limit::{self, Counted},
 };
 
-/// A request that was read from text.
+/// A request parsed from text.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method.
@@ -24,11 +24,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a request as HTTP/1.1 writes it: a request line, headers, and after an empty line the
-    /// body.
+    /// Parses an HTTP/1.1 request: a request line, headers, and after an empty line the body.
     ///
     /// # Errors
-    /// Which line cannot be read.
+    /// The line that cannot be parsed.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut lines = text.trim().lines();
         let first = lines.next().unwrap_or_default();
@@ -53,7 +52,7 @@ impl Request {
     /// Adds a header, written as `name: value`.
     ///
     /// # Errors
-    /// If it is not one.
+    /// If the text is not a header.
     pub fn header(&mut self, line: &str) -> Result<(), String> {
         let wrong = || format!("`{line}` is not a header; write `name: value`");
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
@@ -164,7 +163,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>, asks_breaker: bool) -
     out
 }
 
-/// The limits that a request counted against. None, if it came to none.
+/// The limits that a request counted against; empty if it did not reach them.
 fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
     let status = match denial {
         Some(Denial::RateLimited(over)) => Some(&over.status),
