@@ -1,4 +1,4 @@
-//! What an exchange is called, by the client, the upstream and the record.
+//! The id of an exchange for the client, the upstream and the record.
 
 use std::sync::{
     LazyLock,
@@ -13,14 +13,14 @@ use crate::clock;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What an exchange is called, by the client, the upstream and the record.
+/// The id of an exchange for the client, the upstream and the record.
 pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// For an exchange whose head is yet to be read.
+    /// For an exchange whose head has not been read.
     pub(crate) const UNKNOWN: Self = Self(HeaderValue::from_static("?"));
 
-    /// The client's `X-Request-Id` if it can be shown safely, else one of ours.
+    /// The client's `X-Request-Id` if it is safe, else a new one.
     pub(crate) fn of(request: &RequestHeader) -> Self {
         let mut given = request.headers.get_all(X_REQUEST_ID).iter();
         let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
@@ -34,7 +34,7 @@ impl RequestId {
         }
     }
 
-    /// Never the same twice: when the process began, which process, and a count.
+    /// A unique id: from the start time of the process, its number, and a count.
     pub(crate) fn new() -> Self {
         static BEGAN: LazyLock<u64> = LazyLock::new(|| {
             let unix = clock::now().unix.as_micros() as u64;

@@ -1,4 +1,4 @@
-//! Opaque tokens of callers, from their files. Only their digests are kept.
+//! Opaque tokens of callers, from their files. Only their digests are stored.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use filters::{Label, identity::TokenDigest};
 use ring::digest::{SHA256, digest};
 
-/// A shorter token is guessed.
+/// A shorter token could be guessed.
 const LENGTH_MIN: usize = 16;
 const LENGTH_MAX: usize = 1024;
-/// Nobody changes tokens so slowly.
+/// No rotation needs more.
 const LINES_MAX: usize = 100;
 
 /// The digests of the tokens of each caller, by the name in the config.
 pub type Digests = Vec<(Label, Vec<TokenDigest>)>;
 
-/// Those of all callers.
+/// The digests of all callers.
 ///
 /// # Errors
 /// Every file that cannot be used, and why.
@@ -32,7 +32,7 @@ pub fn all(config: &config::Config) -> Result<Digests, Vec<String>> {
     if errors.is_empty() { Ok(all) } else { Err(errors) }
 }
 
-/// Those of one caller.
+/// The digests of one caller.
 ///
 /// # Errors
 /// Why its file cannot be used.
@@ -66,14 +66,14 @@ fn of_token(line: &str) -> Result<TokenDigest, String> {
         let length = line.len();
         return Err(format!("a token has {length} bytes; it needs {LENGTH_MIN} to {LENGTH_MAX}"));
     }
-    // What else there may be never arrives in a header.
+    // Any other character could not arrive in a header.
     if !line.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
         return Err("a token must be visible ASCII without spaces and commas".to_owned());
     }
     Ok(digest(&SHA256, line.as_bytes()).as_ref().try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// As `sha256sum` writes it: the name of what was digested may follow.
+/// As `sha256sum` prints it: a file name may follow.
 fn of_hex(line: &str) -> Result<TokenDigest, String> {
     let hex = line.split_ascii_whitespace().next().unwrap_or_default();
     let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok();

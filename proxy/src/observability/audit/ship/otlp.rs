@@ -13,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::transport::host_name;
 
-/// A batch. Each is a line, and what stands in the place of it.
+/// A batch. Each record is a line, and the text to send for it.
 pub(super) fn body<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> Vec<u8> {
     let text = |name: &str, value: &str| pair(name, text(value));
     let attributes = vec![
@@ -31,7 +31,7 @@ pub(super) fn body<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> Vec
     ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
 }
 
-/// How many records an answer says were not taken, and why.
+/// How many records a response reports as rejected, and why.
 pub(super) fn rejected(answer: &[u8]) -> Option<(u64, String)> {
     let answer = ExportLogsServiceResponse::decode(answer).ok()?;
     let partial = answer.partial_success?;
@@ -64,7 +64,7 @@ fn log_record(line: &[u8], shown: String) -> LogRecord {
     }
 }
 
-/// The attributes that a member becomes: those of the semantic conventions, or one of our own.
+/// The attributes of a member: by the semantic conventions, or our own.
 fn attributes(name: &str, value: &Value) -> Vec<KeyValue> {
     let usual = match name {
         "time" | "trace_id" => return Vec::new(),
@@ -118,7 +118,7 @@ fn number(value: i64) -> AnyValue {
     AnyValue { value: Some(any_value::Value::IntValue(value)) }
 }
 
-/// The bytes of a trace's id, which is 32 hex digits.
+/// The bytes of a trace id, which is 32 hex digits.
 fn trace_id(hex: &str) -> Option<Vec<u8>> {
     HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok().filter(|id| id.len() == 16)
 }

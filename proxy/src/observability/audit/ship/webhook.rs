@@ -23,7 +23,8 @@ pub(super) fn body(records: impl Iterator<Item = String>) -> Vec<u8> {
     out
 }
 
-/// Says which batch it is, the same for the same records however often they are sent, and signs it.
+/// The headers of a batch: an id, which is the same for the same records however often they are sent, and a
+/// signature.
 pub(super) fn headers(body: &[u8], key: Option<&[u8]>, unix: Duration) -> HeaderMap {
     let digest = digest(&SHA256, body);
     let id = format!("msg_{}", HEXLOWER.encode(&digest.as_ref()[..16]));
