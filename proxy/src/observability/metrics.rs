@@ -426,8 +426,8 @@ impl Metrics {
         self.keys_fetches.with_label_values(&[issuer, result]).inc();
     }
 
-    /// Counts a fetch of a token that upstreams are shown.
-    /// `result` is `ok`, `error`, or `refused` where that was meant for one caller.
+    /// Counts a fetch of a token for upstreams. `result` is `ok`, `error`, or `refused` if that concerns one
+    /// caller.
     pub fn credential_fetched(&self, credential: &str, result: &'static str) {
         self.credential_fetches.with_label_values(&[credential, result]).inc();
     }
