@@ -1,5 +1,5 @@
-//! What a record, `explain` and `replay` say of the checks is what `decide` did, whatever policy, state and
-//! request come together.
+//! The checks that a record, `explain` and `replay` report are what `decide` did, for any policy, state and
+//! request.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ use proptest::{bool::weighted, prelude::*};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// What may stand in the way of one request.
+/// The obstacles for one request.
 #[derive(Clone, Debug)]
 struct World {
     public: bool,
@@ -129,7 +129,7 @@ routes:
         (self.known && !self.public).then(|| Arc::new(caller))
     }
 
-    /// As it is when the request comes.
+    /// The state when the request arrives.
     fn state(&self, policy: &Policy) -> State {
         let state = State::new(Assertions::with_new_key());
         let before = |path: &str, caller: Option<Arc<Caller>>| {
@@ -164,7 +164,7 @@ routes:
     }
 }
 
-/// Decides, and what its record says of the checks.
+/// Decides, and returns the checks by its record.
 fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
     install_crypto();
     let policy = world.policy();
@@ -184,7 +184,7 @@ fn decided(world: &World) -> (Exchange, Option<Denial>, String) {
     (exchange, denial, recorded)
 }
 
-/// What the request would be refused by first, told from the world alone.
+/// The check that refuses first, derived from the world alone.
 fn obstacle(world: &World) -> Option<Step> {
     let has = |is: bool, step: Step| is.then_some(step);
     let path = world.target.split('?').next().unwrap();
@@ -204,7 +204,7 @@ fn obstacle(world: &World) -> Option<Step> {
                 Step::Operation,
             ))
     };
-    // A query of GraphQL is a read, whatever its route says.
+    // A GraphQL query is a read, whatever its route's class.
     let is_action = world.action && !world.public && !world.graphql;
     let two_keys = world.key.is_some_and(|key| key.contains('\n'));
     first
@@ -230,7 +230,7 @@ proptest! {
         let passed: Vec<Step> = exchange.steps.passed(refused).collect();
         prop_assert!(denial.is_none() || exchange.steps.last() == refused);
         prop_assert!(!refused.is_some_and(|refused| passed.contains(&refused)));
-        // Nobody is asked who they are where everybody may.
+        // A public route does not authenticate callers.
         let asked = [Step::Caller, Step::Workspace, Step::Plugin, Step::Access];
         let was_asked = |step: &Step| passed.contains(step);
         if world.public {

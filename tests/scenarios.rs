@@ -1,13 +1,18 @@
 //! Runs the pages in `scenarios/`: each is the documentation of a filter and its test.
 //!
-//! A page has blocks: `yaml` is added to a small config; `token NAME` holds the header and the
-//! claims of a JWT; `http` is a request (with `after 31s` it comes later); `outcome 5 failure`
-//! (or `silence`, or `success`) sends the last request so often and says how each ended; `found` says that
-//! an upstream was there when it was looked for, `away` that it was not; `switch open for 30m` sets a switch about
-//! what its lines name; a request may come from `x-test-peer` to `x-test-listener`; `call` is a call on a forward listener,
-//! with what its host resolves to and what the client says first; `decision` is what must come out.
-//! Each exchange and call is also recorded and replayed: by the same rules it must come out the same.
-//! `UPDATE=1 cargo test -p tests --test scenarios` writes the decisions anew; the diff is the review.
+//! A page has blocks:
+//!
+//! - `yaml` is appended to a small config.
+//! - `token NAME` has the header and the claims of a JWT.
+//! - `http` is a request; with `after 31s`, a later one. `x-test-peer` is its client, `x-test-listener` its listener.
+//! - `outcome 5 failure` (or `silence`, or `success`) sends the last request that often, with this outcome.
+//! - `reachable` and `unreachable` are results of a breaker's probe of an upstream.
+//! - `switch open for 30m` sets a switch that applies to what its lines name.
+//! - `call` is a call on a forward listener, with the addresses of its host and the client's first bytes.
+//! - `decision` is the expected decision, with the checks that a refused request had passed.
+//!
+//! Each exchange and call is also recorded and replayed, which must give the same decision.
+//! `UPDATE=1 cargo test -p tests --test scenarios` rewrites the decisions; the diff is the review.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -47,8 +52,8 @@ const BASE: &str = "version: stagedoor/v1
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:8080, trusted_proxies: [10.0.0.0/8]}
   catalog: {kind: forward, address: 127.0.0.1:3128, plugin: catalog}
-  asking: {kind: forward, address: 127.0.0.1:3129}
-  learning: {kind: forward, address: 127.0.0.1:3130, plugin: catalog, report_only: true}
+  authenticated: {kind: forward, address: 127.0.0.1:3129}
+  reporting: {kind: forward, address: 127.0.0.1:3130, plugin: catalog, report_only: true}
   own: {kind: reverse, address: 127.0.0.1:8081}
 identity:
   tokens:
@@ -65,7 +70,7 @@ identity:
       issuer: https://idp.example
       audiences: [stagedoor]
       algorithms: [ES256]
-    away: {issuer: 'https://away.example', audiences: [stagedoor], algorithms: [ES256]}
+    unreachable: {issuer: 'https://unreachable.example', audiences: [stagedoor], algorithms: [ES256]}
     usual:
       issuer: https://usual.example
       audiences: [stagedoor]
@@ -104,7 +109,7 @@ const OPAQUE: &str = "8f3ca9d1e7b24c5f9a0d";
 /// The pages' present: 2026-11-24, noon.
 const NOON: u64 = 1_795_521_600;
 
-/// All pages, so that none goes unnoticed.
+/// All pages, so that none is missed.
 const PAGES: [&str; 22] = [
     "access",
     "audit",
@@ -165,13 +170,13 @@ fn the_pages_say_what_happens() {
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
     assert_eq!(names, PAGES);
-    // Each page's decisions are made again from their records; one has none that can be.
+    // Each page's decisions are replayed from their records; one page has none.
     assert_eq!(not_replayed, ["machinery"]);
     let left_out: Vec<&Why> = replayed.left_out.keys().collect();
     assert_eq!(left_out, [&Why::State, &Why::NoCaller], "{replayed:?}");
 }
 
-/// What came of replaying what was recorded.
+/// The results of replaying the records.
 #[derive(Debug, Default)]
 struct Replayed {
     same: u32,
@@ -247,8 +252,8 @@ impl Page {
                 self.request(block, None);
             }
             ["call"] => self.call(block),
-            ["found", upstream] => self.found(upstream, true),
-            ["away", upstream] => self.found(upstream, false),
+            ["reachable", upstream] => self.found(upstream, true),
+            ["unreachable", upstream] => self.found(upstream, false),
             ["switch", position, "for", time] => self.switch(position, time, block),
             ["outcome", count, what] => {
                 let outcome = match what {
@@ -324,7 +329,7 @@ impl Page {
             let Admitted { request, edits, next } = admitted;
             let dispatched = match next {
                 Next::Dispatched(dispatched) => Some(dispatched),
-                // Nobody else asks for the same.
+                // There are no other requests to coalesce with.
                 Next::Coalesce(_) => Some(dispatch(state, &request, now, &mut exchange)?),
                 Next::Answer(_) => None,
             };
@@ -338,7 +343,7 @@ impl Page {
         let line = written(policy, &exchange, &received, Ended { served, ..ended(denial) });
         tells_the_same(&line, &exchange, denial);
         self.replayed.again(&line, replay);
-        self.outcome = verdict(&exchange, denial);
+        self.outcome = verdict(&exchange, denial) + &checks(&exchange, denial);
         if let Ok((_, edits, _)) = &decided {
             if let Some(target) = &edits.target {
                 self.outcome += &format!("\nsends {target}");
@@ -353,7 +358,7 @@ impl Page {
             self.outcome += &format!("\nwaits {} ms", pacing_delay.as_millis());
         }
         if let Some(shown) = &exchange.credential {
-            self.outcome += &format!("\nshows {} in {}", shown.name, shown.header);
+            self.outcome += &format!("\npresents {} in {}", shown.name, shown.header);
         }
         let Ok((mut request, _, dispatched)) = decided else { return };
         if let Some(mut dispatched) = dispatched {
@@ -361,7 +366,7 @@ impl Page {
             dispatched.report(&request, outcome, now);
         }
         if kept {
-            // An exchange that is still under way when the page ends.
+            // An exchange that is still in progress when the page ends.
             std::mem::forget(request.running.take());
         }
     }
@@ -399,7 +404,7 @@ impl Page {
                 let addressed = named.choose(policy, &found, &[], now, &mut exchange)?;
                 let first = match (said("says "), said("hides ")) {
                     (Some("GET"), _) => Peek::NotTls,
-                    // Every client that is let through says something.
+                    // Every admitted client sends something.
                     (None, None) => Peek::Hello(ClientHello {
                         server_name: Some(target.host.to_string())
                             .filter(|_| matches!(target.host, Host::Name(_))),
@@ -437,7 +442,7 @@ impl Page {
                         .join(", ")
                 )
             }
-            Err(denial) => format!("deny {} {}: {denial}", denial.status().as_u16(), denial.code()),
+            Err(denial) => verdict(&exchange, Some(denial)) + &checks(&exchange, Some(denial)),
         };
         if let Some(code) = details.and_then(|details| details.would_deny) {
             self.outcome += &format!("\nwould deny {code}");
@@ -448,13 +453,19 @@ impl Page {
     }
 }
 
-/// What the machinery would know.
+/// How the exchange would end.
 fn ended(denial: Option<&Denial>) -> Ended {
     let status = denial.map_or(200, |denial| denial.status().as_u16());
     Ended { status, denial: denial.cloned(), ..Ended::default() }
 }
 
-/// A record says of the checks what happened.
+/// The check that refused and those passed before it, as `explain` prints them.
+fn checks(exchange: &Exchange, denial: Option<&Denial>) -> String {
+    let denial = denial.map(|denial| exchange.steps.sentence(Some(denial.step())));
+    denial.map_or_else(String::new, |checks| format!("\nchecks {checks}"))
+}
+
+/// A record reports the checks as they happened.
 fn tells_the_same(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
     let record = Record::read(line).expect("it was just written");
     assert_eq!(record.checks(), Some(exchange.steps.sentence(denial.map(Denial::step))));
@@ -468,7 +479,7 @@ fn written(policy: &Policy, exchange: &Exchange, received: &Received, ended: End
 
 fn running(yaml: &str) -> (Policy, State, Replay) {
     install_crypto();
-    // A page may say more of what the base says something of.
+    // A page may add to a section of the base.
     let (own, more): (String, String) = (BASE.to_owned(), yaml.to_owned());
     let text = if let Some(upstreams) = more.strip_prefix("upstreams:\n") {
         own + upstreams
@@ -478,7 +489,7 @@ fn running(yaml: &str) -> (Policy, State, Replay) {
     let loaded = config::parse("page.yaml", &text).unwrap_or_else(|p| panic!("{p}\n{text}"));
     let policy = Policy::new(&loaded.config, "page");
     let mut state = State::new(Assertions::with_new_key());
-    // A page has no store: it is away.
+    // A page has no store: it is unreachable.
     if let Some(store) = &loaded.config.store {
         state.limiters = Limiters::sharing(Arc::new(Leases::new(store.on_error)));
     }

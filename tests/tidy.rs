@@ -1,4 +1,4 @@
-//! What the compiler cannot see: that pages, docs and code speak of the same things.
+//! What the compiler cannot check: that pages, docs and code agree.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,7 +27,7 @@ fn codes(file: &str) -> BTreeSet<String> {
     codes.map(|(_, code)| code.to_owned()).collect()
 }
 
-/// Whether it stands in a text as a word.
+/// Whether a text contains it as a word.
 fn tells(text: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c: char| !is_part(c)).any(|part| part == word)
@@ -111,7 +111,7 @@ fn what_decides_knows_only_what_stands_below_it() {
             imports.extend(roots(import).into_iter().map(|root| (group.to_owned(), root)));
         }
     }
-    // Within a floor there is an order, too: nobody imports who imports it.
+    // Within a floor there is an order as well: no module imports one that imports it.
     let upward = |(from, to): &&(String, String)| match (floor(from), floor(to)) {
         (Some(own), Some(other)) if from != to => {
             other < own || imports.contains(&(to.clone(), from.clone()))
@@ -240,7 +240,7 @@ fn table<'a>(part: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
 }
 
-/// What stands in backticks.
+/// The text in backticks.
 fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }

@@ -1,4 +1,4 @@
-//! Certificates that clients present: which CA they must come from, and whom they name.
+//! Client certificates: the CAs they must be from, and the names in them.
 
 use std::{fmt, sync::Arc};
 
@@ -20,7 +20,7 @@ pub struct ClientCertificates {
     required: bool,
 }
 
-/// Whom a client certificate names.
+/// The names in a client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// The subject's common name.
@@ -34,7 +34,7 @@ pub struct Names {
 }
 
 impl ClientCertificates {
-    /// Takes certificates from these CAs.
+    /// Accepts certificates from these CAs.
     ///
     /// # Errors
     /// If there is no CA.
@@ -43,7 +43,7 @@ impl ClientCertificates {
         Ok(Self { inner, required })
     }
 
-    /// Takes certificates from these CAs from now on.
+    /// Accepts certificates from these CAs from now on.
     ///
     /// # Errors
     /// If there is no CA; then the last ones stay.
@@ -76,7 +76,7 @@ impl ClientCertVerifier for ClientCertificates {
         self.required
     }
 
-    /// None: a hint would have to outlive a swap, and clients choose well without.
+    /// Empty: a hint would have to outlive a swap, and clients choose well without.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -113,7 +113,7 @@ impl ClientCertVerifier for ClientCertificates {
     }
 }
 
-/// Whom a certificate (DER) names. Nobody, if it cannot be read.
+/// The names in a certificate (DER); empty if it cannot be parsed.
 pub fn names_of(der: &[u8]) -> Names {
     let Ok((_, cert)) = X509Certificate::from_der(der) else { return Names::default() };
     let common_name = cert.subject().iter_common_name().next();

@@ -48,7 +48,7 @@ impl Authority {
     /// A server certificate for these DNS names and addresses.
     ///
     /// # Errors
-    /// If a name is none.
+    /// If a name is invalid.
     pub fn server(&self, names: &[&str]) -> Result<Issued, Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
@@ -59,7 +59,7 @@ impl Authority {
     /// A server certificate for these DNS names and addresses that expired long ago.
     ///
     /// # Errors
-    /// If a name is none.
+    /// If a name is invalid.
     pub fn expired_server(&self, names: &[&str]) -> Result<Issued, Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
@@ -72,7 +72,7 @@ impl Authority {
     /// A client certificate with a common name and URIs (SPIFFE ids).
     ///
     /// # Errors
-    /// If a URI is none.
+    /// If a URI is invalid.
     pub fn client(&self, common_name: &str, uris: &[&str]) -> Result<Issued, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);

@@ -16,9 +16,9 @@ pub use load::{
 };
 pub use store::{Certificates, Store};
 
-/// The cryptography of this process: ring. Installs it, so that nobody installs another.
+/// The cryptography of this process: ring. Installs it as the default.
 pub fn provider() -> Arc<CryptoProvider> {
-    // An error says that one is installed already: ours, for nobody else installs one first.
+    // An error means that one is installed already: ours, because nothing else installs one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Arc::clone(CryptoProvider::get_default().expect("just installed"))
 }

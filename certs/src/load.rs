@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use data_encoding::HEXLOWER;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -19,10 +20,10 @@ pub struct Pair {
     pub facts: CertificateInfo,
 }
 
-/// What an operator may know of a certificate.
+/// A certificate as reported to operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateInfo {
-    /// The file it came from.
+    /// Its file.
     pub file: PathBuf,
     /// Its subject.
     pub subject: String,
@@ -91,7 +92,7 @@ fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
 /// Reads a private key.
 ///
 /// # Errors
-/// If it cannot be read, is encrypted or is none.
+/// If it cannot be read, is encrypted or is not a key.
 pub fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     key_in(&bytes(file)?).map_err(|cause| wrong(file, cause))
 }
@@ -99,7 +100,7 @@ pub fn key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
 /// The private key in a PEM text.
 ///
 /// # Errors
-/// If it is encrypted or is none.
+/// If it is encrypted or is not a key.
 pub fn key_in(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
     if String::from_utf8_lossy(pem).contains("ENCRYPTED") {
         return Err("the key is encrypted; store it without a passphrase");
@@ -166,7 +167,7 @@ pub fn pkcs8(file: &Path) -> Result<Vec<u8>, LoadError> {
 /// Reads CA certificates, in DER.
 ///
 /// # Errors
-/// If the file cannot be read or holds none.
+/// If the file cannot be read or contains none.
 pub fn ca_certificates(file: &Path) -> Result<Vec<Vec<u8>>, LoadError> {
     let all = chain(file)?;
     all.iter().map(|cert| facts(file, cert).map(|_| cert.to_vec())).collect()
@@ -175,7 +176,7 @@ pub fn ca_certificates(file: &Path) -> Result<Vec<Vec<u8>>, LoadError> {
 /// Reads CA certificates, for verifying.
 ///
 /// # Errors
-/// If the file cannot be read, holds none, or one that is no CA's.
+/// If the file cannot be read, contains none, or one that is not a CA's.
 pub fn roots(file: &Path) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
     for cert in chain(file)? {
@@ -208,7 +209,7 @@ fn facts(file: &Path, cert: &CertificateDer<'_>) -> Result<CertificateInfo, Load
         subject: cert.subject().to_string(),
         issuer: cert.issuer().to_string(),
         names: names.unwrap_or_default(),
-        serial: cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: HEXLOWER.encode(cert.raw_serial()),
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
     })

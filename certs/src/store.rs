@@ -1,4 +1,4 @@
-//! Which certificate a client is shown, by the name it asks for.
+//! Which certificate a client gets, by the server name it requests.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -25,8 +25,8 @@ pub struct Store {
 pub struct Certificates(Arc<ArcSwap<Store>>);
 
 impl Store {
-    /// Puts certificates where they are found. The first serves whoever asks for no name or an
-    /// unknown one. `None` if there is none.
+    /// Indexes certificates by name. The first one serves clients without a name or with an unknown one.
+    /// `None` if there are none.
     pub fn new(pairs: Vec<Pair>) -> Option<Self> {
         let first = Arc::clone(&pairs.first()?.certified);
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
@@ -44,7 +44,7 @@ impl Store {
         Some(Self { exact, wildcard, first, facts })
     }
 
-    /// What an operator may know of them.
+    /// The certificates as reported to operators.
     pub fn facts(&self) -> &[CertificateInfo] {
         &self.facts
     }

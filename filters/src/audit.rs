@@ -1,8 +1,8 @@
 //! The record of one exchange: one line of JSON, written the same way every time.
 //!
-//! It holds every fact that the decision was made from, so that it can be made again. Only what is
-//! named here gets in: tokens, cookies, bodies and query values have no field, and what looks like a
-//! token in a name that a stranger chose is hidden.
+//! It holds every fact that the decision used, so that `replay` can decide again. Only the fields named here
+//! are written: tokens, cookies, bodies and query values have none, and text from a client that looks like a
+//! token is masked.
 
 pub mod explain;
 pub mod replay;
@@ -41,7 +41,7 @@ use self::line::{Line, Whole};
 pub use self::received::{CallConnection, Received};
 pub use self::time::{rfc3339, unix_of};
 
-/// Which facts a record holds. Raised when a decision begins to use another.
+/// The version of the set of facts in a record. Raised when a decision begins to use another fact.
 pub const FACTS: u32 = 1;
 
 /// How an exchange ended. What is known earlier is noted here as it happens.
@@ -67,9 +67,9 @@ pub struct Ended {
     pub served: Served,
     /// Whether it ended before its response was complete.
     pub cut: bool,
-    /// Whether its intent was recorded before.
+    /// Whether its intent has been recorded.
     pub intended: bool,
-    /// What the control plane calls what it began (DXCP's deployment id).
+    /// The control plane's id for what the request started (DXCP's deployment id).
     pub control_id: Option<String>,
 }
 
@@ -148,9 +148,9 @@ impl Entry<'_> {
 /// A head that never became a request.
 #[derive(Debug)]
 pub struct Refused<'a> {
-    /// When it came.
+    /// When it arrived.
     pub at: Now,
-    /// The id that the client was told.
+    /// The request id sent to the client.
     pub request_id: &'a str,
     /// The listener.
     pub listener: &'a str,
@@ -158,9 +158,9 @@ pub struct Refused<'a> {
     pub peer: IpAddr,
     /// The beginning of its request line.
     pub request_line: &'a str,
-    /// Why it was refused.
+    /// The code of the denial.
     pub code: &'a str,
-    /// The status that the client saw; 0 if it saw none.
+    /// The status sent to the client; 0 if none was.
     pub status: u16,
 }
 
@@ -180,17 +180,17 @@ pub fn write_refused(out: &mut Vec<u8>, policy: &Policy, refused: &Refused<'_>) 
     line.close();
 }
 
-/// The first half of a SHA-256 in hex: enough to find a key that one knows, too little to learn one.
+/// The first half of a SHA-256 in hex: enough to search for a known key, too little to recover one.
 fn fingerprint(key: &[u8]) -> String {
     hex::write(&digest(&SHA256, key).as_ref()[..16])
 }
 
-/// A value of a parameter that is not among the allowed ones: enough to find one that one knows.
+/// The fingerprint of a parameter's value that is not allowed: enough to search for a known value.
 pub(crate) fn refused_value(value: &str) -> String {
     format!("sha256:{}", fingerprint(value.as_bytes()))
 }
 
-/// What was asked for, without a user and password before its host and a query behind.
+/// The request target, without user information and query.
 fn target(text: &str) -> Cow<'_, str> {
     let text = text.split('?').next().unwrap_or_default();
     let start = text.find("://").map_or(0, |at| at + 3);
@@ -201,8 +201,7 @@ fn target(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The method and what was asked for, if that is what a line says; it may as well be a header, or
-/// the rest of a body.
+/// The method and target, if the line is a request line; it may as well be a header, or the rest of a body.
 fn request_line(line: &str) -> String {
     let (method, rest) = line.split_once(' ').unwrap_or((line, ""));
     let is_method = (1..=20).contains(&method.len())
@@ -215,7 +214,7 @@ fn request_line(line: &str) -> String {
 }
 
 impl Line<'_> {
-    /// What was requested, by whom, and where it leads.
+    /// The request, its caller, and its route or rule.
     fn entry(&mut self, entry: &Entry<'_>) {
         let Entry { policy, exchange, request_id, received } = *entry;
         self.time("time", received.at.unix);
@@ -293,7 +292,7 @@ impl Line<'_> {
         }
     }
 
-    /// The last check, or the one that said no and those that were passed.
+    /// The last check, or the one that refused and those passed before it.
     fn steps(&mut self, steps: Steps, denial: Option<&Denial>) {
         let Some(refused) = denial.map(Denial::step) else {
             return self.maybe("step", steps.last().map(Step::name));
@@ -308,7 +307,7 @@ impl Line<'_> {
         self.0.push(b']');
     }
 
-    /// What of the headers a decision reads.
+    /// The headers that a decision reads.
     fn head(&mut self, received: &Received) {
         if received.offers_websocket {
             self.literal("upgrade", "true");
@@ -334,8 +333,7 @@ impl Line<'_> {
         }
     }
 
-    /// The values of each parameter that may have only some: those of the config as they are, the
-    /// others as fingerprints.
+    /// The values of each parameter that has a rule: allowed ones as they are, others as fingerprints.
     fn query(&mut self, rules: Option<&Query>, query: &[u8]) {
         self.name("query");
         self.open();

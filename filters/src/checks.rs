@@ -1,4 +1,4 @@
-//! Whether a known caller may do what it asks for.
+//! Whether a known caller may make the request.
 
 pub mod access;
 pub mod body;

@@ -1,4 +1,4 @@
-//! Every reason to say no: a status, a stable code and a sentence. There are no others.
+//! Every reason for a refusal, each with a status, a stable code and a sentence.
 
 pub mod step;
 
@@ -23,10 +23,10 @@ pub use quota::{Of, Over, QuotaStatus};
 pub use target_fault::TargetFault;
 pub use token_fault::TokenFault;
 
-/// Classes of addresses of which an operator may mean one. The others are hardly ever meant.
+/// Address classes that an operator may want to allow; the others are hardly ever intended.
 const OFTEN_MEANT: [&str; 4] = ["loopback", "private", "shared_nat", "unique_local"];
 
-/// A reason for us to say no. A code, once released, never changes its meaning.
+/// A reason for a refusal. A code, once released, never changes its meaning.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Denial {
     /// The path can be read in two ways.
@@ -35,31 +35,31 @@ pub enum Denial {
     HostInvalid,
     /// No route on this listener is for this host.
     HostUnknown { host: Label },
-    /// No route takes this request.
+    /// No route matches the request.
     RouteUnknown,
-    /// A route takes it in order to refuse it.
+    /// The matching route is closed.
     RouteClosed { route: Label },
-    /// The route administers the system behind.
+    /// The route is of class `admin`, which always refuses.
     ClassAdmin { route: Label },
-    /// The route lets no WebSocket through.
+    /// The route allows no WebSocket.
     UpgradeRefused { route: Label },
     /// A query parameter has a value that is not allowed.
     QueryRefused { parameter: Label },
-    /// No token and no client certificate that counts.
+    /// No token and no accepted client certificate.
     CallerMissing,
     /// The request has more than one `Authorization`, or tokens in two places.
     AuthorizationAmbiguous,
-    /// The token does not prove what it says.
+    /// The token is invalid.
     Token(TokenFault),
-    /// The token is good, and fits none of the callers that its issuer's tokens may be of.
+    /// The token is valid, but matches none of the issuer's `callers`.
     CallerUnknown { issuer: Label, subject: Label },
     /// The issuer's keys could not be fetched, or are too old.
     KeysUnavailable { issuer: Label },
-    /// The caller's groups could not be asked for.
+    /// The caller's groups could not be fetched.
     GroupsUnavailable { issuer: Label },
-    /// The issuer left groups out of the token that would have decided, as there are too many.
+    /// The issuer left the groups out of the token because there are too many, and they would decide.
     GroupsLeftOut { issuer: Label },
-    /// The request must be for a workspace, and says none.
+    /// The request must be for a workspace, and names none.
     WorkspaceMissing,
     /// The request names two workspaces.
     WorkspaceAmbiguous,
@@ -69,46 +69,46 @@ pub enum Denial {
     WorkspaceNotGranted { workspace: Label },
     /// The plugin is off for the workspace.
     PluginDisabled { plugin: Label, workspace: Label },
-    /// An operator has switched it off for a while.
+    /// An operator's switch refuses it for now.
     SwitchedOff { scope: Arc<str>, reason: Arc<str>, retry_after: Duration },
-    /// The caller has none of the roles, groups or names that the route asks for.
+    /// The caller has none of the roles, groups or names that the route requires.
     AccessDenied { route: Label },
     /// Too many requests.
     RateLimited(Box<Over>),
-    /// What replicas share cannot be counted now.
+    /// A shared limit cannot be counted now.
     LimitsUnavailable,
     /// An exchange with the same idempotency key is under way.
     IdempotencyInFlight,
     /// The idempotency key is too long, or there are two.
     IdempotencyKeyInvalid,
-    /// The upstream is being left alone after failures.
+    /// The upstream's circuit breaker is open.
     BreakerOpen { upstream: Label, retry_after: Duration, cause: Cause },
-    /// The action could not be put on record.
+    /// The action could not be recorded.
     AuditUnavailable,
-    /// It would have to wait too long for its turn at the upstream.
+    /// The upstream's quota would delay it for too long.
     PaceExceeded { upstream: Label, limit: config::Limit, retry_after: Duration },
-    /// The body is no GraphQL request that means one thing.
+    /// The body is not a GraphQL request with one meaning.
     GraphqlMalformed { why: &'static str },
     /// No rule allows the operation.
     GraphqlRefused { operation: &'static str, field: Label },
-    /// What the request is about is not the workspace's.
+    /// The resource that the request names is not the workspace's.
     ResourceRefused { kind: Label, name: Label },
-    /// What the upstream must be shown could not be had.
+    /// There is no credential for the upstream, and none could be fetched.
     CredentialUnavailable { credential: Label },
-    /// What the upstream is shown is made from the caller's token, and something else said who is
-    /// calling.
+    /// The upstream's credential is exchanged for the caller's token, and the caller proved itself
+    /// otherwise.
     CallerTokenMissing { credential: Label },
-    /// The issuer does not exchange the caller's token for one that the upstream takes.
+    /// The issuer refused to exchange the caller's token for the upstream's credential.
     TokenExchangeRefused { credential: Label, cause: Label },
-    /// The body is larger than the route takes.
+    /// The body is larger than the route allows.
     BodyTooLarge { bytes_max: u64 },
     /// The client stopped sending its body.
     BodyTimeout,
-    /// The client sends its body more slowly than the listener wants.
+    /// The client sends its body more slowly than the listener's minimum rate.
     BodySlow { rate_min: u64 },
-    /// The client takes the answer more slowly than the listener wants, or not any more.
+    /// The client reads the response more slowly than the listener's minimum rate, or stopped reading.
     ClientSlow { rate_min: u64 },
-    /// The body broke off or its framing is broken.
+    /// The body ended early or its framing is malformed.
     BodyMalformed,
     /// Nothing listens at the upstream, or its name has no address.
     UpstreamUnreachable { upstream: Label },
@@ -116,48 +116,48 @@ pub enum Denial {
     UpstreamTls { upstream: Label },
     /// The upstream closed or reset the connection.
     UpstreamReset { upstream: Label },
-    /// The upstream's answer is not HTTP, or can be read in two ways.
+    /// The upstream's response is not HTTP, or can be read in two ways.
     UpstreamMalformed { upstream: Label, why: &'static str },
-    /// The answer leads its reader to an address of our own network.
+    /// The response redirects to an address of our own network.
     RedirectRefused { upstream: Label, class: &'static str },
-    /// The upstream's answer could not be read to remove what must not leave.
+    /// The upstream's response could not be parsed for redaction.
     RedactionImpossible { upstream: Label },
     /// No connection in time.
     ConnectTimeout { upstream: Label },
-    /// No answer, or none further, in time.
+    /// No response, or no more of it, in time.
     UpstreamTimeout { upstream: Label },
-    /// No answer within the time that the exchange has.
+    /// No response within the exchange's whole deadline.
     WholeTimeout { upstream: Label },
-    /// The upstream sends its answer more slowly than it should.
+    /// The upstream sends its response more slowly than its minimum rate.
     UpstreamSlow { upstream: Label, rate_min: u64 },
-    /// A client of a forward proxy asks for something that is no host and port.
+    /// The target of a call is not a host and port.
     TargetInvalid(TargetFault),
-    /// No rule lets this caller call this host.
+    /// No rule allows this caller to call this host.
     HostRefused {
         target: Label,
         plugin: Option<Label>,
-        /// Whether there is a rule for it, for others.
+        /// Whether a rule allows the host to other callers.
         for_others: bool,
     },
     /// The host has no address that may be called.
     AddressRefused { target: Label, address: Label, class: &'static str },
-    /// What a client says first in a tunnel is not TLS for the host that it asked for.
+    /// The first bytes in a tunnel are not TLS for the requested host.
     HelloRefused { target: Label, why: &'static str },
-    /// A client says nothing in a tunnel that must carry TLS.
+    /// The client sent nothing in a tunnel that must carry TLS.
     HelloTimeout,
-    /// Too many tunnels at once.
+    /// Too many concurrent tunnels.
     TunnelsExhausted { name: Label, max: u32 },
     /// The name of a called host has no address, or none in time.
     HostUnresolved { target: Label },
-    /// There is no connection to the proxy that stands between us and the internet.
+    /// The parent proxy is unreachable.
     ParentUnreachable { parent: Label },
-    /// That proxy says no.
+    /// The parent proxy refused.
     ParentRefused { parent: Label, status: u16 },
-    /// That proxy answers with what no proxy does.
+    /// The parent proxy's response is not a proxy's.
     ParentMalformed { parent: Label },
-    /// That proxy does not answer in time.
+    /// The parent proxy did not respond in time.
     ParentTimeout { parent: Label },
-    /// The password is not that of the caller.
+    /// The password is not the caller's.
     PasswordWrong,
     /// Stagedoor itself failed. Never expected; the log has the reason.
     Internal,
@@ -174,7 +174,7 @@ impl Denial {
         self.row().1
     }
 
-    /// The check that says this. No catch-all here either.
+    /// The check that refuses with this denial. No catch-all here either.
     pub fn step(&self) -> Step {
         match self {
             Self::TargetInvalid(_) => Step::Target,
@@ -228,7 +228,7 @@ impl Denial {
             | Self::ParentRefused { .. }
             | Self::ParentMalformed { .. }
             | Self::ParentTimeout { .. }
-            // Wherever it fails, it is on the way there.
+            // Whatever fails, the request is being forwarded.
             | Self::Internal => Step::Upstream,
             Self::HelloRefused { .. } | Self::HelloTimeout => Step::ClientHello,
             Self::RedirectRefused { .. }
@@ -310,7 +310,7 @@ impl Denial {
         }
     }
 
-    /// How long the client should wait before it asks again, if that is known.
+    /// How long the client should wait before it retries, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(over) => Some(over.status.reset),
@@ -353,7 +353,7 @@ impl Denial {
                 | Self::ConnectTimeout { .. }
                 | Self::UpstreamTimeout { .. }
                 | Self::WholeTimeout { .. }
-                // As a proxy says that it cannot reach the host behind.
+                // The statuses by which a proxy reports that it cannot reach the host.
                 | Self::ParentRefused { status: 502..=504, .. }
                 | Self::UpstreamSlow { .. }
         )

@@ -1,4 +1,4 @@
-//! What holds for all calls out, whoever makes them.
+//! The rules that apply to every outbound call, whoever makes it.
 
 pub mod addresses;
 pub mod allowlist;
@@ -7,14 +7,14 @@ pub mod guard;
 pub mod hello_fault;
 pub mod target;
 
-/// What holds for all calls out.
+/// The rules that apply to every outbound call.
 #[derive(Debug)]
 pub struct Egress {
     /// Ports on which a tunnel must carry TLS.
     pub tls_ports: Vec<u16>,
     /// What happens when the server's name is encrypted.
     pub encrypted_hello: config::EncryptedHello,
-    /// Tunnels at once for each workspace.
+    /// Concurrent tunnels for each workspace.
     pub tunnels_max: u32,
 }
 

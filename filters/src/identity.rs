@@ -51,7 +51,7 @@ use tokens::Entry;
 /// Who is calling, as the IdP (or our CA) vouches.
 #[derive(Debug, PartialEq)]
 pub struct Caller {
-    /// Who, for example `user:default/ada`.
+    /// The name, for example `user:default/ada`.
     pub subject: Label,
     /// A person or a program.
     pub kind: CallerKind,
@@ -77,11 +77,11 @@ pub struct Caller {
     pub plugin: Option<Label>,
     /// When the proof ends, in seconds since 1970.
     pub expires: u64,
-    /// A number of its own, for what is kept per proof.
+    /// A unique number, for what is cached per proof.
     pub id: u64,
 }
 
-/// Which lists an issuer left out of a token, as they are too long.
+/// Which lists an issuer left out of a token because they are too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the list of its name")]
 pub struct LeftOut {
@@ -108,74 +108,73 @@ pub enum Proof {
     Cookie,
     /// A token in `Sec-WebSocket-Protocol`, as Backstage's signals send it.
     WebSocketProtocol,
-    /// A token that a trusted proxy put into a header of its own.
+    /// A token that a trusted proxy set in a header.
     ProxyHeader,
     /// An opaque token in `Authorization`.
     StaticToken,
     /// A client certificate.
     ClientCertificate,
-    /// A password in `Proxy-Authorization`, or in signing in to an API.
+    /// A password in `Proxy-Authorization`, or in an API's sign-in.
     Password,
-    /// A ticket that was given for a password.
+    /// A ticket issued for a password.
     Ticket,
-    /// Nothing but having reached a listener that says whose its calls are.
+    /// Nothing but the listener, which names the caller of its calls.
     Listener,
-    /// Nothing: a caller that `explain` supposes.
+    /// Nothing: a caller that `explain` assumes.
     Supposed,
 }
 
-/// Whose tokens are believed. Part of a policy.
+/// Whose tokens are trusted. Part of a policy.
 #[derive(Debug)]
 pub struct Identity {
     issuers: Vec<Issuer>,
-    /// The headers in which trusted proxies show tokens.
+    /// The headers in which trusted proxies present tokens.
     headers: Vec<HeaderName>,
-    /// By listener: the one issuer whose tokens it takes, if it takes no others.
+    /// By listener: its only issuer, if it accepts no others.
     alone: Vec<Option<usize>>,
-    /// Whether it matters on which listener a token is shown.
+    /// Whether it matters on which listener a token is presented.
     by_listener: bool,
     certificates: Certificates,
     opaque: ByOpaqueToken,
     by_password: ByPassword,
-    /// Tells verified tokens of another identity config apart.
+    /// Separates tokens verified under another identity config.
     version: u64,
 }
 
-/// What a proof is held against: who is believed, and what is known of proofs.
+/// What a credential is verified against: the trusted issuers and callers, and what was verified before.
 #[derive(Clone, Copy)]
 pub struct Authenticator<'a> {
-    /// Who is believed.
+    /// The trusted issuers and callers.
     pub identity: &'a Identity,
     /// The issuers' keys.
     pub keys: &'a Keys,
-    /// Tokens that were verified.
+    /// The tokens verified before.
     pub tokens: &'a Tokens,
     /// The passwords of callers.
     pub passwords: &'a Passwords,
     /// The key that tickets are signed with.
     pub assertions: &'a Assertions,
-    /// When that is.
+    /// The time of the request.
     pub now: Now,
 }
 
-/// Where a request came in.
+/// Where a request was received.
 #[derive(Clone, Copy)]
 struct At<'a> {
     listener: usize,
     certificate: Option<&'a ClientCertificate>,
 }
 
-/// Why nobody in particular is calling.
+/// Why the caller is not authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// The reason.
     pub denial: Denial,
-    /// What would help, if it were fetched.
+    /// What to fetch before deciding again, if that could help.
     pub lack: Option<Lack>,
-    /// Whether it looks like someone trying tokens: garbage, or a signature that is no one's. A
-    /// token that was good yesterday does not.
+    /// Whether it looks like guessing: garbage, or a signature by no known key. An expired token does not.
     pub suspect: bool,
-    /// Who it is, if the token verified and only what it does not say itself is lacking.
+    /// The caller, if its token verified and only facts outside the token are missing.
     pub known: Option<Arc<Caller>>,
 }
 
@@ -191,7 +190,7 @@ impl LeftOut {
 }
 
 impl Caller {
-    /// Somebody that nobody vouches for, to try a policy with.
+    /// A caller without any proof, to try a policy with.
     pub fn supposed(subject: Label) -> Self {
         Self {
             subject,
@@ -213,7 +212,7 @@ impl Caller {
 }
 
 impl Proof {
-    /// That of a name in records.
+    /// The proof with this name in records.
     pub fn of(name: &str) -> Option<Self> {
         use Proof as P;
         [
@@ -248,8 +247,8 @@ impl Proof {
         }
     }
 
-    /// How much it says of which plugin calls. One process runs all plugins: whatever one of them
-    /// knows the others can take, so nothing here is a boundary between them.
+    /// How strongly it identifies the calling plugin. One process runs all plugins, and each can read what
+    /// another holds, so none of these is a boundary between them.
     pub fn strength(self) -> &'static str {
         match self {
             Self::Token | Self::Cookie | Self::WebSocketProtocol | Self::ProxyHeader => "token",
@@ -273,7 +272,7 @@ impl Refusal {
         Self { denial, lack: None, suspect: false, known: None }
     }
 
-    /// The same of somebody who is known, but for what is lacking.
+    /// The same, with the caller that is known but for what is missing.
     fn about(self, caller: Caller) -> Self {
         Self { known: Some(Arc::new(caller)), ..self }
     }
@@ -284,7 +283,7 @@ impl Refusal {
 }
 
 impl Authenticator<'_> {
-    /// Says who makes a request.
+    /// Authenticates a request.
     ///
     /// # Errors
     /// As [`Identity::authenticate`].
@@ -293,7 +292,7 @@ impl Authenticator<'_> {
     }
 }
 
-/// A token longer than this is nobody's; Backstage's go up to 32 KiB.
+/// A longer token is refused; Backstage's go up to 32 KiB.
 const TOKEN_BYTES_MAX: usize = 32 << 10;
 
 /// The numbers of listeners, as a policy has them.
@@ -340,21 +339,21 @@ impl Identity {
         self.issuers.iter().any(|issuer| *issuer.name == *name)
     }
 
-    /// Whoever is called this by an opaque token, as if it had been shown.
+    /// The caller that an opaque token gives this name, as if the token had been presented.
     pub(crate) fn of_static_token(&self, subject: &str) -> Option<Arc<Caller>> {
         self.opaque.of_subject(subject)
     }
 
-    /// The headers in which trusted proxies show tokens.
+    /// The headers in which trusted proxies present tokens.
     pub(crate) fn headers(&self) -> &[HeaderName] {
         &self.headers
     }
 
-    /// Says who is calling. A token that was verified is not verified again until it expires, its
-    /// key is withdrawn or the rules change.
+    /// Authenticates the caller. A verified token is not verified again until it expires, its key is
+    /// withdrawn or the rules change.
     ///
     /// # Errors
-    /// Why nobody in particular is calling, and what would help.
+    /// Why the caller is not authenticated, and what to fetch before deciding again.
     pub fn authenticate(
         &self,
         presented: &Presented<'_>,
@@ -422,7 +421,7 @@ impl Identity {
         if let Some(alone) = alone {
             let issuer = &self.issuers[alone];
             let named = token.claims.get("iss").map(|iss| iss.as_str().unwrap_or("?"));
-            // Whoever it names is somebody else.
+            // The user it names is not the caller.
             if named.is_some() || found.proof != Proof::Token {
                 return Err(unknown(named).into());
             }
@@ -448,7 +447,7 @@ impl Identity {
         };
         let issuer = self.issuers.iter().find(is_it).ok_or_else(|| unknown(Some(iss)))?;
         if padding == Padding::Allowed && !padded(issuer) {
-            // It was read as another issuer's.
+            // It was parsed as another issuer's.
             token::Token::read(found.text, Padding::Refused)?;
         }
         let verified = issuer.verify(&token, found.proof, keys, tokens, now)?;

@@ -1,7 +1,7 @@
 //! Every decision Stagedoor makes. No socket, no task, no file, no Pingora.
 //!
-//! In reading order: [`pipeline`] is the way through, the rest are its steps. No module imports one of a
-//! paragraph above its own, nor is there a circle of modules anywhere.
+//! In reading order: [`pipeline`] is the order of checks, the rest are the checks. No module imports one of
+//! a paragraph above its own, and no modules import each other in a circle.
 
 pub mod audit;
 
@@ -20,7 +20,7 @@ pub mod denial;
 
 pub mod types;
 
-// So that paths outside stay short.
+// So that paths in other crates stay short.
 pub use audit::{explain, replay, replay::Replay};
 pub use checks::{access, body, plugins, switches, workspaces};
 pub use denial::{Denial, step::Step};

@@ -1,4 +1,4 @@
-//! How much, how often, and how much at once.
+//! How much, how often, and how many at the same time.
 
 pub mod idempotency;
 pub mod leases;

@@ -1,6 +1,6 @@
-//! The way through: every check, in order, and what they are made from.
+//! The pipeline: every check, in order, and what they are made from.
 //!
-//! In reading order: [`reverse`] for requests, [`forward`] for calls out.
+//! In reading order: [`reverse`] for requests, [`forward`] for outbound calls.
 
 pub mod admitted;
 pub mod dispatch;

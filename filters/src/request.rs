@@ -1,4 +1,4 @@
-//! What a request says, read in one way only. No rule of a config is looked at here but a query's.
+//! What a request says, read in one way only. Of the config's rules only a query's are applied here.
 
 pub mod certificate;
 pub mod client;

@@ -1,5 +1,5 @@
-//! What of an answer's head is passed on (RFC 9110, 9112, 9113): its framing is made right or refused,
-//! and what was meant for us alone goes.
+//! Which parts of a response head are forwarded (RFC 9110, 9112, 9113): its framing is made unambiguous or
+//! refused, and hop-by-hop fields are removed.
 
 pub mod coalesce;
 pub mod deadline;
@@ -14,27 +14,27 @@ pub mod url_rewrite;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response::Parts};
 use smallvec::SmallVec;
 
-/// What the request that is answered was.
+/// What matters of the request that the response is for.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTraits {
-    /// It asked to go over to WebSocket, and the upstream was asked for it.
+    /// It requested an upgrade to WebSocket, which was forwarded to the upstream.
     pub websocket: bool,
-    /// Its client reads trailers: it speaks HTTP/2.
+    /// Its client can receive trailers: it speaks HTTP/2.
     pub trailers: bool,
-    /// So many interim answers came before.
+    /// How many interim responses preceded this one.
     pub interim: u32,
 }
 
-/// More interim answers (1xx) than this are a flood.
+/// More interim responses (1xx) than this are a flood.
 const INTERIM_MAX: u32 = 16;
-/// More names in `Connection` than this are no list that anybody means.
+/// No legitimate `Connection` has more names than this.
 const NOMINATED_MAX: usize = 32;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 
-/// Meant for the next on the way, which we are (RFC 9110 7.6.1, 11.7).
+/// Meant for the next hop, which we are (RFC 9110 7.6.1, 11.7).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     KEEP_ALIVE,
@@ -45,9 +45,10 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// Makes an answer's head one that can be read in one way only.
+/// Normalizes a response head so that it can be read in one way only.
 ///
-/// # Errors Why nobody may see this answer, as the end of "the response of upstream `x` is refused:
+/// # Errors
+/// Why the response is not forwarded, as the end of "the response of upstream `x` is refused:
 /// ...".
 pub fn settle(parts: &mut Parts, asked: RequestTraits) -> Result<(), &'static str> {
     let status = parts.status;
@@ -61,17 +62,17 @@ pub fn settle(parts: &mut Parts, asked: RequestTraits) -> Result<(), &'static st
     framing(parts)?;
     hop_by_hop(&mut parts.headers, status)?;
     if !(asked.trailers && parts.version == Version::HTTP_2) {
-        // None are handed on.
+        // They are not forwarded.
         parts.headers.remove(header::TRAILER);
     }
-    // Whoever is next hears our version, not that of the upstream.
+    // The next hop gets our version, not the upstream's.
     if parts.version < Version::HTTP_11 {
         parts.version = Version::HTTP_11;
     }
     Ok(())
 }
 
-/// Whether the upstream went over to what it was asked for.
+/// Whether the upstream switched to the requested protocol.
 fn switched(headers: &HeaderMap, asked: RequestTraits) -> Result<(), &'static str> {
     if !asked.websocket {
         return Err("it switches protocols (101), which the request did not ask for");
@@ -85,7 +86,7 @@ fn switched(headers: &HeaderMap, asked: RequestTraits) -> Result<(), &'static st
     }
 }
 
-/// One length, or chunks, or neither.
+/// Checks that it has one length, or chunks, or neither.
 fn framing(parts: &mut Parts) -> Result<(), &'static str> {
     let (status, headers) = (parts.status, &mut parts.headers);
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -97,7 +98,8 @@ fn framing(parts: &mut Parts) -> Result<(), &'static str> {
     }
     let chunked = coding.is_some() && !identity;
     if identity {
-        // A length beside it was thrown away when it was read: only the connection's end is left.
+        // A length next to it was discarded when the head was read: only the end of the connection ends the
+        // body.
         if parts.version > Version::HTTP_10 && !closes(headers) {
             return Err("its Transfer-Encoding is `identity`, and its connection stays open");
         }
@@ -117,7 +119,7 @@ fn framing(parts: &mut Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether the connection ends with the answer.
+/// Whether the connection closes after the response.
 fn closes(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(header::CONNECTION).iter();
     lines
@@ -125,7 +127,7 @@ fn closes(headers: &HeaderMap) -> bool {
         .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// The length, if it says another than one plain number: said twice it counts once (RFC 9110 8.6).
+/// The normalized length, if it is not one plain number: a repeated equal value counts once (RFC 9110 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(None) };
@@ -151,7 +153,7 @@ fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
     Ok(HeaderValue::from_bytes(one).ok())
 }
 
-/// Removes what was for us, by its name or because `Connection` says so.
+/// Removes hop-by-hop fields: the known ones, and those that `Connection` names.
 fn hop_by_hop(headers: &mut HeaderMap, status: StatusCode) -> Result<(), &'static str> {
     let mut nominated = SmallVec::<[HeaderName; 4]>::new();
     for line in headers.get_all(header::CONNECTION) {
@@ -164,7 +166,7 @@ fn hop_by_hop(headers: &mut HeaderMap, status: StatusCode) -> Result<(), &'stati
                 return Err("its Connection names more than 32 headers");
             }
             let name = HeaderName::from_bytes(name).map_err(|_| "its Connection is malformed")?;
-            // The framing is not for it to hide.
+            // It must not remove the framing.
             if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
                 nominated.push(name);
             }
@@ -180,8 +182,8 @@ fn hop_by_hop(headers: &mut HeaderMap, status: StatusCode) -> Result<(), &'stati
     Ok(())
 }
 
-/// Removes from trailers what has no place there (RFC 9110 6.5.1): a reader might merge them into the
-/// head, which was read long ago.
+/// Removes from trailers the fields that must not be there (RFC 9110 6.5.1): a recipient might merge them
+/// into the head, which was acted on long before.
 pub fn settle_trailers(trailers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
     const NEVER: [HeaderName; 19] = [
         header::AUTHORIZATION,
@@ -232,7 +234,7 @@ mod tests {
         parts
     }
 
-    /// What is left of an answer, or why nothing is.
+    /// The settled head of a response, or why it is refused.
     fn left(
         status: u16,
         asked: RequestTraits,

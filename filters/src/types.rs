@@ -1,4 +1,4 @@
-//! Small values that everything else is written in.
+//! Small values that all other modules use.
 
 pub mod hex;
 pub(crate) mod json;

@@ -1,4 +1,4 @@
-//! Which upstream may be asked, at which of its addresses, and whether again.
+//! Whether a request may be sent to an upstream, to which of its addresses, and whether it is retried.
 
 pub mod balance;
 pub mod breaker;

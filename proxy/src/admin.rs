@@ -21,24 +21,24 @@ use crate::lifecycle::{process::Process, reload::Source};
 
 pub use self::bounded::Bounded;
 
-/// Answers operators.
+/// The admin service for operators.
 pub struct Admin {
-    /// What it tells of.
+    /// The process it reports on.
     pub process: Arc<Process>,
-    /// How much of it.
+    /// Which endpoints it serves.
     pub answers: Answers,
 }
 
-/// What is told.
+/// Which endpoints are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// All there is.
+    /// All endpoints.
     Everything,
-    /// What everybody may know.
+    /// Only the public ones.
     Status,
 }
 
-/// What everybody may know, and what is asked too often to be put on record.
+/// The public endpoints, which are requested too often to be recorded.
 const STATUS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 #[async_trait]
@@ -108,7 +108,7 @@ impl Admin {
     }
 }
 
-/// A page in a browser may post anywhere; it cannot leave out its origin.
+/// A browser page may post anywhere, but cannot omit its origin.
 fn from_page(head: &RequestHeader) -> Option<Response<Vec<u8>>> {
     let from_page = head.headers.contains_key(header::ORIGIN);
     from_page.then(|| text(StatusCode::FORBIDDEN, "not from a browser\n"))
@@ -133,7 +133,7 @@ fn jwks(process: &Process) -> Response<Vec<u8>> {
     answer
 }
 
-/// The end of the chain of records, for keeping elsewhere: what it names is durable.
+/// The end of the chain of records, to store elsewhere: everything up to it is durable.
 async fn audit_head(process: &Process) -> Response<Vec<u8>> {
     match process.gateway.audit.head().await {
         Some(head) => json(StatusCode::OK, &state::chain(&head)),

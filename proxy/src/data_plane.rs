@@ -1,7 +1,7 @@
 //! From a client's connection to the record of its exchange.
 //!
-//! In reading order: [`listener`] reads a head, [`reverse`] and [`forward`] take it through
-//! `filters`, the rest are their parts.
+//! In reading order: [`listener`] reads a head, [`reverse`] and [`forward`] pass it through `filters`, the
+//! rest are their parts.
 
 pub mod forward;
 pub mod gateway;

@@ -1,7 +1,7 @@
-//! Heads that are edited on their way.
+//! Edits request and response heads.
 //!
-//! Pingora's own edits keep how every name was spelled, in a second map, which costs more than the
-//! header itself. Names have no case (RFC 9110 5.1), so a head that we edit goes on without.
+//! Pingora's own edits preserve the spelling of every name in a second map, which costs more than the header
+//! itself. Names are case-insensitive (RFC 9110 5.1), so a head that we edit loses the spelling.
 
 use http::{request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -13,7 +13,7 @@ pub(crate) fn edit_request<T>(
 ) -> T {
     let ends = head.send_end_stream();
     let uri = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    // A target that is no URI is kept beside it.
+    // A target that is not a URI is stored separately.
     let raw = (head.raw_path() != uri.as_bytes()).then(|| head.raw_path().to_vec());
     let nothing = http::Request::new(()).into_parts().0;
     let mut parts = request::Parts::from(std::mem::replace(head, nothing.into()));
@@ -30,7 +30,7 @@ pub(crate) fn edit_request<T>(
     result
 }
 
-/// Edits an answer's head.
+/// Edits a response head.
 pub(crate) fn edit_response<T>(
     head: &mut ResponseHeader,
     edit: impl FnOnce(&mut response::Parts) -> T,

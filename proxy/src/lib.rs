@@ -1,18 +1,18 @@
 //! What serves traffic, on Pingora. The command line around it is the crate `cli`.
 //!
-//! Nine rooms. Each imports only from those above it, so that one can be read at a time:
+//! Nine modules. Each imports only from those above it, so that one can be read at a time:
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! |---|---|
-//! | [`net`] | reaches others: names to addresses, the parent proxy, requests of our own |
+//! | [`net`] | outbound connections: name resolution, the parent proxy, requests of our own |
 //! | [`observability`] | audit records and metrics |
-//! | [`upstream`] | where requests go: addresses, their health, the credentials they are shown |
+//! | [`upstream`] | where requests go: addresses, their health, credentials for upstreams |
 //! | [`identity`] | the keys that tokens are verified with |
 //! | [`replicas`] | what replicas share: limits, idempotency keys, operators' switches |
-//! | [`data_plane`] | a request's way, from its connection to its record |
-//! | [`lifecycle`] | start, reload, drain, and whatever runs beside requests |
+//! | [`data_plane`] | a request's path, from its connection to its record |
+//! | [`lifecycle`] | start, reload, drain, and background tasks |
 //! | [`admin`] | the listener for operators |
-//! | [`serve`] | the wiring, all of it |
+//! | [`serve`] | the wiring |
 
 pub mod clock;
 mod head_edit;

@@ -1,4 +1,4 @@
-//! Start, reload, drain, and whatever runs beside requests.
+//! Start, reload, drain, and background tasks.
 
 pub mod control;
 pub mod file_watch;

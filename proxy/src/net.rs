@@ -1,4 +1,4 @@
-//! How this process reaches others: names to addresses, the parent proxy, and requests of its own.
+//! Outbound connections: name resolution, the parent proxy, and requests of our own.
 
 pub mod allowance;
 pub mod dial;

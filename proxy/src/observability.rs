@@ -1,4 +1,4 @@
-//! What operators learn of exchanges: audit records, and metrics.
+//! What operators see of exchanges: audit records and metrics.
 
 pub mod audit;
 pub mod changes;

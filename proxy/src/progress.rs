@@ -1,8 +1,8 @@
-//! Ends exchanges that stand still, each for whose fault it is: see [`filters::motion`].
+//! Ends stalled exchanges, and names the side at fault: see [`filters::progress`].
 //!
-//! Pingora has a time for each read and write, and cannot tell whom it waits for. So it is given long
-//! ones. What an exchange waits for is noted here, where the client's connection and its body are; and an
-//! exchange whose time is up finds that out at the client's side, as an error there.
+//! Pingora has a timeout for each read and write, and does not know which side it waits for. So its timeouts
+//! are set long. What an exchange waits for is tracked here, where the client's connection and its body are;
+//! an exchange whose time is up gets an error from the client's side.
 
 use std::{
     cell::RefCell,
@@ -25,24 +25,24 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::clock;
 
 tokio::task_local! {
-    /// Of a task's exchange.
+    /// The state of the task's exchange.
     static MOTION: RefCell<State>;
 }
 
 #[derive(Default)]
 struct State {
     motion: Option<Progress>,
-    /// Why it has to end, until that is told.
+    /// Why it has to end, until that is reported.
     verdict: Option<Verdict>,
-    /// When it is dropped if it has not been told by then.
+    /// When it is dropped if that has not been reported by then.
     lost: Option<Instant>,
-    /// Whether the upstream has not taken yet what of the body was read.
+    /// Whether the upstream has not accepted yet what was read of the body.
     behind: bool,
-    /// Whether all of the answer is there.
+    /// Whether the response is complete.
     answered: bool,
 }
 
-/// Runs one exchange. `None` if it was dropped: its time was up, and it did not look at its client.
+/// Runs one exchange. `None` if it was dropped: its time was up, and it did not poll its client.
 pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> {
     MOTION
         .scope(RefCell::default(), async {
@@ -54,16 +54,16 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> 
                 }
                 match wait(timer.as_mut(), cx) {
                     Wait::Goes => Poll::Pending,
-                    // It looks at the client's side, where it learns of it.
+                    // It polls the client's side, which returns the error.
                     Wait::Over => match exchange.as_mut().poll(cx) {
                         Poll::Ready(done) => Poll::Ready(Some(done)),
                         Poll::Pending => {
-                            // For the time in which it must have learned of it.
+                            // To check again whether it has seen the error in time.
                             cx.waker().wake_by_ref();
                             Poll::Pending
                         }
                     },
-                    // Its context writes the record.
+                    // Dropping its context writes the record.
                     Wait::Lost => Poll::Ready(None),
                 }
             })
@@ -75,15 +75,15 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> 
 /// Beyond any deadline.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// An exchange that has not learned so long after its time was up that it is does not look at its client:
-/// the upstream does not take its body, and Pingora waits for that alone.
+/// How long after its time is up an exchange has to see the error. If it does not, Pingora only waits for
+/// the upstream, which does not accept the body, and does not poll the client.
 const LEARNS: Duration = Duration::from_secs(1);
 
 enum Wait {
     Goes,
     /// Its time is up.
     Over,
-    /// That was so some time ago.
+    /// Its time was up some time ago.
     Lost,
 }
 
@@ -99,7 +99,7 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
             }
             return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Goes };
         }
-        // A later deadline is looked at when the timer is over: nearly always the exchange is sooner.
+        // A later deadline is checked when the timer fires: usually the exchange ends before.
         let mut deadline = state.motion.as_ref().and_then(Progress::deadline);
         while let Some((at, verdict)) = deadline {
             let now = clock::elapsed();
@@ -126,7 +126,7 @@ fn with<T>(what: impl FnOnce(&mut Progress) -> T) -> Option<T> {
     MOTION.try_with(with).ok().flatten()
 }
 
-/// Notes what came of a part that moved. Whether it may go on.
+/// Records progress. Returns whether the exchange may continue.
 fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
     let judge = |state: &RefCell<State>| {
         let mut state = state.borrow_mut();
@@ -137,43 +137,43 @@ fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
     MOTION.try_with(judge).unwrap_or(true)
 }
 
-/// The exchange's head is there.
+/// The exchange's head has been read.
 pub(crate) fn begin(client: ClientRules) {
     let begin = |state: &RefCell<State>| state.borrow_mut().motion = Some(Progress::new(client));
     let _ = MOTION.try_with(begin);
 }
 
-/// Whether the exchange is looked after here.
+/// Whether the exchange is supervised here.
 pub(crate) fn is_watched() -> bool {
     with(|_| ()).is_some()
 }
 
-/// It was let through.
+/// It was allowed.
 pub(crate) fn let_through(timeouts: Timeouts, kind: Kind) {
     with(|motion| motion.let_through(timeouts, kind));
 }
 
-/// All of the request is there.
+/// The request is complete.
 pub(crate) fn request_ended() {
     with(|motion| motion.request_ended(clock::elapsed()));
 }
 
-/// When all of the request was there.
+/// When the request was complete.
 pub(crate) fn ended() -> Option<Duration> {
     with(|motion| motion.ended()).flatten()
 }
 
-/// How long the client was waited for within its body.
+/// How long we waited for the client within its body.
 pub(crate) fn waited_for_client() -> Duration {
     with(|motion| motion.waited_for_client(clock::elapsed())).unwrap_or_default()
 }
 
-/// The upstream is asked, or says that it is at work.
+/// The request is sent upstream, or the upstream sent an interim response.
 pub(crate) fn asked() {
     with(|motion| motion.asked(clock::elapsed()));
 }
 
-/// Another attempt is on its way.
+/// Another attempt begins.
 pub(crate) fn asks_again() {
     with(Progress::asks_again);
     let _ = MOTION.try_with(|state| {
@@ -187,7 +187,7 @@ pub(crate) fn is_exchange() -> bool {
     MOTION.try_with(|_| ()).is_ok()
 }
 
-/// Whether the upstream has not taken yet what of the body was read: until it has, no more is read.
+/// Sets whether the upstream has not accepted yet what was read of the body: until it has, no more is read.
 pub(crate) fn behind(is: bool) {
     if is {
         with(|motion| motion.held_back(clock::elapsed()));
@@ -195,12 +195,12 @@ pub(crate) fn behind(is: bool) {
     let _ = MOTION.try_with(|state| state.borrow_mut().behind = is);
 }
 
-/// The upstream took some of what it is behind by.
+/// The upstream accepted some of it.
 pub(crate) fn took_some() {
     with(|motion| motion.took_some(clock::elapsed()));
 }
 
-/// Whether the client is not to be read now. Who reads is woken when that is over: it is the same task.
+/// Whether reading from the client is paused. The reader is woken when that is over: it is the same task.
 fn holds_back() -> bool {
     let holds = |state: &RefCell<State>| {
         let state = state.borrow();
@@ -209,40 +209,40 @@ fn holds_back() -> bool {
     MOTION.try_with(holds).unwrap_or(false)
 }
 
-/// All of the answer is there.
+/// The response is complete.
 pub(crate) fn answer_ended() {
     with(Progress::answer_ended);
     let _ = MOTION.try_with(|state| state.borrow_mut().answered = true);
 }
 
-/// The same if the answer has no body.
+/// The same if the response has no body.
 pub(crate) fn ends_with_head(asked: &Method, status: u16, length: Option<u64>) {
     if asked == Method::HEAD || matches!(status, 204 | 304) || length == Some(0) {
         answer_ended();
     }
 }
 
-/// Whether all of the answer is there.
+/// Whether the response is complete.
 pub(crate) fn has_answer() -> bool {
     MOTION.try_with(|state| state.borrow().answered).unwrap_or(false)
 }
 
-/// The answer's head is there.
+/// The response head has been received.
 pub(crate) fn answered(length: Option<u64>, kind: Kind) {
     with(|motion| motion.answered(length, kind, clock::elapsed()));
 }
 
-/// A part of the answer is there. Whether it may go on.
+/// A part of the response was received. Returns whether the exchange may continue.
 pub(crate) fn answer_part(bytes: usize) -> bool {
     judge(|motion| motion.answer_part(bytes, clock::elapsed()))
 }
 
-/// A part of the request's body is there. Whether it may go on.
+/// A part of the request's body was received. Returns whether the exchange may continue.
 pub(crate) fn body_part(bytes: usize) -> bool {
     judge(|motion| motion.body_part(bytes, clock::elapsed()))
 }
 
-/// Reads of the client, unless it is not to be read now, and notes how that went.
+/// Reads from the client unless that is paused, and records the result.
 pub(crate) fn poll_reading<T>(read: impl FnOnce() -> Poll<T>) -> Poll<T> {
     if holds_back() {
         return Poll::Pending;
@@ -262,7 +262,7 @@ fn note_read(pending: bool) {
     });
 }
 
-/// Reads of the client, within its time.
+/// Reads from the client, within its timeout.
 pub(crate) async fn reading<T>(
     from: impl Future<Output = pingora::Result<T>>,
 ) -> pingora::Result<T> {
@@ -277,7 +277,7 @@ pub(crate) async fn reading<T>(
     .await
 }
 
-/// Notes how a write to the client went: `None` if it did not take anything.
+/// Records a write to the client: `None` if it accepted nothing.
 pub(crate) fn written(bytes: Option<usize>) {
     judge(|motion| match bytes {
         None if motion.waits_for_taking() => Ok(()),
@@ -293,13 +293,13 @@ pub(crate) fn written(bytes: Option<usize>) {
     });
 }
 
-/// At the client's side: what the exchange is told if its time is up.
+/// On the client's side: the error if the exchange's time is up.
 pub(crate) fn over() -> Option<io::Error> {
     let verdict = MOTION.try_with(|state| state.borrow().verdict).ok().flatten();
     verdict.map(|_| io::ErrorKind::TimedOut.into())
 }
 
-/// Why the exchange has to end, if so.
+/// Why the exchange has to end, if it has to.
 pub(crate) fn verdict() -> Option<Verdict> {
     MOTION.try_with(|state| state.borrow().verdict).ok().flatten()
 }
@@ -309,7 +309,7 @@ pub(crate) fn is_upstream_late() -> bool {
     verdict().is_some_and(Verdict::is_of_upstream)
 }
 
-/// Takes the reason why the exchange has to end. From then on the client can be told.
+/// Takes the reason why the exchange has to end. After that the response can be written to the client.
 pub(crate) fn denial(upstream: Label) -> Option<Denial> {
     let denial = |state: &RefCell<State>| {
         let mut state = state.borrow_mut();

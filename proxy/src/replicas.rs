@@ -1,4 +1,4 @@
-//! What replicas share, by way of a store: limits, idempotency keys, and operators' switches.
+//! What replicas share through a store: limits, idempotency keys, and operators' switches.
 
 pub mod store;
 pub mod switches;

@@ -1,10 +1,11 @@
-//! What an exchange is called, by the client, the upstream and the record.
+//! The id of an exchange for the client, the upstream and the record.
 
 use std::sync::{
     LazyLock,
     atomic::{AtomicU64, Ordering},
 };
 
+use data_encoding::HEXLOWER;
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
@@ -12,14 +13,14 @@ use crate::clock;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What an exchange is called, by the client, the upstream and the record.
+/// The id of an exchange for the client, the upstream and the record.
 pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// For an exchange whose head is yet to be read.
+    /// For an exchange whose head has not been read.
     pub(crate) const UNKNOWN: Self = Self(HeaderValue::from_static("?"));
 
-    /// The client's `X-Request-Id` if it can be shown safely, else one of ours.
+    /// The client's `X-Request-Id` if it is safe, else a new one.
     pub(crate) fn of(request: &RequestHeader) -> Self {
         let mut given = request.headers.get_all(X_REQUEST_ID).iter();
         let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
@@ -33,7 +34,7 @@ impl RequestId {
         }
     }
 
-    /// Never the same twice: when the process began, which process, and a count.
+    /// A unique id: from the start time of the process, its number, and a count.
     pub(crate) fn new() -> Self {
         static BEGAN: LazyLock<u64> = LazyLock::new(|| {
             let unix = clock::now().unix.as_micros() as u64;
@@ -42,9 +43,8 @@ impl RequestId {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let number = u128::from(*BEGAN) << 48 | u128::from(count & 0xffff_ffff_ffff);
-        let digits = std::array::from_fn::<u8, 28, _>(|at| {
-            b"0123456789abcdef"[(number >> (4 * (27 - at)) & 15) as usize]
-        });
+        let mut digits = [0; 28];
+        HEXLOWER.encode_mut(&number.to_be_bytes()[2..], &mut digits);
         Self(HeaderValue::from_bytes(&digits).expect("hex digits are plain"))
     }
 

@@ -1,4 +1,4 @@
-//! The wiring, all of it: listeners, services, background tasks.
+//! The wiring: listeners, services, background tasks.
 
 use std::{
     path::Path,
@@ -62,16 +62,16 @@ use crate::{
     upstream::health::Watch,
 };
 
-/// Serves a config until the process is told to stop.
+/// Serves a config until the process is stopped.
 ///
 /// # Errors
-/// What is wrong with the config or with what it names, before anything listens.
+/// What is wrong with the config or with the files it names, before anything listens.
 pub fn run(path: &Path, upgrade: bool) -> Result<()> {
     let process = prepare(path, upgrade)?;
     let server = server(&process, upgrade)?;
     started(&process);
     run_until_drained(server, &process);
-    // Last: so that all of it can be shipped.
+    // Last, so that every record can be shipped.
     process.shipping.stop();
     Ok(())
 }
@@ -79,8 +79,8 @@ pub fn run(path: &Path, upgrade: bool) -> Result<()> {
 /// How long the exchanges that the end of the process severs may take to write their records.
 const RECORDS: Duration = Duration::from_secs(1);
 
-/// Runs a server until nothing is under way any more, or until it was told not to wait. All records
-/// are written then.
+/// Runs a server until nothing is in progress, or until it must not wait any longer. Then all records are
+/// written.
 pub fn run_until_drained(server: Server, process: &Arc<Process>) {
     let (drained, may_end) = mpsc::channel();
     let stop = Shutdown { process: Arc::clone(process), drained: drained.clone() };
@@ -97,7 +97,7 @@ pub fn run_until_drained(server: Server, process: &Arc<Process>) {
     process.gateway.audit.stop();
 }
 
-/// Says what is served.
+/// Logs what is served.
 fn started(process: &Process) {
     let listeners: Vec<String> = process
         .gateway
@@ -118,10 +118,10 @@ fn started(process: &Process) {
     );
 }
 
-/// Everything but the listeners. With `upgrade` the process before is still there.
+/// Everything but the listeners. With `upgrade` the previous process still runs.
 ///
 /// # Errors
-/// What is wrong with the config or with what it names.
+/// What is wrong with the config or with the files it names.
 pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     certs::provider();
     filters::identity::install_crypto();
@@ -220,7 +220,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     Ok(process)
 }
 
-/// What signs the statements that upstreams receive.
+/// The signer of the statements for upstreams.
 ///
 /// # Errors
 /// Why the key cannot be used.
@@ -246,7 +246,7 @@ pub fn server(process: &Arc<Process>, upgrade: bool) -> Result<Server> {
             .upgrade_socket
             .as_ref()
             .map_or_else(|| "/nonexistent/stagedoor".to_owned(), |p| p.display().to_string()),
-        // Longer than any drain: `Shutdown` says when the process ends.
+        // Longer than any drain: `Shutdown` decides when the process ends.
         grace_period_seconds: Some(86_400),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: 3,
@@ -254,7 +254,7 @@ pub fn server(process: &Arc<Process>, upgrade: bool) -> Result<Server> {
         ..ServerConf::default()
     };
     if !upgrade {
-        // Pingora would try for half a minute and then go on without the listener.
+        // Pingora would retry for half a minute and then continue without the listener.
         for (name, listener) in &config.listeners {
             if let Err(error) = std::net::TcpListener::bind(listener.address) {
                 bail!("listener `{name}` cannot listen on {}: {error}", listener.address);
@@ -304,7 +304,7 @@ fn reverse(
     let mut proxy = HttpProxy::new(reverse, Arc::clone(conf));
     let (h2, mut options) = http2(&listener.limits);
     proxy.h2_options = Some(h2);
-    // Only so that our own answer is the one; the front lets no HTTP/1 CONNECT through.
+    // Only so that our own response is sent; the listener accepts no HTTP/1 CONNECT.
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
@@ -350,7 +350,7 @@ fn forward(
     .with_tunnel(forward);
     let mut listener = listener.clone();
     if let Some(tls) = &mut listener.tls {
-        // Clients of proxies speak HTTP/1.1 to them, and a tunnel within HTTP/2 is none of ours.
+        // Clients speak HTTP/1.1 to proxies, and we support no tunnels within HTTP/2.
         tls.value.http2 = false;
     }
     listen(front, process, name, &listener)
@@ -374,8 +374,7 @@ fn admin(
         options,
     };
     let refusals = RefusalRecorder::new(&process.gateway, name);
-    // No drain: whoever asks how the process is must be answered while it stops, on a connection
-    // of before, too.
+    // No drain: health requests must get a response while the process stops, also on existing connections.
     let front =
         Listener::new(Arc::new(app), Limits::from(&listener.limits), None, Arc::new(refusals));
     let mut service = listen(front, process, name, listener)?;
@@ -383,14 +382,14 @@ fn admin(
     Ok(service)
 }
 
-/// Streams of one connection of HTTP/2 that end by a fault of their client.
+/// The maximum of streams on one HTTP/2 connection that end by a fault of the client.
 const ERRORS_MAX: usize = 100;
 
 fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
     let mut h2 = default_h2_options();
     h2.max_concurrent_streams(limits.streams_max);
-    // A client that makes us end so many of a connection's streams by what it does wrong (CVE-2025-8671)
-    // is told to calm down, as one is that ends them itself (CVE-2023-44487).
+    // A client that makes us reset so many streams by its errors (CVE-2025-8671) gets ENHANCE_YOUR_CALM,
+    // like one that resets them itself (CVE-2023-44487).
     h2.max_local_error_reset_streams(Some(ERRORS_MAX));
     h2.max_header_list_size(u32::try_from(limits.head_max.bytes()).unwrap_or(u32::MAX));
     let mut options = HttpServerOptions::default();
@@ -398,7 +397,7 @@ fn http2(limits: &config::Limits) -> (H2Options, HttpServerOptions) {
     (h2, options)
 }
 
-/// Pingora only accepts connections: what they begin with is the front's.
+/// Pingora only accepts connections: our listener reads their beginning.
 fn listen<A>(
     mut front: Listener<A>,
     process: &Arc<Process>,

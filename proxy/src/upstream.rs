@@ -51,14 +51,14 @@ pub(crate) use transport::Transport;
 /// All upstreams of a config.
 pub struct Upstreams(HashMap<Label, Arc<Upstream>>);
 
-/// What it takes to look a name up.
+/// The inputs of a name lookup.
 #[derive(Clone, Copy)]
 pub struct Lookup<'a> {
     /// Resolves it.
     pub dial: &'a Dial,
-    /// Judges what is found, where the upstream is somebody else's.
+    /// Judges the addresses of external upstreams.
     pub guard: &'a Guard,
-    /// Knows how each address did.
+    /// The health of each address.
     pub health: &'a Health,
 }
 
@@ -70,24 +70,24 @@ pub struct Upstream {
     pub written: config::Upstream,
     /// The `Host` it sees, unless it is the client's.
     pub host: HeaderValue,
-    /// Makes idempotency keys the caller's own, if they are to be.
+    /// Scopes idempotency keys to the caller, if configured.
     pub idempotency: Option<Scope>,
-    /// Its addresses; those of the proxy that it is behind, if there is one.
+    /// Its addresses; those of its parent proxy, if it has one.
     pub pool: Pool,
     /// The proxy that it is behind.
     pub(crate) parent: Option<Arc<Parent>>,
     template: HttpPeer,
     /// How often its connections of HTTP/2 were given up.
     given_up: AtomicU64,
-    /// Whether its last answer was one of HTTP/2.
+    /// Whether its last response was over HTTP/2.
     multiplexes: AtomicBool,
 }
 
-/// Requests at once on a connection of HTTP/2.
+/// Concurrent requests on an HTTP/2 connection.
 const STREAMS_MAX: usize = 100;
-/// The longest that an exchange is waited for that nothing else ends.
+/// The longest wait in an exchange that nothing else ends.
 const LONGEST: Duration = Duration::from_secs(600);
-/// What of an answer may wait here for its client.
+/// How much of a response may be buffered here for its client.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// Names that are looked up at the same time.
 const LOOKUPS_MAX: usize = 32;
@@ -99,7 +99,7 @@ const ADDRESSES_MAX: usize = 256;
 pub struct Attempt {
     /// Its timeouts.
     pub timeouts: Timeouts,
-    /// If it goes over to another protocol: where the upstream's answer is noted.
+    /// For an upgrade: where the upstream's response is recorded.
     pub upgrade: Option<UpgradeAnswered>,
     /// Whether it is a stream with its own idle timeout.
     pub stream: bool,
@@ -109,10 +109,10 @@ pub struct Attempt {
     pub upload: bool,
 }
 
-/// What an exchange has asked so far, so that another attempt asks somebody else.
+/// The attempts of an exchange so far, so that a retry goes to another address.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// The attempt that is under way, or was the last.
+    /// The current or last attempt.
     pub attempt: Option<PoolAttempt>,
     /// The exchange's turn among those of the upstream, if it has several addresses.
     turn: Option<usize>,
@@ -121,7 +121,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The address that was asked last is not asked again, if there is another.
+    /// The last address is not used again, if there is another.
     pub fn failed(&mut self) {
         if let Some(attempt) = &self.attempt
             && !self.failed.contains(&attempt.at())
@@ -157,7 +157,7 @@ impl Upstreams {
         self.0.get(name)
     }
 
-    /// Looks up the names of all upstreams again. What cannot be found stays as it was.
+    /// Resolves the names of all upstreams again. If a lookup fails, the addresses stay.
     pub async fn resolve(&self, lookup: &Lookup<'_>) {
         let each = |(name, upstream): (&Label, &Arc<Upstream>)| {
             let (name, upstream) = (name.clone(), Arc::clone(upstream));
@@ -179,9 +179,8 @@ impl Upstreams {
         stream::iter(&self.0).for_each_concurrent(LOOKUPS_MAX, each).await;
     }
 
-    /// Begins with the addresses that `last` had, where an upstream is still the same host: until its name
-    /// is looked up again they are the best that is known. Not where addresses are judged: the rules may
-    /// be others now.
+    /// Starts with the addresses that `last` had for upstreams with the same host, until their names are
+    /// resolved again. Not where addresses are judged: the rules may have changed.
     pub fn begin_with(&self, last: &Self) {
         for (name, upstream) in &self.0 {
             let Some(before) = last.get(name) else { continue };
@@ -195,7 +194,7 @@ impl Upstreams {
     }
 }
 
-/// What makes idempotency keys the caller's own.
+/// The scope that makes idempotency keys the caller's own.
 ///
 /// # Errors
 /// Why its secret cannot be used.
@@ -215,11 +214,11 @@ impl Upstream {
         let parent = parent.filter(|_| written.external).cloned();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut template = match &parent {
-            // It is asked for URLs, and they for us.
+            // It gets whole URLs, and forwards them for us.
             Some(parent) if !url.tls => parent.template()?,
             _ => HttpPeer::new(nowhere, url.tls, url.host.clone()),
         };
-        // Pingora's pool does not tell connections of another CA apart: we do.
+        // Pingora's pool does not separate connections by CA, so we do.
         let mut pool = DefaultHasher::new();
         serde_json::to_string(&written.tls).expect("a config is data").hash(&mut pool);
         (url.to_string(), written.http as u8).hash(&mut pool);
@@ -258,7 +257,7 @@ impl Upstream {
             template.options.set_http_version(1, 1);
         }
         template.options.max_h2_streams = STREAMS_MAX;
-        // So much of each stream may wait for its client, and all of them together leave the others room.
+        // Each stream may buffer this much for its client, and all together leave room for the others.
         template.options.h2_stream_window_size = Some(STREAM_WINDOW);
         template.options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS_MAX as u32);
         template.options.idle_timeout = Some(*written.idle_timeout);
@@ -275,7 +274,7 @@ impl Upstream {
         })
     }
 
-    /// Looks its name up, and uses what is found from now on.
+    /// Resolves its name, and uses the result from now on.
     ///
     /// # Errors
     /// As those of [`Upstream::peer`].
@@ -289,7 +288,7 @@ impl Upstream {
             parent.addresses(dial).await.map_err(Unreachable::Parent)
         } else if self.written.external {
             dial.vetted(&url.host, url.port, guard).await.inspect_err(|unreachable| {
-                // What may not be dialled any more is not, also if it could be before.
+                // An address that is no longer allowed is no longer dialled.
                 if matches!(unreachable, Unreachable::Refused(_)) {
                     self.pool.replace(health.of(&self.name, &[]));
                 }
@@ -311,7 +310,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Whom to ask this time, as `asked` then says.
+    /// The peer of the next attempt, which `asked` then records.
     ///
     /// # Errors
     /// If its name has no address, or none that may be dialled.
@@ -328,7 +327,7 @@ impl Upstream {
             asked.attempt = self.choose(request, asked);
         }
         let Some(chosen) = &asked.attempt else {
-            // A background look may have found that none may be dialled, just now.
+            // A background lookup may just have found that none may be dialled.
             return Err(Unreachable::Unresolved(Unresolved::gone(&self.written.url.host)));
         };
         let mut peer = Box::new(self.template.clone());
@@ -341,8 +340,9 @@ impl Upstream {
         options.read_timeout = if attempt.stream || attempt.upgrade.is_some() {
             Some(timeouts.stream_idle)
         } else {
-            // It cannot tell a silent upstream from one that waits for its client, nor know a stream: that
-            // is found out sooner, elsewhere. Where Pingora has given up on the client's body, it is not.
+            // Pingora cannot distinguish a silent upstream from one that waits for its client, nor recognize
+            // a stream: `progress` does that, sooner. But not where Pingora has given up on the client's
+            // body.
             let longest = timeouts.stream_idle.max(LONGEST);
             Some(if progress::is_watched() { longest } else { timeouts.upstream })
         };
@@ -363,7 +363,7 @@ impl Upstream {
         Ok(peer)
     }
 
-    /// How to connect to it where Pingora's own way does not do.
+    /// The transport to it, where Pingora's own does not suffice.
     fn transport(&self, timeouts: &Timeouts, dial: &Dial) -> Transport {
         let parent = self.parent.as_ref().filter(|_| self.written.url.tls);
         let through = parent.map(|parent| Tunnelling {
@@ -374,17 +374,17 @@ impl Upstream {
         Transport { patience: timeouts.connect, through }
     }
 
-    /// It answered in this version.
+    /// It responded in this version.
     pub fn answered_in(&self, version: Version) {
         let multiplexes = version == Version::HTTP_2;
-        // Nearly always there is nothing to write, and so no cache line to fight for.
+        // Usually there is nothing to write, and so no contention for a cache line.
         if self.multiplexes.load(Relaxed) != multiplexes {
             self.multiplexes.store(multiplexes, Relaxed);
         }
     }
 
-    /// It was silent: if requests share a connection to it, that may be the reason, so no more are sent
-    /// on those that there are.
+    /// It timed out: if requests share a connection, that may be the reason, so no more are sent on the
+    /// existing ones.
     pub fn give_up_connections(&self, grpc: bool) {
         let may_share = match self.written.http {
             config::HttpVersion::H1 => grpc,
@@ -396,7 +396,7 @@ impl Upstream {
         }
     }
 
-    /// One of several addresses.
+    /// Chooses one of several addresses.
     fn choose(&self, request: &Judged, asked: &mut Attempts) -> Option<PoolAttempt> {
         let balance = self.written.balance;
         let pick = Pick {
@@ -416,8 +416,8 @@ impl Upstream {
         self.pool.choose(&pick)
     }
 
-    /// Whom to ask how it is: one of its addresses, in the way in which exchanges ask it, but on a
-    /// connection that serves nothing else.
+    /// The peer of a health check: one of its addresses, reached like in exchanges, but on a separate
+    /// connection.
     pub fn peer_to_check(&self, address: SocketAddr, timeout: Duration) -> HttpPeer {
         let mut peer = self.template.clone();
         peer._address = address.into();
@@ -426,7 +426,7 @@ impl Upstream {
         options.total_connection_timeout = Some(timeout);
         options.read_timeout = Some(timeout);
         options.write_timeout = Some(timeout);
-        // Nothing else fits into it, and so it is not kept for others.
+        // No other stream fits, so the connection is not pooled.
         options.max_h2_streams = 1;
         peer
     }

@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(csv), Some(plots)) = (folders.next(), folders.next()) else {
         return Err("name a folder for CSV, and one for plots".into());
     };
-    // First: later there is memory that was freed, and is not counted.
+    // First: later, freed memory would not be counted.
     let before = resident()?;
     let leases = used_once(100_000);
     let each = (resident()? - before) / 100_000;
@@ -47,25 +47,25 @@ fn resident() -> Result<u64, Box<dyn Error>> {
 /// One workspace of 100/s, for a minute, against replicas.
 fn exactness() -> (Vec<String>, Plot) {
     let mut lines = vec![
-        "replicas,asked_per_s,through,one_counter,error_percent,most_above,may_be_above,\
+        "replicas,offered_per_s,passed,one_counter,error_percent,max_excess,allowed_excess,\
          round_trips_per_request,round_trips_per_s"
             .to_owned(),
     ];
     let mut drawn = Plot {
         title: "One workspace of 6000/m, burst 600, for a minute: error",
         x: ("replicas", Scale::Log),
-        y: ("% more or less than one counter", Scale::Linear),
+        y: ("% more or less than a single counter", Scale::Linear),
         series: Vec::new(),
     };
-    for asked in [80.0, 200.0, 2000.0] {
+    for offered in [80.0, 200.0, 2000.0] {
         let mut points = Vec::new();
         for replicas in REPLICAS {
-            let scene = Scene::hot(replicas, limit("6000/m", 600), asked);
+            let scene = Scene::hot(replicas, limit("6000/m", 600), offered);
             let Seen { above, first, round_trips, requests, .. } = scene.play();
             let error = (first.through as f64 / first.ideal as f64 - 1.0) * 100.0;
             points.push((f64::from(replicas), error));
             lines.push(format!(
-                "{replicas},{asked},{},{},{error:.2},{above:.0},{},{:.4},{:.1}",
+                "{replicas},{offered},{},{},{error:.2},{above:.0},{},{:.4},{:.1}",
                 first.through,
                 first.ideal,
                 scene.ahead(),
@@ -73,49 +73,50 @@ fn exactness() -> (Vec<String>, Plot) {
                 round_trips as f64 / 60.0
             ));
         }
-        drawn.series.push((format!("{asked}/s asked"), points));
+        drawn.series.push((format!("{offered}/s offered"), points));
     }
     (lines, drawn)
 }
 
 /// One workspace that stays within its limit, of three replicas, against its burst.
 fn bursts() -> (Vec<String>, Plot) {
-    let mut lines = vec!["asked_per_s,burst,round_trips_per_request,waited_per_request".to_owned()];
+    let mut lines =
+        vec!["offered_per_s,burst,round_trips_per_request,waited_per_request".to_owned()];
     let mut drawn = Plot {
-        title: "A workspace within its limit, three replicas",
+        title: "One workspace within its limit, three replicas",
         x: ("burst", Scale::Log),
-        y: ("round trips for each request", Scale::Log),
+        y: ("round trips per request", Scale::Log),
         series: Vec::new(),
     };
-    for asked in [10.0, 30.0, 300.0, 1000.0, 3000.0] {
+    for offered in [10.0, 30.0, 300.0, 1000.0, 3000.0] {
         let mut points = Vec::new();
         for burst in BURSTS {
-            let rate = format!("{}/m", asked * 75.0);
+            let rate = format!("{}/m", offered * 75.0);
             let scene = Scene {
                 lasts: Duration::from_secs(20),
-                ..Scene::hot(3, limit(&rate, burst), asked)
+                ..Scene::hot(3, limit(&rate, burst), offered)
             };
             let Seen { round_trips, requests, waited, .. } = scene.play();
             let each = round_trips as f64 / requests;
             points.push((f64::from(burst), each));
-            lines.push(format!("{asked},{burst},{each:.4},{:.4}", waited / requests));
+            lines.push(format!("{offered},{burst},{each:.4},{:.4}", waited / requests));
         }
-        drawn.series.push((format!("{asked}/s"), points));
+        drawn.series.push((format!("{offered}/s"), points));
     }
     (lines, drawn)
 }
 
-/// Each replica takes 100 requests a second, of so many workspaces together.
+/// Each replica gets 100 requests a second, of all workspaces together.
 fn traffic() -> (Vec<String>, Plot) {
     let mut lines = vec![
-        "replicas,workspaces,one_in,requests_per_s,through_of_one_counter,waited_per_request,\
-         limits_asked_per_request,round_trips_per_s,by_formula,round_trips_per_request,beats_per_s"
+        "replicas,workspaces,one_in,requests_per_s,passed_of_one_counter,waited_per_request,\
+         questions_per_request,round_trips_per_s,by_formula,round_trips_per_request,beats_per_s"
             .to_owned(),
     ];
     let mut drawn = Plot {
-        title: "100 requests/s for each replica, limits of 6000/m, burst 600",
+        title: "100 requests/s per replica, limits of 6000/m, burst 600",
         x: ("replicas", Scale::Log),
-        y: ("round trips for each request", Scale::Linear),
+        y: ("round trips per request", Scale::Linear),
         series: Vec::new(),
     };
     let lasts = Duration::from_secs(10);
@@ -148,8 +149,8 @@ fn traffic() -> (Vec<String>, Plot) {
     (lines, drawn)
 }
 
-/// Batches a second, of questions that come at random. One follows the other at once if a question came
-/// meanwhile, and else it waits for the next.
+/// Batches a second, of questions that arrive at random. A batch follows the previous one immediately if a
+/// question arrived meanwhile, and otherwise waits for the next question.
 fn round_trips(scene: &Scene, seen: &Seen) -> f64 {
     let replicas = f64::from(scene.replicas);
     let questions = seen.questions / scene.lasts.as_secs_f64() / replicas;

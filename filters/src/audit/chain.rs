@@ -1,22 +1,22 @@
-//! The chain of records: each line holds a digest over the one before and its own bytes, so that none
-//! can be changed, removed, or put between without all that follow telling.
+//! The chain of records: each line holds a digest over the previous one and its own bytes, so that changing,
+//! removing or inserting a line breaks every line after it.
 //!
-//! A line is a JSON object whose last member is `"chain"`: the SHA-256 of the previous line's digest
-//! (32 bytes) and of the line's own bytes up to the comma before that member, in hex. The first line
-//! of a segment continues the last of the segment before; the first of all continues 32 zero bytes.
+//! A line is a JSON object whose last member is `"chain"`: the SHA-256 of the previous line's digest (32
+//! bytes) and of the line's own bytes up to the comma before that member, in hex. The first line of a
+//! segment continues the last line of the previous segment; the very first continues 32 zero bytes.
 
 use crate::types::{hex, sha256::Sha256};
 
-/// The digest of a line and all before it.
+/// The digest of a line and of all lines before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Link([u8; 32]);
 
-/// A line taken apart.
+/// A parsed line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sealed<'a> {
-    /// What the digest is about.
+    /// The bytes that the digest covers.
     pub body: &'a [u8],
-    /// The digest that stands in it.
+    /// The digest in the line.
     pub link: Link,
 }
 
@@ -27,7 +27,7 @@ impl Link {
     /// Before the first line of all.
     pub const START: Self = Self([0; 32]);
 
-    /// That of the next line, which begins with these bytes.
+    /// The digest of the next line, which begins with these bytes.
     #[must_use]
     pub fn next(&self, body: &[u8]) -> Self {
         let mut digest = Sha256::new();
@@ -54,14 +54,14 @@ impl Link {
         out.reserve(line.len() + MEMBER.len() + HEX + 3);
         out.extend_from_slice(body);
         out.extend_from_slice(MEMBER);
-        out.extend_from_slice(hex::write(&link.0).as_bytes());
+        hex::append(&link.0, out);
         out.extend_from_slice(b"\"}\n");
         link
     }
 }
 
 impl<'a> Sealed<'a> {
-    /// Takes a line apart, without its line feed. `None` if it has no digest where one must be.
+    /// Parses a line without its line feed. `None` if it has no digest where one must be.
     pub fn of(line: &'a [u8]) -> Option<Self> {
         let rest = line.strip_suffix(b"\"}")?;
         let (rest, hex) = rest.split_at_checked(rest.len().checked_sub(HEX)?)?;
@@ -124,7 +124,7 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(line).unwrap();
             assert_eq!(json["chain"].as_str().map(str::len), Some(64), "{line}");
         }
-        // As anybody may compute it: printf '%064d' 0 | xxd -r -p; printf '{"id":"a"'; both through sha256sum.
+        // To compute it by hand: printf '%064d' 0 | xxd -r -p; printf '{"id":"a"'; both through sha256sum.
         let first = Link::START.next(br#"{"id":"a""#);
         assert!(text.starts_with(&format!("{{\"id\":\"a\",\"chain\":\"{first}\"}}\n")));
         assert!(holds(&lines));
@@ -142,7 +142,7 @@ mod tests {
         assert!(!holds(&twice));
         let other = sealed(&[r#"{"n":9}"#]);
         assert!(!holds(&[&lines[..1], &other[..], &lines[1..]].concat()));
-        // The end can be cut off unseen: that is what checkpoints kept elsewhere are for.
+        // Cutting off the end goes unnoticed: checkpoints stored elsewhere are for that.
         assert!(holds(&lines[..2]));
     }
 

@@ -1,5 +1,5 @@
-//! Checkpoints: lines of the chain that are signed (Ed25519, RFC 8032), so that whoever can write the
-//! segments still cannot write what came before them anew.
+//! Checkpoints: signed lines of the chain (Ed25519, RFC 8032), so that someone who can write the segments
+//! still cannot rewrite what precedes a checkpoint.
 //!
 //! What is signed is [`CONTEXT`], the digest of the line before (32 bytes), and the line's own bytes up
 //! to the comma before `"signature"`. As that digest is over all lines before, so is the signature.
@@ -12,13 +12,13 @@ use ring::{
 use super::{Line, chain::Link};
 use crate::{Now, types::hex};
 
-/// So that a signature over something else is never one over records.
+/// The domain separator: a signature over something else is never valid for records.
 pub const CONTEXT: &[u8] = b"stagedoor audit checkpoint v1\n";
 
 const MEMBER: &[u8] = b",\"signature\":\"";
 const KEY_BYTES: usize = 32;
 const SIGNATURE_BYTES: usize = 64;
-/// RFC 8410: what stands before the 32 bytes of an Ed25519 key in a `SubjectPublicKeyInfo`.
+/// RFC 8410: what precedes the 32 bytes of an Ed25519 key in a `SubjectPublicKeyInfo`.
 const SPKI_PREFIX: &[u8] =
     &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -41,7 +41,7 @@ pub struct PublicKey {
 pub struct Checkpoint {
     /// How many lines its process wrote before it.
     pub lines: u64,
-    /// After so many lines the next is due.
+    /// The number of lines after which the next is due.
     pub due: u64,
     /// The fingerprint of its key.
     pub key: String,
@@ -55,7 +55,7 @@ impl Signer {
         Some(Self { pair, key })
     }
 
-    /// What verifies it.
+    /// The key that verifies its checkpoints.
     pub fn public_key(&self) -> &PublicKey {
         &self.key
     }
@@ -95,8 +95,8 @@ impl PublicKey {
         [SPKI_PREFIX, &self.bytes].concat()
     }
 
-    /// Whether this line, taken out of the chain after `previous`, was signed with this key. `body`
-    /// ends before its digest.
+    /// Whether this line, which follows `previous` in the chain, was signed with this key. `body` ends
+    /// before its digest.
     pub fn verifies(&self, previous: &Link, body: &[u8]) -> bool {
         let Some((own, signature)) = split(body) else { return false };
         let key = UnparsedPublicKey::new(&ED25519, &self.bytes);
@@ -105,13 +105,13 @@ impl PublicKey {
 }
 
 impl Checkpoint {
-    /// Reads one from a whole line. `None` if it is none.
+    /// Parses a whole line. `None` if it is not a checkpoint.
     pub fn of(line: &[u8]) -> Option<Self> {
         line.starts_with(b"{\"kind\":\"checkpoint\"").then(|| serde_json::from_slice(line).ok())?
     }
 }
 
-/// A body's part that is signed, and its signature.
+/// The signed part of a body, and its signature.
 fn split(body: &[u8]) -> Option<(&[u8], [u8; SIGNATURE_BYTES])> {
     let rest = body.strip_suffix(b"\"")?;
     let (own, digits) = rest.split_at_checked(rest.len().checked_sub(2 * SIGNATURE_BYTES)?)?;

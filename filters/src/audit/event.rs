@@ -1,4 +1,4 @@
-//! What happened beside exchanges: what governs them changed, or somebody looked at it.
+//! Events beside exchanges: a change to what governs them, or an operator's request.
 
 use std::net::IpAddr;
 
@@ -8,22 +8,22 @@ use crate::{Label, Now, checks::switches::Switch};
 /// What happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A config was taken over, or was not.
+    /// A config was loaded, or refused.
     Config {
         /// Why it was loaded: `start`, `files`, `signal`, `admin` or `control`.
         source: &'a str,
-        /// Whether it is in force.
+        /// Whether it took effect.
         successful: bool,
         /// The digest of the config in force after it.
         digest: &'a str,
         /// The digest of the config in force before it, if there was one.
         previous: Option<&'a str>,
-        /// What is different in effect: each a member and its values.
+        /// The changes in effect: each a member and its values.
         changes: &'a [String],
         /// What was wrong, or what needs a restart.
         messages: &'a [String],
     },
-    /// A breaker went to another position.
+    /// A breaker changed its position.
     Breaker {
         /// The upstream.
         upstream: &'a str,
@@ -31,20 +31,20 @@ pub enum Event<'a> {
         plugin: Option<&'a str>,
         /// The host, where several are behind the upstream.
         host: Option<&'a str>,
-        /// The part of the upstream that has a breaker of its own.
+        /// The part of the upstream that has its own breaker.
         part: Option<&'a str>,
-        /// To where.
+        /// The new position.
         position: &'a str,
-        /// Why it is open, or was.
+        /// Why it is open, or was opened.
         cause: &'a str,
     },
-    /// An address of an upstream is left alone, or is used again.
+    /// An address of an upstream was taken out of use, or is used again.
     Address {
         /// The upstream.
         upstream: &'a str,
         /// The address, with its port.
         address: &'a str,
-        /// What it is now: `ejected`, `unhealthy` or `healthy`.
+        /// Its condition now: `ejected`, `unhealthy` or `healthy`.
         condition: &'a str,
         /// Why, if it is out.
         reason: Option<&'a str>,
@@ -53,12 +53,12 @@ pub enum Event<'a> {
     },
     /// An operator's switch was set or removed, or has ended.
     Switch {
-        /// Which.
+        /// The switch.
         switch: &'a Switch,
-        /// What became of it.
+        /// What happened to it.
         change: SwitchChange<'a>,
     },
-    /// The keys that an issuer signs with are others.
+    /// An issuer's signing keys changed.
     Keys {
         /// The issuer.
         issuer: &'a str,
@@ -66,7 +66,7 @@ pub enum Event<'a> {
         plugin: Option<&'a str>,
         /// Ids of keys that are new.
         added: &'a [Label],
-        /// Ids of keys that are believed no longer.
+        /// Ids of keys that are no longer trusted.
         removed: &'a [Label],
     },
     /// A listener serves another certificate.
@@ -75,56 +75,56 @@ pub enum Event<'a> {
         listener: &'a str,
         /// Its file.
         file: &'a str,
-        /// Whom it is for.
+        /// Its subject.
         subject: &'a str,
         /// Its serial number, in hex.
         serial: &'a str,
-        /// Its end, in seconds since 1970.
+        /// Its expiry, in seconds since 1970.
         not_after: i64,
     },
-    /// The store that replicas count in was lost, or found again.
+    /// The connection to the shared store was lost, or is back.
     Store {
-        /// Which of it.
+        /// What happened to it.
         change: StoreChange<'a>,
     },
-    /// Somebody called the admin listener.
+    /// A request to the admin listener.
     Admin {
-        /// From where.
+        /// The client's address.
         client: Option<IpAddr>,
         /// The method.
         method: &'a str,
         /// The path.
         path: &'a str,
-        /// The answer.
+        /// The response status.
         status: u16,
     },
 }
 
-/// What became of the store.
+/// What happened to the store.
 #[derive(Clone, Copy, Debug)]
 pub enum StoreChange<'a> {
-    /// It is there.
+    /// It is reachable.
     Found {
-        /// How many count in it.
+        /// How many replicas use it.
         replicas: u32,
     },
-    /// It is away.
+    /// It is unreachable.
     Lost {
         /// Why.
         cause: &'a str,
-        /// How many counted in it last.
+        /// How many replicas used it last.
         replicas: u32,
-        /// What holds now.
+        /// What applies now.
         on_error: &'a str,
     },
 }
 
-/// What became of a switch.
+/// What happened to a switch.
 #[derive(Clone, Copy, Debug)]
 pub enum SwitchChange<'a> {
     /// It was set.
     Set {
-        /// How many WebSockets, streams and calls it cut, if it was to.
+        /// How many WebSockets, streams and calls it cut, if it was set to.
         cut: Option<usize>,
     },
     /// It was removed.

@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::{
     Denial, Exchange, Head,
+    identity::Proof,
     limits::rate_limit::{self, Counted},
 };
 
-/// A request that was read from text.
+/// A request parsed from text.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method.
@@ -23,11 +24,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a request as HTTP/1.1 writes it: a request line, headers, and after an empty line the
-    /// body.
+    /// Parses an HTTP/1.1 request: a request line, headers, and after an empty line the body.
     ///
     /// # Errors
-    /// Which line cannot be read.
+    /// The line that cannot be parsed.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut lines = text.trim().lines();
         let first = lines.next().unwrap_or_default();
@@ -52,7 +52,7 @@ impl Request {
     /// Adds a header, written as `name: value`.
     ///
     /// # Errors
-    /// If it is not one.
+    /// If the text is not a header.
     pub fn header(&mut self, line: &str) -> Result<(), String> {
         let wrong = || format!("`{line}` is not a header; write `name: value`");
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
@@ -134,11 +134,13 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>, asks_breaker: bool) -
                 [] => String::new(),
                 labels => format!(", {name} {labels:?}"),
             };
+            let vouched = match caller.proof {
+                Proof::Supposed => " (named with --as; no credential was verified)".to_owned(),
+                proof => format!(" by {} ({})", caller.issuer, proof.name()),
+            };
             format!(
-                "{} by {} ({}){}{}{}",
+                "{}{vouched}{}{}{}",
                 caller.subject,
-                caller.issuer,
-                caller.proof.name(),
                 list("roles", &caller.roles),
                 list("groups", &caller.groups),
                 list("workspaces", &caller.workspaces),
@@ -161,7 +163,7 @@ pub fn steps(exchange: &Exchange, denial: Option<&Denial>, asks_breaker: bool) -
     out
 }
 
-/// The limits that a request counted against. None, if it came to none.
+/// The limits that a request counted against; empty if it did not reach them.
 fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
     let status = match denial {
         Some(Denial::RateLimited(over)) => Some(&over.status),
@@ -175,4 +177,33 @@ fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
         client: exchange.client,
     });
     counted.map_or_else(Vec::new, |counted| rate_limit::told(&counted))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::steps;
+    use crate::{
+        Exchange, Label,
+        identity::{Caller, Proof},
+    };
+
+    #[test]
+    fn a_caller_is_shown_with_what_vouches_for_it() {
+        let line = |caller: Caller| {
+            let exchange = Exchange { caller: Some(Arc::new(caller)), ..Exchange::default() };
+            steps(&exchange, None, false).lines().next().map(str::to_owned)
+        };
+        let ada = || Caller::supposed(Label::lossy("ada"));
+        let named = Caller { roles: vec![Label::lossy("reader")], ..ada() };
+        assert_eq!(
+            line(named).as_deref(),
+            Some(
+                "caller       ada (named with --as; no credential was verified), roles [\"reader\"]"
+            )
+        );
+        let verified = Caller { issuer: Label::lossy("idp"), proof: Proof::Token, ..ada() };
+        assert_eq!(line(verified).as_deref(), Some("caller       ada by idp (token)"));
+    }
 }

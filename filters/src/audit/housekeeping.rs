@@ -1,10 +1,10 @@
-//! The lines that a writer puts among the records, about the log itself.
+//! The lines that a writer adds about the log itself.
 
 use super::{chain, line::Line};
 use crate::{Label, Now};
 
-/// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the
-/// digest that its chain goes on from.
+/// Appends the first line of a segment to `out`. `run` is the process that writes it, `previous` the digest
+/// that its chain continues.
 pub fn write_segment(out: &mut Vec<u8>, at: Now, run: &str, previous: &chain::Link) {
     housekeeping(out, "segment", at, |line| {
         line.text("run", run);
@@ -12,8 +12,8 @@ pub fn write_segment(out: &mut Vec<u8>, at: Now, run: &str, previous: &chain::Li
     });
 }
 
-/// Appends what a process found of one that was killed: actions that were begun and have no
-/// outcome, and how many bytes of a line that was not written whole.
+/// Appends what a process found of a killed one: actions without an outcome, and how many bytes of an
+/// incomplete line.
 pub fn write_recovery(out: &mut Vec<u8>, at: Now, unknown: &[String], torn_bytes: u64) {
     housekeeping(out, "recovery", at, |line| {
         let ids: Vec<Label> = unknown.iter().map(|id| Label::lossy(id)).collect();
@@ -22,13 +22,12 @@ pub fn write_recovery(out: &mut Vec<u8>, at: Now, unknown: &[String], torn_bytes
     });
 }
 
-/// Appends that records were lost to `out`, as one line.
+/// Appends to `out`, as one line, how many records were lost.
 pub fn write_gap(out: &mut Vec<u8>, at: Now, lost: u64) {
     housekeeping(out, "gap", at, |line| line.number("lost", lost));
 }
 
-/// Appends that a process was killed, so that records which it had not written yet are lost. Nobody
-/// knows how many there were.
+/// Appends that a process was killed, so that its unwritten records are lost. Their number is unknown.
 pub fn write_killed(out: &mut Vec<u8>, at: Now, run: &str) {
     housekeeping(out, "gap", at, |line| {
         line.text("run", run);
@@ -36,8 +35,8 @@ pub fn write_killed(out: &mut Vec<u8>, at: Now, run: &str) {
     });
 }
 
-/// Appends that segments are removed because there are too many of them, or they are too old.
-/// `oldest` is the one that is the oldest from now on.
+/// Appends that segments are removed because they are too many or too old. `oldest` is the oldest remaining
+/// one.
 pub fn write_pruned(out: &mut Vec<u8>, at: Now, removed: &[String], oldest: &str) {
     housekeeping(out, "pruned", at, |line| {
         let removed: Vec<Label> = removed.iter().map(|name| Label::lossy(name)).collect();
@@ -46,7 +45,7 @@ pub fn write_pruned(out: &mut Vec<u8>, at: Now, removed: &[String], oldest: &str
     });
 }
 
-/// Appends the last line of a process: it wrote all that it had.
+/// Appends the last line of a process: it wrote every record.
 pub fn write_end(out: &mut Vec<u8>, at: Now) {
     housekeeping(out, "end", at, |_| {});
 }

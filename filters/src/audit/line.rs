@@ -1,4 +1,4 @@
-//! One line of JSON as it is written: members, and values that cannot break out of their quotes.
+//! Writes one line of JSON: members, and values that cannot break out of their quotes.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -38,7 +38,7 @@ impl Line<'_> {
         self.0.push(b']');
     }
 
-    /// A member's name of ours.
+    /// A member name of ours.
     pub(super) fn name(&mut self, name: &str) {
         self.comma();
         self.0.push(b'"');
@@ -46,14 +46,14 @@ impl Line<'_> {
         self.0.extend_from_slice(b"\":");
     }
 
-    /// A member's name that somebody else chose.
+    /// A member name chosen by someone else.
     pub(super) fn key(&mut self, name: &str) {
         self.comma();
         self.quoted(name);
         self.0.push(b':');
     }
 
-    /// What stands between two members or values.
+    /// The separator of two members or values.
     pub(super) fn comma(&mut self) {
         if !matches!(self.0.last(), Some(b'{' | b'[')) {
             self.0.push(b',');
@@ -80,13 +80,13 @@ impl Line<'_> {
         }
     }
 
-    /// A value that a stranger chose.
+    /// A value chosen by a client.
     pub(super) fn foreign(&mut self, name: &str, value: &str) -> Whole {
         self.name(name);
         self.foreign_value(value)
     }
 
-    /// Cut to a bearable length, and without what looks like a token.
+    /// Truncated, and with anything that looks like a token masked.
     pub(super) fn foreign_value(&mut self, value: &str) -> Whole {
         const BYTES_MAX: usize = 2048;
         let masked = mask::masked(value);
@@ -129,7 +129,7 @@ impl Line<'_> {
 
     pub(super) fn quoted(&mut self, value: &str) {
         self.0.push(b'"');
-        // All bytes are looked at: without a way out, many are compared at once.
+        // No early exit: so the compiler compares many bytes at a time.
         let odd = |b: u8| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\';
         if !value.bytes().fold(false, |found, b| found | odd(b)) {
             self.0.extend_from_slice(value.as_bytes());

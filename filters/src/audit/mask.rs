@@ -1,13 +1,13 @@
-//! Hides what looks like a secret within a text that a stranger chose.
+//! Masks what looks like a secret in text from a client.
 //!
-//! Paths and names are recorded, and people put tokens into them. Only shapes that are hardly ever
-//! anything else are hidden: what is hidden can be asked for no more.
+//! Paths and names are recorded, and people put tokens into them. Only shapes that are hardly ever anything
+//! else are masked: what is masked can no longer be searched for.
 
 use std::ops::Range;
 
-/// A token has at least so many bytes. Most texts have no word that long, and cost one look.
+/// The minimum length of a token. Most texts have no word that long, and are scanned once.
 const WORD_MIN: usize = 20;
-/// What follows a token's beginning has at least so many.
+/// The minimum length of what follows a token's prefix.
 const REST_MIN: usize = 14;
 
 /// How tokens of well-known systems begin: GitHub, GitLab, Slack, npm, `PyPI`, Docker, Vault,
@@ -89,7 +89,7 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Where a token begins in a word, and what of it may be seen.
+/// Where a token begins in a word, and its prefix, which stays visible.
 fn token_in(word: &str) -> Option<(usize, &'static str)> {
     let boundaries =
         (0..word.len()).filter(|at| *at == 0 || !word.as_bytes()[at - 1].is_ascii_alphanumeric());

@@ -1,7 +1,7 @@
-//! Decides again about what was recorded, by the same functions, with another policy.
+//! Decides recorded exchanges again, by the same functions, with another policy.
 //!
-//! Nothing is guessed: what a record does not hold, and what was decided by a state that is gone, is
-//! said to be so.
+//! Nothing is guessed: it reports what a record does not hold, and what was decided by a state that no
+//! longer exists.
 
 mod call;
 mod facts;
@@ -18,7 +18,7 @@ use crate::{
 };
 use record::{Record, Text};
 
-/// A policy that decides about what was.
+/// A policy that decides recorded exchanges again.
 pub struct Replay {
     policy: Policy,
     state: State,
@@ -27,82 +27,82 @@ pub struct Replay {
 
 /// A decision that was made again.
 pub struct Decided {
-    /// All that was learned.
+    /// What was learned.
     pub exchange: Exchange,
-    /// The reason to say no, if there is one.
+    /// Why it is refused, if it is.
     pub denial: Option<Denial>,
-    /// What was not looked at when it was recorded, and so is not judged here: a call that was
-    /// refused by name has no addresses.
+    /// What was not inspected when it was recorded, and so is not judged here: a call that was refused by
+    /// name has no addresses.
     pub unjudged: Option<&'static str>,
 }
 
-/// Why something on record cannot be decided again.
+/// Why a record cannot be decided again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// The record is no exchange or call: an intent, the beginning of a segment.
+    /// The record is not of an exchange or a call but, for example, an intent or the beginning of a segment.
     NotAnExchange,
     /// The head never became a request.
     NoRequest,
-    /// The record is older than its facts.
+    /// The record is older than the facts that a decision needs.
     Older,
-    /// The record has facts that are not known here.
+    /// The record has facts that this version does not know.
     Newer,
-    /// Something that this version does not know stands in it.
+    /// It contains a name that this version does not know.
     Unknown,
     /// A state decided: a limit, a breaker, a key that could not be fetched.
     State,
-    /// Nobody was known to be calling, and somebody must be.
+    /// The caller was not known, and must be.
     NoCaller,
-    /// The caller signed in here; it did not ask for anything.
+    /// The request was a sign-in, which is answered here.
     SignedIn,
     /// The issuer that vouched for the caller is not in the config.
     IssuerGone,
-    /// The caller was known by a cookie that the route does not take.
+    /// The caller was known by a cookie that the route does not accept.
     CookieRefused,
     /// The listener is not in the config.
     ListenerGone,
-    /// The record holds the path or the host in part.
+    /// The record holds only a part of the path or the host.
     InPart,
-    /// A query parameter that has a rule now had none.
+    /// A query parameter that has a rule now had none then.
     Query,
     /// The body was not read then.
     Body,
-    /// An argument that has a rule now had none.
+    /// An argument that has a rule now had none then.
     Argument,
-    /// What the client said first in a tunnel was not looked at then.
+    /// The first bytes in the tunnel were not inspected then.
     Hello,
 }
 
 /// How a decision that was made again differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// It was let through, and is refused.
+    /// It was allowed, and is refused.
     NewDenial,
-    /// It was refused, and is let through.
+    /// It was refused, and is allowed.
     NewAllow,
     /// It is refused for another reason.
     Code,
-    /// Another route takes it.
+    /// Another route matches it.
     Route,
     /// It goes to another upstream.
     Upstream,
-    /// Another rule lets the call through.
+    /// Another rule allows the call.
     Rule,
 }
 
-/// How a record says that a decision ended.
+/// The outcome of a decision, by its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Was {
-    /// It was let through, whatever the upstream did then.
+    /// It was allowed, whatever the upstream did then.
     Allowed,
     /// The rules refused it.
     Denied,
-    /// A state refused it: whether the rules would have is not known.
+    /// A state refused it: whether the rules would have is unknown.
     State,
 }
 
 impl Why {
-    /// In words.
+    /// The sentence for it.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::NotAnExchange => "not an exchange (intents, segment beginnings, gaps)",
@@ -132,8 +132,8 @@ impl Why {
 }
 
 impl Record<'_> {
-    /// Which checks were passed and which one refused, as the exchange itself said it. Records of
-    /// versions that did not write it have nothing.
+    /// Which checks were passed and which one refused, as the exchange recorded them. `None` for records of
+    /// versions that did not.
     pub fn checks(&self) -> Option<String> {
         let step = self.step.as_deref()?;
         if let Some(why) = &self.fallback_for {
@@ -143,23 +143,23 @@ impl Record<'_> {
         Some(step::sentence(&passed, (&*self.decision == "deny").then_some(step), step))
     }
 
-    /// How it ended.
+    /// Its outcome.
     pub fn was(&self) -> Was {
         if &*self.decision == "allow" {
             return Was::Allowed;
         }
         match DecidedBy::of_code(&self.code) {
-            // What came of it is another matter.
+            // What happened after that does not matter here.
             Some(DecidedBy::Afterwards) => Was::Allowed,
             Some(DecidedBy::State) => Was::State,
-            // Another version's code, too, may be of a rule.
+            // A code of another version may also be of a rule.
             Some(DecidedBy::Rules) | None => Was::Denied,
         }
     }
 }
 
 impl Decided {
-    /// The code, `ok` if it is let through.
+    /// The code, `ok` if it is allowed.
     pub fn code(&self) -> &'static str {
         self.denial.as_ref().map_or("ok", Denial::code)
     }
@@ -190,7 +190,7 @@ impl Decided {
 }
 
 impl Replay {
-    /// With this policy, and a state in which nothing has happened and nothing counts.
+    /// With this policy, and an empty state in which nothing is counted.
     pub fn new(policy: Policy) -> Self {
         let state = State::suspended(Assertions::with_new_key());
         Self { policy, state, headers: HeaderMap::new() }
@@ -201,7 +201,7 @@ impl Replay {
         &self.policy
     }
 
-    /// Decides again about what is recorded.
+    /// Decides a recorded exchange again.
     ///
     /// # Errors
     /// Why it cannot.
@@ -221,7 +221,7 @@ impl Replay {
             return Err(Why::State);
         }
         let listener = self.policy.listener(&record.listener).ok_or(Why::ListenerGone)?;
-        // No rule of any config makes a difference to these.
+        // No rule of any config affects these.
         let settled = match &*record.code {
             "host_invalid" => Some(Denial::HostInvalid),
             "target_invalid" => Some(Denial::TargetInvalid(TargetFault::HostEmpty)),

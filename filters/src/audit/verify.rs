@@ -1,7 +1,7 @@
-//! Whether anything in the segments of a folder was changed, removed or put between.
+//! Whether anything in the segments of a folder was changed, removed or inserted.
 //!
-//! The segments of one process follow each other. The first of a process goes on from what it found:
-//! a line of the process before, which is nearly always its last.
+//! The segments of one process follow each other. The first of a process continues a line of the previous
+//! process, nearly always its last.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,28 +10,28 @@ use super::{
     checkpoint::{Checkpoint, PublicKey},
 };
 
-/// Goes through segments, oldest first.
+/// Verifies segments, oldest first.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Lines that a segment goes on from, and that were not seen yet.
+    /// Lines that a segment continues, and that have not been reached yet.
     wanted: HashSet<Link>,
-    /// Where each process is.
+    /// The position of each process.
     runs: HashMap<String, At>,
     run: String,
     at: At,
-    /// Whose checkpoints count. If there are none, checkpoints are lines like others.
+    /// The keys whose checkpoints count. Without any, checkpoints are ordinary lines.
     keys: Vec<PublicKey>,
-    /// What the last checkpoint of all said of the next.
+    /// When the last checkpoint of all said the next is due.
     due: u64,
-    /// The name of the segment that was the oldest after the last pruning on record.
+    /// The name of the oldest segment after the last recorded pruning.
     oldest_left: Option<String>,
-    /// Whether the last line is that of a process that ended in order.
+    /// Whether the last line is from a process that ended cleanly.
     ended: bool,
     /// What was found so far.
     pub counted: Counted,
 }
 
-/// Where a process is.
+/// The position of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct At {
     link: Link,
@@ -46,7 +46,7 @@ struct At {
 pub struct Counted {
     /// Segments.
     pub segments: u64,
-    /// Lines, the first of each segment too.
+    /// Lines, including the first of each segment.
     pub lines: u64,
     /// Intents of actions.
     pub intents: u64,
@@ -63,15 +63,15 @@ pub struct Counted {
 pub enum Fault {
     /// It has no digest.
     NotSealed,
-    /// Its digest is not that of the line before and of what it says.
+    /// Its digest does not match the previous line and its own bytes.
     NotNext,
-    /// A segment does not begin as one.
+    /// A segment does not begin with its first line.
     NoBeginning,
-    /// A segment of its process that came before is not there, or ends too early.
+    /// An earlier segment of its process is missing, or ends too early.
     Missing,
     /// A checkpoint that none of the keys signed.
     NotSigned,
-    /// A checkpoint should have come before it.
+    /// A checkpoint was due before it.
     Overdue,
 }
 
@@ -98,7 +98,7 @@ struct Read {
 }
 
 impl Beginning {
-    /// Reads a line, without its line feed.
+    /// Parses a line, without its line feed.
     ///
     /// # Errors
     /// [`Fault::NoBeginning`].
@@ -109,15 +109,15 @@ impl Beginning {
         Ok(Self { run: read.run, previous })
     }
 
-    /// Whether it is that of the very first segment: nothing came before it.
+    /// Whether it is of the very first segment: nothing precedes it.
     pub fn is_the_first(&self) -> bool {
         self.previous == Link::START
     }
 }
 
 impl Verifier {
-    /// `beginnings` are those of all segments, oldest first. What the first goes on from may have
-    /// been removed long ago, as old segments are. `keys` sign checkpoints.
+    /// `beginnings` are those of all segments, oldest first. What the first one continues may have been
+    /// pruned long ago. `keys` sign checkpoints.
     pub fn new<'a>(beginnings: impl Iterator<Item = &'a Beginning>, keys: Vec<PublicKey>) -> Self {
         let mut previous = beginnings.map(|beginning| beginning.previous);
         let oldest = previous.next().unwrap_or(Link::START);
@@ -135,7 +135,7 @@ impl Verifier {
         }
     }
 
-    /// Goes on with another segment.
+    /// Continues with another segment.
     ///
     /// # Errors
     /// [`Fault::Missing`] if it does not follow the last of its process.
@@ -146,7 +146,8 @@ impl Verifier {
         }
         let goes_on = self.runs.iter_mut().find(|(_, at)| at.link == beginning.previous);
         self.at = match goes_on {
-            // Its lines are under the next checkpoint of whoever goes on from the last of them.
+            // Its lines are covered by the next checkpoint of the process that continues from the last of
+            // them.
             Some((_, at)) => std::mem::replace(at, At { unsigned: 0, ..*at }),
             None => At { link: beginning.previous, unsigned: 0, due: self.due },
         };
@@ -217,7 +218,7 @@ impl Verifier {
         self.oldest_left.as_deref() == Some(segment)
     }
 
-    /// Whether the last line says that its process wrote all that it had.
+    /// Whether the last line says that its process wrote every record.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
@@ -232,13 +233,13 @@ impl Verifier {
         self.at.link
     }
 
-    /// How many lines are under no checkpoint.
+    /// How many lines no checkpoint covers.
     pub fn unsigned(&self) -> u64 {
         let others = self.runs.iter().filter(|(run, _)| **run != self.run);
         others.map(|(_, at)| at.unsigned).sum::<u64>() + self.at.unsigned
     }
 
-    /// Whether nothing is there that a segment goes on from, once all were gone through.
+    /// Whether the line that a segment continues is missing, once all segments were verified.
     pub fn is_missing_before(&self, beginning: &Beginning) -> bool {
         self.wanted.contains(&beginning.previous)
     }
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(verify(&bare), Err(Fault::NotSealed));
     }
 
-    /// Seals lines anew, as whoever can write the folder may; a `None` is a checkpoint.
+    /// Seals lines again, as someone who can write the folder might; a `None` is a checkpoint.
     fn written(signer: &Signer, lines: &[Option<&str>]) -> Vec<Vec<u8>> {
         let (mut all, last) = segment("a", Link::START, 0);
         let mut link = last;
@@ -389,7 +390,7 @@ mod tests {
         #[test]
         fn whatever_is_done_to_a_line_is_told(at in 0usize..4, what in 0usize..4, bit in 0usize..400) {
             let (mut lines, _) = segment("a", Link::START, 5);
-            // The last may be cut off unseen, so something follows.
+            // Cutting off the last would go unnoticed, so something follows.
             match what {
                 0 => {
                     let byte = bit % lines[at].len();

@@ -1,5 +1,5 @@
-//! Whether a caller may use a route: its class, the roles, groups and callers it asks for, and the
-//! resources that its workspace owns.
+//! Whether a caller may use a route: its class, the roles, groups and callers it requires, and the resources
+//! that the workspace owns.
 
 use crate::{
     Denial, Head, Label,
@@ -15,18 +15,18 @@ pub struct Rules {
     pub route: Label,
     /// What it does.
     pub class: config::Class,
-    /// Whether it takes requests in order to refuse them.
+    /// Whether it is closed: it matches requests in order to refuse them.
     pub closed: bool,
-    /// Whether it lets WebSockets through.
+    /// Whether it allows WebSockets.
     pub upgrade: bool,
-    /// The roles, groups and callers it asks for.
+    /// The roles, groups and callers it requires.
     pub access: config::Access,
     /// The segments of its path that must name resources of these kinds.
     pub resources: Vec<(Label, usize)>,
 }
 
 impl Rules {
-    /// What can be said of a request before anyone is asked who they are.
+    /// The checks that do not depend on the caller.
     ///
     /// # Errors
     /// [`Denial::RouteClosed`], [`Denial::ClassAdmin`] and [`Denial::UpgradeRefused`].
@@ -44,8 +44,8 @@ impl Rules {
         Ok(())
     }
 
-    /// Lets a caller through that has one of the roles, groups or names the route asks for, to what
-    /// its workspace owns.
+    /// Permits a caller that has one of the roles, groups or names that the route requires, for resources
+    /// that its workspace owns.
     ///
     /// # Errors
     /// [`Denial::AccessDenied`], or [`Denial::GroupsLeftOut`] if the token leaves out what would decide;
@@ -67,7 +67,7 @@ impl Rules {
     }
 }
 
-/// Why a caller may not do what `access` is about: it is not among those, or nobody knows.
+/// Why `access` does not permit a caller: it does not match, or the token leaves out what would decide.
 pub(crate) fn refusal(access: &config::Access, caller: &Caller, route: &Label) -> Denial {
     let out = caller.left_out;
     if out.groups && !access.groups.is_empty() || out.roles && !access.roles.is_empty() {
@@ -76,7 +76,7 @@ pub(crate) fn refusal(access: &config::Access, caller: &Caller, route: &Label) -
     Denial::AccessDenied { route: route.clone() }
 }
 
-/// Whether a caller has one of the roles, groups or names that are asked for.
+/// Whether a caller has one of the required roles, groups or names.
 pub(crate) fn fits(access: &config::Access, caller: &Caller) -> bool {
     let has = |own: &[Label], wanted: &[String]| {
         own.iter().any(|own| wanted.iter().any(|wanted| **own == **wanted))
@@ -89,7 +89,7 @@ pub(crate) fn fits(access: &config::Access, caller: &Caller) -> bool {
         || caller.on_behalf_of.as_ref().is_some_and(named)
 }
 
-/// What a workspace owns in the systems behind.
+/// The resources that a workspace owns in upstream systems.
 pub(crate) struct Resources<'a>(Option<&'a Workspace>);
 
 impl<'a> Resources<'a> {
@@ -98,7 +98,7 @@ impl<'a> Resources<'a> {
     }
 
     /// # Errors
-    /// [`Denial::ResourceRefused`] if nothing is named, or what is another's.
+    /// [`Denial::ResourceRefused`] if no resource is named, or one of another workspace.
     pub(crate) fn permit(&self, kind: &Label, named: Option<&str>) -> Result<(), Denial> {
         let declared = self.0.and_then(|workspace| workspace.declared.as_ref());
         let own = declared.and_then(|declared| declared.resources.get(&**kind));

@@ -1,7 +1,7 @@
-//! What a route makes of its requests' bodies: the one seam for every kind of them.
+//! How a route reads its requests' bodies: the one interface for every kind of body.
 //!
-//! A body may say who is calling, and it may say what is asked for. A kind that is added is one more
-//! variant here, and no line in the pipeline.
+//! A body may authenticate the caller, and it may name the operation. Another kind is one more variant here,
+//! and not a line more in the pipeline.
 
 pub mod graphql;
 mod spacelift;
@@ -23,44 +23,44 @@ pub struct BodyRules {
     operations: Option<OperationRules>,
 }
 
-/// How clients of an API sign in to it by a request, where that is answered here.
+/// How clients sign in to an API by a request that is answered here.
 #[derive(Debug)]
 enum SignIn {
     Spacelift(SpaceliftSignIn),
 }
 
-/// The operations that are let through, by the kind of API.
+/// The allowed operations, by the kind of API.
 #[derive(Debug)]
 pub enum OperationRules {
     /// A GraphQL API.
     Graphql(Graphql),
 }
 
-/// What a body asks for.
+/// The operation that a body requests.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// This of a GraphQL API.
+    /// An operation of a GraphQL API.
     Graphql {
         /// In short.
         label: Label,
         /// In full, as its rules read it.
         operation: graphql::Operation,
     },
-    /// To sign in, by this operation. It is answered here.
+    /// A sign-in by this operation. It is answered here.
     SignIn(Label),
 }
 
-/// The answer to a request that gets no further than here.
+/// The response to a request that is answered here.
 #[derive(Debug)]
 pub struct BodyAnswer {
-    /// What was asked for.
+    /// The requested operation.
     pub operation: Label,
     /// Its body, in JSON.
     pub body: Secret,
 }
 
 impl BodyRules {
-    /// From what the operator wrote. `credential` is what the route's upstream is shown.
+    /// From what the operator wrote. `credential` is the one of the route's upstream.
     pub fn new(
         route: &config::Route,
         credential: Option<(&config::Name, &config::Credential)>,
@@ -77,20 +77,20 @@ impl BodyRules {
         }
     }
 
-    /// Whether a body may say who is calling.
+    /// Whether a body may authenticate the caller.
     pub fn signs_in(&self) -> bool {
         self.sign_in.is_some()
     }
 
-    /// The operations that are let through, if the bodies of the route have some.
+    /// The allowed operations, if the route has rules for them.
     pub fn operations(&self) -> Option<&OperationRules> {
         self.operations.as_ref()
     }
 
-    /// Says who is calling; and the answer, if the body asks for nothing but that.
+    /// Authenticates the caller; with the response, if the body is a sign-in.
     ///
     /// # Errors
-    /// Why nobody in particular is calling, and what would help: it may be the body.
+    /// Why the caller is not authenticated, and what to fetch before deciding again, which may be the body.
     pub(crate) fn authenticate(
         &self,
         head: &Head<'_>,
@@ -105,10 +105,10 @@ impl BodyRules {
 }
 
 impl OperationRules {
-    /// Reads what a body asks for.
+    /// Reads the operation that a body requests.
     ///
     /// # Errors
-    /// The reason to say no; `lack` is the body, if it was not read yet.
+    /// Why it is refused; `lack` is the body, if it has not been read.
     pub(crate) fn read(
         &self,
         head: &Head<'_>,
@@ -123,7 +123,7 @@ impl OperationRules {
         }
     }
 
-    /// Lets an operation through that the rules allow to this caller.
+    /// Permits an operation that the rules allow this caller.
     ///
     /// # Errors
     /// The reason to say no.
@@ -138,7 +138,7 @@ impl OperationRules {
             (Self::Graphql(rules), Operation::Graphql { operation, .. }) => {
                 rules.permit(operation, route, caller, workspace)
             }
-            // It is no operation of such an API.
+            // It is not an operation of such an API.
             (Self::Graphql(_), Operation::SignIn(_)) => Err(Denial::Internal),
         }
     }
@@ -152,7 +152,7 @@ impl Operation {
         }
     }
 
-    /// What it does, if that is not what its route says.
+    /// Its class, if that is not its route's.
     pub fn class(&self) -> Option<config::Class> {
         match self {
             Self::Graphql { operation, .. } => Some(operation.class()),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{Denial, Label, checks::workspaces::Workspace, types::sha256};
 
-/// Plugins that are not simply on.
+/// Plugins that are off or in a rollout.
 #[derive(Debug, Default)]
 pub struct Plugins(HashMap<String, u8>);
 
@@ -15,7 +15,7 @@ impl Plugins {
         Self(percents.map(|(name, plugin)| (name.to_string(), plugin.enabled_percent.0)).collect())
     }
 
-    /// Lets a request through if its route's plugin is on for its workspace.
+    /// Permits a request if its route's plugin is on for its workspace.
     ///
     /// # Errors
     /// [`Denial::PluginDisabled`].
@@ -40,9 +40,9 @@ impl Plugins {
     }
 }
 
-/// Where a workspace stands in the rollout of a plugin, 0 to 9999. Always the same, so a workspace
-/// that has the plugin at 10 % still has it at 50 %; and not the same for every plugin, so it is
-/// not always the same teams who go first.
+/// The position of a workspace in a plugin's rollout, 0 to 9999. It never changes, so a workspace that has
+/// the plugin at 10 % still has it at 50 %; and it differs between plugins, so that the same teams are not
+/// always first.
 fn position(plugin: &str, workspace: &str) -> u32 {
     let hash = sha256::of(format!("{plugin}\n{workspace}").as_bytes());
     u32::from_be_bytes(sha256::array(&hash)) % 10_000

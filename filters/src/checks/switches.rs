@@ -1,7 +1,7 @@
-//! What an operator has switched open or closed for a while, over all that the config says.
+//! Switches that an operator has opened or closed for some time, which override the config.
 //!
-//! As in a circuit: nothing passes where it is open. Where it is closed, all that is allowed passes,
-//! whatever the breaker has seen.
+//! As in a circuit: an open switch lets nothing pass. A closed one lets everything pass that the rules
+//! allow, whatever the breaker has seen.
 
 pub mod shared;
 
@@ -19,35 +19,35 @@ use parking_lot::Mutex;
 
 use crate::{Denial, Label, Now, identity::Caller};
 
-/// More than these cannot be set at once.
+/// The maximum number of switches.
 pub const SWITCHES_MAX: usize = 1000;
-/// What is to last longer belongs into the config.
+/// The maximum time; anything longer belongs in the config.
 pub const LASTS_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// The switches that are set. They outlive a reload. Mostly there are none, and then each request
-/// pays for one look at a flag.
+/// The switches that are set. They outlive a reload. Usually there are none, and a request only reads a
+/// flag.
 #[derive(Default)]
 pub struct Switches {
     any: AtomicBool,
     all: ArcSwap<Vec<Arc<Switch>>>,
-    /// Held by whoever changes them: how many there ever were.
+    /// How many there ever were; locked for every change.
     count: Mutex<u64>,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub struct Switch {
-    /// Its number: since the process started, or by chance where replicas share them.
+    /// Its number: counted from the start of the process, or random if replicas share switches.
     pub id: u64,
-    /// What it is about.
+    /// What it applies to.
     pub scope: Scope,
-    /// To where it is switched.
+    /// Its position.
     pub position: Position,
     /// Why.
     pub reason: Arc<str>,
     /// Who set it.
     pub by: Arc<str>,
-    /// Whether it was to cut what is under way.
+    /// Whether setting it cut exchanges in progress.
     pub cuts: bool,
     /// When it was set.
     pub set: Now,
@@ -55,16 +55,16 @@ pub struct Switch {
     pub until: Now,
 }
 
-/// To where something is switched.
+/// The position of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// Nothing passes.
     Open,
-    /// All that is allowed passes, whatever the breaker has seen.
+    /// Everything that the rules allow passes, whatever the breaker has seen.
     Closed,
 }
 
-/// What a switch is about: all that is named must fit. One that names nothing is about nothing.
+/// What a switch applies to: all named members must match. One that names nothing applies to nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Requests to this upstream. A call has none.
@@ -75,11 +75,11 @@ pub struct Scope {
     pub workspace: Option<Label>,
     /// Requests and calls of this caller, and of plugins that act for it.
     pub caller: Option<Label>,
-    /// Requests that do this. A call has none.
+    /// Requests of this class. A call has none.
     pub class: Option<config::Class>,
 }
 
-/// What a request or a call is, as far as switches are about it.
+/// The facts of a request or a call that a switch can match.
 #[derive(Clone, Copy)]
 pub struct About<'a> {
     /// The upstream that it goes to.
@@ -95,7 +95,7 @@ pub struct About<'a> {
 }
 
 impl Switches {
-    /// Sets one for so long, at most [`LASTS_MAX`]. `None` if there are [`SWITCHES_MAX`].
+    /// Sets a switch for a time, at most [`LASTS_MAX`]. `None` if there are [`SWITCHES_MAX`] already.
     pub fn set(
         &self,
         scope: Scope,
@@ -121,7 +121,7 @@ impl Switches {
         })
     }
 
-    /// Sets one that has its number already. `None` if there are [`SWITCHES_MAX`].
+    /// Sets a switch that already has a number. `None` if there are [`SWITCHES_MAX`] already.
     pub fn put(&self, switch: Switch) -> Option<Arc<Switch>> {
         let _only = self.count.lock();
         let mut all = Vec::clone(&self.all.load());
@@ -134,7 +134,7 @@ impl Switches {
         Some(switch)
     }
 
-    /// Removes one. `None` if there is none of this number.
+    /// Removes a switch. `None` if there is none with this number.
     pub fn remove(&self, id: u64) -> Option<Arc<Switch>> {
         let _only = self.count.lock();
         let mut all = Vec::clone(&self.all.load());
@@ -144,7 +144,7 @@ impl Switches {
         Some(removed)
     }
 
-    /// Forgets those that have ended, and tells them.
+    /// Removes and returns those that have ended.
     pub fn expire(&self, now: Now) -> Vec<Arc<Switch>> {
         if self.is_empty() {
             return Vec::new();
@@ -164,12 +164,12 @@ impl Switches {
         self.all.load_full()
     }
 
-    /// Whether none is.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         !self.any.load(Ordering::Relaxed)
     }
 
-    /// Lets through what nothing switches off.
+    /// Permits what no switch refuses.
     ///
     /// # Errors
     /// [`Denial::SwitchedOff`].
@@ -180,12 +180,12 @@ impl Switches {
         }
     }
 
-    /// Whether the breaker is not asked.
+    /// Whether a closed switch bypasses the breaker.
     pub fn are_closed(&self, about: &About<'_>, now: Now) -> bool {
         self.find(Position::Closed, about, now).is_some()
     }
 
-    /// The one in this position that lasts longest.
+    /// The matching switch in this position that ends last.
     fn find(&self, position: Position, about: &About<'_>, now: Now) -> Option<Arc<Switch>> {
         if self.is_empty() {
             return None;
@@ -205,12 +205,12 @@ impl Switches {
 }
 
 impl Switch {
-    /// Whether it still counts.
+    /// Whether it is still in effect.
     pub fn lasts(&self, now: Now) -> bool {
         now.elapsed < self.until.elapsed
     }
 
-    /// What those are told that it switches off.
+    /// The denial of what it refuses.
     pub fn denial(&self, now: Now) -> Denial {
         Denial::SwitchedOff {
             scope: self.scope.to_string().into(),
@@ -221,7 +221,7 @@ impl Switch {
 }
 
 impl Scope {
-    /// Whether it is about this.
+    /// Whether it applies.
     pub fn fits(&self, about: &About<'_>) -> bool {
         let Self { upstream, plugin, workspace, caller, class } = self;
         let same = |wanted: &Option<Label>, own: Option<&Label>| {
@@ -261,7 +261,7 @@ impl Scope {
     }
 }
 
-/// As a sentence has it.
+/// For a sentence.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, value)) in self.members().enumerate() {

@@ -1,4 +1,4 @@
-//! For which workspace a request is, and whether the caller may act for it.
+//! Which workspace a request is for, and whether the caller is a member.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::{
     request::{header_name, host, normal_form::NormalPath},
 };
 
-/// The workspaces, ready to be asked.
+/// The workspaces, indexed for lookup.
 #[derive(Debug)]
 pub struct Workspaces {
     choose_by: Vec<config::Choice>,
     undeclared: bool,
     named: HashMap<Label, Arc<Declared>>,
-    /// The workspaces that a group or a caller opens, so that a caller's memberships are found
-    /// without asking every workspace.
+    /// The workspaces of a group or a caller, so that memberships are found without a search through every
+    /// workspace.
     by_group: HashMap<String, Vec<Label>>,
     by_caller: HashMap<String, Vec<Label>>,
     header: http::HeaderName,
@@ -36,15 +36,15 @@ pub struct Declared {
     callers: Members,
     /// Plugins switched on or off here.
     pub plugins: HashMap<String, bool>,
-    /// What is its own in the systems behind, by kind.
+    /// The resources that it owns in upstream systems, by kind.
     pub resources: HashMap<String, Vec<String>>,
-    /// A limit of its own.
+    /// Its own limit.
     pub rate_limit: Option<config::Limit>,
     /// Its number in the config, for metrics.
     pub index: usize,
 }
 
-/// Texts to look for, in order. A set of one takes five times the memory, and there may be very many
+/// Sorted texts. A hash set with one text takes five times the memory, and there may be very many
 /// workspaces.
 #[derive(Debug)]
 struct Members(Box<[Box<str>]>);
@@ -65,10 +65,10 @@ impl Members {
     }
 }
 
-/// What a route says of workspaces.
+/// A route's rules about workspaces.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Whether its requests must be for one.
+    /// Whether its requests must be for a workspace.
     pub need: config::WorkspaceNeed,
     /// The segment of its path that holds `{workspace}`.
     pub segment: Option<usize>,
@@ -79,7 +79,7 @@ pub struct Rules {
 pub struct Workspace {
     /// Its name.
     pub name: Label,
-    /// What the config says of it, if it does.
+    /// Its declaration in the config, if it has one.
     pub declared: Option<Arc<Declared>>,
 }
 
@@ -137,17 +137,17 @@ impl Workspaces {
         }
     }
 
-    /// What is declared of a workspace.
+    /// The declaration of a workspace.
     pub fn declared(&self, name: &Label) -> Option<Arc<Declared>> {
         self.named.get(name).cloned()
     }
 
-    /// The header by which a request chooses.
+    /// The header that names a request's workspace.
     pub(crate) fn header(&self) -> &http::HeaderName {
         &self.header
     }
 
-    /// The lines of the cookie by which a request chooses, if that is a way to.
+    /// The lines of the cookie that names a request's workspace, if a cookie may.
     pub(crate) fn cookies<'a>(&self, headers: &'a HeaderMap) -> Option<Cookies<'a>> {
         let lines = || headers.get_all(http::header::COOKIE).iter();
         if !self.choose_by.contains(&config::Choice::Cookie) || lines().next().is_none() {
@@ -208,7 +208,7 @@ impl Workspaces {
     /// the only one of its caller.
     ///
     /// # Errors
-    /// If there is no such workspace.
+    /// If that workspace does not exist.
     pub fn of_call(&self, listener: usize, caller: &Caller) -> Result<Option<Workspace>, Denial> {
         let fixed = self.by_listener.get(listener).cloned().flatten();
         let Some(name) = fixed.or_else(|| self.only_membership(caller)) else { return Ok(None) };
@@ -228,7 +228,7 @@ impl Workspaces {
     ) -> Result<Option<Label>, Denial> {
         use config::Choice as C;
         for choice in &self.choose_by {
-            // What the request says counts, also where it is refused then.
+            // What the request names counts, even if it is then refused.
             let asked = match choice {
                 C::Header => self.by_header(head)?,
                 C::Path => rules.segment.and_then(|nth| path.segments().nth(nth)).map(Label::lossy),
@@ -239,7 +239,7 @@ impl Workspaces {
             if asked.is_some() {
                 return Ok(asked);
             }
-            // What stands in for it is not meant for everybody.
+            // A default does not apply to every caller.
             let instead = match choice {
                 C::OnlyMembership => self.only_membership(caller),
                 C::Claim => caller.default_workspace.clone(),
@@ -257,8 +257,8 @@ impl Workspaces {
         Ok(None)
     }
 
-    /// Whether there is such a workspace. One that only a token names must be called as one that the
-    /// config could declare: its name goes into headers, keys and paths.
+    /// Whether the workspace exists. A name that only a token has must be one that the config could declare:
+    /// it goes into headers, keys and paths.
     fn exists(&self, name: &Label) -> bool {
         let is_plain = || config::Name::is_one(name) && !name.contains("..");
         self.named.contains_key(name) || self.undeclared && is_plain()
@@ -270,7 +270,7 @@ impl Workspaces {
         if values.next().is_some() {
             return Err(Denial::WorkspaceAmbiguous);
         }
-        // A cookie without a value is how a page takes it back.
+        // A page clears the cookie by setting it without a value.
         let text = std::str::from_utf8(value).unwrap_or("?");
         Ok((!text.is_empty()).then(|| Label::lossy(text)))
     }
@@ -314,13 +314,13 @@ impl Workspaces {
     }
 }
 
-/// What a request says by its cookie.
+/// The workspace cookie of a request.
 pub(crate) struct Cookies<'a> {
     pub(crate) first: &'a [u8],
     pub(crate) several: bool,
 }
 
-/// The values of a cookie. Read byte by byte: what else is in the line must not hide one.
+/// The values of a cookie. Parsed as bytes, so that nothing else in the line can hide one.
 fn values_of<'a, 'n>(
     headers: &'a HeaderMap,
     name: &'n str,

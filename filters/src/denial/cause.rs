@@ -1,11 +1,11 @@
-//! Why an upstream is left alone.
+//! Why a circuit breaker is open.
 
 /// Why a breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Nothing answers: no connection, a connection that breaks, silence.
+    /// No response: no connection, a broken connection, or a timeout.
     Silence,
-    /// It answers badly.
+    /// Responses that are failures.
     Answers,
 }
 

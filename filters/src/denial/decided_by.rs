@@ -1,26 +1,26 @@
-//! What said no: a rule, what had happened, or what came after both.
+//! What refused: a rule, the state, or something after both.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{Denial, samples, step::Step};
 
-/// What said no.
+/// What refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecidedBy {
-    /// The config: the same request is refused at any time.
+    /// The config: the same request is always refused.
     Rules,
-    /// What had happened, or what could not be had right then.
+    /// The state: what had happened before, or something that was unavailable.
     State,
-    /// The upstream, its answer, or the client while it was given: the request was let through.
+    /// The upstream, its response, or the client during it: the request had been allowed.
     Afterwards,
 }
 
 impl Denial {
-    /// What said no. No catch-all for a check.
+    /// What refused. No catch-all for a check.
     pub fn decided_by(&self) -> DecidedBy {
         use DecidedBy as By;
         match self {
-            // What a check had to ask for, and could not.
+            // What a check had to fetch, and could not.
             Self::KeysUnavailable { .. }
             | Self::GroupsUnavailable { .. }
             | Self::HostUnresolved { .. }
@@ -30,7 +30,7 @@ impl Denial {
             | Self::ParentMalformed { .. }
             | Self::ParentTimeout { .. }
             | Self::Internal => By::State,
-            // What a client did wrong, whatever had happened.
+            // The client's mistake, whatever the state.
             Self::IdempotencyKeyInvalid | Self::CallerTokenMissing { .. } => By::Rules,
             _ => match self.step() {
                 Step::Target
@@ -63,7 +63,7 @@ impl Denial {
 }
 
 impl DecidedBy {
-    /// What said no in a denial of this code. `None` of a code that there is not.
+    /// What refuses with this code. `None` for an unknown code.
     pub fn of_code(code: &str) -> Option<Self> {
         static ALL: LazyLock<HashMap<&str, DecidedBy>> = LazyLock::new(|| {
             samples::all().iter().map(|denial| (denial.code(), denial.decided_by())).collect()

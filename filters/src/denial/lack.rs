@@ -1,9 +1,8 @@
-//! What a decision lacks.
+//! What a decision is missing.
 
 use crate::{Label, Secret};
 
-/// What would let a decision come out differently, if it were fetched. The machinery fetches it and
-/// asks again.
+/// What could change a decision, if it were fetched. The proxy fetches it and decides again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// The keys of an issuer; for Backstage plugin tokens, those of one plugin.
@@ -12,14 +11,14 @@ pub enum Lack {
         issuer: Label,
         /// The plugin whose keys are wanted, for `kind: backstage`.
         plugin: Option<Label>,
-        /// The key id that is not known.
+        /// The unknown key id.
         kid: Option<Label>,
     },
     /// The request's body, which the route's rules are about.
     Body,
     /// Tokens of a limit that replicas share.
     Tokens {
-        /// The batch of questions to the store after which there may be some.
+        /// The batch of requests to the store after which there may be some.
         batch: u64,
     },
     /// The groups of a user that its token does not name.
@@ -28,7 +27,7 @@ pub enum Lack {
         issuer: Label,
         /// The user.
         subject: Label,
-        /// A token of theirs, to ask with.
+        /// Their token, to fetch them with.
         token: Secret,
     },
 }

@@ -1,45 +1,45 @@
-//! Where somebody stands in a limit.
+//! How much of a limit is used.
 
 use std::{fmt, time::Duration};
 
 use crate::Label;
 
-/// What a limit is of.
+/// What a limit counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// All that is in no bucket.
+    /// Everything outside a bucket.
     Rest,
-    /// What is in this bucket.
+    /// What belongs to this bucket.
     Bucket(Label),
-    /// What a plugin is asked for.
+    /// Requests to a plugin.
     Plugin(Label),
-    /// What a route is asked for.
+    /// Requests to a route.
     Route(Label),
-    /// Calls out.
+    /// Outbound calls.
     Calls,
 }
 
-/// Where a request stands in one of its limits, for the `RateLimit` headers.
+/// How much is left of one of a request's limits, for the `RateLimit` headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaStatus {
     /// Whose limit: `workspace`, `caller`, `client`, or `upstream`.
     pub scope: &'static str,
-    /// Of what.
+    /// What it counts.
     pub of: Of,
-    /// How much that is.
+    /// The limit.
     pub limit: config::Limit,
     /// Requests that would pass right now.
     pub remaining: u32,
-    /// Until everything has been given back; where nothing is left, until something is.
+    /// The time until the limit is whole again, or if nothing is left, until the next request passes.
     pub reset: Duration,
 }
 
 /// A limit that is used up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Over {
-    /// Where that leaves whom it is about.
+    /// How much of it is used.
     pub status: QuotaStatus,
-    /// Whom: the workspace's, caller's or client's name.
+    /// The workspace's, caller's or client's name.
     pub name: Label,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Over {
 }
 
 impl QuotaStatus {
-    /// Of a limit, of which so much is left.
+    /// The status of a limit with this much left.
     pub fn new(scope: &'static str, of: Of, limit: config::Limit, remaining: u32) -> Self {
         let missing = limit.burst().get().saturating_sub(remaining);
         Self { scope, of, limit, remaining, reset: limit.rate.interval() * missing }

@@ -1,11 +1,11 @@
-//! One denial of each kind, for what is told of a code alone.
+//! One denial of each kind, for questions about a code alone.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{Cause, Denial, Of, Over, QuotaStatus, TargetFault, TokenFault};
 use crate::Label;
 
-/// One of each variant, and of each fault of a token, with nothing in it that says anything.
+/// One of each variant, and of each token fault, with empty details.
 pub(super) fn all() -> Vec<Denial> {
     use Denial as D;
     let any = || Label::lossy("?");

@@ -1,7 +1,8 @@
-//! The checks, each by its name, and which of them an exchange has come to.
+//! The checks by name, and which of them an exchange has reached.
 //!
-//! Their order is that of [`crate::pipeline::reverse`] and [`crate::pipeline::forward`], which enter each as they come to it.
-//! Records, `explain` and `replay` say what happened from what was entered; nothing else lists the checks.
+//! Their order is that of [`crate::pipeline::reverse`] and [`crate::pipeline::forward`], which enter each
+//! one as they reach it. Records, `explain`, `replay` and the scenario pages report from what was entered;
+//! nothing else lists the checks.
 
 use std::fmt::Write;
 
@@ -9,60 +10,60 @@ use std::fmt::Write;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
-    /// A call names a host and a port.
+    /// The call names a host and a port.
     Target,
-    /// A request names a host.
+    /// The request names a host.
     Host,
     /// Its path can be read in one way only.
     Path,
-    /// A route takes it.
+    /// A route matches it.
     Route,
-    /// The route is open: to anybody at all, and to upgrades.
+    /// The route is not closed, and allows upgrades if one is requested.
     Open,
     /// Its query parameters have allowed values.
     Query,
-    /// Who is calling.
+    /// The caller is authenticated.
     Caller,
-    /// For which workspace.
+    /// The caller may act for the workspace.
     Workspace,
-    /// The plugin is on there.
+    /// The plugin is on for the workspace.
     Plugin,
     /// The caller may use the route, and the workspace owns what the path names.
     Access,
-    /// A rule allows what the body asks for.
+    /// A rule allows the operation in the body.
     Operation,
-    /// No operator has switched it off.
+    /// No operator's switch refuses it.
     Switches,
     /// A rule allows the host that is called.
     EgressRule,
-    /// Not too many requests.
+    /// The rate limits allow it.
     RateLimit,
-    /// Nobody else is doing the same with the same key.
+    /// No request with the same idempotency key is in progress.
     Idempotency,
-    /// Not too many tunnels.
+    /// The workspace has a tunnel left.
     Tunnels,
-    /// It can be put on record.
+    /// It can be recorded.
     Audit,
-    /// Its body has a size and a pace that are taken.
+    /// Its body is within the limits of size and speed.
     RequestBody,
-    /// The upstream is not left alone after failures.
+    /// The upstream's circuit breaker lets it pass.
     Breaker,
     /// The upstream's quota has room.
     Pace,
-    /// What the upstream is shown can be had.
+    /// The upstream's credential is available.
     Credential,
-    /// The called host has an address that may be dialled.
+    /// The called host has an allowed address.
     Address,
-    /// The upstream, or the called host, is reached and answers.
+    /// The upstream, or the called host, is reachable and responds.
     Upstream,
-    /// What comes first in a tunnel is TLS for the host.
+    /// The first bytes in a tunnel are TLS for the host.
     ClientHello,
-    /// The answer may be passed on, and is taken.
+    /// The response may be forwarded, and the client reads it.
     Response,
 }
 
 impl Step {
-    /// All of them, as they are declared.
+    /// All of them, in the order of their declaration.
     pub const ALL: [Self; 25] = [
         Self::Target,
         Self::Host,
@@ -123,7 +124,7 @@ impl Step {
     }
 }
 
-/// The checks that an exchange has come to.
+/// The checks that an exchange has reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
     entered: u32,
@@ -131,20 +132,21 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Comes to a check. One may be come to twice: a path is looked at before its route is known, and
-    /// by what the route says.
+    /// Enters a check. One may be entered twice: a path is checked before its route is known, and again by
+    /// the route's rules.
     pub fn enter(&mut self, step: Step) {
         self.entered |= 1 << step as u8;
         self.last = Some(step);
     }
 
-    /// The check that was come to last.
+    /// The check that was entered last.
     pub fn last(self) -> Option<Step> {
         self.last
     }
 
-    /// The checks that were passed, where `refused` is the one that said no, if one did. What had begun
-    /// by then was not passed either: a stranger's share may be used up while it is not known who calls.
+    /// The checks that were passed; `refused` is the one that refused, if one did. The check that was
+    /// entered last was not passed then either: an unauthenticated client may be over its rate limit while
+    /// its caller is checked.
     pub fn passed(self, refused: Option<Step>) -> impl Iterator<Item = Step> {
         let failed = move |step: Step| {
             refused.is_some() && (Some(step) == refused || Some(step) == self.last)

@@ -1,31 +1,31 @@
-//! Why something is no host and port.
+//! Why a target is not a host and port.
 
 use std::fmt;
 
 /// What is wrong with a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetFault {
-    /// It cannot be taken apart, or has a character that a target cannot have.
+    /// It cannot be parsed, or has a character that a target cannot have.
     Malformed { why: &'static str },
     /// A user before an `@`, which makes the host look like another.
     UserInfo,
     /// Not an `http` URL.
     NotHttp,
-    /// An `https` URL, which would have us read what should be encrypted for the host alone.
+    /// An `https` URL, whose content we would read although it should be encrypted for the host alone.
     HttpsWithoutConnect,
     /// No host.
     HostEmpty,
-    /// The name has over 253 bytes.
+    /// The name is longer than 253 bytes.
     NameTooLong,
     /// A label is empty, too long, has a character that a name cannot have, or is a fake `xn--`.
     LabelBad,
     /// An IPv4 address in hex, octal, with parts left out, or anything that ends in a number.
     AddressOdd,
-    /// What is in brackets is no IPv6 address, or has a zone.
+    /// The text in brackets is not an IPv6 address, or has a zone.
     AddressMalformed,
     /// No port, where one is needed.
     PortMissing,
-    /// The port is 0, too large, or no plain number.
+    /// The port is 0, too large, or not a plain number.
     PortInvalid,
 }
 

@@ -1,29 +1,29 @@
-//! What is wrong with a token: a stable code, and a sentence that names what was seen.
+//! What is wrong with a token: a stable code, and a sentence that names the value that was found.
 
 use std::fmt;
 
 use crate::Label;
 
-/// What is wrong with a token (RFC 6750, RFC 7515, RFC 7519, RFC 8725). `seen` is what it says itself,
-/// cut to a label.
+/// What is wrong with a token (RFC 6750, RFC 7515, RFC 7519, RFC 8725). `seen` is the token's own value,
+/// truncated to a label.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenFault {
     /// Not three base64url parts with JSON objects, or a member twice, or a claim of a wrong type.
     Malformed { why: &'static str },
-    /// Larger than any issuer's.
+    /// Larger than any issuer's tokens.
     TooLarge,
     /// `alg` is not among the issuer's.
     AlgorithmRefused,
     /// A header that would let the token choose its own key or rules (`crit`, `jku`, `jwk`, `x5u`,
     /// `x5c`, `b64`).
     HeaderRefused { header: &'static str },
-    /// It is of a type that the issuer's are not: by `typ`, or by what only other tokens say.
+    /// Its type is not one of the issuer's: by `typ`, or by claims that only other kinds of tokens have.
     TypeWrong { seen: Label },
     /// No issuer is configured for it.
     IssuerUnknown { seen: Option<Label> },
     /// No `kid` where the issuer has several keys, or one it does not have.
     KeyUnknown { issuer: Label },
-    /// The signature is not the key's.
+    /// The signature is not by the key.
     SignatureWrong,
     /// `aud` is missing or someone else's.
     AudienceWrong { issuer: Label, seen: Option<Label> },
@@ -33,11 +33,11 @@ pub enum TokenFault {
     Expired,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
-    /// A claim that is needed is not there.
+    /// A required claim is missing.
     ClaimMissing { claim: &'static str },
-    /// A claim that the issuer's tokens must have says something else.
+    /// A required claim has another value.
     ClaimWrong { issuer: Label, claim: Label },
-    /// It is bound to a key or a certificate that was not proved here.
+    /// It is bound to a key or a certificate that the client did not prove.
     Bound,
 }
 
@@ -62,7 +62,7 @@ impl TokenFault {
         }
     }
 
-    /// Whether it takes a genuine token to have this fault, or costs nothing to find out.
+    /// Whether only a genuine token has this fault, or checking it costs next to nothing.
     pub(crate) fn is_honest(&self) -> bool {
         matches!(
             self,

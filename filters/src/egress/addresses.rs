@@ -1,8 +1,8 @@
 //! Which kind of network an address belongs to.
 //!
-//! An allowed name can resolve to anything: to the metadata service that hands out cloud
-//! credentials, or to the database next door. So the address decides too, and for IPv6 what is not
-//! known to be public is not (RFC 6890, and both IANA special-purpose address registries).
+//! An allowed name can resolve to anything: to the metadata service that hands out cloud credentials, or to
+//! the database next door. So the address decides as well, and an IPv6 address that is not known to be
+//! public counts as private (RFC 6890, and both IANA special-purpose address registries).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,18 +10,18 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 /// The kind of network that an address belongs to.
 ///
-/// An IPv6 address that holds an IPv4 address is of the kind that holds it, whatever is inside:
-/// nobody who serves the public is reached that way. One that a translator with a prefix of its
-/// own would take apart (NAT64, 6rd) cannot be told from others; only its operator knows it.
+/// An IPv6 address that embeds an IPv4 address is of the embedding's class, whatever is inside: no public
+/// service is reached that way. An address for a translator with its own prefix (NAT64, 6rd) cannot be
+/// recognized; only its operator knows the prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressClass {
     /// The Internet.
     Public,
-    /// This machine's own, or said to be the operator's own, whatever network it is of.
+    /// This machine's own, or one of the operator's `own_addresses`, whatever its network.
     Own,
     /// No address; a socket that dials it reaches its own host.
     Unspecified,
-    /// "This network", which some hosts take for themselves.
+    /// "This network", which some hosts treat as themselves.
     ThisNetwork,
     /// The host itself.
     Loopback,
@@ -31,30 +31,29 @@ pub enum AddressClass {
     SharedNat,
     /// The same link.
     LinkLocal,
-    /// A service of the cloud that tells a machine who it is, and hands out its credentials.
+    /// A cloud's metadata service, which hands out the machine's credentials.
     Metadata,
     /// A group of hosts.
     Multicast,
     /// Every host on the link.
     Broadcast,
-    /// Examples in books.
+    /// Documentation.
     Documentation,
-    /// Measurements of devices.
+    /// Benchmarks of network devices.
     Benchmarking,
-    /// Whoever is nearest and offers a service of the network (PCP, TURN, AS112, AMT): often one's
-    /// own router.
+    /// The nearest provider of a network service (PCP, TURN, AS112, AMT): often the own router.
     Anycast,
     /// The name of a host or a drone in the form of an address (ORCHID, DRIP).
     Identifier,
     /// A step in the routing inside an operator's network (SRv6).
     SegmentRouting,
-    /// What routers throw away.
+    /// Discarded by routers.
     Discard,
     /// Set aside, or not assigned to anyone.
     Reserved,
     /// A private network (RFC 4193).
     UniqueLocal,
-    /// A private network of old (RFC 3879).
+    /// A deprecated private network (RFC 3879).
     SiteLocal,
     /// An IPv4 address written as IPv6: mapped, compatible or translated.
     V4InV6,
@@ -123,8 +122,7 @@ impl AddressClass {
     }
 }
 
-/// What is not public in IPv4. The first that contains an address counts, so the narrow ones come
-/// first.
+/// The networks of IPv4 that are not public. The first match counts, so narrow ones precede wide ones.
 const NETWORKS_V4: &[(Ipv4Net, AddressClass)] = {
     use AddressClass::*;
     &[
@@ -161,7 +159,7 @@ const NETWORKS_V4: &[(Ipv4Net, AddressClass)] = {
     ]
 };
 
-/// What is known of IPv6, the narrow ones first. What is in none of them is reserved.
+/// The known networks of IPv6, narrow ones first. Anything else is reserved.
 const NETWORKS_V6: &[(Ipv6Net, AddressClass)] = {
     use AddressClass::*;
     &[
@@ -209,7 +207,7 @@ const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// The segments that are left out are zero.
+/// Omitted segments are zero.
 const fn v6(segments: &[u16], prefix: u8) -> Ipv6Net {
     let mut bits = 0;
     let mut at = 0;
@@ -240,7 +238,7 @@ mod tests {
         AddressClass::of(ip.parse().unwrap())
     }
 
-    /// The neighbour of an address; the first and the last one are neighbours, too.
+    /// The neighbour of an address; the first and the last address are neighbours.
     fn neighbour(ip: IpAddr, step: i32) -> IpAddr {
         match ip {
             IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().wrapping_add_signed(step)).into(),

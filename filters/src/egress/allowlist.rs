@@ -1,4 +1,4 @@
-//! Which hosts may be called, by whom. Looked up by name, so a thousand hosts cost as much as ten.
+//! Which callers may call which hosts. Looked up by name, so a thousand hosts cost as much as ten.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -7,11 +7,11 @@ use crate::{
     egress::target::{Host, Target},
 };
 
-/// Which hosts may be called, by whom.
+/// Which callers may call which hosts.
 #[derive(Debug, Default)]
 pub struct Allowlist {
     names: HashMap<String, Vec<Entry>>,
-    /// By the domain that the names are below.
+    /// By parent domain.
     domains: HashMap<String, Vec<Entry>>,
     addresses: HashMap<IpAddr, Vec<Entry>>,
 }
@@ -23,7 +23,7 @@ pub struct Rule {
     pub name: Label,
     /// Where the operator wrote it.
     pub place: Arc<str>,
-    /// Whether what only it allows is recorded with `would_deny`.
+    /// Whether a call that only this rule allows is recorded with `would_deny`.
     pub report_only: bool,
     plugins: Vec<Label>,
     workspaces: Vec<Label>,
@@ -60,7 +60,7 @@ impl Allowlist {
         entries.push(Entry { port: host.port, rule: Arc::clone(rule) });
     }
 
-    /// The rule that lets a caller call `target`; one that only reports if there is no other.
+    /// The rule that allows a caller to call `target`; a report-only one if there is no other.
     ///
     /// # Errors
     /// [`Denial::HostRefused`] if there is none.

@@ -1,16 +1,16 @@
-//! The first message of a TLS client, looked at but not answered: which server does it want?
+//! Reads which server the first message of a TLS client is for, without a response to it.
 //!
-//! The gateway reads it before a single byte goes to the server (RFC 8446 4.1.2 and 5.1, RFC 6066
-//! 3). What two servers could read differently is refused, so that the name seen here is the one
-//! that the server sees. The bytes themselves go on as they came.
+//! The gateway reads it before a single byte goes to the server (RFC 8446 4.1.2 and 5.1, RFC 6066 3). What
+//! two servers could read differently is refused, so that the server sees the name that was read here. The
+//! bytes are forwarded unchanged.
 
 use std::{collections::HashSet, net::IpAddr};
 
-/// A hello must end within so many bytes, record headers included. Those with post-quantum key
-/// shares have about 1,800.
+/// The maximum size of a hello, with record headers. Those with post-quantum key shares have about 1,800
+/// bytes.
 pub const BYTES_MAX: usize = 32 << 10;
 
-/// What the bytes that a client sent so far are. Anything but `More` stays true whatever follows.
+/// What the client's bytes so far are. Anything but `More` is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peek {
     /// Not enough yet.
@@ -19,31 +19,30 @@ pub enum Peek {
     Hello(ClientHello),
     /// The first bytes are not a TLS handshake.
     NotTls,
-    /// TLS, but broken or not to be understood: the reason.
+    /// Malformed or unsupported TLS, with the reason.
     Malformed(&'static str),
 }
 
-/// What a client says before anything is encrypted. It is the client's word and no proof: a server
-/// that does not compare lets it name another in a second hello, if it asked for one, or in the
-/// requests inside.
+/// What a client sends before anything is encrypted. It is a claim and no proof: a server that does not
+/// compare allows another name in a second hello (after a HelloRetryRequest), or in the requests inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The server it wants, in lower case. `None` if it does not say, as for an address.
+    /// The requested server, in lower case. `None` if it names none, as for an address.
     pub server_name: Option<String>,
-    /// Whether another name may be hidden inside (`encrypted_client_hello`, RFC 9849): then
-    /// `server_name` is that of the front, and whoever holds the front's key sees the real one.
+    /// Whether another name may be hidden inside (`encrypted_client_hello`, RFC 9849): then `server_name` is
+    /// the public name, and only the holder of its key sees the real one.
     ///
-    /// Browsers send the extension to everybody, filled with noise (GREASE), so that nobody can
-    /// tell whether a name is hidden. Neither can we. An operator can: refuse such hellos, as
-    /// programs on servers have no need of them (Node.js, OpenSSL 3 and Go send none unless told
-    /// to); or allow no name that is a front for others'; or let clients' DNS answer no `HTTPS`
-    /// records, for without the key in them there is only noise to send.
+    /// Browsers always send the extension, filled with noise (GREASE), so that nobody can see whether a name
+    /// is hidden. Neither can we. An operator can: refuse such hellos, as programs on servers have no need
+    /// of them (Node.js, OpenSSL 3 and Go send none by default); or allow no name that serves as a public
+    /// name for others; or serve clients no `HTTPS` records in DNS, for without the key in them they can
+    /// only send noise.
     pub encrypted: bool,
 }
 
-/// Looks at all the bytes so far, however they were cut.
+/// Inspects all the bytes so far, however they were split.
 pub fn peek(bytes: &[u8]) -> Peek {
-    // Said as early as it is known: an SSH server would speak first, and its client may wait.
+    // As early as possible: an SSH server would send first, and its client may wait for it.
     match bytes {
         [] | [HANDSHAKE] | [HANDSHAKE, MAJOR, ..] => {}
         _ => return Peek::NotTls,
@@ -59,13 +58,12 @@ pub fn peek(bytes: &[u8]) -> Peek {
 
 /// The type of a record that holds a part of a handshake.
 const HANDSHAKE: u8 = 22;
-/// Of every version from SSL 3.0 to TLS 1.3; the byte after it means nothing (RFC 8446 5.1).
+/// The major version from SSL 3.0 to TLS 1.3; the byte after it is ignored (RFC 8446 5.1).
 const MAJOR: u8 = 3;
 const RECORD_MAX: usize = 1 << 14;
 const CLIENT_HELLO: u8 = 1;
 
-/// The body of the first handshake message, put together from its records; `None` if not all of
-/// it is there.
+/// The body of the first handshake message, reassembled from its records; `None` if it is incomplete.
 fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Why> {
     let mut records = Reader(&bytes[..bytes.len().min(BYTES_MAX)]);
     let mut message = Vec::new();
@@ -84,7 +82,7 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Why> {
         let missing = length - here;
         message.extend_from_slice(records.take(here)?);
         if let Some(end) = end(&message)? {
-            // The next message has other keys, so it has a record of its own (RFC 8446 5.1).
+            // The next message has other keys, so it starts a new record (RFC 8446 5.1).
             if message.len() + missing > end {
                 return Err("the record has more data after it");
             }
@@ -96,7 +94,7 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Why> {
     if bytes.len() >= BYTES_MAX { Err(TOO_LARGE) } else { Ok(None) }
 }
 
-/// Where a message that begins like this will end, if that much of it is there.
+/// Where a message that begins like this will end, once its header is complete.
 fn end(message: &[u8]) -> Result<Option<usize>, Why> {
     match *message {
         [CLIENT_HELLO, high, middle, low, ..] => {
@@ -187,7 +185,7 @@ fn host_name(name: &[u8]) -> Result<String, Why> {
     if text.ends_with('.') {
         return Err("the server name ends with a dot");
     }
-    // Also the old spellings, `127.1` and `0x7f000001`: no top-level domain is a number.
+    // This includes old spellings such as `127.1` and `0x7f000001`: no top-level domain is a number.
     let last = text.rsplit('.').next().unwrap_or_default();
     let decimal = last.bytes().all(|b| b.is_ascii_digit());
     let hexadecimal = |digits: &str| digits.bytes().all(|b| b.is_ascii_hexdigit());
@@ -235,18 +233,18 @@ impl<'a> Reader<'a> {
         Ok(*array)
     }
 
-    /// A number of so many bytes.
+    /// A number of `N` bytes.
     fn number<const N: usize>(&mut self) -> Result<usize, Why> {
         Ok(self.array::<N>()?.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
     }
 
-    /// As many bytes as the number before them says.
+    /// Bytes with a length prefix of `N` bytes.
     fn vector<const N: usize>(&mut self) -> Result<&'a [u8], Why> {
         let length = self.number::<N>()?;
         self.take(length)
     }
 
-    /// Nothing may be left.
+    /// Checks that nothing is left.
     fn end(self) -> Result<(), Why> {
         if self.0.is_empty() { Ok(()) } else { Err("a length in it is wrong") }
     }

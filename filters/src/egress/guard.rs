@@ -1,7 +1,7 @@
-//! Keeps connections to names that somebody else chose out of our own network.
+//! Keeps connections to names that someone else chose out of our own network.
 //!
-//! A name can resolve to anything. So every address that was found is judged, and one that passed
-//! is the one that is dialled.
+//! A name can resolve to anything. So every address is judged after the lookup, and the connection goes to
+//! one that passed.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Guard {
 #[derive(Debug, PartialEq)]
 struct Private {
     host: config::HostPorts,
-    /// Where it is on every port: those on which rules allow calls of it.
+    /// For every port: the ports on which rules allow calls to it.
     called_on: Vec<u16>,
     addresses: Vec<IpNet>,
     expires: Option<u64>,
@@ -56,8 +56,8 @@ impl Guard {
         Self { own_addresses: written.own_addresses.clone(), private: private.collect() }
     }
 
-    /// Lets an address of `target`, which somebody calls, pass that is public, or there on purpose.
-    /// `own` are those of this machine.
+    /// Permits an address of `target`, the target of a call, that is public or explicitly allowed. `own` are
+    /// those of this machine.
     ///
     /// # Errors
     /// Its class, if it may not be dialled.
@@ -72,7 +72,7 @@ impl Guard {
         self.is_open(target, ip, own, now, among)
     }
 
-    /// `on_port` is asked where no port is written.
+    /// `on_port` decides if no port is configured.
     fn is_open(
         &self,
         target: &Target,
@@ -97,8 +97,8 @@ impl Guard {
         if class == AddressClass::Public || on_purpose() { Ok(()) } else { Err(class) }
     }
 
-    /// The addresses among those that were found which may be dialled for what we ask ourselves, on
-    /// a port that the operator or the place asked before names.
+    /// The addresses that may be dialled for our own requests, on a port that the operator or a previous
+    /// response named.
     ///
     /// # Errors
     /// [`Denial::AddressRefused`] if there is none.
@@ -136,7 +136,7 @@ impl Private {
     }
 }
 
-/// Why nothing may be dialled: the first address that was refused.
+/// The denial if no address may be dialled: it names the first that was refused.
 pub(crate) fn refusal(target: &Target, refused: Option<(IpAddr, AddressClass)>) -> Denial {
     let (ip, class) = refused.unwrap_or(([0, 0, 0, 0].into(), AddressClass::Unspecified));
     Denial::AddressRefused {

@@ -1,28 +1,28 @@
-//! What is wrong with what a client said first in a tunnel that must carry TLS. Each kind has one
-//! sentence, wherever it is read: in an answer, in `explain`, in a proposal from records.
+//! What is wrong with a client's first bytes in a tunnel that must carry TLS. Each kind has one sentence,
+//! used in responses, in `explain`, and in proposals from records.
 
 use crate::egress::target::{Host, Target};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HelloFault {
-    /// It is something else than TLS.
+    /// It is not TLS.
     NotTls,
-    /// It is TLS, but broken or not to be understood, for this reason.
+    /// It is malformed or unsupported TLS, for this reason.
     Malformed(&'static str),
-    /// Which server it is for cannot be seen.
+    /// The server's name is encrypted.
     Encrypted,
-    /// It has no `server_name` (RFC 6066 3), though a name was asked for.
+    /// It has no `server_name` (RFC 6066 3), though the call names a host.
     NoName,
-    /// Its `server_name` is another.
+    /// Its `server_name` is not the requested host.
     OtherName,
 }
 
 impl HelloFault {
-    /// What is wrong with a hello for this server, asked for as `target`.
+    /// What is wrong with a hello for this server in a tunnel to `target`.
     pub fn of_name(server_name: Option<&str>, target: &Target) -> Option<Self> {
         match (server_name, &target.host) {
-            // A client names no server when it was given an address (RFC 6066 3).
+            // A client that calls an address names no server (RFC 6066 3).
             (None, Host::Address(_)) => None,
             (None, Host::Name(_)) => Some(Self::NoName),
             (Some(name), host) if Host::of(name).as_ref() == Ok(host) => None,
@@ -30,8 +30,8 @@ impl HelloFault {
         }
     }
 
-    /// What was wrong with a call that was refused for it, as far as its record says: `hello`,
-    /// `server_name`, `encrypted_hello`.
+    /// What was wrong with a refused call, by these members of its record: `hello`, `server_name`,
+    /// `encrypted_hello`.
     pub fn of_record(
         hello: Option<&str>,
         server_name: Option<&str>,
@@ -48,7 +48,7 @@ impl HelloFault {
         }
     }
 
-    /// In a sentence about the message.
+    /// As the end of a sentence about the message.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::NotTls => "it is not TLS",

@@ -1,7 +1,7 @@
-//! Where a client of a forward proxy wants to go: host and port, in one normal form.
+//! The target of a call: host and port, in one normal form.
 //!
-//! The allowlist reads the normal form and the resolver is asked for the normal form, so no two
-//! parsers can disagree about the host. What some parser could read as an address is no name.
+//! The allowlist and the resolver both use the normal form, so no two parsers can disagree about the host.
+//! What some parser could read as an address is not a name.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 pub use crate::denial::TargetFault;
 
-/// Where a client wants to go.
+/// The target of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The host.
@@ -32,7 +32,7 @@ pub enum Host {
     Address(IpAddr),
 }
 
-/// A name that DNS can be asked for, and that no parser takes for an address.
+/// A name that DNS can resolve, and that no parser takes for an address.
 ///
 /// Invariant: 1 to 253 bytes; labels of 1 to 63 lower-case letters, digits, `-` and `_`, with no
 /// `-` at either end; those that begin with `xn--` are valid; the last is not a number; no dot
@@ -50,8 +50,8 @@ impl Target {
         Ok(Self { host, port: port.ok_or(TargetFault::PortMissing)? })
     }
 
-    /// The target of a request in absolute form, `http://host[:port]/path?query`, and what comes
-    /// after it: path and query, which begin with a slash.
+    /// The target of a request in absolute form, `http://host[:port]/path?query`, and its path and query,
+    /// which begin with a slash.
     ///
     /// # Errors
     /// If the host could be read in two ways, or for a URL other than of scheme `http`.
@@ -100,13 +100,13 @@ impl Host {
 impl HostName {
     const LENGTH_MAX: usize = 253;
 
-    /// What a name cannot have, before or after Unicode is converted. STD3 would also refuse `_`,
-    /// which is in use.
+    /// Characters that a name cannot have, before or after the conversion from Unicode. STD3 would also
+    /// refuse `_`, which is in use.
     const REFUSED: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
 
     fn of(text: &str) -> Result<Self, TargetFault> {
-        // A character has at most four bytes, and leaves one at least unless it vanishes: what has
-        // more is too long or padded, and not worth converting.
+        // A character has at most four bytes, and yields at least one unless it vanishes: anything longer is
+        // too long or padded, and not worth converting.
         if text.len() > 4 * (Self::LENGTH_MAX + 1) {
             return Err(TargetFault::NameTooLong);
         }
@@ -123,7 +123,7 @@ impl HostName {
         if !name.split('.').all(|label| (1..=63).contains(&label.len())) {
             return Err(TargetFault::LabelBad);
         }
-        // Resolvers hand such a thing to `inet_aton`, and `0x7f.1` becomes 127.0.0.1.
+        // Resolvers pass it to `inet_aton`, which makes 127.0.0.1 of `0x7f.1`.
         if name.rsplit('.').next().is_some_and(is_number) {
             return Err(TargetFault::AddressOdd);
         }
@@ -202,7 +202,7 @@ fn parts(authority: &[u8]) -> Result<(Host, Option<u16>), TargetFault> {
     Ok((Host::of(host)?, Some(port)))
 }
 
-/// Whether a label is a number to whoever reads addresses: digits, or `0x` and hex digits.
+/// Whether an address parser could read a label as a number: digits, or `0x` and hex digits.
 fn is_number(label: &str) -> bool {
     match label.strip_prefix("0x") {
         Some(hex) => hex.bytes().all(|b| b.is_ascii_hexdigit()),
@@ -247,7 +247,7 @@ mod tests {
         check("github。com。:443", "github.com:443");
         check("git\u{ad}hub.com:443", "github.com:443");
         check("git\u{200b}hub.com:443", "github.com:443");
-        // A name that looks like another stays another.
+        // A name that looks like another is still another.
         check("gıthub.com:443", "xn--gthub-n4a.com:443");
         check("xn--github-3ya.com:443", "xn--github-3ya.com:443");
         check("githսb.com:443", "xn--githb-bjg.com:443");
@@ -326,7 +326,7 @@ mod tests {
         check(&format!("{}.com:443", "a".repeat(64)), LabelBad);
         check(&format!("{}.com:443", "ü".repeat(80)), LabelBad);
 
-        // What calls itself an A-label must be one, and the only one of its name.
+        // An A-label must be valid, and the only one for its name.
         check("xn--.com:443", LabelBad);
         check("xn--github-.com:443", LabelBad);
         check("xn--a.com:443", LabelBad);
@@ -434,7 +434,7 @@ mod tests {
         }
     }
 
-    /// What the invariant of a name says, in other words.
+    /// The invariant of a name, written independently.
     fn holds(name: &str) -> bool {
         name.len() <= 253
             && name.split('.').all(|label| {

@@ -20,10 +20,10 @@ use serde_json::json;
 
 use crate::{Label, Now, identity::Caller};
 
-/// How long a statement is believed.
+/// The lifetime of a statement.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// How long one is sent again instead of signing a new one: a signature costs more than the rest
-/// of a decision. What arrives is still good for the other half of its lifetime.
+/// How long one is reused instead of signing a new one: a signature costs more than the rest of a decision.
+/// A reused statement is still valid for the other half of its lifetime.
 const REUSED: Duration = Duration::from_secs(30);
 const KEPT_MAX: u64 = 10_000;
 
@@ -38,11 +38,11 @@ pub struct Statement<'a> {
     pub workspace: Option<&'a Label>,
     /// `plugin`.
     pub plugin: Option<&'a Label>,
-    /// `aud`: a statement for one upstream is worth nothing at another.
+    /// `aud`: a statement for one upstream is not valid at another.
     pub upstream: &'a Label,
 }
 
-/// Signs statements (ES256), and keeps the recent ones.
+/// Signs statements (ES256), and caches recent ones.
 pub struct Assertions {
     key: EcdsaKeyPair,
     random: SystemRandom,
@@ -56,7 +56,7 @@ pub struct Assertions {
 pub struct WrongKey;
 
 impl Assertions {
-    /// With a key of its own, new at each start.
+    /// With a new key.
     pub fn with_new_key() -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
@@ -67,7 +67,7 @@ impl Assertions {
     /// With an EC P-256 key in PKCS #8 (DER).
     ///
     /// # Errors
-    /// [`WrongKey`] if it is none.
+    /// [`WrongKey`] if it is not one.
     pub fn with_key(pkcs8: &[u8]) -> Result<Self, WrongKey> {
         let random = SystemRandom::new();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
@@ -128,7 +128,7 @@ impl Assertions {
     fn sign_now(&self, statement: &Statement<'_>, now: Now) -> HeaderValue {
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": self.key_id});
         let issued = now.unix_seconds();
-        // Never longer than what it is made from.
+        // Never longer than the caller's own proof.
         let expires = (issued + LIFETIME.as_secs()).min(statement.caller.expires);
         let mut claims = json!({
             "iss": statement.issuer,

@@ -34,15 +34,15 @@ impl Kind {
     }
 }
 
-/// Checks that a token stands where Backstage would take it: a limited user token in its cookie only, and
-/// nothing else there.
+/// Checks that Backstage would accept the token in this place: a limited user token only in its cookie, and
+/// no other token there.
 pub(super) fn in_place(kind: Kind, proof: Proof) -> Result<(), Refusal> {
     let fits = (kind == Kind::LimitedUser) == (proof == Proof::Cookie);
     if fits { Ok(()) } else { Err(wrong_place()) }
 }
 
 impl Identity {
-    /// Only user tokens say who issued them; the others are those of the one Backstage there is.
+    /// Only user tokens name their issuer; the others belong to the one configured Backstage.
     pub(super) fn backstage_issuer(
         &self,
         token: &Token<'_>,
@@ -62,14 +62,14 @@ impl Identity {
     }
 }
 
-/// A limited user token elsewhere than in its cookie, or another there.
+/// A limited user token outside its cookie, or another token in it.
 fn wrong_place() -> Refusal {
     let seen = Label::lossy("a Backstage limited user token is accepted only in its cookie");
     TokenFault::TypeWrong { seen }.into()
 }
 
 impl Issuer {
-    /// Whoever one of Backstage's tokens is of, with the keys that signed it.
+    /// The caller of one of Backstage's tokens, with the keys that signed it.
     pub(super) fn backstage(
         &self,
         token: &Token<'_>,
@@ -130,7 +130,7 @@ impl Issuer {
         now: Now,
     ) -> Result<(Caller, Vec<Arc<Key>>), Refusal> {
         let id = claims::subject(&token.claims, &config::Claim(vec!["sub".to_owned()]))?;
-        // It becomes part of the address of its keys.
+        // It becomes part of the URL of its keys.
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
         if !id.bytes().all(plain) || id.len() > 64 {
             return Err(TokenFault::Malformed { why: "the subject is not a plugin id" }.into());
@@ -188,7 +188,7 @@ impl Issuer {
         Ok((user, key, until))
     }
 
-    /// A user's groups. Backstage tells them to a user token or a limited one of theirs.
+    /// A user's groups. Backstage returns them for a user token or a limited user token.
     fn groups(
         &self,
         user: &Label,

@@ -1,4 +1,4 @@
-//! Tokens that are good only together with a key that their bearer proves (`cnf`, RFC 7800).
+//! Tokens that are valid only with proof of possession of a key (`cnf`, RFC 7800).
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Map, Value};
@@ -10,8 +10,8 @@ use crate::{Label, types::hex};
 /// nothing.
 ///
 /// # Errors
-/// [`TokenFault::Bound`] if it is bound to anything else: we verify no DPoP proofs, and taking it as a
-/// bearer token would be what it is bound to prevent (RFC 9449 7.1).
+/// [`TokenFault::Bound`] if it is bound to anything else: we verify no DPoP proofs, and the binding exists
+/// to prevent its use as a bearer token (RFC 9449 7.1).
 pub(super) fn certificate(claims: &Map<String, Value>) -> Result<Option<Label>, TokenFault> {
     let Some(bound) = claims.get("cnf") else { return Ok(None) };
     let members = bound.as_object().ok_or(TokenFault::Bound)?;
@@ -23,7 +23,7 @@ pub(super) fn certificate(claims: &Map<String, Value>) -> Result<Option<Label>, 
     Ok(Some(Label::lossy(&hex::write(&digest))))
 }
 
-/// Checks that what the token is bound to was proved.
+/// Checks that the client proved the certificate that the token is bound to.
 ///
 /// # Errors
 /// [`TokenFault::Bound`].

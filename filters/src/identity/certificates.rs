@@ -7,7 +7,7 @@ use config::{CertificateCaller, Located};
 use super::{Caller, CallerKind, Proof};
 use crate::{Label, request::certificate::ClientCertificate, types::sha256};
 
-/// The callers we know by certificate, in the order they are written.
+/// The callers known by certificate, in the config's order.
 #[derive(Debug)]
 pub(super) struct Certificates(Vec<(String, Arc<Caller>)>);
 
@@ -19,7 +19,7 @@ impl Certificates {
         Self(written.iter().map(named).collect())
     }
 
-    /// The first that the certificate names.
+    /// The first caller that the certificate names.
     pub(super) fn caller(&self, shown: &ClientCertificate) -> Option<Arc<Caller>> {
         let (_, caller) = self.0.iter().find(|(name, _)| shown.names(name))?;
         Some(Arc::clone(caller))
@@ -28,7 +28,7 @@ impl Certificates {
 
 fn caller(written: &CertificateCaller) -> Caller {
     let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
-    // From what is written, so that after a reload nobody has the number of somebody else.
+    // Derived from the config, so that after a reload no caller has another's number.
     let text = serde_json::to_vec(written).expect("a config is data");
     Caller {
         kind: CallerKind::Service,

@@ -1,4 +1,4 @@
-//! What the claims of a token say, each of the type it must have.
+//! Reads a token's claims, each of the type it must have.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ type Claims = Map<String, Value>;
 const SECONDS_MAX: f64 = 253_402_300_799.0;
 const ITEMS_MAX: usize = 1000;
 
-/// Who issued the token, as it says itself: good for choosing whose keys to try, no more.
+/// The token's own `iss`: it only selects whose keys to try.
 pub(super) fn issuer(claims: &Claims) -> Result<&str, TokenFault> {
     let iss = claims.get("iss").ok_or(TokenFault::ClaimMissing { claim: "iss" })?;
     iss.as_str().ok_or(TokenFault::Malformed { why: "`iss` is not a string" })
 }
 
-/// Checks `exp`, `nbf` and `iat`; answers with `exp`.
+/// Checks `exp`, `nbf` and `iat`; returns `exp`.
 pub(super) fn times(claims: &Claims, leeway: &Duration, now: Now) -> Result<u64, TokenFault> {
     let (now, leeway) = (now.unix.as_secs_f64(), leeway.as_secs_f64());
     let expires = time(claims, "exp")?.ok_or(TokenFault::ClaimMissing { claim: "exp" })?;
@@ -41,7 +41,7 @@ pub(super) fn times(claims: &Claims, leeway: &Duration, now: Now) -> Result<u64,
     Ok(expires as u64)
 }
 
-/// A NumericDate (RFC 7519 2): a number, never a text.
+/// A NumericDate (RFC 7519 2): a number, never a string.
 fn time(claims: &Claims, name: &str) -> Result<Option<f64>, TokenFault> {
     match claims.get(name) {
         None => Ok(None),
@@ -53,7 +53,8 @@ fn time(claims: &Claims, name: &str) -> Result<Option<f64>, TokenFault> {
     }
 }
 
-/// Checks that a claim (`aud`, unless the issuer has another) is there and names one that is `ours`.
+/// Checks that a claim (`aud`, unless the issuer configures another) is present and names one that is
+/// `ours`.
 pub(super) fn audience(
     named: Option<&Value>,
     issuer: &Label,
@@ -92,7 +93,7 @@ pub(super) fn party(claims: &Claims, issuer: &Label, parties: &[String]) -> Resu
     Err(TokenFault::PartyWrong { issuer: issuer.clone(), seen: party.map(Label::lossy) })
 }
 
-/// Checks the claims that the operator asks for: a text, or a list that has it.
+/// Checks the claims that the operator requires: a string, or a list that contains it.
 pub(super) fn required(
     claims: &Claims,
     issuer: &Label,
@@ -113,9 +114,9 @@ pub(super) fn required(
     Ok(())
 }
 
-/// Who is calling. A name that cannot be shown safely is refused, not changed into another.
+/// The caller's name. One that is not a safe label is refused, not changed.
 pub(super) fn subject(claims: &Claims, at: &Claim) -> Result<Label, TokenFault> {
-    // The name of the usual claim stands for whichever it is.
+    // The usual claim's name stands for any configured claim.
     let text = find(claims, at).ok_or(TokenFault::ClaimMissing { claim: "sub" })?;
     let text = text.as_str().and_then(Label::new);
     text.ok_or(TokenFault::Malformed { why: "the subject is not a plain name" })
@@ -133,17 +134,17 @@ pub(super) fn kind(claims: &Claims) -> CallerKind {
     if is_client || service_account || auth0 { CallerKind::Service } else { CallerKind::User }
 }
 
-/// How a list may be written as one text.
+/// How a list may be written as one string.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OneText {
     /// It is one name, with all its spaces.
     Name,
-    /// It is names with spaces between them, as `scope` is (RFC 6749 3.3).
+    /// It is names separated by spaces, like `scope` (RFC 6749 3.3).
     Words,
 }
 
-/// A list of names: an array of texts, or one text. Missing is empty. A text that is no plain name is
-/// left out: no rule can name it, and its bearer keeps the other names.
+/// A list of names: an array of strings, or one string. A missing claim is empty. A string that is not a
+/// plain name is left out: no rule can name it, and the other names still count.
 pub(super) fn list(
     claims: &Claims,
     at: &Claim,
@@ -167,7 +168,7 @@ pub(super) fn list(
     Ok(texts.into_iter().filter_map(Label::new).collect())
 }
 
-/// A text, if it is there and a plain name.
+/// A string, if it is present and a plain name.
 pub(super) fn text(claims: &Claims, at: &Claim) -> Option<Label> {
     find(claims, at)?.as_str().and_then(Label::new)
 }

@@ -1,5 +1,5 @@
-//! What an upstream is shown instead of what the client sent. Here it is known by name; its value
-//! is the machinery's.
+//! The credential that an upstream gets in place of the client's. Here it is known by name; the proxy has
+//! its value.
 
 use config::CredentialKind;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -17,7 +17,7 @@ pub struct Credential {
     pub name: Label,
     /// The header that holds it.
     pub header: HeaderName,
-    /// If it is made from the caller's token: the issuers whose tokens it takes. None named means
+    /// If it is exchanged for the caller's token: the issuers whose tokens it accepts. An empty list means
     /// the only one.
     pub exchanges: Option<Vec<Label>>,
 }
@@ -32,10 +32,11 @@ impl Credential {
         Self { name: called.into(), header, exchanges }
     }
 
-    /// The token that said who is calling, if the credential is made from it.
+    /// The token that authenticated the caller, if the credential is exchanged for it.
     ///
     /// # Errors
-    /// [`Denial::CallerTokenMissing`] if something else said it, or a token that is not taken.
+    /// [`Denial::CallerTokenMissing`] if the caller was authenticated otherwise, or by a token that is not
+    /// accepted.
     pub fn token_of(
         &self,
         presented: &Presented<'_>,
@@ -46,7 +47,7 @@ impl Credential {
             return Ok(None);
         }
         let taken = issuers.is_empty() || issuers.contains(&caller.issuer);
-        // The same headers were just read without a fault.
+        // The same headers were just read without an error.
         match presented.token() {
             Ok(Some(found)) if found.proof == caller.proof && taken => {
                 Ok(Some(Secret::new(found.text)))
@@ -55,8 +56,8 @@ impl Credential {
         }
     }
 
-    /// Shows `value` to the upstream. What the client said in its place, and the client's own token
-    /// wherever it may stand but in a cookie, does not reach it.
+    /// Sets `value` in the request to the upstream. The client's own header of that name, and the client's
+    /// token in any place but a cookie, are removed.
     pub fn show(&self, headers: &mut HeaderMap, mut value: HeaderValue) {
         let own = folded(self.header.as_str().as_bytes());
         let is_taken = |name: &HeaderName| {
@@ -163,7 +164,7 @@ mod tests {
         );
         assert_eq!(of(&credential, "cookie", "a=b; backstage-auth=eyJ.a.b", Proof::Cookie), token);
         assert_eq!(of(&credential, "x-token", "eyJ.a.b", Proof::ClientCertificate), missing);
-        // A token that was not what counted is not exchanged either.
+        // A token that did not authenticate the caller is not exchanged.
         assert_eq!(of(&credential, bearer.0, bearer.1, Proof::ClientCertificate), missing);
         assert_eq!(of(&credential, bearer.0, bearer.1, Proof::Supposed), Ok(None));
         let other = Credential { exchanges: None, ..credential.clone() };

@@ -1,4 +1,4 @@
-//! Signatures, by the ring that rustls brings; jsonwebtoken asks us for them.
+//! The signature provider of jsonwebtoken, by the same `ring` that rustls uses.
 
 use config::Algorithm;
 use jsonwebtoken::{
@@ -17,7 +17,7 @@ use ring::{
 
 use super::keys::Key;
 
-/// Tells jsonwebtoken to use ring. Once per process; again does nothing.
+/// Makes jsonwebtoken use ring. Once per process; a second call does nothing.
 pub fn install_crypto() {
     static PROVIDER: CryptoProvider = CryptoProvider {
         signer_factory: |_, _| Err(ErrorKind::InvalidAlgorithm.into()),
@@ -26,11 +26,11 @@ pub fn install_crypto() {
         },
         key_utils: KeyUtils::new_unimplemented(),
     };
-    // An error says that one is installed, which is all we want.
+    // An error means that one is installed already.
     let _ = PROVIDER.install_default();
 }
 
-/// Whether `signature` (base64url) is this key's over `message`.
+/// Whether `signature` (base64url) is this key's signature of `message`.
 pub(super) fn verify(algorithm: Algorithm, key: &Key, message: &[u8], signature: &str) -> bool {
     let Some(algorithm) = jwt(algorithm) else {
         return super::p521::verify(key.bytes(), message, signature);
@@ -93,7 +93,7 @@ impl Ring {
             Jwt::HS256 => self.secret(hmac::HMAC_SHA256, message, signature),
             Jwt::HS384 => self.secret(hmac::HMAC_SHA384, message, signature),
             Jwt::HS512 => self.secret(hmac::HMAC_SHA512, message, signature),
-            // What jsonwebtoken may learn later, we have not agreed to.
+            // An algorithm that jsonwebtoken may add later is not accepted by default.
             _ => Err(ErrorKind::InvalidAlgorithm.into()),
         }
     }

@@ -1,10 +1,10 @@
-//! For fuzzing alone: what a token's text says before anything of it is believed.
+//! For fuzzing only: a token's content before verification.
 
 use serde_json::{Map, Value};
 
 use super::token::Token;
 
-/// A token that nobody verified.
+/// An unverified token.
 #[derive(Debug, PartialEq)]
 #[expect(missing_docs, reason = "as in a token")]
 pub struct Unverified {
@@ -14,7 +14,7 @@ pub struct Unverified {
     pub claims: Map<String, Value>,
 }
 
-/// What stands in it; `None` if it cannot be read in exactly one way.
+/// Its content; `None` if it cannot be read in exactly one way.
 pub fn unverified(text: &str, padding: config::Padding) -> Option<Unverified> {
     let Token { jws, claims } = Token::read(text, padding).ok()?;
     let algorithm = format!("{:?}", jws.algorithm);

@@ -25,11 +25,11 @@ pub struct Headers {
     plugin: HeaderName,
     assertion: HeaderName,
     assertion_issuer: String,
-    /// Names that never come in from outside.
+    /// Names that are always removed from requests.
     ours: Names,
-    /// These, and those that only a trusted proxy may say.
+    /// These, and those that only a trusted proxy may send.
     of_strangers: Names,
-    /// Headers in which trusted proxies show tokens, if upstreams see them as well.
+    /// Headers in which trusted proxies present tokens, if they are preserved for upstreams.
     preserved: Vec<HeaderName>,
 }
 
@@ -42,7 +42,7 @@ pub enum Sender {
     TrustedProxy,
 }
 
-/// What an upstream is told of a known caller.
+/// What an upstream learns of a known caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Vouched<'a> {
     /// Who is calling.
@@ -51,16 +51,16 @@ pub struct Vouched<'a> {
     pub workspace: Option<&'a Label>,
     /// The plugin that its route belongs to.
     pub plugin: Option<&'a Label>,
-    /// The upstream that is told.
+    /// The upstream.
     pub upstream: &'a Label,
 }
 
-/// How a head is changed on its way to the upstream.
+/// The edits of a head on its way to the upstream.
 #[derive(Debug, Default)]
 pub struct Edits {
-    /// Headers to set, after those that are ours have been removed.
+    /// Headers to set, after ours have been removed.
     pub set: SmallVec<[(HeaderName, HeaderValue); 4]>,
-    /// The path and query it is sent with, if not those it came with.
+    /// The path and query to send, if not those received.
     pub target: Option<String>,
 }
 
@@ -74,7 +74,7 @@ impl Headers {
             .into_iter()
             .chain(written.remove.iter().map(|pattern| &***pattern))
             .chain(names::ALWAYS.iter().copied())
-            // They are for us.
+            // They are meant for us.
             .chain(tokens.clone().map(|from| &**from.header))
             .collect();
         let of_strangers = ours.iter().chain(names::OF_PROXIES).copied();
@@ -90,31 +90,31 @@ impl Headers {
         }
     }
 
-    /// Whether an upstream may see a header of this name that a trusted proxy sent.
+    /// Whether a header of this name from a trusted proxy is preserved for upstreams.
     pub(crate) fn is_preserved(&self, name: &HeaderName) -> bool {
         self.preserved.contains(name)
     }
 
-    /// Sends on what a trusted proxy showed, for upstreams that verify it themselves.
+    /// Forwards the tokens of a trusted proxy, for upstreams that verify them themselves.
     pub(crate) fn preserve(&self, head: &Head<'_>, trusted: &[ipnet::IpNet], edits: &mut Edits) {
         if self.preserved.is_empty() || !client::is_trusted(head.peer, trusted) {
             return;
         }
         for name in &self.preserved {
             let mut lines = head.headers.get_all(name).iter();
-            // Of two, one may be the client's.
+            // One of two may be the client's.
             if let (Some(line), None) = (lines.next(), lines.next()) {
                 edits.set.push((name.clone(), line.clone()));
             }
         }
     }
 
-    /// Whether a header of this name never comes in from outside.
+    /// Whether a header of this name is always removed from requests.
     pub fn is_ours(&self, name: &HeaderName) -> bool {
         self.ours.cover(name)
     }
 
-    /// Whether only we or a proxy may say what a header of this name says.
+    /// Whether only we or a trusted proxy may send a header of this name.
     pub fn is_reserved(&self, name: &HeaderName) -> bool {
         self.of_strangers.cover(name)
     }
@@ -128,14 +128,14 @@ impl Headers {
         headers.keys().filter(|name| names.cover(name)).cloned().collect()
     }
 
-    /// What a request of nobody in particular carries.
+    /// The edits of a request without a caller.
     pub fn anonymous(&self, plugin: Option<&Label>) -> Edits {
         let mut edits = Edits::default();
         edits.say(&self.plugin, plugin);
         edits
     }
 
-    /// What a request of a known caller carries.
+    /// The edits of a request of a known caller.
     pub fn vouch(&self, of: &Vouched<'_>, assertions: &Assertions, now: Now) -> Edits {
         let mut edits = Edits::default();
         let Vouched { caller, workspace, plugin, upstream } = *of;
@@ -157,15 +157,15 @@ impl Edits {
     }
 }
 
-/// What of a request is no business of an upstream that is somebody else's: what a browser tells of
-/// the portal and its users, and unless the route is public, the token that said who is calling.
+/// Removes what an external upstream must not see: what a browser reveals of the portal and its users, and
+/// unless the route is public, the token that authenticated the caller.
 pub fn hide_portal(headers: &mut HeaderMap, public: bool) {
     const OF_THE_PORTAL: [HeaderName; 4] =
         [header::COOKIE, header::ORIGIN, header::REFERER, HeaderName::from_static("baggage")];
     for name in OF_THE_PORTAL {
         headers.remove(name);
     }
-    // On a public route it is none that we were shown.
+    // On a public route it is not a credential for us.
     if !public {
         headers.remove(header::AUTHORIZATION);
         without_tokens(headers);
@@ -175,7 +175,7 @@ pub fn hide_portal(headers: &mut HeaderMap, public: bool) {
 /// The value of `X-Forwarded-For` that the upstream sees.
 pub fn forwarded_for(head: &Head<'_>, trusted: &[ipnet::IpNet]) -> HeaderValue {
     let peer = head.peer.to_canonical();
-    // What was in headers fits into one; nobody is believed to be behind what did not.
+    // The parts of valid headers always fit into one.
     let unknown = |_| HeaderValue::from_static("unknown");
     let plain = |text: &[u8]| HeaderValue::from_bytes(text).unwrap_or_else(unknown);
     if !trusted.iter().any(|net| net.contains(&peer)) {
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(came, wanted);
     }
 
-    /// The headers that are left of one of these names.
+    /// How many headers with this name are left.
     fn left(spelling: &str, sender: Sender) -> usize {
         let mut headers = HeaderMap::new();
         let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! One issuer of tokens, and what a token must be to be one of its.
+//! One issuer of tokens, and what its tokens must be like.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub(super) struct Issuer {
     pub(super) name: Label,
     pub(super) written: config::Issuer,
     pub(super) source: Source,
-    /// The header in which its tokens stand, if not in `Authorization`: its place among all such.
+    /// The header that has its tokens, if not `Authorization`: its index among all such headers.
     pub(super) header: Option<usize>,
-    /// The listeners on which they count, by number. None is all that are nobody's own.
+    /// The listeners on which they count, by number. Empty means all that no issuer has for itself.
     pub(super) listeners: Vec<usize>,
 }
 
@@ -50,13 +50,13 @@ impl Issuer {
         self.listeners.is_empty() || self.listeners.contains(&listener)
     }
 
-    /// Whether its tokens may be padded there.
+    /// Whether its tokens may be padded in this header.
     pub(super) fn padding(&self, header: Option<usize>) -> config::Padding {
         let from = self.written.token_from.as_ref().filter(|_| self.header == header);
         from.map_or(config::Padding::Refused, |from| from.padding)
     }
 
-    /// Whoever a token of this issuer is of, with the key that signed it.
+    /// The caller of a token of this issuer, with the key that signed it.
     pub(super) fn verify(
         &self,
         token: &Token<'_>,
@@ -69,7 +69,7 @@ impl Issuer {
         let rules = &self.written;
         self.algorithm(jws)?;
         types::of_header(jws, &rules.token_types)?;
-        // Before the signature: old tokens are common, and so cost nothing.
+        // Before the signature: expired tokens are common, and cost little this way.
         let expires = claims::times(claims, &rules.leeway, now)?;
         let key = self.verified(jws, &self.source, keys, now)?;
         types::of_claims(jws, claims, rules.id_tokens)?;
@@ -101,13 +101,13 @@ impl Issuer {
         Ok((caller, vec![key]))
     }
 
-    /// Checks whom it is for.
+    /// Checks its audience.
     fn audience(&self, token: &Token<'_>) -> Result<(), TokenFault> {
         let rules = &self.written;
         let aud = token.claims.get("aud");
         let is_ours = |aud: &str| rules.audiences.iter().any(|own| own == aud);
         if rules.kind == IssuerKind::Orbit {
-            // It is meant for somebody, and nobody said that we are that.
+            // It has an audience, and none is configured for us.
             let Some(aud) = aud else { return Ok(()) };
             return claims::audience(Some(aud), &self.name, |_| false);
         }
@@ -123,7 +123,7 @@ impl Issuer {
         }
     }
 
-    /// What its claims together make of the caller, where the operator says so.
+    /// Applies the operator's `callers` rules, which match several claims, to the caller.
     fn by_claims(&self, token: &Token<'_>, caller: &mut Caller) -> Result<(), Refusal> {
         let rules = &self.written.callers;
         if rules.is_empty() {
@@ -148,7 +148,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// Checks that this issuer signs with the token's algorithm. Never taken from the token alone.
+    /// Checks that the token's algorithm is one of the issuer's. Never taken from the token alone.
     pub(super) fn algorithm(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
         let allowed = self.written.algorithms.contains(&jws.algorithm);
         if allowed { Ok(()) } else { Err(TokenFault::AlgorithmRefused) }
@@ -177,7 +177,7 @@ impl Issuer {
         let Some(held) = held else { return unavailable(lack()) };
         let fitting = held.set.choose(jws.algorithm, jws.key_id.as_deref());
         if fitting.is_empty() {
-            // While the issuer is away nobody can say whether it has that key by now.
+            // While the issuer is unreachable, it is unknown whether it has that key by now.
             return match held.failed(now) {
                 Some(ago) if ago < KeySet::ASKED_JUST_NOW => unavailable(None),
                 Some(_) => unavailable(lack()),
@@ -196,7 +196,7 @@ impl Issuer {
 }
 
 impl Entry {
-    /// A token that this issuer's rules let pass.
+    /// A valid token by this issuer's rules.
     pub(super) fn of(
         issuer: &Issuer,
         (caller, signed_by): (Caller, Vec<Arc<keys::Key>>),

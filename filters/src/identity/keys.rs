@@ -29,17 +29,17 @@ pub struct Source {
     pub issuer: Label,
     /// The Backstage plugin.
     pub plugin: Option<Label>,
-    /// Stands for what the config says of where its keys are. What came from elsewhere is nobody's,
-    /// even if it arrives after the reload that changed the place.
+    /// A hash of the configured location of its keys. Keys from another location do not count, even if they
+    /// arrive after the reload that changed it.
     at: u64,
 }
 
-/// A set of keys, and when it came.
+/// A set of keys, and when it was fetched.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) set: KeySet,
     fetched: Now,
-    /// When they could not be fetched again, in milliseconds since the start, and 1; 0 if never.
+    /// When the last fetch failed, in milliseconds since the start, plus 1; 0 if it did not.
     failed: AtomicU64,
 }
 
@@ -47,21 +47,21 @@ pub(super) struct Held {
 #[derive(Clone, Debug)]
 pub struct KeySet {
     keys: Vec<Arc<Key>>,
-    /// Names that several keys have which a token could mean.
+    /// Key ids that several matching keys share.
     repeated: Vec<Label>,
 }
 
-/// How the keys of a source changed. A key without an id is told as `?`.
+/// How the keys of a source changed. A key without an id is reported as `?`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rotation {
     /// Ids of keys that are new.
     pub added: Vec<Label>,
-    /// Ids of keys that are believed no longer.
+    /// Ids of keys that are no longer trusted.
     pub removed: Vec<Label>,
 }
 
 impl Rotation {
-    /// Whether all are as they were.
+    /// Whether nothing changed.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
@@ -73,7 +73,7 @@ pub(super) struct Key {
     algorithm: Option<Algorithm>,
     kind: Kind,
     pub(super) decoding: DecodingKey,
-    /// The key's own bytes, to tell whether another set still has it.
+    /// The key's own bytes, to see whether another set still has it.
     material: Vec<u8>,
     withdrawn: AtomicBool,
 }
@@ -88,27 +88,27 @@ enum Kind {
     Secret,
 }
 
-/// What an operator may know of a key.
+/// A key as reported to an operator.
 #[derive(Clone, Debug)]
 pub struct KeyFacts {
     /// Whose it is.
     pub source: Source,
     /// Its id.
     pub id: Option<String>,
-    /// What it is for.
+    /// Its algorithm, or its kind.
     pub kind: &'static str,
     /// When it was fetched last.
     pub fetched: Now,
-    /// Whether another has its name, so that each is tried.
+    /// Whether another key has its id, so that each is tried.
     pub repeated: bool,
 }
 
 const KEYS_MAX: usize = 100;
 const BYTES_MAX: usize = 512 << 10;
 const SECRET_MIN: usize = 32;
-/// As many keys of one name are tried. Of more, none is believed.
+/// The maximum of keys with one id. If there are more, none is trusted.
 const OF_ONE_NAME_MAX: usize = 4;
-/// More sources than this are not kept: plugins are named by strangers' tokens.
+/// The maximum of sources: plugins are named by unverified tokens.
 const SOURCES_MAX: usize = 1000;
 
 impl Source {
@@ -135,8 +135,8 @@ impl Source {
 }
 
 impl Keys {
-    /// Puts a set in the place of the last. Tokens verified by a key that is not in it any more
-    /// are no longer believed.
+    /// Replaces the keys of a source. Tokens verified by a key that is no longer in the set are no longer
+    /// trusted.
     pub fn replace(&self, source: &Source, set: KeySet, now: Now) -> Rotation {
         let before = self.0.rcu(|all| {
             let mut all = HashMap::clone(all);
@@ -167,7 +167,7 @@ impl Keys {
         Rotation { added: ids(added), removed: ids(removed) }
     }
 
-    /// Forgets the keys of issuers that are not configured any more.
+    /// Removes the keys of issuers that are no longer configured.
     pub fn keep(&self, configured: impl Fn(&Source) -> bool) {
         self.0.rcu(|all| {
             let mut all = HashMap::clone(all);
@@ -188,7 +188,7 @@ impl Keys {
         Some(now.elapsed.saturating_sub(all.get(source)?.fetched.elapsed))
     }
 
-    /// Notes that those of a source could not be fetched again.
+    /// Records that the keys of a source could not be fetched.
     pub fn fail(&self, source: &Source, now: Now) {
         let millis = u64::try_from(now.elapsed.as_millis()).unwrap_or(u64::MAX - 1);
         if let Some(held) = self.0.load().get(source) {
@@ -196,7 +196,7 @@ impl Keys {
         }
     }
 
-    /// How long ago those of a source could not be fetched again, if that is how it is.
+    /// How long ago the last fetch of a source's keys failed; `None` if it succeeded.
     pub fn failed(&self, source: &Source, now: Now) -> Option<Duration> {
         self.0.load().get(source)?.failed(now)
     }
@@ -218,7 +218,7 @@ impl Keys {
         facts
     }
 
-    /// The sources whose keys are held.
+    /// The sources that have keys.
     pub fn sources(&self) -> Vec<Source> {
         self.0.load().keys().cloned().collect()
     }
@@ -233,7 +233,7 @@ impl Held {
         now.elapsed.saturating_sub(self.fetched.elapsed)
     }
 
-    /// How long ago they could not be fetched again; `None` if that went well the last time.
+    /// How long ago the last fetch failed; `None` if it succeeded.
     pub(super) fn failed(&self, now: Now) -> Option<Duration> {
         let failed = self.failed.load(Ordering::Relaxed).checked_sub(1)?;
         Some(now.elapsed.saturating_sub(Duration::from_millis(failed)))
@@ -241,14 +241,14 @@ impl Held {
 }
 
 impl KeySet {
-    /// Whoever could not fetch keys so long ago does not try again for the same request.
+    /// After a failed fetch, the keys are not fetched again within this time.
     pub const ASKED_JUST_NOW: Duration = Duration::from_secs(1);
 
-    /// The usable keys of a JWKS (RFC 7517). Keys for encryption, of unknown kinds and too weak
-    /// ones are left out, and so are those whose name too many share.
+    /// The usable keys of a JWKS (RFC 7517). Keys for encryption, unknown kinds and weak keys are left out,
+    /// and so are those whose id too many share.
     ///
     /// # Errors
-    /// Why the text is no JWKS.
+    /// Why the text is not a JWKS.
     pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
         if text.len() > BYTES_MAX {
             return Err(format!("the JWKS is larger than {BYTES_MAX} bytes"));
@@ -264,8 +264,8 @@ impl KeySet {
             }
             keys.push(Arc::new(key));
         }
-        // A name is that of one key (RFC 7517 4.5), but issuers rotate badly. That is no reason to
-        // refuse what the others signed, nor what these did: all are the issuer's.
+        // An id should be unique (RFC 7517 4.5), but issuers rotate badly. That is no reason to refuse the
+        // tokens of the other keys, nor of these: all are the issuer's.
         let mut repeated: Vec<Label> = Vec::new();
         let mut too_many: Vec<Arc<Key>> = Vec::new();
         for key in &keys {
@@ -283,7 +283,7 @@ impl KeySet {
         Ok(Self { keys, repeated })
     }
 
-    /// Names that several keys have which a token could mean. Each is tried, if they are not too many.
+    /// Key ids that several matching keys share. Each key is tried, up to a maximum.
     pub fn repeated(&self) -> &[Label] {
         &self.repeated
     }
@@ -298,7 +298,7 @@ impl KeySet {
     /// A shared secret, for HMAC.
     ///
     /// # Errors
-    /// If it has less than 32 bytes.
+    /// If it is shorter than 32 bytes.
     pub fn from_secret(secret: &[u8]) -> Result<Self, String> {
         if secret.len() < SECRET_MIN {
             return Err(format!(
@@ -317,8 +317,8 @@ impl KeySet {
         Ok(Self { keys: vec![key], repeated: Vec::new() })
     }
 
-    /// The key for a token: one, unless its issuer gave several the same name. Without a key id the choice
-    /// must be none; trying keys one by one would be guessing.
+    /// The key for a token: one, unless its issuer gave several the same id. Without a key id there must be
+    /// only one candidate; trying keys one by one would be guessing.
     pub(super) fn choose(
         &self,
         algorithm: Algorithm,
@@ -326,7 +326,7 @@ impl KeySet {
     ) -> SmallVec<[&Arc<Key>; OF_ONE_NAME_MAX]> {
         let fitting = self.keys.iter().filter(|key| key.fits(algorithm));
         match id {
-            // A secret has no name, whatever a token may call it.
+            // A secret has no id, whatever the token's `kid`.
             Some(id) => fitting
                 .filter(|key| key.kind == Kind::Secret || key.id.as_deref() == Some(id))
                 .take(OF_ONE_NAME_MAX)
@@ -338,12 +338,12 @@ impl KeySet {
         }
     }
 
-    /// Whether a key of it may verify one of these algorithms.
+    /// Whether one of its keys can verify one of these algorithms.
     pub fn serves(&self, algorithms: &[Algorithm]) -> bool {
         algorithms.iter().any(|wanted| self.keys.iter().any(|key| key.fits(*wanted)))
     }
 
-    /// The algorithms that its keys are for. One that does not say is for the usual one of its kind.
+    /// The algorithms of its keys. A key without `alg` counts with the usual one of its kind.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let mut all: Vec<Algorithm> = Vec::new();
         for key in &self.keys {
@@ -355,12 +355,12 @@ impl KeySet {
         all
     }
 
-    /// How many keys it has.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether it has none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -398,7 +398,7 @@ impl Key {
             ("RSA", None) => {
                 let (n, e) = (bytes(&jwk.n)?, bytes(&jwk.e)?);
                 let modulus = n.iter().position(|b| *b != 0).map_or(&[][..], |at| &n[at..]);
-                // ring refuses below 2048 bits too, but only when it is asked.
+                // ring also refuses below 2048 bits, but only when it verifies.
                 if modulus.len() < 256 {
                     return None;
                 }
@@ -429,11 +429,11 @@ impl Key {
                 }
                 (Kind::Ed25519, DecodingKey::from_ed_der(&x), x)
             }
-            // "oct" above all: a secret that everybody can fetch is none.
+            // "oct" above all: a secret that everyone can fetch is not one.
             _ => return None,
         };
         let algorithm = match jwk.alg {
-            // A key for an algorithm we do not know is none of ours.
+            // A key for an unknown algorithm is left out.
             Some(name) => Some(algorithm(&name)?),
             None => None,
         };
@@ -441,7 +441,7 @@ impl Key {
         Some(Self { id: jwk.kid, algorithm, kind, decoding, material, withdrawn })
     }
 
-    /// Whether it may verify this algorithm.
+    /// Whether it can verify this algorithm.
     fn fits(&self, wanted: Algorithm) -> bool {
         use Algorithm as A;
         let kind = match wanted {
@@ -452,7 +452,7 @@ impl Key {
             A::EdDSA => Kind::Ed25519,
             A::HS256 | A::HS384 | A::HS512 => Kind::Secret,
         };
-        // As long as what it makes (RFC 7518 3.2).
+        // At least as long as the signature (RFC 7518 3.2).
         let length_min = match wanted {
             A::HS384 => 48,
             A::HS512 => 64,
@@ -463,7 +463,7 @@ impl Key {
             && self.material.len() >= length_min
     }
 
-    /// Whether its issuer has taken it back.
+    /// Whether its issuer has withdrawn it.
     pub(super) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Relaxed)
     }
@@ -476,7 +476,7 @@ impl Key {
         self.withdrawn.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a token could mean either.
+    /// Whether a token could refer to either.
     fn is_mistakable_for(&self, other: &Self) -> bool {
         let algorithms = self.algorithm.zip(other.algorithm);
         self.kind == other.kind

@@ -1,5 +1,5 @@
-//! Callers that prove themselves by an opaque token. Its digest is looked up under a key that nobody
-//! knows: how long that takes says nothing of any token.
+//! Callers that prove themselves by an opaque token. Its digest is looked up under a random key, so that the
+//! time of a lookup reveals nothing about any token.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use crate::{Label, types::sha256};
 /// The SHA-256 of a token.
 pub type TokenDigest = [u8; 32];
 
-/// The opaque tokens that are good, by whose they are. Replaced from outside, all at once.
+/// The valid opaque tokens, by caller. Replaced from outside, all together.
 pub struct Opaque {
     key: hmac::Key,
     tags: ArcSwap<HashMap<[u8; 32], Label>>,
@@ -24,11 +24,11 @@ pub struct Opaque {
     any: AtomicBool,
 }
 
-/// The callers that they stand for, by the token's name in the config.
+/// Their callers, by the token's name in the config.
 #[derive(Debug)]
 pub(super) struct ByOpaqueToken(HashMap<Label, (Arc<Caller>, Vec<usize>)>);
 
-/// What is known of a token that is digested already.
+/// The tag of a token's digest.
 fn tag(key: &hmac::Key, digest: &[u8]) -> [u8; 32] {
     sha256::array(hmac::sign(key, digest).as_ref())
 }
@@ -42,7 +42,7 @@ impl Default for Opaque {
 }
 
 impl Opaque {
-    /// Puts these in the place of all others: for each name in the config, the digests of its tokens.
+    /// Replaces all tokens: for each name in the config, the digests of its tokens.
     pub fn replace<'a>(&self, all: impl Iterator<Item = (&'a Label, &'a [TokenDigest])>) {
         let tags = all.flat_map(|(name, digests)| {
             digests.iter().map(|digest| (tag(&self.key, digest), name.clone()))
@@ -52,7 +52,7 @@ impl Opaque {
         self.tags.store(Arc::new(tags));
     }
 
-    /// Whose token this is.
+    /// The name of a token's caller.
     fn name(&self, token: &str) -> Option<Label> {
         if !self.any.load(std::sync::atomic::Ordering::Acquire) {
             return None;
@@ -72,7 +72,7 @@ impl ByOpaqueToken {
         Self(all.collect())
     }
 
-    /// Whoever shows this token, if it counts on this listener.
+    /// The caller of this token, if it counts on this listener.
     pub(super) fn caller(
         &self,
         token: &str,
@@ -83,7 +83,7 @@ impl ByOpaqueToken {
         (on.is_empty() || on.contains(&listener)).then(|| Arc::clone(caller))
     }
 
-    /// Whoever is called this, as if its token had been shown.
+    /// The caller of this name, as if its token had been presented.
     pub(super) fn of_subject(&self, subject: &str) -> Option<Arc<Caller>> {
         let mut all = self.0.values().map(|(caller, _)| caller);
         all.find(|caller| *caller.subject == *subject).map(Arc::clone)
@@ -92,7 +92,7 @@ impl ByOpaqueToken {
 
 fn caller(name: &Name, written: &Located<StaticToken>) -> Caller {
     let labels = |texts: &[String]| texts.iter().map(|text| Label::lossy(text)).collect();
-    // From what is written, so that after a reload nobody has the number of somebody else.
+    // Derived from the config, so that after a reload no caller has another's number.
     let text = serde_json::to_vec(&(name, &written.value)).expect("a config is data");
     Caller {
         kind: CallerKind::Service,

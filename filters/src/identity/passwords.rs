@@ -1,4 +1,4 @@
-//! The passwords of callers on forward listeners, compared without telling how much was right.
+//! The passwords of callers on forward listeners, compared in constant time.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use ring::{hmac, rand::SystemRandom};
 
 use crate::Label;
 
-/// The passwords of callers, by name. Replaced from outside, all at once. Kept as tags under a key
-/// that nobody knows.
+/// The passwords of callers, by name. Replaced from outside, all together. Stored as tags under a random
+/// key.
 pub struct Passwords {
     key: hmac::Key,
     tags: ArcSwap<HashMap<Label, hmac::Tag>>,
 }
 
-/// A shorter password is guessed.
+/// A shorter password could be guessed.
 pub const PASSWORD_MIN: usize = 16;
 
 impl Default for Passwords {
@@ -25,7 +25,7 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Puts these in the place of all others.
+    /// Replaces all passwords.
     pub fn replace<'a>(&self, all: impl Iterator<Item = (Label, &'a [u8])>) {
         let tags = all.map(|(name, password)| (name, hmac::sign(&self.key, password))).collect();
         self.tags.store(std::sync::Arc::new(tags));

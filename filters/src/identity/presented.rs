@@ -5,30 +5,29 @@ use http::{HeaderMap, HeaderName, header};
 use super::{ClientCertificate, Proof, Refusal};
 use crate::{Denial, denial::TokenFault};
 
-/// What of a request says who is calling. Not for printing: it holds tokens.
+/// The parts of a request that can authenticate its caller. Not for printing: it holds tokens.
 #[derive(Clone, Copy)]
 pub struct Presented<'a> {
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// The listener it came to, as the policy numbers them.
+    /// The number of its listener in the policy.
     pub listener: usize,
-    /// The headers in which whoever connected to us may show a token that it made; none if it is no
-    /// trusted proxy.
+    /// The headers in which the peer may present a token of its own; empty if it is not a trusted proxy.
     pub from_proxy: &'a [HeaderName],
-    /// Whether the route takes Backstage's cookie.
+    /// Whether the route accepts Backstage's cookie.
     pub cookie_allowed: bool,
-    /// Whether the client asks for an upgrade.
+    /// Whether the client requests an upgrade.
     pub upgrade: bool,
     /// The verified client certificate, if any.
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// A token, and where it stood.
+/// A token, and where it was found.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'a> {
     pub(crate) text: &'a str,
     pub(crate) proof: Proof,
-    /// In which of the headers that trusted proxies show tokens in.
+    /// The index of its header among those of trusted proxies, if it was in one.
     pub(crate) header: Option<usize>,
 }
 
@@ -38,18 +37,18 @@ impl<'a> Presented<'a> {
         match in_authorization(self.headers)? {
             Authorization::Bearer(token) => Ok(Some(token)),
             Authorization::None => Ok(None),
-            // Another scheme is none of ours, and what it says is not looked at.
+            // Another scheme is not for us, and its content is not read.
             Authorization::Other => Err(Refusal::plain(Denial::CallerMissing)),
         }
     }
 
-    /// Whether a trusted proxy shows a token.
+    /// Whether a trusted proxy presents a token.
     pub(crate) fn is_vouched_for(&self) -> bool {
         self.from_proxy.iter().any(|name| self.headers.contains_key(name))
     }
 
-    /// The token and where it stood. The first place that has one counts: `Authorization`, the protocols of
-    /// a WebSocket, Backstage's cookie, the header of a trusted proxy.
+    /// The token and where it was found. The first place that has one counts: `Authorization`, the protocols
+    /// of a WebSocket, Backstage's cookie, the header of a trusted proxy.
     pub(crate) fn token(&self) -> Result<Option<Found<'a>>, Refusal> {
         let found = |text, proof| Ok(Some(Found { text, proof, header: None }));
         let bearer = match in_authorization(self.headers)? {
@@ -61,7 +60,7 @@ impl<'a> Presented<'a> {
         };
         let spoken = if self.upgrade { in_protocols(self.headers)? } else { None };
         match (bearer, spoken) {
-            // Backstage's signals take the one, other upstreams the other.
+            // Backstage's signals read the one, other upstreams the other.
             (Some(bearer), Some(spoken)) if bearer != spoken => return Err(ambiguous()),
             (Some(bearer), _) => return found(bearer, Proof::Token),
             (None, Some(spoken)) => return found(spoken, Proof::WebSocketProtocol),
@@ -75,7 +74,7 @@ impl<'a> Presented<'a> {
         self.of_proxy()
     }
 
-    /// The token that a trusted proxy shows. Two are none: one of them may be the client's.
+    /// The token that a trusted proxy presents. Two count as none: one of them may be the client's.
     fn of_proxy(&self) -> Result<Option<Found<'a>>, Refusal> {
         let lines = self.from_proxy.iter().enumerate().flat_map(|(header, name)| {
             self.headers.get_all(name).iter().map(move |line| (header, line))
@@ -91,7 +90,7 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// What `Authorization` holds.
+/// The content of `Authorization`.
 enum Authorization<'a> {
     None,
     Bearer(&'a str),
@@ -123,12 +122,12 @@ fn in_authorization(headers: &HeaderMap) -> Result<Authorization<'_>, Refusal> {
     Ok(Authorization::Bearer(std::str::from_utf8(token).map_err(|_| malformed)?))
 }
 
-/// The value that looks like a JWT; others beside it are protocols.
+/// The value that looks like a JWT; the others are protocols.
 fn in_protocols(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     only(protocols(headers).filter(|value| is_token(value)))
 }
 
-/// Takes the tokens out of the protocols that a WebSocket asks for.
+/// Removes tokens from the requested protocols of a WebSocket.
 pub(crate) fn without_tokens(headers: &mut HeaderMap) {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) || !protocols(headers).any(is_token) {
@@ -137,7 +136,7 @@ pub(crate) fn without_tokens(headers: &mut HeaderMap) {
     let kept: Vec<&str> = protocols(headers).filter(|value| !is_token(value)).collect();
     let kept = kept.join(", ");
     headers.remove(&name);
-    // What was in a header fits into one.
+    // A part of a header is a valid header.
     if let Some(kept) = Some(kept).filter(|kept| !kept.is_empty()).and_then(|k| k.parse().ok()) {
         headers.insert(name, kept);
     }
@@ -153,8 +152,8 @@ fn is_token(value: &str) -> bool {
     value.matches('.').count() == 2 && value.starts_with("ey")
 }
 
-/// Backstage's cookie. Read byte by byte: what else is in the line must not hide it from us, as it
-/// would not from Backstage.
+/// Backstage's cookie. Parsed as bytes: nothing else in the line may hide it from us, because it would not
+/// from Backstage.
 fn in_cookies(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));

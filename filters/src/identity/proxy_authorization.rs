@@ -10,18 +10,18 @@ use super::{
 };
 use crate::{Denial, Label, denial::TokenFault, identity::passwords::Passwords};
 
-/// What of a call says who is calling. Not for printing: it holds passwords and tokens.
+/// The parts of a call that can authenticate its caller. Not for printing: it holds passwords and tokens.
 #[derive(Clone, Copy)]
 pub struct ProxyCredentials<'a> {
     /// The lines of `Proxy-Authorization`.
     pub authorization: &'a [&'a [u8]],
     /// The verified client certificate, if any.
     pub certificate: Option<&'a ClientCertificate>,
-    /// The listener it came to, as the policy numbers them.
+    /// The number of its listener in the policy.
     pub listener: usize,
 }
 
-/// The callers we know by password, by their user name.
+/// The callers known by password, by their user name.
 #[derive(Debug)]
 pub(super) struct ByPassword(HashMap<String, Arc<Caller>>);
 
@@ -39,7 +39,7 @@ impl ByPassword {
     }
 }
 
-/// Whoever reaches a forward listener that says whose its calls are.
+/// The caller that a forward listener assigns to its calls.
 pub(crate) fn of_listener(name: &Name, written: &config::Listener) -> Option<Arc<Caller>> {
     if written.workspace.is_none() && written.plugin.is_none() {
         return None;
@@ -66,10 +66,10 @@ impl Caller {
 }
 
 impl Authenticator<'_> {
-    /// Says who calls on a forward listener; `None` if nothing was shown.
+    /// Authenticates the caller on a forward listener; `None` if nothing was presented.
     ///
     /// # Errors
-    /// Why what was shown proves nobody, and what would help.
+    /// Why the presented credential is not valid, and what to fetch before deciding again.
     pub fn call(&self, shown: &ProxyCredentials<'_>) -> Result<Option<Arc<Caller>>, Refusal> {
         let Self { identity, keys, tokens, passwords, now, .. } = *self;
         let line = match shown.authorization {
@@ -115,12 +115,12 @@ impl Identity {
         passwords.fits(name, password).then(|| Arc::clone(caller))
     }
 
-    /// The caller of this name, as if its password had been shown.
+    /// The caller of this name, as if its password had been presented.
     pub(crate) fn of_name(&self, name: &str) -> Option<Arc<Caller>> {
         self.by_password.0.get(name).map(Arc::clone)
     }
 
-    /// The caller of this name, who has a ticket until then.
+    /// The caller of this name, with a ticket until then.
     pub(crate) fn named(&self, name: &str, expires: u64) -> Option<Arc<Caller>> {
         let known = self.by_password.0.get(name)?;
         let caller = unproven(known.subject.clone(), Proof::Ticket)

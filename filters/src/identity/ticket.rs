@@ -1,4 +1,4 @@
-//! Tokens of our own, for clients that insist on signing in to an API: good here and nowhere else.
+//! Tokens of our own, for clients that insist on signing in to an API: valid only here.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 
 use crate::{Label, Now, Secret, denial::TokenFault, identity::assertion::Assertions, types::json};
 
-/// How long one is taken.
+/// The lifetime of a ticket.
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
-/// What stands in its header: a statement for an upstream, signed with the same key, is none.
+/// Its `typ`: a statement for an upstream, signed with the same key, is not a ticket.
 const TYPE: &str = "stagedoor-ticket+jwt";
 
-/// A ticket for whoever proved to be `name`, for one credential. With when it ends, in seconds
-/// since 1970.
+/// A ticket for the caller `name`, for one credential, and its expiry in seconds since 1970.
 pub fn issue(key: &Assertions, name: &str, credential: &str, now: Now) -> (Secret, u64) {
     let until = now.unix_seconds() + LIFETIME.as_secs();
     let part = |json: Value| BASE64URL.encode(json.to_string());
@@ -30,10 +29,10 @@ pub fn is_one(token: &str) -> bool {
     header(token).is_some_and(|header| header["typ"] == TYPE)
 }
 
-/// Whose ticket for this credential it is, and when it ends.
+/// The caller of a ticket for this credential, and its expiry.
 ///
 /// # Errors
-/// If it is not ours, for another credential, or over.
+/// If it is not ours, for another credential, or expired.
 pub fn name(
     key: &Assertions,
     token: &str,
@@ -52,14 +51,14 @@ pub fn name(
     Ok((name, until))
 }
 
-/// What a ticket says.
+/// The claims of a ticket.
 struct Ticket {
     name: String,
     audience: String,
     until: u64,
 }
 
-/// What it says, if this key signed it.
+/// Its claims, if this key signed it.
 fn verified(key: &Assertions, token: &str) -> Option<Ticket> {
     let (message, signature) = token.rsplit_once('.')?;
     let (_, claims) = message.split_once('.')?;
@@ -106,7 +105,7 @@ mod tests {
         let part = |json: Value| BASE64URL.encode(json.to_string());
         let admin = part(json!({"aud": "spacelift", "sub": "admin", "exp": 9999}));
         let none = part(json!({"alg": "none", "typ": TYPE}));
-        // What the same key signs for upstreams has another type.
+        // A statement for an upstream by the same key has another type.
         let statement = format!("{}.{admin}", part(json!({"alg": "ES256", "typ": "JWT"})));
         let signature = BASE64URL.encode(key.signature(statement.as_bytes()));
         for forged in [

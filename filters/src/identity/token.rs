@@ -1,4 +1,4 @@
-//! A JWT taken apart, strictly (RFC 7515, RFC 8725), before anything in it is believed.
+//! Parses a JWT strictly (RFC 7515, RFC 8725), before anything in it is trusted.
 
 use base64::{
     Engine,
@@ -12,20 +12,20 @@ use serde_json::{Map, Value};
 use super::keys;
 use crate::{denial::TokenFault, types::json};
 
-/// A JWT whose signature is yet to be verified.
+/// A JWT whose signature has not been verified yet.
 pub(super) struct Token<'a> {
     pub(super) jws: Jws<'a>,
     pub(super) claims: Map<String, Value>,
 }
 
-/// A signed text, whatever it says.
+/// A signed text, whatever its payload.
 pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     pub(super) kind: Option<String>,
     header: Map<String, Value>,
     payload: Vec<u8>,
-    /// What is signed.
+    /// The signed bytes.
     pub(super) message: &'a [u8],
     /// The signature, in base64url without padding.
     pub(super) signature: &'a str,
@@ -63,7 +63,7 @@ impl<'a> Jws<'a> {
         };
         let decoded =
             |part: &str| engine.decode(part).map_err(|_| malformed("a part is not base64url"));
-        // The text is what is remembered as verified: there must be one spelling only.
+        // Verified tokens are cached by their text, so there must be only one spelling.
         decoded(signature)?;
         let header = json::object(&decoded(header)?).map_err(malformed)?;
         if let Some(header) = REFUSED.iter().find(|name| header.contains_key(**name)) {
@@ -86,13 +86,13 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// The whole token, as it came.
+    /// The whole token, as received.
     pub(super) fn text(&self) -> String {
         let message = String::from_utf8_lossy(self.message);
         format!("{message}.{}", self.signature)
     }
 
-    /// What a header says.
+    /// The value of a header member.
     pub(super) fn header_value(&self, name: &str) -> Option<&Value> {
         self.header.get(name)
     }

@@ -1,4 +1,4 @@
-//! Tokens that were verified, so that each is verified once.
+//! A cache of verified tokens, so that each is verified once.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use moka::sync::Cache;
 use super::{Caller, Found, Opaque, Source, keys::Key};
 use crate::{Label, Now, types::sha256};
 
-/// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens
-/// themselves are not kept: they are known by their SHA-256.
+/// Verified tokens, and the groups of callers whose token does not name them. Bounded. Tokens themselves are
+/// not stored, only their SHA-256.
 pub struct Tokens {
     verified: Cache<TokenKey, Arc<Entry>>,
     groups: Cache<(Source, Label), Groups>,
-    /// Those that are no JWTs.
+    /// Opaque tokens.
     pub opaque: Opaque,
     next: AtomicU64,
 }
 
-/// A caller's groups, and until when (since the start) they are believed.
+/// A caller's groups, and until when (since the start) they are valid.
 type Groups = (Duration, Arc<[Label]>);
 
 const TOKENS_MAX: u64 = 10_000;
@@ -39,8 +39,8 @@ pub(super) struct Entry {
     until: u64,
 }
 
-/// How a token is known again. One that is good in a cookie is not good as a bearer, nor one of a proxy's
-/// header elsewhere, nor that of one listener on another.
+/// The cache key of a token. It includes the place and the listener: a token that is valid in a cookie is
+/// not valid as a bearer token, nor one of a proxy's header elsewhere, nor one of a listener on another.
 pub(super) fn key(found: &Found<'_>, listener: usize) -> TokenKey {
     let mut key: TokenKey = sha256::of(found.text.as_bytes());
     key[0] ^= found.proof as u8;
@@ -83,7 +83,7 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// Notes a caller's groups for some time.
+    /// Stores a caller's groups for some time.
     pub fn set_groups(
         &self,
         source: &Source,
@@ -96,13 +96,13 @@ impl Tokens {
         self.groups.insert((source.clone(), subject.clone()), (until, groups.into()));
     }
 
-    /// How many verified tokens are kept.
+    /// The number of cached tokens.
     pub fn len(&self) -> u64 {
         self.verified.run_pending_tasks();
         self.verified.entry_count()
     }
 
-    /// Whether none is.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

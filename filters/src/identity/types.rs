@@ -1,13 +1,13 @@
-//! What a token is for: a token that an issuer signed for something else is no access token, however
-//! good its signature (RFC 8725 3.11, 3.12).
+//! Which kind of token it is: a token that an issuer signed for another use is not an access token, even
+//! with a valid signature (RFC 8725 3.11, 3.12).
 
 use serde_json::{Map, Value};
 
 use super::{TokenFault, token::Jws};
 use crate::Label;
 
-/// What access tokens say they are, where the operator says nothing: RFC 7519 5.1, RFC 9068 2.1, the
-/// general name of RFC 7515 4.1.9, and what Okta writes.
+/// The default types of access tokens: RFC 7519 5.1, RFC 9068 2.1, the general name of RFC 7515 4.1.9, and
+/// what Okta writes.
 const USUAL: &[&str] = &["JWT", "at+jwt", "JOSE", "okta-internal-at+jwt"];
 
 /// What Keycloak calls its other tokens in the claim `typ`.
@@ -21,7 +21,7 @@ const OF_KEYCLOAK: &[&str] = &[
     "RegistrationAccessToken",
 ];
 
-/// Judges the header's `typ`, which costs nothing.
+/// Checks the header's `typ`, which costs nothing.
 ///
 /// # Errors
 /// [`TokenFault::TypeWrong`].
@@ -37,7 +37,7 @@ pub(super) fn of_header(jws: &Jws<'_>, wanted: &[String]) -> Result<(), TokenFau
     if fits { Ok(()) } else { Err(TokenFault::TypeWrong { seen: seen() }) }
 }
 
-/// Judges by what only other tokens say: many issuers write `JWT` for everything.
+/// Checks for claims that only other kinds of tokens have: many issuers write `JWT` for everything.
 ///
 /// # Errors
 /// [`TokenFault::TypeWrong`].

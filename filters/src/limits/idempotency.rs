@@ -1,7 +1,7 @@
 //! One request at a time for each caller, idempotency key and path.
 //!
-//! DXCP's own check is not atomic: two deploys with one key, sent together, both run. Here the
-//! second waits its turn by being told to come back.
+//! DXCP's own check is not atomic: two deploys with one key, sent together, both run. Here the second is
+//! refused, and may be retried.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -17,30 +17,30 @@ use crate::{
     types::sha256,
 };
 
-/// The keys of requests under way. Bounded by the connections there can be.
+/// The keys of requests in progress. Bounded by the number of connections.
 #[derive(Clone, Default)]
 pub struct InFlight(Arc<Mutex<HashSet<Digest>>>);
 
 type Digest = [u8; 32];
 
-/// A request's place among those with the same key; it is given up when this is dropped.
+/// A request's claim on its key, released on drop.
 pub struct Running {
     key: Digest,
     all: InFlight,
 }
 
-/// Makes keys the caller's own: what one sends is no key of another's.
+/// Scopes keys to their caller, so that no caller can use another's key.
 pub struct Scope(hmac::Key);
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// As for a shared secret of tokens.
+/// The same minimum as for the shared secret of tokens.
 const SECRET_LENGTH_MIN: usize = 32;
-/// So that no other use of the same secret makes the same keys.
+/// Separates these keys from any other use of the same secret.
 const PURPOSE: &[u8] = b"stagedoor idempotency key 1";
 const KEY_LENGTH_MAX: usize = 255;
 
 impl InFlight {
-    /// Begins a request. Without an `Idempotency-Key` there is nothing to begin.
+    /// Claims a request's key. A request without an `Idempotency-Key` has none to claim.
     ///
     /// # Errors
     /// [`Denial::IdempotencyInFlight`] and [`Denial::IdempotencyKeyInvalid`].
@@ -74,26 +74,26 @@ impl InFlight {
         Ok(Some(Running { key, all: self.clone() }))
     }
 
-    /// How many requests with a key are under way.
+    /// How many requests with a key are in progress.
     pub fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Whether none is.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Running {
-    /// What it is kept by: of caller, key, method and path, the same on all replicas.
+    /// Its digest over caller, key, method and path, the same on all replicas.
     pub fn key(&self) -> &[u8; 32] {
         &self.key
     }
 }
 
 impl Scope {
-    /// With a secret that the other replicas have, too.
+    /// With a secret that all replicas have.
     ///
     /// # Errors
     /// If it is too short.
@@ -107,7 +107,7 @@ impl Scope {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Puts the caller's own key in the place of the one that came, and takes other spellings away.
+    /// Replaces the received key with the caller's own, and removes other spellings of the header.
     pub fn narrow(&self, headers: &mut HeaderMap, caller: Option<&Caller>) {
         let key = headers.get(&HEADER).is_some().then(|| self.key(headers, caller));
         let is_one = |name: &&HeaderName| {
@@ -125,7 +125,7 @@ impl Scope {
 
     fn key(&self, headers: &HeaderMap, caller: Option<&Caller>) -> HeaderValue {
         let mut text = hmac::Context::with_key(&self.0);
-        // A part that ends with a line cannot run into the next.
+        // Each part ends with a line feed, so that it cannot run into the next.
         let mut part = |bytes: &[u8]| {
             text.update(bytes);
             text.update(b"\n");

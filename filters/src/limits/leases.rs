@@ -1,11 +1,12 @@
-//! Limits that replicas share: each takes a few tokens of a limit ahead, and spends them without asking.
+//! Limits that replicas share: each replica leases a few tokens of a limit in advance, and spends them
+//! without a request to the store.
 //!
-//! What is asked of the store, when and how much is decided here; the proxy asks. A token is leave for
-//! one request. A lease is what this replica holds of one limit's tokens: the store has taken them from
-//! the limit's budget, so all replicas together never spend more than there is. What stays unspent goes
-//! back with the next question, or when the lease has ended.
+//! This module decides what to request from the store, when and how much; the proxy sends it. A token
+//! permits one request. A lease is the tokens of one limit that this replica holds: the store has taken them
+//! from the limit's budget, so all replicas together never spend more than there is. Unspent tokens are
+//! returned with the next question, or when the lease has ended.
 //!
-//! While the store is away, each replica has its part of each limit, and no request waits.
+//! While the store is unreachable, each replica has its share of each limit, and no request waits.
 
 #[cfg(any(test, feature = "model"))]
 pub mod fleet;
@@ -31,12 +32,12 @@ use parking_lot::Mutex;
 use crate::Now;
 pub use lease::{Lease, LeaseGrant, Question};
 
-/// The leases of this replica. Bounded: the longest unused is forgotten first, and what it held goes
-/// back when it has ended.
+/// The leases of this replica. Bounded: the least recently used is evicted first, and its tokens are
+/// returned when it ends.
 pub struct Leases {
     all: Cache<u64, Arc<Lease>>,
     on_error: OnStoreError,
-    /// How often the store was found and lost, together: it is there if that is odd.
+    /// How often the store became reachable or unreachable: it is reachable if that is odd.
     tide: AtomicU64,
     replicas: AtomicU32,
     /// How many leases there ever were.
@@ -46,63 +47,63 @@ pub struct Leases {
     spent: AtomicU64,
 }
 
-/// Leases about which the store is to be asked.
+/// Leases with a question due to the store.
 #[derive(Default)]
 struct Due {
-    /// The number of the next batch, which takes them.
+    /// The number of the next batch, which contains them.
     batch: u64,
     leases: Vec<Arc<Lease>>,
-    /// Who asks.
+    /// The task that sends batches.
     waker: Option<Waker>,
 }
 
-/// Questions that are asked together. There is one batch at a time, and so one question about a limit.
+/// Questions that are sent together. There is one batch at a time, and so one question about a limit.
 pub struct Batch {
     /// Its number.
     pub number: u64,
-    /// What is asked.
+    /// The questions.
     pub questions: Vec<Question>,
     tide: u64,
 }
 
-/// What came of taking a token.
+/// The result of taking a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// There was one, and so many would pass right now.
+    /// A token was taken; `remaining` more would pass now.
     Token { remaining: u32 },
-    /// None is left until after this.
+    /// None is left for this long.
     Over(Duration),
-    /// None is held. After the batch of this number there may be some.
+    /// The lease is empty. After the batch with this number there may be a token.
     Lacking(u64),
-    /// Without the store there are none.
+    /// The store is unreachable, and `on_error` refuses.
     Closed,
 }
 
-/// What is told of leases.
+/// The status of leases, for metrics and operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseStatus {
-    /// Whether the store is there.
+    /// Whether the store is reachable.
     pub there: bool,
-    /// Replicas there are, or were last.
+    /// The number of replicas, now or last.
     pub replicas: u32,
-    /// Limits that are kept.
+    /// The number of limits with a lease.
     pub limits: u64,
     /// Tokens that the store has leased us.
     pub leased: u64,
-    /// Those of them that requests were let through for, as far as the store was told.
+    /// Those of them that were spent, as far as reported to the store.
     pub spent: u64,
 }
 
 const KEPT_MAX: u64 = 100_000;
-/// As limiters that are not shared: by then it is full again.
+/// As for limiters that are not shared: by then it is full again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
-/// How long a replica may spend what it was leased.
+/// How long a replica may spend a lease.
 pub const LEASE: Duration = Duration::from_secs(1);
-/// A part of a limit is not smaller than this.
+/// The maximum of replicas that a limit is divided by.
 const REPLICAS_MAX: u32 = 10_000;
 
 impl Leases {
-    /// While no store has been found.
+    /// Before the store has been reachable.
     pub fn new(on_error: OnStoreError) -> Self {
         Self {
             all: Cache::builder().max_capacity(KEPT_MAX).time_to_idle(FORGOTTEN_AFTER).build(),
@@ -116,7 +117,7 @@ impl Leases {
         }
     }
 
-    /// The store is there, with so many replicas: its leases count from now on.
+    /// The store is reachable, with this many replicas: its leases count from now on.
     pub fn found(&self, replicas: u32) {
         self.count_replicas(replicas);
         if !self.is_there() {
@@ -124,24 +125,24 @@ impl Leases {
         }
     }
 
-    /// The store is away: nothing that it said counts any more.
+    /// The store is unreachable: its leases no longer count.
     pub fn lost(&self) {
         if self.is_there() {
             self.tide.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// Whether the store is there.
+    /// Whether the store is reachable.
     pub fn is_there(&self) -> bool {
         is_there(self.tide.load(Ordering::Acquire))
     }
 
-    /// Takes over how many replicas there are, this one among them.
+    /// Sets the number of replicas, including this one.
     pub fn count_replicas(&self, replicas: u32) {
         self.replicas.store(replicas.clamp(1, REPLICAS_MAX), Ordering::Relaxed);
     }
 
-    /// What is told of them.
+    /// Their status.
     pub fn status(&self) -> LeaseStatus {
         self.all.run_pending_tasks();
         LeaseStatus {
@@ -153,7 +154,7 @@ impl Leases {
         }
     }
 
-    /// Whether there is something to ask. Wakes whoever asked last once there is.
+    /// Whether a question is due. If not, wakes the last caller once one is.
     pub fn is_due(&self, waker: &Waker) -> bool {
         let mut due = self.due.lock();
         if !due.waker.as_ref().is_some_and(|last| last.will_wake(waker)) {
@@ -162,7 +163,7 @@ impl Leases {
         !due.leases.is_empty()
     }
 
-    /// What is to be asked now. The batch before must have ended.
+    /// Begins the next batch. The previous one must have ended.
     pub fn begin(&self, now: Now) -> Batch {
         let (number, leases) = {
             let mut due = self.due.lock();
@@ -175,7 +176,7 @@ impl Leases {
         Batch { number, questions: leases.into_iter().filter_map(question).collect(), tide }
     }
 
-    /// Takes over the answers to a batch, in its order. It was sent at `sent`.
+    /// Applies the answers to a batch, in its order. It was sent at `sent`.
     pub fn end(&self, batch: &Batch, answers: &[LeaseGrant], sent: Now, now: Now) {
         for (question, answer) in batch.questions.iter().zip(answers) {
             let settled = question.spent.saturating_sub(question.acked);
@@ -216,8 +217,8 @@ impl Leases {
         })
     }
 
-    /// How many would pass right now as far as this replica knows, or how long there is none. `None` if it
-    /// has not asked yet.
+    /// How many would pass now as far as this replica knows, or how long none will. `None` if it has not
+    /// asked the store yet.
     pub(crate) fn look(&self, key: u64, now: Now) -> Option<Result<u32, Duration>> {
         let lease = self.all.get(&key)?;
         let tide = self.tide.load(Ordering::Acquire);
@@ -230,7 +231,7 @@ impl Leases {
         }
     }
 
-    /// Puts back a token that was taken for a request that has yet to ask.
+    /// Returns a token that was taken for a request that still waits for another limit.
     pub(crate) fn put_back(&self, lease: &Lease) {
         lease.put_back(self.tide.load(Ordering::Acquire));
     }
@@ -245,10 +246,10 @@ impl Leases {
     }
 }
 
-/// By what a replica takes its part.
+/// How a replica computes its share.
 struct Terms {
     replicas: u32,
-    /// By how many a limit is divided while the store is away.
+    /// The divisor of a limit while the store is unreachable.
     parts: u32,
 }
 

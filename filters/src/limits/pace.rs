@@ -1,4 +1,4 @@
-//! Lets requests wait for their turn, so that an upstream is never asked faster than it grants.
+//! Delays requests, so that an upstream never gets more than its quota.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,20 +6,20 @@ use parking_lot::Mutex;
 
 use crate::{Denial, Label, Now};
 
-/// When each upstream may be asked next. Kept by name, so it outlives a reload.
+/// When the next request may go to each upstream. Stored by name, so it outlives a reload.
 #[derive(Default)]
 pub struct Paces(Mutex<HashMap<Label, Pace>>);
 
-/// One upstream's (GCRA: a rate with a burst is one moment).
+/// The pace of one upstream (GCRA: a rate with a burst is one moment).
 #[derive(Clone, Copy, Default)]
 struct Pace {
-    /// When the whole burst would be there again.
+    /// When the whole burst is available again.
     whole_at: Duration,
-    /// Until when the upstream said that it takes nothing.
+    /// Until when the upstream refuses everything, by its own response.
     held_until: Duration,
 }
 
-/// A pace as it is run.
+/// The pacing rules of an upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     limit: config::Limit,
@@ -28,7 +28,7 @@ pub struct Rules {
     wait_max: Duration,
 }
 
-/// What an answer says of the upstream's quota.
+/// A response's fields about the upstream's quota.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpstreamQuota<'a> {
     /// The status.
@@ -41,11 +41,11 @@ pub struct UpstreamQuota<'a> {
     pub reset: Option<&'a str>,
 }
 
-/// Nothing an upstream says makes us wait longer.
+/// The longest time that a response can hold back requests.
 const HELD_MAX: Duration = Duration::from_secs(3600);
-/// Where it says that its quota is spent and not for how long.
+/// The time if a response reports a spent quota without a time.
 const HELD: Duration = Duration::from_secs(60);
-/// Upstreams of configs that are gone are forgotten beyond this.
+/// Above this number, upstreams of former configs are dropped.
 const KEPT_MAX: usize = 10_000;
 
 impl From<config::Pace> for Rules {
@@ -61,10 +61,10 @@ impl From<config::Pace> for Rules {
 }
 
 impl Paces {
-    /// Takes the next turn, and says how long to wait for it.
+    /// Takes the next slot, and returns how long to wait for it.
     ///
     /// # Errors
-    /// [`Denial::PaceExceeded`] if that is too long. No turn is taken then.
+    /// [`Denial::PaceExceeded`] if that is too long. No slot is taken then.
     pub(crate) fn pacing_delay(
         &self,
         upstream: &Label,
@@ -87,7 +87,7 @@ impl Paces {
         Ok(wait)
     }
 
-    /// Notes what an answer says: while its quota is spent, nothing more is sent.
+    /// Records a response's quota: while it is spent, nothing more is sent.
     pub fn note(&self, upstream: &Label, upstream_quota: &UpstreamQuota<'_>, now: Now) {
         let Some(held) = upstream_quota.spent_for(now) else { return };
         if let Some(pace) = self.0.lock().get_mut(upstream) {
@@ -95,7 +95,7 @@ impl Paces {
         }
     }
 
-    /// For how long the upstream is not asked, because it said so.
+    /// How long nothing is sent to the upstream because of its responses.
     pub fn held(&self, upstream: &Label, now: Now) -> Duration {
         let pace = self.0.lock().get(upstream).copied().unwrap_or_default();
         pace.held_until.saturating_sub(now.elapsed)
@@ -103,7 +103,7 @@ impl Paces {
 }
 
 impl UpstreamQuota<'_> {
-    /// For how long the quota is spent, if it is.
+    /// How long the quota is spent, if it is.
     fn spent_for(&self, now: Now) -> Option<Duration> {
         if !matches!(self.status, 429 | 403) {
             return None;
@@ -116,14 +116,14 @@ impl UpstreamQuota<'_> {
         match seconds {
             Some(seconds) => Some(Duration::from_secs(seconds).min(HELD_MAX)),
             None if self.status == 429 || none_left => Some(HELD),
-            // No more than a refusal.
+            // A refusal that says nothing about a quota.
             None => None,
         }
     }
 }
 
 impl Rules {
-    /// As every route of an upstream shares them.
+    /// The rules that all routes of an upstream share.
     pub(crate) fn of(upstream: &config::Upstream) -> Option<Arc<Self>> {
         upstream.pace.map(|pace| Arc::new(pace.into()))
     }

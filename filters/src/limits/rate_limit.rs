@@ -1,4 +1,4 @@
-//! How much each workspace, plugin, route, caller and client may ask for (GCRA).
+//! Rate limits of each workspace, plugin, route, caller and client (GCRA).
 
 mod each;
 mod left;
@@ -25,35 +25,35 @@ pub use left::Left;
 pub use limiters::Limiters;
 pub use told::{Counted, told};
 
-/// The limits of a policy that no route knows.
+/// The limits of a policy that are not part of a route.
 #[derive(Debug)]
 pub struct RateLimits {
     each_client: config::Limit,
     each_workspace_calls: config::Limit,
 }
 
-/// What counts against which limits on one route.
+/// The limits of one route.
 #[derive(Debug)]
 pub struct RouteLimits {
     /// The route's name.
     route: Label,
-    /// The plugin that it belongs to, and what that may be asked for.
+    /// The plugin that it belongs to, and that plugin's limit.
     each_caller: Option<config::Limit>,
     own: Option<config::Limit>,
     plugin: Option<(Label, config::Limit)>,
     each_workspace: config::Limit,
     bucket: Option<Bucket>,
-    /// Of each client address, if the route is public.
+    /// The limit of each client address, if the route is public.
     each_client: config::Limit,
 }
 
-/// A share apart.
+/// A bucket beside the workspace's limit.
 #[derive(Debug)]
 struct Bucket {
     name: Label,
-    /// What the operator wrote.
+    /// The configured limit.
     written: Option<config::Limit>,
-    /// What it holds at least where nothing is written; else it is as large as the workspace's limit.
+    /// Its minimum if none is configured; without one it is as large as the workspace's limit.
     least: Option<config::Limit>,
 }
 
@@ -73,12 +73,11 @@ impl RateLimits {
         }
     }
 
-    /// Counts a request of a known caller against every limit it falls under, the narrowest first,
-    /// so that what a narrow limit refuses is not charged to the workspace. Answers with the
-    /// tightest.
+    /// Counts a request of a known caller against every limit it falls under, the narrowest first, so that
+    /// what a narrow limit refuses is not charged to the workspace. Returns the tightest.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`] and [`Denial::LimitsUnavailable`]; with `lack` set nothing was charged.
+    /// [`Denial::RateLimited`] and [`Denial::LimitsUnavailable`]; if `lack` is set, nothing was charged.
     pub fn take(
         &self,
         limiters: &Limiters,
@@ -93,7 +92,7 @@ impl RateLimits {
         count.end(lack)
     }
 
-    /// Counts a call out against its workspace's limit for them, or its caller's own.
+    /// Counts an outbound call against its workspace's limit for calls, or its caller's own.
     ///
     /// # Errors
     /// As [`RateLimits::take`].
@@ -112,7 +111,7 @@ impl RateLimits {
         count.end(lack)
     }
 
-    /// Counts a request of a client that has not said who it is, on a route that asks nobody.
+    /// Counts a request without a caller on a public route, by client address.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -126,7 +125,7 @@ impl RateLimits {
         count_client(&self.of_public(limits), limiters, client, now)
     }
 
-    /// Counts a request of a client that has not said who it is, or not truly.
+    /// Counts a request whose caller is not authenticated, by client address.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -165,7 +164,7 @@ impl RouteLimits {
         }
     }
 
-    /// What a workspace may ask for where this route counts.
+    /// The workspace's limit where this route counts.
     fn of_workspace(&self, workspace: Option<&Workspace>) -> config::Limit {
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
         let each = own.unwrap_or(self.each_workspace);
@@ -203,9 +202,9 @@ struct Count<'a> {
     limiters: &'a Limiters,
     now: Now,
     tightest: Option<QuotaStatus>,
-    /// What was taken of leases.
+    /// The leases that a token was taken from.
     taken: SmallVec<[Arc<Lease>; 4]>,
-    /// Which of its limits are to be asked about, and in which batch.
+    /// The denial for limits that the store must be asked about, and the batch.
     lacking: Option<(Denial, u64)>,
 }
 
@@ -236,7 +235,7 @@ impl<'a> Count<'a> {
             }
             Taken::Over(retry_after) => Err(over(retry_after)),
             Taken::Closed => Err(Denial::LimitsUnavailable),
-            // The wider limits are asked about in the same batch.
+            // The question about the wider limits goes into the same batch.
             Taken::Lacking(batch) => {
                 self.lacking = Some((over(limit.rate.interval()), batch));
                 Ok(())
@@ -263,7 +262,7 @@ impl<'a> Count<'a> {
     }
 }
 
-/// What a limit is called in the store. Whose it is does not stand there, and a changed limit is another.
+/// The name of a limit in the store. It does not reveal whose it is, and a changed limit has another name.
 fn stored_as(parts: &[&str], limit: config::Limit) -> String {
     let mut text = parts.join("\n");
     text.push_str(&format!("\n{} {}", limit.rate, limit.burst()));
@@ -335,7 +334,7 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
         Workspace { name: Label::lossy(name), declared: None }
     }
 
-    /// How many pass at once.
+    /// How many pass immediately.
     fn at_once(policy: &Policy, limiters: &Limiters, name: &str, who: &Workspace) -> u32 {
         let (route, caller) = (route(policy, name), Caller::supposed(Label::lossy("ada")));
         let take = || match route.options.public {
@@ -394,7 +393,7 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
         check(narrow, "jenkins.projects", "payments", 2);
         check(narrow, "backstage.jwks", "payments", 2);
         check(written, "backstage.catalog", "payments", 3);
-        // A workspace's own limit stands in for `each_workspace`.
+        // A workspace's own limit replaces `each_workspace`.
         check(narrow, "backstage.catalog", "web", 900);
         check(narrow, "jenkins.projects", "web", 900);
         check(written, "backstage.catalog", "web", 3);

@@ -1,4 +1,4 @@
-//! How large a request's body may be.
+//! The maximum size of a request's body.
 
 use crate::Denial;
 
@@ -7,7 +7,7 @@ use crate::Denial;
 pub struct BodyLimit(pub u64);
 
 impl BodyLimit {
-    /// Of a route, on a listener with this limit.
+    /// The limit of a route on a listener with this limit.
     pub fn of(route: Option<config::Size>, listener: u64) -> Self {
         Self(route.map_or(listener, config::Size::bytes))
     }

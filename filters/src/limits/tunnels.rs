@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{Denial, Label};
 
-/// Open tunnels by workspace; as large as there are tunnels.
+/// Open tunnels by workspace; bounded by the number of tunnels.
 #[derive(Clone, Default)]
 pub struct Tunnels(Arc<Mutex<HashMap<Label, u32>>>);
 
@@ -17,7 +17,7 @@ pub struct Open {
 }
 
 impl Tunnels {
-    /// Counts one more.
+    /// Opens and counts a tunnel.
     ///
     /// # Errors
     /// [`Denial::TunnelsExhausted`] if there are `max` already.
@@ -36,7 +36,7 @@ impl Tunnels {
         self.0.lock().values().map(|count| *count as usize).sum()
     }
 
-    /// Whether none is.
+    /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

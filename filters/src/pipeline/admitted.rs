@@ -1,25 +1,25 @@
-//! What comes of a request that passed.
+//! The result of an allowed request.
 
 use super::{dispatch::Dispatched, judged::Judged};
 use crate::{checks::body::BodyAnswer, identity::headers::Edits, response::coalesce};
 
-/// A request that is let through, and what is to be done with it.
+/// An allowed request, and what to do with it.
 pub struct Admitted {
     /// What was proved of it.
     pub request: Judged,
-    /// How its head is changed on the way.
+    /// The edits to its head.
     pub edits: Edits,
-    /// How it goes on.
+    /// What comes next.
     pub next: Next,
 }
 
-/// How a request that is let through goes on.
+/// What comes next for an allowed request.
 pub enum Next {
-    /// It goes to its upstream.
+    /// It was dispatched to its upstream.
     Dispatched(Dispatched),
-    /// It may be one with others: if nobody else asks for the same, it has yet to be dispatched
+    /// It may be coalesced with others: if no identical request is in flight, it must still be dispatched
     /// ([`dispatch`](super::dispatch::dispatch)).
     Coalesce(coalesce::Key),
-    /// It is answered here.
+    /// It is responded to here.
     Answer(BodyAnswer),
 }

@@ -1,4 +1,4 @@
-//! The last checks, for requests that go to their upstream: whether it may be asked, and when.
+//! The last checks, for requests that go to their upstream: whether one may be sent, and when.
 
 use std::time::Duration;
 
@@ -9,16 +9,15 @@ use crate::{
     upstream::breaker::{Outcome, Permit, Transition},
 };
 
-/// Leave to ask an upstream.
+/// Permission to send a request to an upstream.
 pub struct Dispatched {
-    /// The breaker's leave, until it was told of an outcome; none if an operator switched the breaker
-    /// off.
+    /// The breaker's permit, until an outcome is reported; none if an operator switched the breaker off.
     permit: Option<Permit>,
-    /// How long to wait before the upstream is asked.
+    /// How long to wait before sending.
     pub pacing_delay: Duration,
 }
 
-/// Lets a request go to its upstream.
+/// Dispatches a request to its upstream.
 ///
 /// # Errors
 /// [`Denial::BreakerOpen`] and [`Denial::PaceExceeded`].
@@ -30,7 +29,7 @@ pub fn dispatch(
 ) -> Result<Dispatched, Denial> {
     let route = &*request.route;
     exchange.steps.enter(Step::Breaker);
-    // Last, so that a request refused above does not use up the one chance a resting upstream gets.
+    // Last, so that a request that is refused above does not use up the one probe of an open breaker.
     let permit = match state.switches.are_closed(&request.about(), now) {
         true => None,
         false => Some(state.breakers.admit(
@@ -50,7 +49,7 @@ pub fn dispatch(
 }
 
 impl Dispatched {
-    /// Whether it is the first after a breaker's rest.
+    /// The transition, if it is the probe of an open breaker.
     pub fn moved(&self) -> Option<Transition> {
         self.permit.as_ref().and_then(Permit::moved)
     }
@@ -60,7 +59,7 @@ impl Dispatched {
         self.permit.is_some()
     }
 
-    /// Tells the breaker how the upstream did, once. `Some` if that moved it.
+    /// Reports the outcome to the breaker, once. `Some` if that changed its position.
     pub fn report(
         &mut self,
         request: &Judged,
@@ -71,10 +70,10 @@ impl Dispatched {
         permit.report(outcome?, &request.route.breaker_rules, now)
     }
 
-    /// Asks for leave to make another attempt. The failure of the last was reported.
+    /// Requests permission for another attempt. The failure of the last one has been reported.
     pub fn again(&mut self, state: &State, request: &Judged, now: Now) -> bool {
         let (route, about) = (&*request.route, request.about());
-        // Somebody may have switched it off since.
+        // An operator may have switched it off since.
         if state.switches.pass(&about, now).is_err() {
             return false;
         }

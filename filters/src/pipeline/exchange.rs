@@ -1,7 +1,7 @@
-//! What was learned of one request or call until it ended or was refused: what its record says.
+//! The facts of one request or call until it ended or was refused: what its record says.
 //!
-//! Nothing here proves that a check was passed. What later phases need, they are given by the check
-//! itself: [`Judged`](crate::reverse::Judged) and its kin.
+//! Nothing here proves that a check was passed. Later phases get what they need from the check itself:
+//! [`Judged`](crate::reverse::Judged) and its kin.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     request::normal_form::NormalPath,
 };
 
-/// What was learned, step by step; after a denial, all that was known until then.
+/// The facts, filled in step by step; after a denial, those known until then.
 #[derive(Default)]
 pub struct Exchange {
-    /// The checks that it has come to.
+    /// The checks that it has reached.
     pub steps: Steps,
     /// The client's address, behind trusted proxies.
     pub client: Option<IpAddr>,
@@ -28,32 +28,32 @@ pub struct Exchange {
     pub path: Option<NormalPath>,
     /// The route.
     pub route: Option<Arc<Route>>,
-    /// The more exact route of a preset that yielded to it, as nobody opened it.
+    /// The more exact route of a preset that yielded to it because it is not opened.
     pub yielded: Option<Arc<Route>>,
     /// Who is calling.
     pub caller: Option<Arc<Caller>>,
     /// The workspace it is for.
     pub workspace: Option<Workspace>,
-    /// What its body asks for, if its route asks that.
+    /// The operation in its body, if its route has rules for that.
     pub operation: Option<Operation>,
     /// The tightest limit it counted against.
     pub quota: Option<QuotaStatus>,
-    /// What the upstream is to be shown. Set once nothing else stands in the way.
+    /// The upstream's credential. Set once every other check has passed.
     pub credential: Option<Arc<Credential>>,
     /// On a forward listener: what was called.
     pub call: Option<CallDetails>,
-    /// What would have let the decision come out differently, if it were fetched.
+    /// What could change the decision, if it were fetched.
     pub lack: Option<Lack>,
 }
 
 impl Exchange {
-    /// What it does, as its body says or its route, as far as that is known.
+    /// Its class, by its body or its route, as far as it is known.
     pub fn class(&self) -> Option<config::Class> {
         let of_body = self.operation.as_ref().and_then(Operation::class);
         of_body.or(self.route.as_ref().map(|route| route.class))
     }
 
-    /// What switches are about, as far as it is known.
+    /// The facts that switches can match, as far as they are known.
     pub fn about(&self) -> About<'_> {
         let call = self.call.as_ref();
         let route = self.route.as_ref();
@@ -69,31 +69,31 @@ impl Exchange {
         }
     }
 
-    /// What is known of a call to this target.
+    /// The details of a call to this target.
     pub(crate) fn call_to(&mut self, target: &Target) -> &mut CallDetails {
         self.call.get_or_insert_with(|| CallDetails::new(target.clone()))
     }
 }
 
-/// How an answer came about, beside the exchange with the upstream.
+/// How a response was produced, apart from the exchange with the upstream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Served {
-    /// Where it came from, if not from the upstream for this request alone.
+    /// Its source, if not the upstream for this request alone.
     pub shared: Option<Shared>,
-    /// Why it is one that was kept for when the upstream fails.
+    /// Why a stored response was served in place of the upstream's.
     pub fallback_for: Option<&'static str>,
-    /// How long the request had to wait until the upstream could be asked.
+    /// How long the request was delayed by the upstream's quota.
     pub pacing_delay: Duration,
 }
 
-/// Where an answer came from that others have, too (RFC 9211).
+/// The source of a shared response (RFC 9211).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shared {
-    /// From the answer to another request, asked at the same time.
+    /// From the response to an identical concurrent request.
     Collapsed,
-    /// From an answer that was kept.
+    /// From a stored response.
     Hit,
-    /// From an answer that was kept for when the upstream fails.
+    /// From a response stored for when the upstream fails.
     Fallback,
 }
 
@@ -108,35 +108,35 @@ impl Shared {
     }
 }
 
-/// What a call on a forward listener was about.
+/// The details of a call on a forward listener.
 #[derive(Debug)]
 pub struct CallDetails {
-    /// Where it wanted to go.
+    /// Its target.
     pub target: Target,
-    /// The plugin that called, as far as that is known.
+    /// The plugin that called, if known.
     pub plugin: Option<Label>,
-    /// The rule that let it through.
+    /// The rule that allowed it.
     pub rule: Option<Arc<Rule>>,
     /// The code it would have been denied with, if its rule or listener did not only report.
     pub would_deny: Option<&'static str>,
-    /// The addresses that the host had.
+    /// The addresses that the host resolved to.
     pub found: SmallVec<[IpAddr; 4]>,
     /// Those of them that are this machine's.
     pub own: SmallVec<[IpAddr; 1]>,
-    /// The proxy that it goes through, and that looks its name up.
+    /// The parent proxy that it goes through, and that resolves its name.
     pub parent: Option<Label>,
-    /// What the client said first, if it had to be TLS.
+    /// The client's first bytes, if they had to be TLS.
     pub first_bytes: Option<FirstBytes>,
     /// Whether the client may have hidden the server's name within TLS.
     pub encrypted_hello: bool,
 }
 
-/// What a client said first in a tunnel that must carry TLS.
+/// The first bytes in a tunnel that must carry TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirstBytes {
-    /// A hello of TLS, for this server.
+    /// A ClientHello for this server.
     Hello(Option<Label>),
-    /// TLS, but broken or not to be understood.
+    /// Malformed or unsupported TLS.
     Malformed,
     /// Something else.
     NotTls,
@@ -154,7 +154,7 @@ impl FirstBytes {
 }
 
 impl CallDetails {
-    /// Of which nothing but the target is known.
+    /// With nothing known but the target.
     pub fn new(target: Target) -> Self {
         Self {
             target,

@@ -1,7 +1,7 @@
-//! The way out: every check a call of Backstage passes on a forward listener, in order.
+//! Egress: every check that an outbound call passes on a forward listener, in order.
 //!
-//! First by name: a host that nobody allowed is not even looked up. Then by address: a name can
-//! resolve to anything. Then, in a tunnel to a TLS port, by what the client says in TLS itself.
+//! First by name: a host that no rule allows is not even looked up. Then by address: a name can resolve to
+//! anything. Then, in a tunnel to a TLS port, by the ClientHello.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,10 +28,10 @@ use crate::{
     request::certificate::ClientCertificate,
 };
 
-/// What of a call a decision is made from.
+/// The parts of a call that a decision reads.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// The listener it came to, as [`Policy`] numbers them.
+    /// The number of its listener in the [`Policy`].
     pub listener: usize,
     /// The address that connected to us.
     pub peer: IpAddr,
@@ -39,31 +39,31 @@ pub struct Call<'a> {
     pub certificate: Option<&'a ClientCertificate>,
     /// The lines of `Proxy-Authorization`.
     pub authorization: &'a [&'a [u8]],
-    /// Where it wants to go.
+    /// Its target.
     pub target: &'a Target,
 }
 
-/// A call that its host's name lets through, and its place among its workspace's tunnels. By address
-/// it is yet to be judged.
+/// A call that is allowed by its host's name, and counted among its workspace's tunnels. Its address has not
+/// been judged yet.
 pub struct NamedCall {
     target: Target,
-    /// Whether what the rules refuse passes and is recorded.
+    /// Whether what the rules refuse is allowed and recorded.
     report_only: bool,
     /// Counted until the call ends.
     _tunnel: Open,
 }
 
-/// A call that may be dialled. In a tunnel to a TLS port the client has yet to say whom it means.
+/// A call that may be dialled. In a tunnel to a TLS port the ClientHello has not been judged yet.
 pub struct AddressedCall {
     call: NamedCall,
-    /// The addresses that may be dialled, and no others; none, if a proxy looks the name up.
+    /// The addresses that may be dialled, and no others; empty if a parent proxy resolves the name.
     pub addresses: SmallVec<[IpAddr; 4]>,
 }
 
-/// Decides about a call by who calls and by name. Reads no clock and does no I/O.
+/// Decides a call by its caller and its host's name. Reads no clock and does no I/O.
 ///
 /// # Errors
-/// The reason to say no; see [`crate::decide`] for `exchange.lack`.
+/// Why it is refused; see [`crate::decide`] for `exchange.lack`.
 pub fn decide(
     policy: &Policy,
     state: &State,
@@ -74,7 +74,7 @@ pub fn decide(
     decide_supposing(None, policy, state, call, now, exchange)
 }
 
-/// As [`decide`], if somebody were calling.
+/// As [`decide`], with an assumed caller.
 ///
 /// # Errors
 /// As [`decide`].
@@ -92,7 +92,7 @@ pub fn decide_supposing(
     Checks { policy, state, call, listener, now, supposed }.judge(exchange)
 }
 
-/// One call, and all that it is checked against.
+/// One call, and everything that it is checked against.
 struct Checks<'a> {
     policy: &'a Policy,
     state: &'a State,
@@ -110,7 +110,7 @@ impl Checks<'_> {
         let own = self.workspace(&caller, exchange)?;
         let workspace = own.as_ref();
         let plugin = self.plugin(&caller, workspace, exchange)?;
-        // Also where the listener only reports: it is no rule that is being tried out.
+        // Also on a report-only listener: a switch is not a rule that is being tried out.
         self.switches(&caller, plugin.as_ref(), workspace, exchange)?;
         self.rule(plugin.as_ref(), workspace, exchange)?;
         self.rate_limit(&caller, workspace, exchange)?;
@@ -157,7 +157,7 @@ impl Checks<'_> {
         Ok(workspace)
     }
 
-    /// The plugin that calls, as far as that is known.
+    /// The calling plugin, if known.
     fn plugin(
         &self,
         caller: &Caller,
@@ -232,11 +232,10 @@ impl Checks<'_> {
 }
 
 impl NamedCall {
-    /// Lets it be dialled at those of the addresses that were found which may be. `own` are those of
-    /// this machine.
+    /// Chooses the allowed addresses among those that the host resolved to. `own` are this machine's.
     ///
     /// # Errors
-    /// [`Denial::AddressRefused`] if none.
+    /// [`Denial::AddressRefused`] if there are none.
     pub fn choose(
         self,
         policy: &Policy,
@@ -265,15 +264,15 @@ impl NamedCall {
             details.would_deny = details.would_deny.or(Some("address_refused"));
         }
         if addresses.is_empty() {
-            // It is refused: nothing would be.
+            // It is refused, so there is nothing that would be.
             details.would_deny = None;
             return Err(guard::refusal(&self.target, refused));
         }
         Ok(AddressedCall { call: self, addresses })
     }
 
-    /// Lets it pass on to the proxy that stands between us and the internet. An address is judged as
-    /// ever; a name is that proxy's to look up.
+    /// Permits it to go through the parent proxy. An address is judged as usual; the parent proxy resolves a
+    /// name.
     ///
     /// # Errors
     /// [`Denial::AddressRefused`] for an address that may not be called.
@@ -296,7 +295,7 @@ impl NamedCall {
 }
 
 impl AddressedCall {
-    /// Where it wants to go.
+    /// Its target.
     pub fn target(&self) -> &Target {
         &self.call.target
     }
@@ -306,7 +305,7 @@ impl AddressedCall {
         policy.egress.tls_ports.contains(&self.call.target.port)
     }
 
-    /// Judges what a client says first in a tunnel that must carry TLS. [`Peek::More`] is not judged.
+    /// Judges the first bytes in a tunnel that must carry TLS. [`Peek::More`] is not judged.
     ///
     /// # Errors
     /// [`Denial::HelloRefused`] if it is not TLS, or for another name.
@@ -352,7 +351,7 @@ fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<H
     HelloFault::of_name(hello.server_name.as_deref(), target)
 }
 
-/// Networks that an operator may have called on purpose, and would learn of. The others never.
+/// Networks that an operator may want to allow, so that a report is useful. The others never are.
 fn is_merely_private(class: AddressClass) -> bool {
     use AddressClass as A;
     matches!(class, A::Private | A::UniqueLocal | A::SharedNat)

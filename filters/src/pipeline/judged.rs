@@ -15,12 +15,12 @@ use crate::{
     request::normal_form::NormalPath,
 };
 
-/// A request that can be asked for here, by whomever.
+/// A request that its route can take, whoever the caller is.
 #[derive(Debug)]
 pub(super) struct Passable {
     pub(super) route: Arc<Route>,
     pub(super) path: NormalPath,
-    /// The query that the upstream is asked with, if that is another.
+    /// The query for the upstream, if it differs.
     pub(super) query: Option<String>,
 }
 
@@ -28,50 +28,49 @@ pub(super) struct Passable {
 pub struct Judged {
     /// The client's address, behind trusted proxies.
     pub client: IpAddr,
-    /// The route that takes it.
+    /// Its route.
     pub route: Arc<Route>,
     /// Its path in normal form.
     pub path: NormalPath,
-    /// The query that the upstream is to be asked with, if that is another.
+    /// The query for the upstream, if it differs.
     pub query: Option<String>,
     /// Who is calling.
     pub who: Who,
-    /// What it does, as its body says or its route.
+    /// Its class, by its body or its route.
     pub class: config::Class,
-    /// The caller's token, if what the upstream is shown is made from it.
+    /// The caller's token, if the upstream's credential is exchanged for it.
     pub token: Option<Secret>,
-    /// Its place among requests with the same idempotency key; given up when this is dropped.
+    /// Its claim on its idempotency key, released on drop.
     pub running: Option<Running>,
-    /// The answer, if it gets no further than here.
+    /// The response, if it is answered here.
     pub(super) answer: Option<BodyAnswer>,
 }
 
 /// Who is calling.
 #[derive(Debug)]
 pub enum Who {
-    /// Anybody: the route asks nobody.
+    /// Unknown: the route is public.
     Anonymous,
-    /// Somebody.
+    /// An authenticated caller.
     Known {
-        /// Who.
+        /// The caller.
         caller: Arc<Caller>,
         /// The workspace it is for.
         workspace: Option<Workspace>,
     },
 }
 
-/// What is supposed instead of being asked for, to try a policy with. Nothing that serves requests
-/// supposes anything.
+/// Facts that are assumed instead of verified, to try a policy with. Never used to serve requests.
 #[derive(Debug, Default)]
 pub struct Supposed {
     /// Who is calling.
     pub caller: Option<Arc<Caller>>,
-    /// What the body asks for.
+    /// The operation in the body.
     pub operation: Option<Operation>,
 }
 
 impl Who {
-    /// The caller, if somebody is known.
+    /// The caller, if known.
     pub fn caller(&self) -> Option<&Arc<Caller>> {
         match self {
             Self::Anonymous => None,
@@ -89,13 +88,13 @@ impl Who {
 }
 
 impl Judged {
-    /// What switches are about.
+    /// The facts that switches can match.
     pub fn about(&self) -> About<'_> {
         let (caller, workspace) = (self.who.caller(), self.who.workspace());
         self.route.about(workspace, caller.map(|caller| &**caller), self.class)
     }
 
-    /// The part of its upstream that has a breaker of its own.
+    /// The part of its upstream that has its own breaker.
     pub fn breaker_part(&self) -> Option<&str> {
         self.route.breaker_part(&self.path)
     }

@@ -1,4 +1,4 @@
-//! What the config means: every filter, made ready. It never changes; a reload makes another.
+//! What the config means: every filter, ready for use. It never changes; a reload makes a new one.
 
 use std::{
     borrow::Cow,
@@ -30,11 +30,11 @@ use crate::{
 
 /// What the config means.
 pub struct Policy {
-    /// SHA-256 of the texts it was made from, in hex: any decision can be traced to them.
+    /// SHA-256 of the config files, in hex: any decision can be traced to them.
     pub digest: Label,
     /// The listeners, in the config's order.
     pub listeners: Vec<Listener>,
-    /// Which route takes a request.
+    /// Which route matches a request.
     pub routes: Routes,
     /// Who is calling.
     pub identity: Identity,
@@ -44,32 +44,32 @@ pub struct Policy {
     pub plugins: Plugins,
     /// Which hosts may be called.
     pub allowlist: Allowlist,
-    /// What holds for all calls out.
+    /// The rules that apply to every outbound call.
     pub egress: Egress,
     /// Which addresses may be dialled.
     pub guard: Guard,
-    /// How much.
+    /// The rate limits.
     pub rate_limits: RateLimits,
-    /// What the upstream is told.
+    /// The identity headers for upstreams.
     pub headers: Headers,
 }
 
-/// What decisions need to know of a listener.
+/// The parts of a listener that decisions read.
 #[derive(Clone, Debug)]
 pub struct Listener {
     /// Its name.
     pub name: Label,
     /// The proxies in front of it.
     pub trusted_proxies: Vec<IpNet>,
-    /// The pages elsewhere that may read its answers.
+    /// The origins that may read its responses.
     pub cors: Option<Arc<config::Cors>>,
-    /// Bytes of a request body, where a route says nothing.
+    /// The maximum request body in bytes, unless a route has its own.
     pub body_max: u64,
-    /// Whoever reaches it and proves nothing else, on a forward listener that says so.
+    /// The caller of calls without other proof, on a forward listener that assigns one.
     pub caller: Option<Arc<Caller>>,
-    /// The plugin that every call on it is.
+    /// The plugin of every call on it.
     pub plugin: Option<Label>,
-    /// Whether what the rules refuse passes and is recorded.
+    /// Whether what the rules refuse is allowed and recorded.
     pub report_only: bool,
 }
 
@@ -92,7 +92,7 @@ impl Policy {
         }
     }
 
-    /// The number of the listener of this name, as [`crate::Head::listener`] wants it.
+    /// The number of the listener with this name, for [`crate::Head::listener`].
     pub fn listener(&self, name: &str) -> Option<usize> {
         self.listeners.iter().position(|listener| *listener.name == *name)
     }
@@ -115,7 +115,7 @@ fn routes<'a>(
     written: &config::Config,
     all: &'a [Cow<'_, config::Located<config::Route>>],
 ) -> Vec<(Arc<Route>, &'a config::Route)> {
-    // Where several plugins share an upstream, or it is several hosts, each has a breaker of its own.
+    // If several plugins share an upstream, or it has several hosts, each has its own breaker.
     let mut plugins: HashMap<&config::Name, HashSet<Option<&config::Name>>> = HashMap::new();
     let mut hosts: HashMap<&config::Name, HashSet<Option<Label>>> = HashMap::new();
     for route in all {
@@ -211,7 +211,7 @@ fn routes<'a>(
         .collect()
 }
 
-/// The hosts that a route is for, in one word.
+/// The hosts of a route, as one label.
 fn hosts_of(route: &config::Route) -> Option<Label> {
     let mut hosts: Vec<&str> = route.hosts.iter().map(|host| &**host).collect();
     hosts.sort_unstable();

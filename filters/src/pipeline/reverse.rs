@@ -1,7 +1,7 @@
-//! The way through: every check a request passes on a reverse listener, in order.
+//! Every check that a request passes on a reverse listener, in order.
 //!
-//! The order is fixed on purpose. Each step takes what an earlier step proved, so nobody can be
-//! charged before they are known. A new filter is one more line here.
+//! The order is fixed on purpose. Each step takes what an earlier step proved, so no caller can be charged
+//! before it is authenticated. A new filter is one more line here.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -27,12 +27,12 @@ use crate::{
     response::coalesce,
 };
 
-/// Decides about one request. Reads no clock and does no I/O: the same policy, state, head and
-/// moment always come out the same. `exchange` is filled in as far as we get.
+/// Decides one request. Reads no clock and does no I/O: the same policy, state, head and time always give
+/// the same decision. `exchange` is filled in as far as the checks get.
 ///
 /// # Errors
-/// The reason to say no. If `exchange.lack` is set then, fetching it and asking again with a new
-/// exchange may come out differently.
+/// Why it is refused. If `exchange.lack` is set then, fetching it and deciding again with a new exchange may
+/// give another decision.
 pub fn decide(
     policy: &Policy,
     state: &State,
@@ -43,7 +43,7 @@ pub fn decide(
     decide_supposing(&Supposed::default(), policy, state, head, now, exchange)
 }
 
-/// As [`decide`], if this were so.
+/// As [`decide`], with these assumptions.
 ///
 /// # Errors
 /// As [`decide`].
@@ -66,7 +66,7 @@ pub fn decide_supposing(
     Ok(Admitted { request, edits, next })
 }
 
-/// The checks of [`decide_supposing`] that need no upstream, and nothing else.
+/// Only the checks of [`decide_supposing`] that need no upstream.
 ///
 /// # Errors
 /// As [`decide`]'s, but for those of [`dispatch`].
@@ -81,7 +81,7 @@ pub fn judge_supposing(
     Checks { policy, state, head, now, supposed }.judge(exchange)
 }
 
-/// One request, and all that it is checked against.
+/// One request, and everything that it is checked against.
 struct Checks<'a> {
     policy: &'a Policy,
     state: &'a State,
@@ -102,7 +102,7 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// What can be said of a request before anyone is asked who they are.
+    /// The checks that do not depend on the caller.
     fn passable(&self, exchange: &mut Exchange) -> Result<Passable, Denial> {
         let host = self.host(exchange)?;
         let path = self.path(exchange)?;
@@ -113,7 +113,7 @@ impl<'a> Checks<'a> {
         Ok(Passable { route, path, query })
     }
 
-    /// What holds where nobody is asked.
+    /// The checks of a public route.
     fn anonymous(
         &self,
         asked: Passable,
@@ -129,7 +129,7 @@ impl<'a> Checks<'a> {
         Ok(Judged { client, route, path, query, who, class, token, running, answer })
     }
 
-    /// What holds where somebody is.
+    /// The checks of a route with an authenticated caller.
     fn known(
         &self,
         asked: Passable,
@@ -147,9 +147,9 @@ impl<'a> Checks<'a> {
             Some(answer) => self.sign_in(&route, answer, exchange),
             None => self.operation(&route, &caller, workspace, exchange)?,
         };
-        // As soon as it is known what it is about, a request's class by its body last. Not before:
-        // whoever may not do it anyway learns nothing of what operators do. And before anything is
-        // charged or taken for a request that goes nowhere.
+        // As soon as every fact is known that a switch can match; the class by the body comes last. Not
+        // earlier: a caller without access must not learn what operators switched off. And before anything
+        // is charged or taken for a request that is refused here.
         self.switches(&route, workspace, Some(&caller), class, exchange)?;
         let token = self.token(&route, &presented, &caller, exchange)?;
         self.rate_limit(&route, &caller, workspace, exchange)?;
@@ -224,7 +224,7 @@ impl<'a> Checks<'a> {
         let known = self.authenticate(Some(route), presented);
         let (caller, answer) = known.map_err(|refusal| {
             exchange.lack = refusal.lack;
-            // Whoever keeps trying tokens that do not verify is held to the share of a stranger.
+            // A client that keeps trying invalid tokens is limited by its address.
             let Self { policy, state, now, .. } = *self;
             let stranger = refusal
                 .suspect
@@ -270,7 +270,7 @@ impl<'a> Checks<'a> {
         route.access.permit(caller, path, workspace)
     }
 
-    /// What the request does that signed in by its body.
+    /// The operation of a sign-in by the body.
     fn sign_in(
         &self,
         route: &Route,
@@ -281,7 +281,7 @@ impl<'a> Checks<'a> {
         route.class
     }
 
-    /// What the request does, by its body where its route has rules for that.
+    /// The operation in the body, if its route has rules for that.
     fn operation(
         &self,
         route: &Route,
@@ -312,7 +312,7 @@ impl<'a> Checks<'a> {
         self.state.switches.pass(&route.about(workspace, caller, class), self.now)
     }
 
-    /// The caller's token, if what the upstream is shown is made from it.
+    /// The caller's token, if the upstream's credential is exchanged for it.
     fn token(
         &self,
         route: &Route,
@@ -373,10 +373,10 @@ impl<'a> Checks<'a> {
     }
 }
 
-/// Who is calling.
+/// Authentication.
 impl<'a> Checks<'a> {
-    /// Notes who asks for what nobody gets, for the record: the answer stays the same, and nothing is
-    /// fetched for it. Tokens that do not verify cost what they cost anywhere.
+    /// Records who requests a closed route: the response stays the same, and nothing is fetched for it.
+    /// Invalid tokens are charged as anywhere else.
     fn recognize(&self, client: IpAddr, exchange: &mut Exchange) {
         let route = exchange.route.as_deref();
         exchange.caller = match self.authenticate(route, &self.presented(route)) {
@@ -422,13 +422,13 @@ impl<'a> Checks<'a> {
     }
 }
 
-/// What the upstream is asked.
+/// The request to the upstream.
 impl Checks<'_> {
     fn edits(&self, request: &Judged) -> Edits {
         let Self { policy, state, head, now, .. } = *self;
         let Judged { route, who, .. } = request;
         let mut edits = match who {
-            // Who calls is none of a stranger's business.
+            // An external upstream does not learn who is calling.
             _ if route.external => Edits::default(),
             Who::Known { caller, workspace } => {
                 let workspace = workspace.as_ref().map(|workspace| &workspace.name);
@@ -446,7 +446,7 @@ impl Checks<'_> {
         edits
     }
 
-    /// What it has in common with requests that are the same, if it may be one with them.
+    /// Its key for coalescing with identical requests, if its route allows that.
     fn key(&self, request: &Judged, edits: &Edits) -> Option<coalesce::Key> {
         let Self { policy, head, .. } = *self;
         let rules = request.route.coalesce.as_ref()?;
@@ -458,7 +458,7 @@ impl Checks<'_> {
     }
 }
 
-/// Path and query as the upstream gets them, if not as they came.
+/// Path and query for the upstream, if they differ from the received ones.
 fn target(head: &Head<'_>, request: &Judged) -> Option<String> {
     let Judged { route, path, query, .. } = request;
     if !path.changed() && query.is_none() && route.url_rewrite.is_plain() {

@@ -1,4 +1,4 @@
-//! Which route takes a request: the most exact one, whatever the order they were written in.
+//! Which route matches a request: the most exact one, whatever their order in the config.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     upstream::breaker,
 };
 
-/// A route as it is run.
+/// A route, ready for use.
 #[derive(Debug)]
 pub struct Route {
     /// Its name, in records and metrics.
@@ -34,9 +34,9 @@ pub struct Route {
     pub upstream: Label,
     /// The plugin it belongs to.
     pub plugin: Option<Label>,
-    /// What it does.
+    /// Its class.
     pub class: config::Class,
-    /// What else holds for it.
+    /// Its other options.
     pub options: config::RouteOptions,
     /// The limits that its requests count against.
     pub limits: RouteLimits,
@@ -46,41 +46,41 @@ pub struct Route {
     pub access: access::Rules,
     /// Whether its requests are for a workspace, and where its path names it.
     pub workspace: workspaces::Rules,
-    /// The breaker it stands behind.
+    /// Its circuit breaker.
     pub breaker: breaker::Handle,
-    /// The segment of the path of which each value has a breaker of its own.
+    /// The segment of the path whose every value has its own breaker.
     pub breaker_by: Option<usize>,
     /// When that breaker opens.
     pub breaker_rules: Arc<config::Breaker>,
-    /// How fast its upstream may be asked.
+    /// The pace of its upstream.
     pub pace: Option<Arc<pace::Rules>>,
-    /// Where its upstream's paths stand among ours.
+    /// How its upstream's paths map to ours.
     pub url_rewrite: UrlRewrite,
-    /// Whether its upstream is somebody else's.
+    /// Whether its upstream is external.
     pub external: bool,
-    /// Whether, and among whom, the same requests are one.
+    /// Whether, and for whom, identical requests are coalesced.
     pub coalesce: Option<coalesce::Rules>,
-    /// Whether, and for how long, answers are kept for when the upstream fails.
+    /// Whether, and for how long, responses are stored for when the upstream fails.
     pub fallback: Option<fallback::Rules>,
-    /// What it makes of bodies.
+    /// Its rules for bodies.
     pub body: BodyRules,
-    /// What its upstream is shown.
+    /// The credential for its upstream.
     pub credential: Option<Arc<Credential>>,
     /// Whether its upstream decides about delivery.
     pub delivery: bool,
-    /// Whether a read that failed is asked again.
+    /// Whether a failed read is retried.
     pub retries: config::Retries,
     /// Its timeouts, with those of its upstream and the defaults filled in.
     pub timeouts: Timeouts,
 }
 
 impl Route {
-    /// The part of its upstream that has a breaker of its own, of a request for this path.
+    /// The part of its upstream, by the path, that has its own breaker.
     pub fn breaker_part<'a>(&self, path: &'a NormalPath) -> Option<&'a str> {
         path.segments().nth(self.breaker_by?)
     }
 
-    /// What switches are about in a request for it.
+    /// The facts of a request for it that switches can match.
     pub fn about<'a>(
         &'a self,
         workspace: Option<&'a Workspace>,
@@ -97,24 +97,25 @@ impl Route {
     }
 }
 
-/// All routes of a policy, ready to be found.
+/// All routes of a policy, indexed for lookup.
 #[derive(Debug, Default)]
 pub struct Routes {
     all: Vec<Arc<Route>>,
     /// By listener number.
     listeners: Vec<Hosts>,
-    /// Routes of presets that nobody opened, and those of the operator that they yield to.
+    /// Presets' routes that are not opened, and the operator's routes that they yield to.
     yielding: HashMap<usize, Vec<usize>>,
-    /// Of these, the routes that presets close for good and that keep others from yielding to them.
+    /// For each operator's route, the routes that presets close for good and that keep others from yielding
+    /// to it.
     barred: HashMap<usize, Vec<usize>>,
 }
 
-/// The route that takes a request.
+/// The route that matches a request.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// It.
+    /// The route.
     pub route: Arc<Route>,
-    /// The more exact one of a preset that would have, had somebody opened it.
+    /// The more exact route of a preset that yielded because it is not opened.
     pub yielded: Option<Arc<Route>>,
 }
 
@@ -139,13 +140,13 @@ struct Node {
 #[derive(Debug, Default)]
 struct Methods {
     named: Vec<(config::Method, usize)>,
-    /// Takes HEAD where no route names it (RFC 9110 9.3.2).
+    /// The route for HEAD where no route names it (RFC 9110 9.3.2).
     head: Option<usize>,
 }
 
 impl Routes {
-    /// Puts `routes` where they are found. `listeners` are the names of the listeners, in order;
-    /// `written` says for each route what the operator wrote.
+    /// Indexes `routes`. `listeners` are the names of the listeners, in order; each route comes with its
+    /// config.
     pub fn new(listeners: &[&str], routes: Vec<(Arc<Route>, &config::Route)>) -> Self {
         let mut this = Self {
             all: Vec::with_capacity(routes.len()),
@@ -172,7 +173,7 @@ impl Routes {
         &self.all
     }
 
-    /// The route that takes a request for `host` (see [`host`]) and `path`.
+    /// The route that matches a request for `host` (see [`host`]) and `path`.
     ///
     /// # Errors
     /// [`Denial::HostUnknown`] if nothing here is for this host, else [`Denial::RouteUnknown`].
@@ -202,15 +203,15 @@ impl Routes {
         })
     }
 
-    /// The operator's route that takes a request in the place of `first`, if that yields. It is the next
-    /// one in exactness, but for others that yield to it, too: what a preset opens does not take what
-    /// another row of it keeps closed. And what is closed for good does not come to pass by this.
+    /// The operator's route that replaces `first`, if that yields: the next in exactness, skipping others
+    /// that also yield to it. A preset's open route does not take what another of its routes keeps closed,
+    /// and this never opens a route that is closed for good.
     fn instead(
         &self,
         first: usize,
         find: impl Fn(&dyn Fn(usize) -> bool) -> Option<usize>,
     ) -> Option<usize> {
-        // Nearly always that is all.
+        // Usually there is no entry.
         let yields_to = self.yielding.get(&first)?;
         let (mut to, mut passed) = (vec![yields_to], vec![first]);
         loop {
@@ -266,8 +267,8 @@ impl Node {
         }
     }
 
-    /// Text before parameter before open end, from left to right; back one step where that leads
-    /// nowhere, or to one that is not `taken`.
+    /// Literal before parameter before open end, from left to right; backtracks where that leads nowhere, or
+    /// to a route that is not `taken`.
     fn find(
         &self,
         method: &Method,
@@ -296,7 +297,7 @@ impl Methods {
             found.filter(|index| taken(*index))
         };
         let head = || self.head.filter(|index| *method == Method::HEAD && taken(*index));
-        // The answer to TRACE is the request (RFC 9110 9.3.8), with what only the upstream may see.
+        // The response to TRACE is the request (RFC 9110 9.3.8), with what only the upstream may see.
         let any = || named(config::Method::Any).filter(|_| *method != Method::TRACE);
         known(method).and_then(named).or_else(head).or_else(any)
     }

@@ -1,4 +1,4 @@
-//! What has happened. Outlives reloads; everything in it is bounded and forgets.
+//! What has happened. Outlives reloads; everything in it is bounded and expires.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,49 +16,49 @@ use crate::{
 pub struct State {
     /// The issuers' signing keys.
     pub keys: Keys,
-    /// Tokens that were verified, and the groups of callers whose token does not name them.
+    /// Verified tokens, and the groups of callers whose token does not name them.
     pub tokens: Tokens,
     /// The passwords of callers on forward listeners.
     pub passwords: Passwords,
-    /// Tunnels that are open.
+    /// Open tunnels.
     pub tunnels: Tunnels,
-    /// What has been asked for.
+    /// The state of rate limits.
     pub limiters: Limiters,
-    /// Which upstreams are left alone.
+    /// The circuit breakers.
     pub breakers: Breakers,
-    /// How each of their addresses does.
+    /// The health of each upstream address.
     pub health: Health,
-    /// What an operator has switched open or closed.
+    /// The operators' switches.
     pub switches: Switches,
-    /// When each upstream may be asked next.
+    /// When the next request may go to each upstream.
     pub paces: Paces,
-    /// Requests under way that carry an idempotency key.
+    /// Requests in progress with an idempotency key.
     pub in_flight: InFlight,
     /// The key that signs assertions.
     pub assertions: Assertions,
-    /// Whether records can be kept.
+    /// Whether records can be written.
     pub recording: Recording,
 }
 
 impl State {
-    /// As it never is: nothing counts against a limit. For decisions about what was.
+    /// A state in which nothing counts against a limit, for `replay`.
     pub fn suspended(assertions: Assertions) -> Self {
         Self { limiters: Limiters::suspended(), ..Self::new(assertions) }
     }
 }
 
-/// Whether records can be kept right now. Told by whoever writes them.
+/// Whether records can be written now. Set by the writer.
 #[derive(Debug)]
 pub struct Recording(AtomicBool);
 
 impl State {
-    /// What a proof is held against, by these rules.
+    /// An authenticator by these rules.
     pub fn authenticator<'a>(&'a self, identity: &'a Identity, now: Now) -> Authenticator<'a> {
         let Self { keys, tokens, passwords, assertions, .. } = self;
         Authenticator { identity, keys, tokens, passwords, assertions, now }
     }
 
-    /// As it is at the start.
+    /// The state at the start.
     pub fn new(assertions: Assertions) -> Self {
         Self {
             keys: Keys::default(),
@@ -78,20 +78,20 @@ impl State {
 }
 
 impl Recording {
-    /// Says whether records can be kept.
+    /// Sets whether records can be written.
     pub fn set(&self, works: bool) {
         self.0.store(works, Ordering::Relaxed);
     }
 
-    /// Whether records can be kept.
+    /// Whether records can be written.
     pub fn works(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Lets a request through that may pass unrecorded, or that will not.
+    /// Permits a request if it can be recorded, or may pass unrecorded.
     ///
     /// # Errors
-    /// [`Denial::AuditUnavailable`] for an action while records cannot be kept.
+    /// [`Denial::AuditUnavailable`] for an action while records cannot be written.
     pub(crate) fn ready(&self, class: config::Class) -> Result<(), Denial> {
         if class == config::Class::Read || self.works() {
             return Ok(());

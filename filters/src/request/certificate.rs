@@ -1,4 +1,4 @@
-//! What a client certificate says of its owner.
+//! The names in a client certificate.
 
 use crate::Label;
 
@@ -18,10 +18,10 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Whether it is one of this name.
+    /// Whether it has this name.
     pub(crate) fn names(&self, wanted: &str) -> bool {
         let mut sans = [&self.uris, &self.dns, &self.emails].into_iter().flatten().peekable();
-        // A common name counts only where there is no other name (RFC 6125 6.4.4).
+        // A common name counts only without any other name (RFC 6125 6.4.4).
         if sans.peek().is_none() {
             return self.common_name.as_deref() == Some(wanted);
         }

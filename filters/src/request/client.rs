@@ -6,8 +6,8 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-/// The address of the client: the last hop in `X-Forwarded-For` that is no trusted proxy, if our
-/// peer is one; else our peer. What an untrusted client writes there is never believed.
+/// The address of the client: if our peer is a trusted proxy, the last hop in `X-Forwarded-For` that is not
+/// one; else our peer. What an untrusted client writes there never counts.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: &IpAddr| self::is_trusted(*ip, trusted);
     let peer = peer.to_canonical();
@@ -19,7 +19,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     for line in lines.iter().rev() {
         let Ok(text) = line.to_str() else { return nearest };
         for hop in text.rsplit(',') {
-            // What is no address was written by someone we cannot judge: stop at the last known hop.
+            // Anything but an address comes from an unknown source: stop at the last known hop.
             let Some(hop) = parse(hop.trim()) else { return nearest };
             nearest = hop;
             if !is_trusted(&hop) {
@@ -30,7 +30,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     nearest
 }
 
-/// Whether this address is that of a proxy that the operator trusts.
+/// Whether this is the address of a trusted proxy.
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     trusted.iter().any(|net| net.contains(&peer))
@@ -53,7 +53,7 @@ pub fn text(ip: IpAddr) -> SmallVec<[u8; 48]> {
     text
 }
 
-/// The part of an address that one client has to itself: an IPv4 address, or an IPv6 /64.
+/// The network of one client: an IPv4 address, or an IPv6 /64.
 pub fn network(client: IpAddr) -> u128 {
     match client.to_canonical() {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),

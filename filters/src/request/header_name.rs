@@ -8,8 +8,7 @@ pub(crate) fn of_config(written: &config::HeaderName) -> HeaderName {
     HeaderName::from_bytes(written.as_bytes()).expect("a config's header name is valid")
 }
 
-/// What a server that folds header names, as CGI does, makes of one; and one that overlooks a `-` too
-/// many.
+/// A header name as a server reads it that normalizes names like CGI does, or that collapses repeated `-`.
 pub(crate) fn folded(name: &[u8]) -> SmallVec<[u8; 64]> {
     let mut folded: SmallVec<[u8; 64]> = SmallVec::new();
     for b in name {

@@ -11,7 +11,7 @@ pub struct Host(SmallVec<[u8; 64]>);
 impl Host {
     /// As text.
     pub fn as_str(&self) -> &str {
-        // It is ASCII; if it were not, no route would be for it.
+        // It is ASCII; if it were not, no route would match it.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -41,7 +41,7 @@ pub fn of(head: &Head<'_>) -> Result<Host, Denial> {
     Ok(Host(name.iter().map(u8::to_ascii_lowercase).collect()))
 }
 
-/// Whether what follows a host is nothing, or a colon and a port, which may be left out.
+/// Whether the text after a host is empty, or a colon and an optional port.
 pub fn is_port(text: &[u8]) -> bool {
     match text {
         [] | [b':'] => true,

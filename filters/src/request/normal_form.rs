@@ -1,7 +1,7 @@
 //! The one normal form of a path. What could be read in two ways is refused.
 //!
-//! Routes are matched on the normal form and upstreams are sent the normal form, so nobody behind
-//! us can read a path differently from how it was matched (RFC 3986 6.2.2).
+//! Routes are matched on the normal form and upstreams get the normal form, so that no upstream can read a
+//! path differently from how it was matched (RFC 3986 6.2.2).
 
 mod foreign;
 
@@ -22,13 +22,13 @@ pub struct NormalPath {
 }
 
 impl NormalPath {
-    /// The normal form of `path` (without query), as it came in the request line.
+    /// The normal form of `path` (without query), as in the request line.
     ///
     /// # Errors
-    /// [`Denial::PathAmbiguous`] for a path that some server could read in another way: an escaped
-    /// backslash or NUL, a dot segment in any spelling, an empty segment, a path parameter (`;`),
-    /// an escaped percent sign (but before what names of Jenkins' branches have in them), bytes that are
-    /// not ASCII. What browsers send as it is and RFC 3986 wants escaped is escaped.
+    /// [`Denial::PathAmbiguous`] for a path that some server could read in another way: an escaped backslash
+    /// or NUL, a dot segment in any spelling, an empty segment, a path parameter (`;`), an escaped percent
+    /// sign (except in double escapes as in the names of Jenkins' branches), bytes that are not ASCII.
+    /// Characters that browsers send unescaped although RFC 3986 requires an escape are escaped.
     pub fn of(path: &[u8]) -> Result<Self, Denial> {
         let refuse = |why| Err(Denial::PathAmbiguous { why });
         if path.first() != Some(&b'/') {
@@ -59,7 +59,7 @@ impl NormalPath {
                             }
                             rest = &inner[2..];
                             encoded_slash = true;
-                            // As they came: to whoever decodes once they are text.
+                            // As received: after one decoding they are text.
                             normal.extend_from_slice(b"%25");
                             normal.extend_from_slice(&inner[..2]);
                         }
@@ -90,7 +90,7 @@ impl NormalPath {
                 ("", false) => return refuse("an empty segment"),
                 _ => {}
             }
-            // `..%2F` is a dot segment to whoever decodes the slash first.
+            // `..%2F` is a dot segment to a server that decodes the slash first.
             if encoded_slash {
                 let once = segment.0.replace("%252F", "%2F").replace("%252f", "%2F");
                 if once.split("%2F").any(|part| matches!(part, "." | ".." | "")) {
@@ -108,24 +108,22 @@ impl NormalPath {
         &self.text
     }
 
-    /// Whether the path came in another form.
+    /// Whether the path was received in another form.
     pub fn changed(&self) -> bool {
         self.changed
     }
 
-    /// Whether a segment holds an escaped slash, or something that is escaped twice: only some routes take
-    /// that.
+    /// Whether a segment has an escaped slash or a double escape: only some routes accept that.
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
 
-    /// Why it is no plain text to everybody, which only some routes take.
+    /// Why some servers may read it differently; only some routes accept that.
     pub fn foreign(&self) -> Option<&'static str> {
         self.foreign
     }
 
-    /// Lets it through unless it is one thing to us and may be another to the upstream: a route says what
-    /// that takes.
+    /// Refuses it if the upstream may read it differently than we do, unless the route accepts that.
     ///
     /// # Errors
     /// [`Denial::PathAmbiguous`].
@@ -162,7 +160,7 @@ fn segments_with_last(path: &str) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
-/// The percent-decoded form of one query or path component; what does not decode stays.
+/// The percent-decoded form of one query or path component; invalid escapes stay.
 pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Cow<'_, str> {
     let escaped_space = plus_is_space && text.contains('+');
     if !escaped_space && !text.contains('%') {
@@ -189,8 +187,8 @@ fn escaped(after: &[u8]) -> Option<u8> {
     Some(digit(*after.first()?)? << 4 | digit(*after.get(1)?)?)
 }
 
-/// Whether an escaped percent sign may stand before this: it escapes a slash, or another character that
-/// has to be escaped in a path. Nobody escapes letters or dots twice, but to hide them.
+/// Whether this may follow an escaped percent sign: an escaped slash, or another character that must be
+/// escaped in a path. Letters and dots are escaped twice only to hide them.
 fn may_be_escaped_twice(after: &[u8]) -> bool {
     let hides = |b: u8| is_unreserved(b) || b.is_ascii_control() || b"\\%;".contains(&b);
     escaped(after).is_some_and(|byte| !hides(byte))

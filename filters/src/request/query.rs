@@ -1,4 +1,4 @@
-//! Query parameters that a client may not choose.
+//! Rules for query parameters.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ impl Query {
         if self.remove.is_empty() && self.allow.is_empty() {
             return Ok(None);
         }
-        // What is not UTF-8 cannot be compared, and no parameter we have rules for needs it.
+        // A query that is not UTF-8 cannot be compared, and no parameter with a rule needs it.
         let Ok(query) = std::str::from_utf8(query) else {
             return Err(Denial::QueryRefused { parameter: Label::lossy("?") });
         };
@@ -51,8 +51,7 @@ impl Query {
         Ok((joined != query).then_some(joined))
     }
 
-    /// For each parameter that may have only some values, those that it has: as they are if they are
-    /// allowed, else as they came.
+    /// The values of each parameter with a rule: the allowed ones as configured, others as received.
     pub(crate) fn judged<'a>(
         &'a self,
         query: &'a [u8],
@@ -69,7 +68,7 @@ impl Query {
         })
     }
 
-    /// The parameters that may have only some values, with these.
+    /// The parameters with a rule, and their allowed values.
     pub(crate) fn governed(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.allow.iter().map(|(name, values)| (name.as_str(), &**values))
     }

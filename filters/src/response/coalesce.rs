@@ -1,4 +1,4 @@
-//! Which requests are one, and which answers may be given to several.
+//! Which requests are coalesced, and which responses several of them may share.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use crate::{
     types::sha256::Sha256,
 };
 
-/// What is the same about requests that are one.
+/// The key that coalesced requests have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
-/// How answers of a route may be shared.
+/// How responses of a route may be shared.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The route's name.
     route: Label,
-    /// Whether the route asks nobody who they are.
+    /// Whether the route is public.
     public: bool,
-    /// Whether its upstream is somebody else's.
+    /// Whether its upstream is external.
     external: bool,
     among: Among,
-    /// How long it is given to those who ask later.
+    /// How long a response is stored for later requests.
     pub keep: Duration,
-    /// A larger one is not shared.
+    /// A larger response is not shared.
     pub bytes_max: usize,
 }
 
-/// What a request is made of.
+/// The parts of a request that the key covers.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyInput<'a> {
     pub(crate) head: &'a Head<'a>,
-    /// Path and query, as the upstream is asked for them.
+    /// Path and query, as sent to the upstream.
     pub(crate) target: &'a [u8],
     pub(crate) rules: &'a Rules,
     pub(crate) caller: Option<&'a Caller>,
     pub(crate) workspace: Option<&'a Label>,
 }
 
-/// Headers that only say who asks, from where, and as part of what.
+/// Headers that only describe the client, its origin and its trace.
 const ASIDE: &[&str] = &[
     "authorization",
     "baggage",
@@ -58,7 +58,7 @@ const ASIDE: &[&str] = &[
 ];
 
 impl Key {
-    /// That of a request, if it may be one with others. `digest` is that of the policy.
+    /// The key of a request, if it may be coalesced. `digest` is that of the policy.
     pub(crate) fn of(asked: &KeyInput<'_>, headers: &Headers, digest: &Label) -> Option<Self> {
         let KeyInput { head, target, rules, caller, workspace } = *asked;
         if !is_bare_get(head) {
@@ -69,7 +69,7 @@ impl Key {
         say(digest.as_bytes());
         say(rules.route.as_bytes());
         say(target);
-        // Answers name us as the client reached us.
+        // Responses refer to us by the host that the client used.
         say(head.host.unwrap_or_default());
         say(&[u8::from(head.tls)]);
         let proto = head.headers.get("x-forwarded-proto");
@@ -82,7 +82,7 @@ impl Key {
         let workspace = workspace.filter(|_| rules.among != Among::All);
         say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
         let unseen = |name: &HeaderName| rules.external && *name == header::COOKIE;
-        // Where nobody is asked who they are, the upstream may ask.
+        // On a public route the upstream may authenticate callers itself.
         let is_aside = |name: &HeaderName| {
             ASIDE.contains(&name.as_str()) && !(rules.public && *name == header::AUTHORIZATION)
         };
@@ -98,7 +98,7 @@ impl Key {
 }
 
 impl Rules {
-    /// As the operator wrote them for a route.
+    /// From what the operator wrote for a route.
     pub fn new(written: config::Coalesce, route: &config::Route, external: bool) -> Self {
         let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
         Self {
@@ -111,10 +111,10 @@ impl Rules {
         }
     }
 
-    /// Whether an answer may be given to all who ask the same now.
+    /// Whether a response may be shared with concurrent identical requests.
     pub fn may_share(&self, status: u16, headers: &HeaderMap) -> bool {
         let alike = matches!(status, 200 | 203 | 204 | 304 | 429 | 500..=599);
-        // Whatever else an upstream says may be about this caller.
+        // Any other response may be about this caller.
         (alike || self.among == Among::Caller && status >= 200)
             && !headers.contains_key(header::SET_COOKIE)
             && !is_unreadable(headers)
@@ -122,7 +122,7 @@ impl Rules {
             && !self.varies(headers)
     }
 
-    /// How long it may be given to those who ask later.
+    /// How long it may be stored for later requests.
     pub fn keeps(&self, status: u16) -> Duration {
         if status == 200 { self.keep } else { Duration::ZERO }
     }
@@ -135,7 +135,7 @@ impl Rules {
         })
     }
 
-    /// Whether it depends on what was left aside.
+    /// Whether it depends on a header that the key does not cover.
     fn varies(&self, headers: &HeaderMap) -> bool {
         let among_many = self.among != Among::Caller;
         tokens(headers, &header::VARY).any(|name| {
@@ -146,20 +146,20 @@ impl Rules {
     }
 }
 
-/// Whether a request is a GET without a body, on which its answer could depend.
+/// Whether a request is a GET without a body, since a response could depend on a body.
 pub(crate) fn is_bare_get(head: &Head<'_>) -> bool {
     let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
         || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     *head.method == http::Method::GET && !has_body
 }
 
-/// Whether what an answer says of its use cannot be read: it may forbid it.
+/// Whether the caching headers of a response cannot be parsed: they may forbid sharing it.
 pub(crate) fn is_unreadable(headers: &HeaderMap) -> bool {
     let mut said = [header::CACHE_CONTROL, header::VARY].into_iter();
     said.any(|name| headers.get_all(name).iter().any(|line| line.to_str().is_err()))
 }
 
-/// What a header lists, over all its lines.
+/// The items of a list header, over all its lines.
 pub(crate) fn tokens<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -1,4 +1,4 @@
-//! Until when a response is waited for, and from when on an exchange is a long-lived one.
+//! How long to wait for a response, and when an exchange counts as long-lived.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use std::time::Duration;
 /// response's head, from the end of the request, or from its head while that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    /// When the request's head was complete.
+    /// When the request's head had been read.
     pub began: Duration,
-    /// When all of the request was there, if it is.
+    /// When the whole request had been received, if it has.
     pub request_ended: Option<Duration>,
-    /// How long the client may be kept waiting.
+    /// How long the client may wait.
     pub whole: Duration,
 }
 
@@ -20,25 +20,25 @@ impl Deadline {
         self.request_ended.unwrap_or(self.began)
     }
 
-    /// What is left of it.
+    /// The time left.
     pub fn left(&self, now: Duration) -> Duration {
         self.since().saturating_add(self.whole).saturating_sub(now)
     }
 
-    /// Whether nothing is.
+    /// Whether no time is left.
     pub fn is_over(&self, now: Duration) -> bool {
         self.left(now).is_zero()
     }
 }
 
-/// Whether a response whose head came then has been coming for so long that its exchange is a long-lived
-/// one, which an operator's switch can sever.
+/// Whether a response with its head at `head_at` has taken so long that its exchange is long-lived: an
+/// operator's switch can sever it.
 pub fn is_long_lived(head_at: Duration, whole: Duration, now: Duration) -> bool {
     now > head_at.saturating_add(whole)
 }
 
-/// How long a stream may last if it ends with its caller's token. `expires` and `unix` are since 1970;
-/// a token that says no end has `u64::MAX`.
+/// How long a stream may last if it ends with its caller's token. `expires` and `unix` are since 1970; a
+/// token without an expiry has `u64::MAX`.
 pub fn left_of_token(
     stream_max: Option<config::StreamMax>,
     expires: u64,

@@ -1,6 +1,6 @@
-//! Which answers are kept for when the upstream fails, and whom they may be given to then.
+//! Which responses are stored for when the upstream fails, and which requests may get them.
 //!
-//! An answer is its caller's in its workspace, asked for in this way: nobody else gets it.
+//! A response is only for the same caller, workspace and request.
 
 use std::time::Duration;
 
@@ -14,48 +14,47 @@ use crate::{
     types::sha256::Sha256,
 };
 
-/// How answers of a route are kept. There is none for an upstream that decides about delivery.
+/// How responses of a route are stored. Not for an upstream that decides about delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long one may be given instead of a new one.
+    /// How long a stored response may be served.
     pub ttl: Duration,
-    /// A larger one is not kept.
+    /// A larger response is not stored.
     pub bytes_max: usize,
 }
 
-/// What a request is made of.
+/// The parts of a request that the key covers.
 #[derive(Clone, Copy)]
 pub struct KeyInput<'a> {
     /// Its head.
     pub head: &'a Head<'a>,
     /// Its path in normal form.
     pub path: &'a NormalPath,
-    /// The route that took it.
+    /// Its route.
     pub route: &'a Label,
-    /// Whether that asks nobody who they are.
+    /// Whether the route is public.
     pub public: bool,
-    /// Who is calling, if anybody was asked.
+    /// The caller, if the route requires one.
     pub caller: Option<&'a Caller>,
     /// The workspace it is for.
     pub workspace: Option<&'a Label>,
 }
 
-/// What an answer is an answer to.
+/// The key of a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
-/// Headers of the request that the answer depends on (RFC 9110 12.5.5), and their values.
+/// Headers of the request that the response depends on (RFC 9110 12.5.5), and their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Varied(Vec<(HeaderName, Vec<HeaderValue>)>);
 
-/// Whether a stale response may be given instead of this denial: the upstream failed, or is not asked
-/// because it did.
+/// Whether a stale response may replace this denial: the upstream failed, or its breaker is open.
 pub fn replaces(denial: &Denial) -> bool {
     matches!(denial, Denial::BreakerOpen { .. }) || denial.is_upstream_failure()
 }
 
 impl Rules {
-    /// As they are written. `None` for an upstream that decides about delivery, whatever is written.
+    /// From the config. `None` for an upstream that decides about delivery, whatever the config says.
     pub fn of(written: Option<config::Fallback>, upstream: &config::Upstream) -> Option<Self> {
         let written = written.filter(|_| upstream.authority == config::Authority::None)?;
         let bytes_max = usize::try_from(written.bytes_max.bytes()).unwrap_or(usize::MAX);
@@ -64,12 +63,12 @@ impl Rules {
 }
 
 impl Key {
-    /// That of a request, if its answer may be kept. `digest` is that of the policy: what an older one
-    /// let through, or did not redact, is not given under a newer.
+    /// The key of a request, if its response may be stored. `digest` is that of the policy: what an older
+    /// policy allowed, or did not redact, is not served under a newer one.
     pub fn of(asked: &KeyInput<'_>, digest: &Label) -> Option<Self> {
         let KeyInput { head, path, route, public, caller, workspace } = *asked;
         let asks_who = [header::AUTHORIZATION, header::COOKIE];
-        // Where nobody is asked who they are, the upstream may ask.
+        // On a public route the upstream may authenticate callers itself.
         let unknown = public && asks_who.iter().any(|n| head.headers.contains_key(n));
         let in_part = head.headers.contains_key(header::RANGE);
         if !is_bare_get(head) || head.is_upgrade() || unknown || in_part {
@@ -81,7 +80,7 @@ impl Key {
         say(route.as_bytes());
         say(head.host.unwrap_or_default());
         say(&[u8::from(head.tls)]);
-        // Answers name us as the client reached us.
+        // Responses refer to us by the host that the client used.
         let proto = head.headers.get("x-forwarded-proto");
         say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
         say(path.as_str().as_bytes());
@@ -97,7 +96,7 @@ impl Key {
 }
 
 impl Varied {
-    /// What an answer depends on. `None` if it must not be kept.
+    /// What a response depends on. `None` if it must not be stored.
     pub fn of(status: u16, asked: &HeaderMap, answered: &HeaderMap) -> Option<Self> {
         let forbids = |headers, all: &[&str]| {
             tokens(headers, &header::CACHE_CONTROL).any(|directive| {
@@ -113,17 +112,17 @@ impl Varied {
         }
         let mut names = vec![header::ACCEPT_ENCODING];
         for name in tokens(answered, &header::VARY).filter(|name| !name.is_empty()) {
-            // `*` is no name.
+            // `*` is not a name.
             names.push(name.parse().ok().filter(|_| name != "*")?);
         }
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        // Whose token it was is known; the token itself is another one in an hour.
+        // The key covers the caller; the token itself changes every hour.
         names.retain(|name| name != header::AUTHORIZATION);
         Some(Self(names.into_iter().map(|name| (name.clone(), values(asked, &name))).collect()))
     }
 
-    /// Whether another request would have got the same.
+    /// Whether the stored response fits another request.
     pub fn fits(&self, asked: &HeaderMap) -> bool {
         self.0.iter().all(|(name, expected)| values(asked, name) == *expected)
     }

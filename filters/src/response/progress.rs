@@ -1,7 +1,7 @@
-//! Whose turn it is in an exchange, and for how long: what is waited for is bounded, what moves is not.
+//! Whose turn it is in an exchange, and for how long: waiting is bounded, progress is not.
 //!
-//! The client's time and the upstream's are counted apart. While the client has a part of its body to
-//! send, or has not taken what there is for it, nobody waits for the upstream.
+//! The client's time and the upstream's are counted separately. While the client still has to send its body,
+//! or has not read what is ready for it, the upstream's time does not run.
 
 use std::time::Duration;
 
@@ -36,42 +36,42 @@ impl From<config::Timeouts> for Timeouts {
     }
 }
 
-/// What is asked of a client.
+/// The requirements on a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientRules {
     /// Its longest silence within a body.
     pub body_timeout: Duration,
-    /// How long it may take nothing.
+    /// How long it may read nothing.
     pub write_timeout: Duration,
-    /// Bytes a second of a body, either way. 0 is no least rate.
+    /// Minimum bytes a second of a body, in both directions. 0 means no minimum.
     pub rate_min: u64,
 }
 
-/// What of an exchange is a stream, which may be silent for long.
+/// Which bodies of an exchange are streams, which may be silent for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Neither body is.
+    /// Neither body.
     Plain,
-    /// The answer is.
+    /// The response.
     Answer,
-    /// Both are, or they are no bodies any more: whoever carries them looks after them.
+    /// Both, or they are no longer bodies: after an upgrade, the tunnel has its own timeouts.
     Both,
 }
 
-/// What made an exchange end.
+/// Why an exchange was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The client stopped sending its body.
     BodySilent,
     /// The client sends its body too slowly.
     BodySlow,
-    /// The client takes the answer too slowly, or not any more.
+    /// The client reads the response too slowly, or stopped reading.
     ClientSlow,
-    /// No answer within the time for the whole.
+    /// No response within the whole deadline.
     Whole,
-    /// The upstream said nothing for too long.
+    /// The upstream sent nothing for too long.
     Silent,
-    /// The upstream sends its answer too slowly.
+    /// The upstream sends its response too slowly.
     UpstreamSlow,
 }
 
@@ -82,7 +82,7 @@ impl Verdict {
     }
 }
 
-/// An exchange on its way. Time is an argument.
+/// The progress of an exchange. Time is an argument.
 #[derive(Debug)]
 pub struct Progress {
     client: ClientRules,
@@ -97,13 +97,13 @@ pub struct Progress {
 #[derive(Debug)]
 struct Sending {
     ended: Option<Duration>,
-    /// Since when there was nothing to read.
+    /// Since when there has been nothing to read.
     idle: Option<Duration>,
-    /// Since when the upstream has a part that it has not taken: nothing more is read until then.
+    /// Since when the upstream has not accepted a part: nothing more is read until it has.
     handed: Option<Duration>,
-    /// How long there was nothing, since its last part.
+    /// How long there was nothing to read since the last part.
     waited: Duration,
-    /// How long there was nothing, all in all.
+    /// How long there was nothing to read, in total.
     waited_all: Duration,
     credit: Credit,
 }
@@ -112,28 +112,28 @@ struct Sending {
 #[derive(Debug)]
 enum Answer {
     Unasked,
-    /// Since it was asked, or said that it will be.
+    /// Awaited, since the request was sent or an interim response.
     Awaited(Duration),
-    /// Since its last part.
+    /// In progress, since its last part.
     Comes(Duration, Option<Credit>),
-    /// All of it is there.
+    /// Complete.
     Ended,
 }
 
-/// What the client takes of the answer.
+/// The client's reading of the response.
 #[derive(Debug)]
 struct Taking {
-    /// Since when it has taken nothing though there is something.
+    /// Since when it has read nothing although something is ready.
     idle: Option<Duration>,
-    /// Bytes that it took without being waited for.
+    /// Bytes that it read without waiting.
     at_once: u64,
     credit: Credit,
 }
 
-/// A body may be slow, or pause, for so long before it has earned anything.
+/// How long a body may be slow or pause before it has earned any time.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Time that a body may still be waited for: what it moved has earned it.
+/// The time that a body may still take: every transferred byte earns some.
 #[derive(Clone, Copy, Debug)]
 struct Credit {
     left: Duration,
@@ -141,12 +141,12 @@ struct Credit {
 }
 
 impl Credit {
-    /// For one that may be silent for `silence`.
+    /// The credit of a body that may be silent for `silence`.
     fn new(silence: Duration) -> Self {
         Self { left: GRACE, most: GRACE.max(silence) }
     }
 
-    /// Notes that `bytes` came after it was waited for so long; whether that is fast enough.
+    /// Counts `bytes` after a wait; returns whether that is fast enough.
     fn moved(&mut self, waited: Duration, bytes: u64, rate_min: u64) -> bool {
         if rate_min == 0 {
             return true;
@@ -159,7 +159,7 @@ impl Credit {
 }
 
 impl Progress {
-    /// Of an exchange whose head is there.
+    /// The progress of an exchange whose head has been read.
     pub fn new(client: ClientRules) -> Self {
         Self {
             client,
@@ -178,12 +178,12 @@ impl Progress {
         }
     }
 
-    /// It was let through, to an upstream with these timeouts.
+    /// The request was allowed, to an upstream with these timeouts.
     pub fn let_through(&mut self, timeouts: Timeouts, kind: Kind) {
         (self.timeouts, self.kind) = (Some(timeouts), kind);
     }
 
-    /// The request has no body, or all of it came.
+    /// The request has no body, or all of it was received.
     pub fn request_ended(&mut self, now: Duration) {
         self.request.ended.get_or_insert(now);
     }
@@ -193,24 +193,23 @@ impl Progress {
         self.request.ended
     }
 
-    /// How long its client was waited for within its body.
+    /// How long we waited for the client within its body.
     pub fn waited_for_client(&self, now: Duration) -> Duration {
         let idle = self.request.idle.filter(|_| self.request.ended.is_none());
         self.request.waited_all + idle.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
-    /// The upstream is asked, or said that its answer is to come (1xx).
+    /// The request was sent upstream, or the upstream sent an interim response (1xx).
     pub fn asked(&mut self, now: Duration) {
         self.answer = Answer::Awaited(now);
     }
 
-    /// The upstream is not asked any more: there is another attempt, which has times of its own until the
-    /// upstream is asked again.
+    /// The attempt failed: the next one has its own timeouts until the request is sent again.
     pub fn asks_again(&mut self) {
         self.answer = Answer::Unasked;
     }
 
-    /// The head of the answer is there, with the body's length if it has one that is known.
+    /// The response head was received, with the body's length if it is known.
     pub fn answered(&mut self, length: Option<u64>, kind: Kind, now: Duration) {
         if self.kind == Kind::Plain {
             self.kind = kind;
@@ -220,40 +219,40 @@ impl Progress {
         self.answer = Answer::Comes(now, measured.then(|| Credit::new(silence)));
     }
 
-    /// A part of the answer is there.
+    /// A part of the response was received.
     ///
     /// # Errors
-    /// If they come too slowly.
+    /// If they arrive too slowly.
     pub fn answer_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         let Answer::Comes(since, credit) = &mut self.answer else { return Ok(()) };
         let waited = now.saturating_sub(*since);
         *since = now;
-        // One that still has a body to send may be what the upstream waits for.
+        // If the request is not complete, the upstream may be waiting for the client.
         let (Some(credit), Some(_)) = (credit, self.request.ended) else { return Ok(()) };
         let rate_min = self.timeouts.map_or(0, |timeouts| timeouts.rate_min);
         let fast = credit.moved(waited, bytes as u64, rate_min);
         if fast { Ok(()) } else { Err(Verdict::UpstreamSlow) }
     }
 
-    /// All of the answer is there: nobody waits for the upstream any more.
+    /// The response is complete: the upstream's time no longer runs.
     pub fn answer_ended(&mut self) {
         self.answer = Answer::Ended;
     }
 
-    /// The upstream has not taken what it was handed: no more is read of the client until it has.
+    /// The upstream has not accepted a part: no more is read from the client until it has.
     pub fn held_back(&mut self, now: Duration) {
         self.read(now);
         self.request.handed = Some(now);
     }
 
-    /// The upstream took some of a part that it was handed, and has not taken all of it.
+    /// The upstream accepted some of a part, but not all of it.
     pub fn took_some(&mut self, now: Duration) {
         if let Some(since) = &mut self.request.handed {
             *since = now;
         }
     }
 
-    /// There was nothing to read of the client.
+    /// There was nothing to read from the client.
     pub fn nothing_to_read(&mut self, now: Duration) {
         self.request.handed = None;
         if self.request.ended.is_none() {
@@ -261,7 +260,7 @@ impl Progress {
         }
     }
 
-    /// Whether it was noted that there is nothing to read.
+    /// Whether we are waiting for the client's body.
     pub fn waits_for_body(&self) -> bool {
         self.request.idle.is_some() && self.request.handed.is_none()
     }
@@ -276,10 +275,10 @@ impl Progress {
         }
     }
 
-    /// A part of the request's body came.
+    /// A part of the request's body was received.
     ///
     /// # Errors
-    /// If they come too slowly.
+    /// If they arrive too slowly.
     pub fn body_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         self.request.handed = Some(now);
         let waited = std::mem::take(&mut self.request.waited);
@@ -290,29 +289,29 @@ impl Progress {
         if fast { Ok(()) } else { Err(Verdict::BodySlow) }
     }
 
-    /// The client did not take what there is for it.
+    /// The client did not read what is ready for it.
     pub fn not_taken(&mut self, now: Duration) {
         self.taking.idle.get_or_insert(now);
     }
 
-    /// Whether the client is waited for to take something.
+    /// Whether we are waiting for the client to read.
     pub fn waits_for_taking(&self) -> bool {
         self.taking.idle.is_some()
     }
 
-    /// The client took some of it, without being waited for.
+    /// The client read some of it without waiting.
     pub fn taken_at_once(&mut self, bytes: usize) {
         self.taking.at_once = self.taking.at_once.saturating_add(bytes as u64);
     }
 
-    /// The client took some of it, and was waited for.
+    /// The client read some of it after a wait.
     ///
     /// # Errors
     /// If it does so too slowly.
     pub fn taken(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         let Some(since) = self.taking.idle.take() else { return Ok(()) };
         match &mut self.answer {
-            // What it could not take was not asked of the upstream meanwhile.
+            // While the client could not read, nothing was read from the upstream.
             Answer::Comes(last, _) | Answer::Awaited(last) => *last = now,
             Answer::Unasked | Answer::Ended => {}
         }
@@ -325,12 +324,12 @@ impl Progress {
         if fast { Ok(()) } else { Err(Verdict::ClientSlow) }
     }
 
-    /// What is left is to tell the client.
+    /// Only the end of the response is left to send.
     pub fn finish(&mut self) {
         (self.kind, self.taking.idle) = (Kind::Both, None);
     }
 
-    /// Until when something must move, and what it means if nothing does.
+    /// When the next progress is due, and the verdict if there is none.
     pub fn deadline(&self) -> Option<(Duration, Verdict)> {
         if let Some(since) = self.taking.idle {
             return Some((since + self.client.write_timeout, Verdict::ClientSlow));
@@ -340,7 +339,7 @@ impl Progress {
         }
         let Some(ended) = self.request.ended else {
             if let (Some(since), Some(timeouts)) = (self.request.handed, self.timeouts) {
-                // It has said all that it has to say: what is left of the body is not missed.
+                // The upstream has responded completely: the rest of the request body does not matter.
                 let awaited = !matches!(self.answer, Answer::Ended);
                 return awaited.then_some((since + timeouts.upstream, Verdict::Silent));
             }
@@ -364,7 +363,7 @@ impl Progress {
         }
     }
 
-    /// What it is denied for.
+    /// The denial for a verdict.
     pub fn denial(&self, verdict: Verdict, upstream: Label) -> Denial {
         let rate_min = self.client.rate_min;
         match verdict {
@@ -445,7 +444,7 @@ mod tests {
         progress.took_some(at(5.0));
         assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
         assert_eq!(progress.waited_for_client(at(9.0)), at(2.0));
-        // Whoever has answered is not waited for to take the rest.
+        // An upstream that has responded need not read the rest.
         progress.answered(Some(4), Kind::Plain, at(6.0));
         assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
         progress.answer_ended();
@@ -560,8 +559,8 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever pieces: who keeps the least rate passes, and who keeps a tenth of it does not pass
-        /// for longer than its grace.
+        /// In any pieces: a body at the minimum rate passes, and one at a tenth of it is ended after its
+        /// grace.
         #[test]
         fn the_least_rate_is_what_it_says(
             parts in prop::collection::vec(1usize..5000, 100..400), rate_min in 1u64..5000,

@@ -1,4 +1,4 @@
-//! What gateways say of answers that they made themselves: `Proxy-Status` (RFC 9209).
+//! How gateways describe responses that they generated themselves: `Proxy-Status` (RFC 9209).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -7,12 +7,12 @@ use crate::Denial;
 /// The header.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// What we say of a denial.
+/// Our field for a denial.
 pub fn of(denial: &Denial) -> HeaderValue {
     written(kind(denial), denial.code())
 }
 
-/// What we say of a request that we refused, for whichever code.
+/// Our field for a request that was refused with this code.
 pub fn refused(code: &str) -> HeaderValue {
     written("http_request_denied", code)
 }
@@ -22,11 +22,11 @@ fn written(kind: &str, code: &str) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("stagedoor"))
 }
 
-/// Whether an answer is one that a gateway behind us made, instead of whoever it asked. It then says
-/// nothing of that one. A gateway that fails by itself is one that we asked.
+/// Whether a gateway behind us generated a response in place of its own upstream. Such a response says
+/// nothing about our upstream, unless the gateway itself failed.
 pub fn is_gateways(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(PROXY_STATUS).iter().filter_map(|value| value.to_str().ok());
-    // Whatever stands in quotes is no parameter, however it looks.
+    // Text in quotes is never a parameter.
     fields.map(unquoted).any(|field| {
         let parameters =
             field.split([',', ';']).filter_map(|part| part.trim().strip_prefix("error="));
@@ -37,8 +37,8 @@ pub fn is_gateways(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A structured field (RFC 9651) in which only those texts are left that could be tokens, as some write
-/// them in quotes.
+/// A structured field (RFC 9651) whose quoted strings are unquoted if they could be tokens, because some
+/// gateways quote them, and removed otherwise.
 fn unquoted(field: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(field.len()), field);
     while let Some(open) = rest.find('"') {

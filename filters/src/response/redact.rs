@@ -1,17 +1,17 @@
-//! Fields that must not leave: cut out of JSON, every other byte kept as it was.
+//! Removes fields from JSON and leaves every other byte unchanged.
 
 pub mod answer;
 
 use std::borrow::Cow;
 
-/// Why an answer could not be redacted.
+/// The body is not valid JSON, so it could not be redacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
 
 /// `json` without the members of these names, at any depth; borrowed if it has none.
 ///
 /// # Errors
-/// [`NotJson`] if it cannot be read to the end: what cannot be read cannot be vouched for.
+/// [`NotJson`] if it cannot be parsed to the end: the unparsed rest could hold the fields.
 pub fn redact<'a>(json: &'a [u8], names: &[String]) -> Result<Cow<'a, [u8]>, NotJson> {
     let mut reader =
         Reader { json, at: 0, names, kept: Vec::with_capacity(json.len()), cut: false };
@@ -72,7 +72,7 @@ impl Reader<'_> {
             }
             self.space();
             match self.peek().ok_or(NotJson)? {
-                // Written before the next member, if that stays.
+                // Written before the next member, if that is kept.
                 b',' => self.at += 1,
                 b'}' => return self.byte(b'}'),
                 _ => return Err(NotJson),
@@ -97,8 +97,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a string and answers with what it says, its escapes undone: `engine\u0049d` is
-    /// `engineId` to whoever parses it.
+    /// Reads a string and returns it unescaped: to a JSON parser `engine\u0049d` is `engineId`.
     fn string(&mut self) -> Result<String, NotJson> {
         let start = self.at;
         if self.peek() != Some(b'"') {

@@ -1,5 +1,5 @@
-//! Answers of others that lead into our own network: whoever follows them from there is asked to call
-//! what only we can reach.
+//! External responses that redirect into our own network: a client inside that follows them would call what
+//! the sender cannot reach itself.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use url::{Host, Url};
 
 use crate::egress::addresses::AddressClass;
 
-/// Headers that name where to go (RFC 9110 10.2.2, 8.7; `Refresh` is browsers' own).
+/// Headers that redirect (RFC 9110 10.2.2, 8.7; `Refresh` is defined by browsers).
 const LEADS: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::REFRESH];
 
-/// Where an answer leads, if that is an address of our own network, written out in any notation.
-/// `is_known` says of a URL that it is no news: the upstream's own. `judge` says why an address may
-/// not be called, if so.
+/// The target of a redirect, if it is a literal address of our own network in any notation. `is_known`
+/// recognizes the upstream's own URLs, which are allowed. `judge` returns why an address may not be called,
+/// if so.
 pub fn inside(
     headers: &HeaderMap,
     is_known: impl Fn(&str) -> bool,
@@ -28,7 +28,7 @@ pub fn inside(
     })
 }
 
-/// Removes links (RFC 8288) that lead there: they are hints, and the answer is good without.
+/// Removes such links (RFC 8288): they are hints, and the response is usable without them.
 pub fn unlink(
     headers: &mut HeaderMap,
     is_known: impl Fn(&str) -> bool,
@@ -65,12 +65,12 @@ fn refreshed(text: &str) -> &str {
     rest.trim_matches(['"', '\''])
 }
 
-/// The class of the address that a reference leads to, read as browsers read it: they take
-/// `http:\\0x7f.1` for one. `None` if it leads to a name, or nowhere else.
+/// The class of the address that a reference points to, parsed like browsers do: to them `http:\\0x7f.1` is
+/// one. `None` if it points to a name, or stays on the host.
 fn class(text: &str, judge: impl Fn(IpAddr, u16) -> Option<AddressClass>) -> Option<AddressClass> {
     let base = Url::parse("https://elsewhere.invalid/").expect("it is a URL");
     let Ok(url) = base.join(text) else {
-        // What one reader cannot read another may.
+        // What one parser rejects another may accept.
         return Some(AddressClass::Unspecified);
     };
     let ip: IpAddr = match url.host()? {
@@ -82,7 +82,7 @@ fn class(text: &str, judge: impl Fn(IpAddr, u16) -> Option<AddressClass>) -> Opt
                 "localhost" => Some(AddressClass::Loopback),
                 "metadata.google.internal" => Some(AddressClass::Metadata),
                 _ if name.ends_with(".localhost") => Some(AddressClass::Loopback),
-                // Of a scheme that is none of the web's it may still be an address.
+                // With another scheme it may still be an address.
                 _ => judge(name.parse().ok()?, url.port().unwrap_or(0)),
             };
         }

@@ -1,10 +1,10 @@
-//! Which exchanges are streams: known by what is asked for and by what comes.
+//! Which exchanges are streams, by the request and by the response.
 
 use http::{HeaderMap, header};
 
 use crate::response::progress::Kind;
 
-/// Types of which each part is worth reading by itself, so that there may be long between them.
+/// Media types whose parts are useful one by one, so that there may be long pauses between them.
 const STREAMS: [&str; 9] = [
     "text/event-stream",
     "application/x-ndjson",
@@ -16,7 +16,7 @@ const STREAMS: [&str; 9] = [
     "application/json-patch-stream",
     "multipart/x-mixed-replace",
 ];
-/// RPCs whose messages follow each other in one body, either way.
+/// RPCs that stream messages in one body, in both directions.
 const CALLS: [&str; 2] = ["application/grpc", "application/connect+"];
 
 /// Whether a request is gRPC itself, which needs HTTP/2.
@@ -28,7 +28,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     begins("application/grpc") && !begins("application/grpc-web")
 }
 
-/// What a request asks for, as far as its head says.
+/// The kind of stream that a request head announces.
 pub fn asked(options: &config::RouteOptions, headers: &HeaderMap, query: Option<&[u8]>) -> Kind {
     if options.stream || is_call(text(headers, header::CONTENT_TYPE)) {
         return Kind::Both;
@@ -42,7 +42,7 @@ pub fn asked(options: &config::RouteOptions, headers: &HeaderMap, query: Option<
     Kind::Plain
 }
 
-/// Whether an answer is a stream.
+/// Whether a response is a stream.
 pub fn is_stream(headers: &HeaderMap) -> bool {
     let content_type = text(headers, header::CONTENT_TYPE);
     let essence = essence(content_type);
@@ -54,7 +54,7 @@ pub fn is_stream(headers: &HeaderMap) -> bool {
         || (essence.eq_ignore_ascii_case("text/plain") && length(headers).is_none())
 }
 
-/// How long an answer's body is, if that is known.
+/// The length of a response body, if known.
 pub fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Where an upstream's paths stand among ours, on the way there and on the way back.
+//! Rewrites between our paths and an upstream's, in requests and in responses.
 
 use std::borrow::Cow;
 
@@ -6,28 +6,28 @@ use url::Url;
 
 use crate::request::normal_form::NormalPath;
 
-/// Where an upstream's paths stand among ours: `/ext/github/repos` here is
-/// `https://ghes.example/api/v3/repos` there.
+/// How an upstream's paths map to ours: `/ext/github/repos` here is `https://ghes.example/api/v3/repos`
+/// there.
 #[derive(Debug)]
 pub struct UrlRewrite {
-    /// How many segments of ours are cut off.
+    /// How many of our segments are removed.
     cut: usize,
-    /// What is cut off, empty or beginning with a slash.
+    /// What is removed: empty, or with a leading slash.
     ours: Box<str>,
-    /// What is put in its place.
+    /// Its replacement.
     theirs: Box<str>,
     /// The upstream's own scheme, host and port.
     origin: Url,
 }
 
-/// How a client reaches us.
+/// How the client reached us.
 #[derive(Clone, Copy, Debug)]
 pub struct Here<'a> {
     /// `http` or `https`.
     pub scheme: &'a str,
     /// Host and port, as the client wrote them.
     pub host: &'a str,
-    /// Whether the upstream is asked by that host, too. What it says of hosts is then right.
+    /// Whether the upstream gets this host as well. Then the hosts in its URLs are right.
     pub preserved: bool,
 }
 
@@ -45,17 +45,17 @@ impl UrlRewrite {
         }
     }
 
-    /// Whether a path is sent on as it came.
+    /// Whether paths are forwarded unchanged.
     pub fn is_plain(&self) -> bool {
         self.cut == 0 && self.theirs.is_empty()
     }
 
-    /// What of our paths an upstream does not see, if anything.
+    /// The prefix of our paths that the upstream does not see, if there is one.
     pub fn prefix(&self) -> Option<&str> {
         (!self.ours.is_empty()).then_some(&*self.ours)
     }
 
-    /// A path of ours, as the upstream is asked for it.
+    /// The upstream's path for one of ours.
     pub fn theirs<'a>(&self, path: &'a NormalPath) -> Cow<'a, str> {
         let path = path.as_str();
         let mut slashes = path.match_indices('/').map(|(at, _)| at);
@@ -67,12 +67,12 @@ impl UrlRewrite {
         }
     }
 
-    /// What a client should be told instead of `reference`, a URL in an answer to the request for
-    /// `target` there. `None` if it can stay.
+    /// The rewritten form of `reference`, a URL in the response to the request for `target` there. `None` if
+    /// it stays.
     ///
-    /// One of the upstream's own becomes ours, so that whoever follows it passes here again. One
-    /// that leads elsewhere stays. One that is relative stays so (RFC 9110 10.2.2): how a client reaches
-    /// us it knows better than we do.
+    /// A URL of the upstream becomes ours, so that a client that follows it comes through Stagedoor again.
+    /// One to another host stays. A relative one stays relative (RFC 9110 10.2.2): the client knows better
+    /// than we do how it reached us.
     pub fn ours(&self, reference: &str, target: &str, here: Here<'_>) -> Option<String> {
         if self.has_our_prefix(reference) {
             return None;
@@ -92,7 +92,7 @@ impl UrlRewrite {
         let inside = meant.path().strip_prefix(&*self.theirs);
         let inside = inside.filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let Some(rest) = inside.filter(|_| same) else {
-            // To the client a path would be relative to us.
+            // To the client a path is relative to us.
             let is_path = !is_absolute && !reference.starts_with("//");
             return is_path.then(|| meant.into());
         };
@@ -112,13 +112,13 @@ impl UrlRewrite {
         Some(ours)
     }
 
-    /// Whether an upstream that was told of our prefix has put it before a path of its own.
+    /// Whether an upstream that knows our prefix has added it to a path of its own.
     fn has_our_prefix(&self, path: &str) -> bool {
         let rest = path.trim().strip_prefix(&*self.ours).filter(|_| !self.ours.is_empty());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
     }
 
-    /// A path of an upstream that knows our host, with what it does not see before it.
+    /// A path of an upstream that knows our host, with the removed prefix added.
     fn our_path(&self, reference: &str) -> Option<String> {
         let path = reference.trim();
         let is_path = path.starts_with('/') && !path.starts_with("//") && !path.starts_with("/\\");
@@ -130,10 +130,9 @@ impl UrlRewrite {
         whole.then(|| format!("{}{rest}", self.ours))
     }
 
-    /// What a client should be told instead of a `Set-Cookie`, so that the cookie comes back here and to
-    /// nobody else. `None` if it can stay.
+    /// The rewritten form of a `Set-Cookie`, so that the cookie is only sent back here. `None` if it stays.
     pub fn our_cookie(&self, cookie: &str) -> Option<String> {
-        // One with this name is for all paths, or browsers do not take it (RFC 6265bis 4.1.3.2).
+        // A cookie with this prefix must be for all paths, or browsers reject it (RFC 6265bis 4.1.3.2).
         if self.is_plain() || cookie.trim_start().to_ascii_lowercase().starts_with("__host-") {
             return None;
         }
@@ -150,7 +149,7 @@ impl UrlRewrite {
                     }
                     let below = path.strip_prefix(&*self.theirs);
                     let below = below.filter(|rest| rest.is_empty() || rest.starts_with('/'));
-                    // What is above its base it may set for all of us at most.
+                    // A path above its base becomes the whole of our prefix at most.
                     let ours = format!("{}{}", self.ours, below.unwrap_or_default());
                     let ours = ours.trim_end_matches('/');
                     Some(format!(" Path={}", if ours.is_empty() { "/" } else { ours }))
@@ -162,7 +161,8 @@ impl UrlRewrite {
         changed.then(|| parts.join(";"))
     }
 
-    /// What [`UrlRewrite::ours`] says for every target of a `Link` header (RFC 8288 3): APIs name their next page there.
+    /// Applies [`UrlRewrite::ours`] to every target of a `Link` header (RFC 8288 3), where APIs name the
+    /// next page.
     pub fn our_links(&self, links: &str, target: &str, here: Here<'_>) -> Option<String> {
         let mut written = String::with_capacity(links.len() + 64);
         let (mut rest, mut changed, mut quoted) = (links, false, false);

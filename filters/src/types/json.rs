@@ -1,11 +1,11 @@
-//! JSON that means one thing: an object, no member twice at any level, not too deep.
+//! JSON with one meaning: an object, no duplicate member at any level, not too deep.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Reads a JSON object that can be understood in only one way.
+/// Parses a JSON object that can be read in only one way.
 ///
 /// # Errors
 /// Why it cannot.

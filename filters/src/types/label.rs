@@ -13,7 +13,7 @@ impl Label {
     /// The longest label, in bytes.
     pub const LENGTH_MAX: usize = 256;
 
-    /// Takes `text` as a label, if it is safe as it stands.
+    /// A label of `text`, if it is safe unchanged.
     pub fn new(text: &str) -> Option<Self> {
         let safe = (1..=Self::LENGTH_MAX).contains(&text.len())
             && text.bytes().all(|b| (b' '..=b'~').contains(&b))
@@ -22,7 +22,7 @@ impl Label {
         safe.then(|| Self(text.into()))
     }
 
-    /// Makes `text` safe: what a label cannot hold becomes `?`, what is too long is cut.
+    /// Makes `text` safe: characters that a label cannot have become `?`, and a longer text is truncated.
     pub fn lossy(text: &str) -> Self {
         let safe: String = text
             .trim()

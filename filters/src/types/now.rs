@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The moment a decision is made for.
+/// The time of a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Time since the process started. Never goes backwards.

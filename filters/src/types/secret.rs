@@ -1,8 +1,8 @@
-//! Text that must not be shown: not in logs, records, metrics, errors or `Debug`.
+//! Text that must not appear in logs, records, metrics, errors or `Debug`.
 
 use std::fmt;
 
-/// Text that must not be shown. Printing it says only that it is there.
+/// Text that must not appear anywhere. `Debug` only shows that it exists.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -14,7 +14,7 @@ impl Sha256 {
         self.0.update(bytes);
     }
 
-    /// Takes a part with its length, so that parts cannot run into each other.
+    /// Adds a part with its length, so that parts cannot run into each other.
     pub(crate) fn part(&mut self, part: &[u8]) {
         self.update(&(part.len() as u64).to_be_bytes());
         self.update(part);
@@ -35,7 +35,7 @@ pub(crate) fn number(bytes: &[u8]) -> u64 {
     of(bytes)[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The first bytes, of which there are as many as a digest has.
+/// The first `N` bytes of a digest.
 pub(crate) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);

@@ -14,26 +14,26 @@ use crate::{
     upstream::rendezvous::{digest, mix},
 };
 
-/// One of the addresses that there are to choose from.
+/// An address to choose from.
 pub trait Candidate {
-    /// Where it is.
+    /// Its address.
     fn at(&self) -> SocketAddr;
-    /// Its own number, for consistent hashing.
+    /// Its seed, for consistent hashing.
     fn seed(&self) -> u64;
-    /// How many exchanges are under way with it.
+    /// How many exchanges with it are in progress.
     fn in_flight(&self) -> usize;
 }
 
-/// What an address is chosen by.
+/// The inputs for choosing an address.
 #[derive(Clone, Copy, Debug)]
 pub struct Pick<'a> {
-    /// How.
+    /// The algorithm.
     pub balance: Balance,
-    /// The exchange's turn.
+    /// The turn of the exchange.
     pub turn: usize,
-    /// At random, for [`BalanceKind::LeastRequest`].
+    /// A random number, for [`BalanceKind::LeastRequest`].
     pub roll: u64,
-    /// What stays with one address, for [`BalanceKind::ConsistentHash`].
+    /// The hash key, for [`BalanceKind::ConsistentHash`].
     pub key: Option<u64>,
     /// Addresses that have failed the exchange.
     pub tried: &'a [SocketAddr],
@@ -50,7 +50,7 @@ pub fn choose<'a, A: Candidate>(among: &'a [Arc<A>], pick: &Pick<'_>) -> Option<
     }
 }
 
-/// What of an exchange stays with one address, if it has that.
+/// The hash key of an exchange, if it has one.
 pub fn key(
     by: HashBy,
     workspace: Option<&Label>,
@@ -60,7 +60,7 @@ pub fn key(
     match by {
         HashBy::Workspace => Some(digest([workspace?.as_bytes()])),
         HashBy::Caller => caller.map(|c| digest([c.issuer.as_bytes(), c.subject.as_bytes()])),
-        // As limits do: the addresses of one client in IPv6 are one.
+        // As in limits: the IPv6 addresses of one client count as one.
         HashBy::Client => Some(digest([client::network(client).to_be_bytes()])),
     }
 }
@@ -71,19 +71,19 @@ impl Pick<'_> {
     }
 }
 
-/// All of them, beginning with that whose turn it is.
+/// All of them, beginning with the one whose turn it is.
 fn from<A>(among: &[Arc<A>], turn: usize) -> impl Iterator<Item = &Arc<A>> {
     let (before, after) = among.split_at(turn.checked_rem(among.len()).unwrap_or(0));
     after.iter().chain(before)
 }
 
-/// Of two, the one with fewer exchanges under way: nearly as even as the best of all, and without
-/// everybody running to the same.
+/// Of two random ones, the one with fewer exchanges in progress: nearly as even as the best of all, and
+/// without a rush to the same address.
 fn least_request<'a, A: Candidate>(among: &'a [Arc<A>], pick: &Pick<'_>) -> Option<&'a Arc<A>> {
     let (first, second) = (pick.roll & 0xffff_ffff, pick.roll >> 32);
     let count = among.len();
     let first = usize::try_from(first).unwrap_or(0).checked_rem(count)?;
-    // Another than the first, where there is one.
+    // A different one than the first, if there is one.
     let apart = usize::try_from(second).unwrap_or(0).checked_rem(count - 1).map_or(0, |n| n + 1);
     let one = from(among, first).find(|address| pick.may(&***address))?;
     let other = from(among, first + apart).find(|address| pick.may(&***address)).unwrap_or(one);

@@ -1,7 +1,7 @@
-//! Leaves an upstream alone for a while after repeated failures.
+//! Circuit breakers: after repeated failures an upstream gets no requests for some time.
 //!
-//! Two things are told apart. One that answers badly is left alone for the whole of its rest. One where
-//! nothing answers is looked for meanwhile, off the path of requests, and is asked again once it is there.
+//! Two cases are distinguished. An upstream whose responses fail gets none for the whole rest. One that does
+//! not respond is probed meanwhile, off the request path, and gets requests again once it is reachable.
 
 mod circuit;
 
@@ -22,7 +22,7 @@ use crate::{Denial, Label, Now, response::proxy_status};
 
 pub use crate::denial::Cause;
 
-/// Which breaker: that of an upstream, and of a plugin or a host where several share one.
+/// The key of a breaker: its upstream, and the plugin or host if several share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The upstream.
@@ -40,45 +40,46 @@ pub struct Key {
 #[derive(Default)]
 pub struct Breakers {
     all: RwLock<All>,
-    /// How many are not closed, so that whoever looks for upstreams need not ask each.
+    /// How many are not closed, so that the prober need not check each.
     tripped: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
 struct All {
     circuits: HashMap<Key, Arc<Entry>>,
-    /// How many of them are of a part.
+    /// How many of them are for a part.
     parts: usize,
 }
 
-/// One breaker, and which it is.
+/// A breaker and its key.
 #[derive(Debug)]
 struct Entry {
     key: Key,
     circuit: Mutex<Circuit>,
-    /// How many of all are not closed; it is among them.
+    /// The number of all breakers that are not closed, shared with [`Breakers`].
     tripped: Arc<AtomicUsize>,
 }
 
-/// The breaker that a route stands behind. It is looked for by name once, and not for each request.
+/// A route's breaker. It is looked up by name once, and not for each request.
 #[derive(Debug)]
 pub struct Handle {
-    /// Which it is.
+    /// Its key.
     pub key: Key,
     found: OnceLock<Arc<Entry>>,
 }
 
-/// Breakers of parts, all together: whoever asks names them. Beyond that they share that of their route.
+/// The maximum of breakers for parts in total, because clients name the parts. Beyond it, parts share their
+/// route's breaker.
 pub const PARTS_MAX: usize = 512;
 
-/// What an upstream's breaker is doing.
+/// The position of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// Requests pass.
     Closed,
     /// Requests are refused until the rest is over.
     Open,
-    /// A few requests try whether the upstream is back.
+    /// A few requests probe whether the upstream has recovered.
     HalfOpen,
 }
 
@@ -93,63 +94,63 @@ impl Position {
     }
 }
 
-/// How an exchange with an upstream ended, as a breaker sees it.
+/// The outcome of an exchange with an upstream, for its breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The upstream did its work, whatever it said.
+    /// The upstream responded without a failure.
     Success,
-    /// The upstream answered, and badly.
+    /// The upstream responded with a failure.
     Failure,
-    /// The upstream did not answer.
+    /// The upstream did not respond.
     Silence,
 }
 
-/// What is known of a breaker, for operators.
+/// The status of a breaker, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// What it is doing.
+    /// Its position.
     pub position: Position,
     /// Why, unless it is closed.
     pub cause: Option<Cause>,
 }
 
-/// What one breaker would do with a request. Looking asks for no leave.
+/// What a breaker would do with a request. Reading it takes no permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Which it is: of a part there may be none yet, and then it is closed.
+    /// Its key. A part may have no breaker yet, which counts as closed.
     pub key: Key,
-    /// What it is doing, and why.
+    /// Its position, and why.
     pub status: Status,
     /// Since when it has not been closed.
     pub since: Option<Duration>,
-    /// When requests try it again at the latest; earlier, if it is found before that.
+    /// When requests are let through again at the latest; earlier, if a probe finds it reachable before.
     pub tried_at: Option<Duration>,
 }
 
-/// Leave to ask an upstream once. Dropped without a report (the request was refused further on, or
-/// the client went away) it counts for nothing and gives the leave back.
+/// Permission to send one request to an upstream. Dropped without a report (the request was refused later,
+/// or the client disconnected) it counts for nothing and is returned.
 pub struct Permit {
     entry: Arc<Entry>,
     probe: Option<u64>,
     half_opened: Option<Cause>,
 }
 
-/// A breaker that went from one position to another.
+/// A breaker's change of position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Which.
+    /// The breaker.
     pub key: Key,
-    /// To where.
+    /// The new position.
     pub to: Position,
     /// Why it was, or is, open.
     pub cause: Cause,
 }
 
 impl Breakers {
-    /// Asks for leave to go to an upstream: to this part of it, if its route has any.
+    /// Requests a permit for an upstream: for this part of it, if its route has parts.
     ///
     /// # Errors
-    /// [`Denial::BreakerOpen`], with the time until the next try.
+    /// [`Denial::BreakerOpen`], with the time until the next probe.
     pub fn admit(
         &self,
         breaker: &Handle,
@@ -172,8 +173,8 @@ impl Breakers {
         }
     }
 
-    /// Asks for leave to go to an upstream again. `None` if it is to be left alone now, or if too many
-    /// are asked again: `budget_percent` of those that are asked.
+    /// Requests a permit for another attempt. `None` if the breaker refuses now, or if the retry budget is
+    /// spent: `budget_percent` of all requests.
     pub(crate) fn readmit(
         &self,
         breaker: &Handle,
@@ -197,11 +198,11 @@ impl Breakers {
         Some(Permit { entry, probe, half_opened })
     }
 
-    /// What the breaker of a route is doing, or that of a part of it.
+    /// The state of a route's breaker, or of one of its parts.
     pub fn look(&self, key: &Key, part: Option<&str>, now: Now) -> Look {
         let all = self.all.read();
         let own = Key { part: part.map(Label::lossy), ..key.clone() };
-        // Where there is no room for another part, it is its route's.
+        // Without room for another part, it is the route's breaker.
         let crowded = own.part.is_some() && all.parts >= PARTS_MAX;
         let (key, circuit) = match all.circuits.get_key_value(&own) {
             None if crowded => (key.clone(), all.circuits.get(key)),
@@ -217,7 +218,7 @@ impl Breakers {
         Look { key, status: circuit.status(now.elapsed), since, tried_at }
     }
 
-    /// What each breaker is doing, in the order of their names.
+    /// The status of each breaker, sorted by name.
     pub fn statuses(&self, now: Now) -> Vec<(Key, Status)> {
         let all = self.all.read();
         let status = |entry: &Entry| entry.circuit.lock().status(now.elapsed);
@@ -227,9 +228,9 @@ impl Breakers {
         statuses
     }
 
-    /// Upstreams that are to be looked for: a breaker of theirs is open.
+    /// Upstreams to probe: one of their breakers is open.
     pub fn sought(&self, now: Now) -> Vec<Label> {
-        // Nearly always there is none.
+        // Usually there is none.
         if self.tripped.load(Relaxed) == 0 {
             return Vec::new();
         }
@@ -242,7 +243,7 @@ impl Breakers {
         sought
     }
 
-    /// Notes whether an upstream was there when it was looked for: its breakers that this moved.
+    /// Reports whether a probe reached an upstream; returns the changes of its breakers.
     pub fn found(&self, upstream: &Label, there: bool, now: Now) -> Vec<Transition> {
         let all = self.all.read();
         let of_it = all.circuits.iter().filter(|(key, _)| key.upstream == *upstream);
@@ -256,7 +257,7 @@ impl Breakers {
         moved.collect()
     }
 
-    /// Forgets breakers that no route names any more.
+    /// Removes breakers that no route names any more.
     pub fn keep(&self, named: impl Fn(&Key) -> bool) {
         let mut all = self.all.write();
         all.circuits.retain(|key, entry| {
@@ -272,7 +273,7 @@ impl Breakers {
         all.parts = all.circuits.keys().filter(|key| key.part.is_some()).count();
     }
 
-    /// The breaker of a part, if there is room for it, else that of its route.
+    /// The breaker of a part if there is room for it, else its route's.
     fn entry(
         &self,
         breaker: &Handle,
@@ -299,7 +300,7 @@ impl Breakers {
 
     /// The breaker of a route.
     fn of_route(&self, breaker: &Handle) -> Arc<Entry> {
-        // A policy may be tried with another state than it was asked with first.
+        // A policy may be used with another state than the first.
         let is_ours = |entry: &&Arc<Entry>| Arc::ptr_eq(&entry.tripped, &self.tripped);
         if let Some(found) = breaker.found.get().filter(is_ours) {
             return Arc::clone(found);
@@ -311,14 +312,14 @@ impl Breakers {
 }
 
 impl Handle {
-    /// For the breaker of this key.
+    /// A handle of the breaker with this key.
     pub fn new(key: Key) -> Self {
         Self { key, found: OnceLock::new() }
     }
 }
 
 impl All {
-    /// The breaker of a key, which begins closed.
+    /// The breaker of a key; a new one is closed.
     fn entry(&mut self, key: Key, tripped: &Arc<AtomicUsize>) -> Arc<Entry> {
         if let Some(entry) = self.circuits.get(&key) {
             return Arc::clone(entry);
@@ -330,13 +331,13 @@ impl All {
         entry
     }
 
-    /// Makes room for another part: those that nothing was asked of lately go.
+    /// Makes room for another part by removing idle ones.
     fn room(&mut self, rules: &config::Breaker, now: Now) -> bool {
         if self.parts < PARTS_MAX {
             return true;
         }
         self.circuits.retain(|key, entry| {
-            // Whoever holds it will report.
+            // An exchange that holds it will still report.
             let held = Arc::strong_count(entry) > 1;
             key.part.is_none() || held || !entry.circuit.lock().is_idle(rules, now.elapsed)
         });
@@ -346,13 +347,13 @@ impl All {
 }
 
 impl Permit {
-    /// `Some` if this was the first after a rest.
+    /// `Some` if this is the first probe after a rest.
     pub fn moved(&self) -> Option<Transition> {
         let cause = self.half_opened?;
         Some(Transition { key: self.entry.key.clone(), to: Position::HalfOpen, cause })
     }
 
-    /// Says how the exchange ended; `Some` if that moved the breaker.
+    /// Reports the outcome of the exchange; `Some` if that changed the breaker's position.
     pub fn report(
         mut self,
         outcome: Outcome,
@@ -381,13 +382,13 @@ impl Drop for Permit {
     }
 }
 
-/// Whether an answer says that the upstream failed, and not somebody behind a gateway that is the upstream.
+/// Whether a response shows that the upstream failed, and not a host behind an upstream that is a gateway.
 pub fn failed(status: u16, headers: &HeaderMap, rules: &config::Breaker) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     is_failure(status, content_type, rules) && !proxy_status::is_gateways(headers)
 }
 
-/// Whether a status says that something failed.
+/// Whether a status is a failure.
 pub fn is_failure(status: u16, content_type: Option<&str>, rules: &config::Breaker) -> bool {
     let excused = |ignored: &config::IgnoredFailure| {
         ignored.status == status

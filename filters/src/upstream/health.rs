@@ -1,7 +1,7 @@
-//! How each address of an upstream does, and which of them may be used.
+//! The health of each address of an upstream, and which of them may be used.
 //!
-//! Failures in a row eject an address for a while; checks find one unhealthy until they succeed. Both
-//! are kept by upstream and address, so they outlive a reload.
+//! Consecutive failures eject an address for some time; health checks mark one unhealthy until they succeed.
+//! Both are stored by upstream and address, so they outlive a reload.
 
 mod pool;
 
@@ -24,37 +24,37 @@ use crate::{
 
 pub use pool::{AddressStatus, Pool};
 
-/// The addresses of all upstreams, as far as a name leads to them now.
+/// The addresses that the upstreams' names currently resolve to.
 #[derive(Default)]
 pub struct Health(Mutex<HashMap<Label, HashMap<SocketAddr, Arc<Address>>>>);
 
 /// One address of an upstream.
 #[derive(Debug)]
 pub struct Address {
-    /// Where it is.
+    /// The address.
     pub at: SocketAddr,
     seed: u64,
     in_flight: AtomicUsize,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: AtomicU32,
     history: Mutex<History>,
 }
 
-/// What is known of an address beside its failures in a row. Looked at only when one of them counts.
+/// The state of an address besides its consecutive failures. Locked only when one of them counts.
 #[derive(Debug, Default)]
 struct History {
     ejected: Option<Ejected>,
-    /// How often in short order.
+    /// Recent ejections, which lengthen the next.
     ejections: u32,
     /// When the last ejection ended.
     returned: Duration,
-    /// Whether checks found it so.
+    /// Whether health checks marked it unhealthy.
     unhealthy: bool,
-    /// Checks in a row that succeeded.
+    /// Consecutive successful checks.
     passed: u32,
-    /// Checks in a row that failed.
+    /// Consecutive failed checks.
     failed: u32,
-    /// When it is checked next.
+    /// When the next check is due.
     due: Option<Duration>,
 }
 
@@ -64,16 +64,16 @@ struct Ejected {
     fault: Fault,
 }
 
-/// Why an address is out.
+/// Why an address is out of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection came about.
+    /// No connection.
     Connect,
-    /// The connection broke, or what came was no HTTP.
+    /// The connection broke, or the response was not HTTP.
     Reset,
-    /// It was silent for too long.
+    /// It timed out.
     Timeout,
-    /// It answered with a failure.
+    /// It responded with a failure.
     Status,
     /// It failed its health check.
     Check,
@@ -92,12 +92,12 @@ impl Fault {
     }
 }
 
-/// What an address is.
+/// The condition of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// It may be used.
     Healthy,
-    /// It has failed, and is left alone for a while.
+    /// It has failed, and is out of use for some time.
     Ejected {
         /// Why.
         fault: Fault,
@@ -121,7 +121,7 @@ impl Condition {
         }
     }
 
-    /// Why, if it is out.
+    /// Why it is out of use, if it is.
     pub fn fault(self) -> Option<Fault> {
         match self {
             Self::Healthy => None,
@@ -130,7 +130,7 @@ impl Condition {
         }
     }
 
-    /// Until when, if that is known.
+    /// Until when it is out of use, if that is known.
     pub fn until(self) -> Option<Now> {
         match self {
             Self::Ejected { until, .. } => Some(until),
@@ -139,16 +139,16 @@ impl Condition {
     }
 }
 
-/// An address that is in another condition than before.
+/// A change of an address's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which.
+    /// The address.
     pub at: SocketAddr,
-    /// Which condition.
+    /// Its new condition.
     pub to: Condition,
 }
 
-/// An attempt at an address. Under way until it is dropped.
+/// An attempt at an address; in progress until it is dropped.
 #[derive(Debug)]
 pub struct Attempt {
     address: Arc<Address>,
@@ -156,15 +156,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Where it is made.
+    /// Its address.
     pub fn at(&self) -> SocketAddr {
         self.address.at
     }
 
-    /// Notes that it did its work, unless it was said already that it failed.
+    /// Reports success, unless a failure was reported before.
     pub fn succeeded(&mut self) {
         let told = std::mem::replace(&mut self.told, true);
-        // Nearly always there is nothing to write, and so no cache line to fight for.
+        // Usually there is nothing to write, and so no contention for a cache line.
         if !told && self.address.failures.load(Relaxed) > 0 {
             self.address.failures.store(0, Relaxed);
         }
@@ -178,7 +178,7 @@ impl Drop for Attempt {
 }
 
 impl Health {
-    /// These addresses of an upstream, and what is known of them. All others of it are forgotten.
+    /// Sets an upstream's addresses and returns their states. Its other addresses are removed.
     pub fn of(&self, upstream: &Label, found: &[SocketAddr]) -> Vec<Arc<Address>> {
         let mut all = self.0.lock();
         let known = all.entry(upstream.clone()).or_default();
@@ -190,7 +190,7 @@ impl Health {
         addresses
     }
 
-    /// Forgets upstreams that the config does not name any more.
+    /// Removes upstreams that the config does not name any more.
     pub fn keep(&self, named: impl Fn(&Label) -> bool) {
         self.0.lock().retain(|upstream, _| named(upstream));
     }
@@ -211,7 +211,7 @@ impl Candidate for Address {
 }
 
 impl Address {
-    /// One that nothing is known of.
+    /// A new address.
     pub(crate) fn new(at: SocketAddr) -> Self {
         let ip = match at.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -241,20 +241,20 @@ impl Address {
         Change { at: self.at, to: history.condition() }
     }
 
-    /// Leaves it alone: the longer, the more often in short order.
+    /// Ejects it: the longer, the more often it was ejected recently.
     fn eject(&self, fault: Fault, rules: &config::Ejection, now: Now) -> Change {
         let mut history = self.history.lock();
         let calm = history.returned + *rules.longest <= now.elapsed;
         history.ejections = if calm { 1 } else { history.ejections.saturating_add(1) };
         let rest = rules.base.saturating_mul(history.ejections).min(*rules.longest);
         history.ejected = Some(Ejected { until: now.plus(rest), fault });
-        // Only what succeeds from now on ends it early.
+        // Only later successes end it early.
         history.passed = 0;
         self.change(&history)
     }
 
-    /// Whether it is to be checked now; then it is not for an interval, or a tenth more. `roll` is
-    /// at random, from 0 to 1. The first check comes within an interval, so that not all come at once.
+    /// Whether a check is due now; the next is then due after an interval, or up to a tenth more. `roll` is
+    /// random, from 0 to 1. The first check is due within an interval, so that the checks spread out.
     fn is_due(&self, interval: Duration, now: Duration, roll: f64) -> bool {
         let mut history = self.history.lock();
         let Some(due) = history.due else {
@@ -269,7 +269,7 @@ impl Address {
         is_due
     }
 
-    /// Notes a check; `Some` if it changed what the address is.
+    /// Reports a check; `Some` if it changed the condition.
     fn checked(
         &self,
         went: Result<(), ()>,
@@ -285,7 +285,7 @@ impl Address {
                 if history.passed >= rules.healthy_after && before != Condition::Healthy {
                     history.unhealthy = false;
                     history.end(now);
-                    // What failed before is no part of a row any more.
+                    // A success ends the row of failures.
                     self.failures.store(0, Relaxed);
                 }
             }
@@ -300,7 +300,7 @@ impl Address {
         (history.condition() != before).then(|| self.change(&history))
     }
 
-    /// Looks whether its ejection is over, and forgets checks if there are none any more.
+    /// Ends its ejection if that is over, and resets its checks if none are configured any more.
     fn look(&self, checks: Option<&config::HealthCheck>, now: Now) -> Option<Change> {
         let mut history = self.history.lock();
         let before = history.condition();

@@ -1,4 +1,4 @@
-//! What the breaker and the address that was asked hear of an exchange: whose fault its end was.
+//! What an exchange reports to the breaker and the upstream's address: whose fault its end was.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::Denial;
 pub struct End<'a> {
     /// Why it was denied, if it was.
     pub denial: Option<&'a Denial>,
-    /// What its response says of the upstream, if one began.
+    /// The outcome by its response, if one began.
     pub response: Option<Outcome>,
-    /// Whether the upstream broke off because it had to wait for the client: see [`gave_up_on_client`].
+    /// Whether the upstream closed because it had to wait for the client: see [`gave_up_on_client`].
     pub excused: bool,
 }
 
 impl End<'_> {
-    /// What the breaker hears. `None` if the end says nothing about the upstream.
+    /// The outcome for the breaker. `None` if the end says nothing about the upstream.
     pub fn outcome(self) -> Option<Outcome> {
         match self.denial {
             Some(_) if self.excused => None,
@@ -27,8 +27,8 @@ impl End<'_> {
     }
 }
 
-/// A failure as the breaker tells it apart: an upstream that does not answer recovers in another way than
-/// one that answers badly.
+/// The outcome by the kind of fault: an upstream that does not respond recovers differently than one with
+/// failing responses.
 pub fn by_fault(outcome: Outcome, fault: Fault) -> Outcome {
     match (outcome, fault) {
         (Outcome::Failure, Fault::Connect | Fault::Reset | Fault::Timeout) => Outcome::Silence,
@@ -39,16 +39,16 @@ pub fn by_fault(outcome: Outcome, fault: Fault) -> Outcome {
 /// How long an upstream had to wait for its client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientWait {
-    /// Whether all of the request had been sent.
+    /// Whether the whole request had been received.
     pub request_ended: bool,
     /// How long the upstream waited for more of it.
     pub waited: Duration,
-    /// How long an upstream is waited for.
+    /// How long we wait for an upstream.
     pub patience: Duration,
 }
 
-/// Whether an upstream that broke off did so because it had waited for its client longer than anybody
-/// would have waited for it.
+/// Whether an upstream closed because it had waited for the client for longer than we would have waited for
+/// it.
 pub fn gave_up_on_client(denial: &Denial, wait: ClientWait) -> bool {
     let broke = matches!(denial, Denial::UpstreamReset { .. } | Denial::UpstreamMalformed { .. });
     broke && !wait.request_ended && wait.waited >= wait.patience
@@ -82,7 +82,7 @@ mod tests {
     fn what_a_client_did_or_we_decided_says_nothing_of_the_upstream() {
         for denial in [Denial::BodyTimeout, Denial::BodyMalformed, Denial::CallerMissing] {
             assert_eq!(outcome(Some(&denial), None, false), None, "{denial}");
-            // It had answered, and well.
+            // It had responded successfully.
             assert_eq!(
                 outcome(Some(&denial), Some(Outcome::Success), false),
                 Some(Outcome::Success)

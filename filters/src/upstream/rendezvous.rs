@@ -1,10 +1,10 @@
-//! Numbers that every replica draws alike.
+//! Hashes that are the same on every replica.
 
 /// FNV-1a, mixed: the same in every process and on every release, so that replicas agree.
 pub(crate) fn digest<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> u64 {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
-        // No label holds a zero: where one part ends and the next begins is told apart.
+        // No label contains a zero byte, so it separates the parts.
         for byte in part.as_ref().iter().chain(&[0]) {
             digest = (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }

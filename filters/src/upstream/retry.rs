@@ -1,7 +1,7 @@
 //! Whether an attempt that failed may be repeated, and when.
 //!
-//! Only reads are: what an action did before it broke is not known. Each attempt is one to the breaker,
-//! so a read asks it for leave again, and the budget keeps a sick upstream from a multiple of its load.
+//! Only reads are: what an action did before it failed is unknown. Each attempt counts for the breaker and
+//! needs a new permit, and the budget keeps a failing upstream from getting a multiple of its load.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use http::Method;
 
 use crate::Now;
 
-/// Attempts that were made for an exchange, and the failure of the last.
+/// The attempts of an exchange, and the failure of the last.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempts {
-    /// How many there were.
+    /// The number of attempts.
     pub made: u32,
     /// When the exchange began.
     pub began: Now,
-    /// What the upstream wants to be left alone for.
+    /// The upstream's `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// Which part of the longest wait is taken, from 0 to 1: so that clients that failed together do
-    /// not come back together.
+    /// The fraction of the longest wait, from 0 to 1: so that requests that failed together are not retried
+    /// together.
     pub jitter: f64,
 }
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
-/// For all attempts together.
+/// The total for all attempts.
 const WHOLE: Duration = Duration::from_secs(10);
 
-/// Statuses that say that somebody else might answer.
+/// Statuses after which another attempt may succeed.
 pub fn is_passing(status: u16) -> bool {
     matches!(status, 502..=504)
 }
 
-/// Whether a request of a route may be asked twice at all.
+/// Whether a request may be sent twice at all.
 pub fn is_safe(class: config::Class, options: &config::RouteOptions, method: &Method) -> bool {
     class == config::Class::Read
         && !options.unsafe_get
@@ -41,7 +41,8 @@ pub fn is_safe(class: config::Class, options: &config::RouteOptions, method: &Me
 }
 
 impl Attempts {
-    /// How long to wait before another. `None` if there is none. `whole` is the exchange's time.
+    /// How long to wait before the next attempt. `None` if there is none. `whole` is the exchange's
+    /// deadline.
     pub fn wait(&self, rules: config::Retries, whole: Duration, now: Now) -> Option<Duration> {
         if self.made >= rules.attempts_max {
             return None;

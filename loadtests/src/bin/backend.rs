@@ -1,4 +1,4 @@
-//! An upstream that answers every request with 1 KiB, as cheaply as can be. `backend LISTEN`
+//! An upstream that responds to every request with 1 KiB, as cheaply as possible. `backend LISTEN`
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

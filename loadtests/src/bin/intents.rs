@@ -1,5 +1,5 @@
-//! How many intents of actions are made durable each second, by the writer that the proxy has, beside
-//! what one sync of the same device takes: `intents FOLDER TASKS SECONDS`.
+//! How many intents of actions the proxy's own writer makes durable each second, and how long one sync of
+//! the same device takes: `intents FOLDER TASKS SECONDS`.
 
 use std::{
     fs::File,
@@ -37,14 +37,14 @@ fn main() {
         runtime.expect("a runtime").block_on(load(&audit, tasks, Duration::from_secs(seconds)));
     audit.stop();
     println!(
-        "{tasks} at a time made durable {:>8} a second; each waited {} us median, {} us p99",
+        "{tasks} concurrent tasks: {:>8} durable a second; each waited {} us median, {} us p99",
         waits.len() as u64 / seconds,
         at(&waits, 50),
         at(&waits, 99)
     );
 }
 
-/// How long small appends took to be durable, in microseconds, in order.
+/// How long small appends took to become durable, in microseconds, sorted.
 fn syncs(folder: &Path) -> Vec<u64> {
     let path = folder.join("probe");
     let mut file = File::create(&path).expect("a file");

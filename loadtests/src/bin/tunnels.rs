@@ -1,9 +1,9 @@
 //! Tunnels through a forward proxy, and their other end.
 //!
-//! `tunnels serve ADDRESS` answers the first byte of each connection and swallows the rest;
-//! `tunnels new PROXY TARGET SECONDS CONNECTIONS` opens one after the other and prints how many;
-//! `tunnels bulk PROXY|direct TARGET MEGABYTES` prints the seconds that many take;
-//! `tunnels idle PROXY TARGET COUNT SECONDS` keeps so many open.
+//! `tunnels serve ADDRESS` echoes the first byte of each connection and discards the rest; `tunnels new
+//! PROXY TARGET SECONDS CONNECTIONS` opens one after the other and prints how many; `tunnels bulk
+//! PROXY|direct TARGET MEGABYTES` prints the seconds that sending them takes; `tunnels idle PROXY TARGET
+//! COUNT SECONDS` keeps that many open.
 
 use std::{
     io,
@@ -67,7 +67,7 @@ async fn dial(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A tunnel whose other end has answered one byte.
+/// A tunnel whose other end has sent one byte back.
 async fn tunnel(proxy: &str, target: &str) -> io::Result<TcpStream> {
     let mut stream = dial(if proxy == "direct" { target } else { proxy }).await?;
     if proxy != "direct" {

@@ -1,4 +1,4 @@
-//! `stagedoor audit`: what can be asked of the records.
+//! `stagedoor audit`: queries over the records.
 
 mod filter;
 mod follow;
@@ -42,7 +42,7 @@ struct Ended {
     unreadable: bool,
 }
 
-/// Why a command could not go on.
+/// Why a command could not continue.
 #[derive(Debug, Error)]
 enum Trouble {
     #[error("{0}")]
@@ -62,7 +62,7 @@ impl Audit {
         match ended {
             Ok(Ended { unreadable: true, .. }) => ExitCode::from(2),
             Ok(Ended { found, .. }) => ExitCode::from(u8::from(!found)),
-            // Whoever reads has seen enough, as `head` does.
+            // The reader has closed the pipe, as `head` does.
             Err(Trouble::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ExitCode::SUCCESS
             }

@@ -182,8 +182,7 @@ fn unusable(loaded: &config::Loaded) -> Vec<config::Problem> {
     problems.iter().cloned().collect()
 }
 
-/// What is wrong with a certificate and its key. Whoever found the certificate wrong has not looked
-/// at the key.
+/// What is wrong with a certificate and its key. A fault in the certificate hides one in the key.
 fn of_pair(
     error: Option<LoadError>,
     cert: &Path,

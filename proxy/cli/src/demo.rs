@@ -1,4 +1,4 @@
-//! `stagedoor demo`: everything at once on this machine, with tokens and commands to try.
+//! `stagedoor demo`: everything together on this machine, with tokens and commands to try.
 
 use std::{
     net::SocketAddr,
@@ -55,7 +55,7 @@ impl Demo {
     }
 
     fn show(self) -> Result<()> {
-        // Pingora would try a port that is taken for half a minute and then go on without it.
+        // Pingora would retry a port in use for half a minute and then continue without it.
         for address in self.addresses() {
             std::net::TcpListener::bind(address).with_context(|| {
                 format!("cannot listen on {address}; choose other ports with `--port`")
@@ -108,7 +108,7 @@ impl Demo {
     }
 }
 
-/// Says what to try, once it can be tried.
+/// Prints commands to try, once they work.
 struct Hint {
     text: String,
     listening: [SocketAddr; PORTS as usize],

@@ -37,7 +37,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// Somebody goes past the proxy.
+/// The exit code if connections bypass the proxy.
 const BYPASSED: u8 = 3;
 
 impl Doctor {

@@ -1,4 +1,4 @@
-//! `stagedoor drill`: breaks things around a private copy of the proxy, and tells what callers saw.
+//! `stagedoor drill`: breaks things around a private copy of the proxy, and reports what callers saw.
 
 mod aims;
 mod ask;
@@ -75,9 +75,9 @@ pub(super) struct Drill {
 
 /// A promise was broken.
 const BROKEN: u8 = 3;
-/// As shells tell that a signal ended something.
+/// The exit code that shells use after SIGINT.
 const INTERRUPTED: u8 = 130;
-/// What was begun has so long to end.
+/// How long running tasks have to end.
 const END: Duration = Duration::from_secs(5);
 
 impl Drill {
@@ -107,7 +107,7 @@ impl Drill {
         }
     }
 
-    /// `None` if somebody ended it.
+    /// `None` if it was interrupted.
     fn drilled(&self, config: Config) -> Result<Option<Report>, String> {
         let told = |error: std::io::Error| error.to_string();
         let mut folder =
@@ -123,7 +123,7 @@ impl Drill {
                 _ = ends.recv() => Ok(None),
             }
         });
-        // Ends every copy that is left; only then nobody writes to the folder any more.
+        // Ends every remaining copy; after that, nothing writes to the folder any more.
         runtime.shutdown_timeout(END);
         if self.keep {
             crate::say::err(format_args!("the copies are in `{}`", folder.path().display()));

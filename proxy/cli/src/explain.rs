@@ -1,5 +1,5 @@
-//! `stagedoor explain`: what would happen to a request, by the same function that decides; and what
-//! happened to one that is on record.
+//! `stagedoor explain`: what would happen to a request, by the same function that decides; and what happened
+//! to a recorded one.
 
 mod recorded;
 mod running;
@@ -142,7 +142,7 @@ impl Explain {
         if let Some(target) = &self.call {
             return self.call_explained(&loaded, &policy, &state, listener, target);
         }
-        // A token that is shown is looked up as the running proxy would.
+        // A presented token is looked up as the running proxy would.
         let opaque = proxy::identity::opaque_tokens::all(&loaded.config)
             .map_err(|errors| errors.join("\n"))?;
         state.tokens.opaque.replace(opaque.iter().map(|(name, digests)| (name, &**digests)));
@@ -157,7 +157,7 @@ impl Explain {
         let mut exchange = Exchange::default();
         let mut decided = decide(&mut exchange);
         if exchange.lack.is_some() {
-            // As the running proxy would: fetch what is lacking, and ask again.
+            // As the running proxy would: fetch what is missing, and decide again.
             let metrics = Arc::new(Metrics::new(&loaded.config));
             let dial = Dial::asking(&loaded.config.process.name_servers);
             dial.use_parents(&Arc::new(Parents::of(&loaded.config)?));
@@ -174,7 +174,7 @@ impl Explain {
         }
         let dispatched = decided.and_then(|admitted| match admitted.next {
             Next::Dispatched(dispatched) => Ok(Some(dispatched)),
-            // Nobody else asks for the same.
+            // There are no other requests to coalesce with.
             Next::Coalesce(_) => dispatch(&state, &admitted.request, now, &mut exchange).map(Some),
             Next::Answer(_) => Ok(None),
         });
@@ -183,7 +183,7 @@ impl Explain {
         crate::say::text(&explain::steps(&exchange, denial.as_ref(), asks_breaker));
         let mut refused = denial.is_some();
         if let Some(admin) = &self.admin {
-            // What a request counts against is known once it has come so far.
+            // The limits of a request are known once it has reached them.
             let counts = exchange.quota.is_some() || matches!(denial, Some(Denial::RateLimited(_)));
             let about = counts.then(|| self.about(&exchange)).flatten();
             let now = running::asked(admin, &loaded.config, &policy.digest, about.as_deref())?;
@@ -193,7 +193,7 @@ impl Explain {
         Ok(ExitCode::from(u8::from(refused)))
     }
 
-    /// What of a request its breaker and limits depend on, for `/standing`.
+    /// The facts of a request that its breaker and limits depend on, for `/standing`.
     fn about(&self, exchange: &Exchange) -> Option<Vec<(&'static str, String)>> {
         let route = exchange.route.as_ref()?;
         let mut about = vec![("route", route.name.to_string())];

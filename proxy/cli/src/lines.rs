@@ -7,8 +7,7 @@ use std::{
 
 use proxy::observability::audit::read::{Line, Lines, segments};
 
-/// Reads all lines of these files, and of the segments in these folders. Answers how many files it
-/// were.
+/// Reads all lines of these files, and of the segments in these folders. Returns the number of files.
 ///
 /// # Errors
 /// If one cannot be read.

@@ -1,5 +1,5 @@
-//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use, or an answer that could not be written;
-//! 3 if the doctor finds somebody out, a replay what it must not, or a drill a promise that was broken.
+//! The command line. Exit codes: 0 fine, 1 findings, 2 wrong use, or output that could not be written; 3 if
+//! the doctor finds a bypass, a replay finds what `--fail-on` names, or a drill finds a broken promise.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -63,10 +63,10 @@ enum Command {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Runs what the command line asks for.
+/// Runs the command.
 fn main() -> ExitCode {
     let code = run();
-    // Whoever redirects an answer must not take half of it for all.
+    // With redirected output, a part of it must not pass for all of it.
     if say::is_unwritten() { ExitCode::from(2) } else { code }
 }
 
@@ -110,8 +110,8 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// What libraries may say, whatever the operator wants to see: some of them log whole heads, and so
-/// tokens. Every bad client would be an error of Pingora's; ours are the records.
+/// The log levels of libraries, whatever the operator sets: some of them log whole heads, and so tokens.
+/// Pingora logs every bad client as an error; we have records for that.
 const LIBRARIES: [&str; 10] = [
     "pingora=off",
     "pingora_core=off",
@@ -126,7 +126,7 @@ const LIBRARIES: [&str; 10] = [
 ];
 
 /// Text for people on a terminal, and one line of JSON for each event elsewhere; `STAGEDOOR_LOG_FORMAT`
-/// (`text`, `json`) says which. `STAGEDOOR_LOG` says how much, as `RUST_LOG` would, of what is ours.
+/// (`text`, `json`) overrides it. `STAGEDOOR_LOG` sets the level of our own events, like `RUST_LOG`.
 fn log_to_stderr() {
     let filter =
         EnvFilter::try_from_env("STAGEDOOR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -137,10 +137,10 @@ fn log_to_stderr() {
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        // If nobody reads stderr any more, to say so there would panic.
+        // If stderr is closed, reporting that there would panic.
         .log_internal_errors(false)
         .with_env_filter(filter);
-    // If somebody has set a log up already, theirs stays.
+    // If a logger is set already, it stays.
     let _ = match &*format {
         "text" => lines.with_ansi(is_terminal).with_target(false).try_init(),
         "" if is_terminal => lines.with_target(false).try_init(),

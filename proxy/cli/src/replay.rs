@@ -1,4 +1,4 @@
-//! `stagedoor replay`: what another config would have decided about what is on record.
+//! `stagedoor replay`: what another config would have decided about recorded requests.
 
 mod tally;
 

@@ -1,5 +1,5 @@
-//! What commands print. Whoever reads may stop reading, as `head` does: that ends nothing with a
-//! panic, as `println!` would.
+//! Output of commands. If the reader closes the pipe, as `head` does, this does not panic, as `println!`
+//! would.
 
 use std::{
     fmt,
@@ -24,12 +24,12 @@ pub(super) fn err(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Whether something of the answer could not be written. A reader that left wanted no more of it.
+/// Whether some output could not be written. A closed pipe does not count.
 pub(super) fn is_unwritten() -> bool {
     UNWRITTEN.load(Ordering::Relaxed)
 }
 
-/// A reader that left has seen enough; anything else should be known.
+/// A closed pipe is fine; any other error counts.
 pub(super) fn written(result: io::Result<()>) {
     match result.and_then(|()| io::stdout().lock().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -1,4 +1,4 @@
-//! `stagedoor suggest`: what a person could write into the config, from what was recorded.
+//! `stagedoor suggest`: proposes config from records.
 
 mod calls;
 mod groups;

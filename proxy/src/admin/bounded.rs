@@ -1,4 +1,4 @@
-//! The limits of a listener for operators and probes, as far as its front does not keep them.
+//! The limits of a listener for operators and probes that the listener itself does not enforce.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,17 +11,17 @@ use pingora::{
 
 use super::Admin;
 
-/// Answers operators and probes, and waits for none of them longer than its listener says.
+/// Serves operators and probes within the listener's timeouts.
 pub struct Bounded {
-    /// What answers.
+    /// The service.
     pub admin: Arc<Admin>,
-    /// Silence within a body, and how long one may still come that nobody asked for.
+    /// The longest silence within a body, and how long an unwanted body is still read.
     pub body_timeout: Duration,
-    /// How long one write may stand still.
+    /// How long one write may stall.
     pub write_timeout: Duration,
     /// For HTTP/2.
     pub h2: H2Options,
-    /// For HTTP/2 as well.
+    /// Options for HTTP/2.
     pub options: HttpServerOptions,
 }
 

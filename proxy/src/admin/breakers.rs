@@ -1,4 +1,4 @@
-//! What the breakers of the policy in force do.
+//! The state of the circuit breakers of the policy in force.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use filters::breaker::{Key, Position, Status};
 
 use crate::{clock, data_plane::gateway::Gateway};
 
-/// All of them. One that nothing has happened to is closed.
+/// All breakers. One without any event is closed.
 pub(super) fn all(gateway: &Gateway) -> Vec<(Key, Status)> {
     let seen = gateway.state.breakers.statuses(clock::now());
     let snapshot = gateway.snapshot.load();

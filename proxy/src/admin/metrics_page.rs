@@ -1,4 +1,4 @@
-//! What is as it is, rather than counted: looked up when somebody asks.
+//! Gauges, which are read when `/metrics` is requested.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl Metrics {
-    /// All of it, in Prometheus' text format. What is as it is, rather than counted, is looked up
-    /// now: so nothing stays that is there no more.
+    /// All metrics, in Prometheus' text format. Gauges are read now, so that no series stays after its
+    /// subject is gone.
     pub(super) fn text(&self, process: &Process) -> Vec<u8> {
         let _only = self.showing.lock();
         self.in_flight.set(i64::try_from(process.gateway.drain.in_flight()).unwrap_or(i64::MAX));
@@ -92,7 +92,8 @@ impl Metrics {
     fn show_breakers(&self, breakers: &[(Key, Status)]) {
         self.breaker.reset();
         self.breakers_open.reset();
-        // The worst comes last, and stays: the parts of an upstream are no labels, as whoever asks names them.
+        // The worst is set last, and stays: the parts of an upstream are not labels, because clients name
+        // them.
         let mut breakers: Vec<_> = breakers.iter().collect();
         breakers.sort_by_key(|(_, facts)| match facts.position {
             Position::Closed => 0,

@@ -1,5 +1,5 @@
-//! `/standing`: what a request would meet right now, its breaker and its limits. Nothing is taken for the
-//! question, and nothing is kept of it.
+//! `/standing`: the current state of a request's breaker and limits. The query takes nothing from a limit
+//! and leaves no state.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::state::Breaker;
 use crate::{clock, data_plane::gateway::Snapshot, lifecycle::process::Process};
 
-/// Whose request it is about.
+/// The caller and workspace that the query is about.
 #[derive(Default)]
 struct About {
     route: Option<Label>,
@@ -113,7 +113,7 @@ fn left(
     if let Some(issuer) = &about.issuer {
         return Ok(of(issuer));
     }
-    // Whose issuer is not said may be any of them: of each limit the one that has least left.
+    // Without an issuer it may be any of them: of each limit, the one with the least left.
     let issuers = snapshot.loaded.config.identity.issuers.keys().map(Label::from);
     let all = issuers.map(|issuer| of(&issuer)).reduce(|least, other| {
         let both = least.into_iter().zip(other);
@@ -122,7 +122,7 @@ fn left(
     Ok(all.unwrap_or_else(|| of(&Label::lossy("?"))))
 }
 
-/// A breaker, and since when it is as it is.
+/// A breaker, and since when it has its position.
 #[derive(Serialize)]
 struct Moment {
     #[serde(flatten)]
@@ -167,7 +167,7 @@ fn limit(left: &Left) -> Value {
     })
 }
 
-/// In milliseconds, as a person reads them.
+/// Seconds, rounded to milliseconds.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).ceil() / 1000.0
 }

@@ -36,7 +36,7 @@ pub struct State {
     requests_in_flight: usize,
     /// Requests that wait for the response to an identical one.
     requests_waiting: usize,
-    /// Memory of kept responses, for when an upstream fails.
+    /// Memory of responses stored for when an upstream fails.
     fallback_bytes: u64,
     /// The circuit breakers of the config in force.
     breakers: Vec<Breaker>,

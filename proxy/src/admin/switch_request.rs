@@ -1,4 +1,4 @@
-//! The switch that an operator asks for, in JSON.
+//! The switch that an operator requests, in JSON.
 
 use std::fmt;
 
@@ -12,28 +12,28 @@ use serde::{
 };
 use serde_json::Value;
 
-/// The switch that an operator asks for.
+/// The switch that an operator requests.
 #[derive(Debug)]
 pub(super) struct SwitchRequest {
     pub(super) scope: Scope,
     pub(super) position: Position,
     pub(super) lasts: std::time::Duration,
-    /// Whether it also ends what is under way.
+    /// Whether it also ends exchanges in progress.
     pub(super) cuts: bool,
     pub(super) by: String,
     pub(super) reason: String,
 }
 
-/// What the config in force calls things.
+/// The names in the config in force.
 pub(super) struct Known<'a> {
     pub(super) upstreams: Vec<&'a str>,
-    /// `None` where callers say what plugin they are: then it may be any.
+    /// `None` if callers name their plugin: then it may be any.
     pub(super) plugins: Option<Vec<&'a str>>,
-    /// `None` where workspaces need not be declared.
+    /// `None` if workspaces need not be declared.
     pub(super) workspaces: Option<Vec<&'a str>>,
 }
 
-/// Members that are not taken yet, and what was wrong with the others.
+/// Members that have not been read yet, and the problems of the others.
 struct Members {
     left: Vec<(String, Value)>,
     wrong: Vec<String>,
@@ -55,7 +55,7 @@ const TEXT_MAX: usize = 200;
 
 impl SwitchRequest {
     /// # Errors
-    /// All that is wrong with it, and what to write instead.
+    /// Everything that is wrong with it, and what to write instead.
     pub(super) fn read(body: &[u8], known: &Known<'_>) -> Result<Self, Vec<String>> {
         let mut members = Members::read(body)?;
         let scope = Scope {
@@ -136,7 +136,7 @@ impl Members {
         text
     }
 
-    /// A name that the config has, if it has them all.
+    /// A name, which must be in the config if that declares all of them.
     fn name(&mut self, member: &str, known: Option<&[&str]>) -> Option<Label> {
         let text = self.text(member)?;
         let label = Label::new(&text);
@@ -204,7 +204,7 @@ impl Members {
         false
     }
 
-    /// What is left is not known.
+    /// The remaining members are unknown.
     fn end(&mut self, names: &[&str]) {
         for (name, _) in std::mem::take(&mut self.left) {
             let wrong = match names.contains(&&*name) {
@@ -216,7 +216,7 @@ impl Members {
     }
 }
 
-/// An object's members as they stand there, also those that stand there twice.
+/// An object's members in order, including duplicates.
 struct Left(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Left {

@@ -1,4 +1,4 @@
-//! `/switches`: an operator switches something open or closed for a while.
+//! `/switches`: an operator opens or closes a switch for some time.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{clock, data_plane::gateway::Snapshot, lifecycle::process::Process};
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether a path is one of these.
+/// Whether a path is one of these endpoints.
 pub(super) fn is_one(path: &str) -> bool {
     path == "/switches" || path.starts_with("/switches/")
 }
@@ -60,7 +60,7 @@ pub(super) async fn answer(
     }
 }
 
-/// A switch that is set. What it is about is what has a name here.
+/// A switch that is set. It applies to what is named here.
 #[derive(Default, Serialize, JsonSchema)]
 #[schemars(rename = "Switch")]
 pub(super) struct SwitchStatus {

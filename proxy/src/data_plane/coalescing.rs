@@ -1,4 +1,4 @@
-//! Requests that are the same, under way: one goes to the upstream, the others get its answer.
+//! Coalesces identical requests in flight: one goes to the upstream, the others get its response.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 
-/// Requests under way that others may join, and answers that are kept for a moment.
+/// Requests in flight that others may join, and responses that are stored briefly.
 pub struct Coalescing {
     in_flight: Mutex<HashMap<Key, watch::Receiver<Landing>>>,
     kept: Cache<Key, Arc<StoredResponse>>,
@@ -27,15 +27,15 @@ pub struct Coalescing {
     this: Weak<Self>,
 }
 
-/// An answer that is given to several.
+/// A response that several requests get.
 pub struct StoredResponse {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers, those of one exchange aside.
+    /// Its headers, without those of a single exchange.
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
-    /// When it came.
+    /// When it was received.
     at: Duration,
     keep: Duration,
 }
@@ -44,35 +44,36 @@ pub struct StoredResponse {
 #[derive(Clone)]
 enum Landing {
     Flying,
-    /// The answer cannot be shared: each asks for itself.
+    /// The response cannot be shared: each request is sent by itself.
     Lost,
     Answered(Arc<StoredResponse>),
 }
 
-/// A request's place among those that are the same.
+/// The role of a request among identical ones.
 pub enum Role {
     /// It goes to the upstream.
     Leads(Leader),
     /// Another did; it may be waited for.
     Follows(Following),
-    /// It was answered a moment ago.
+    /// A recent response.
     Kept(Arc<StoredResponse>),
 }
 
-/// Whoever goes to the upstream, for others too. What it drops, the others ask for themselves.
+/// The request that is sent upstream for the others too. If it is dropped, the others are sent by
+/// themselves.
 pub struct Leader {
     key: Key,
     sender: watch::Sender<Landing>,
     coalescing: Arc<Coalescing>,
 }
 
-/// Whoever waits for another's answer.
+/// A request that waits for another's response.
 pub struct Following {
     landing: watch::Receiver<Landing>,
     coalescing: Arc<Coalescing>,
 }
 
-/// An answer that is being read, to be shared.
+/// A response that is being read, to be shared.
 pub struct Capture {
     lead: Leader,
     rules: Rules,
@@ -81,11 +82,11 @@ pub struct Capture {
     body: BytesMut,
 }
 
-/// Answers that are kept, all together.
+/// The maximum size of all stored responses.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 
 impl Coalescing {
-    /// None yet.
+    /// An empty one.
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             in_flight: Mutex::default(),
@@ -99,7 +100,7 @@ impl Coalescing {
         })
     }
 
-    /// How many requests wait for the answer to another.
+    /// How many requests wait for the response to another.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -108,7 +109,7 @@ impl Coalescing {
         self.this.upgrade().expect("it is borrowed, so it is there")
     }
 
-    /// Takes a place among the requests with this key.
+    /// Joins the requests with this key.
     pub fn join(&self, key: Key) -> Role {
         if let Some(answer) = self.kept.get(&key) {
             return Role::Kept(answer);
@@ -125,7 +126,7 @@ impl Coalescing {
 }
 
 impl Following {
-    /// Waits for the answer. `None` if there is none to share.
+    /// Waits for the response. `None` if it cannot be shared.
     pub async fn answer(mut self) -> Option<Arc<StoredResponse>> {
         let landed = self.landing.wait_for(|landing| !matches!(landing, Landing::Flying)).await;
         match landed.ok().as_deref() {
@@ -142,7 +143,7 @@ impl Drop for Following {
 }
 
 impl Leader {
-    /// Begins to read an answer that is meant for others, too.
+    /// Begins to read a response for the others too.
     pub fn capture(self, status: StatusCode, headers: &HeaderMap, rules: Rules) -> Capture {
         let headers = StoredResponse::shared_headers(headers);
         Capture { lead: self, rules, status, headers, body: BytesMut::new() }
@@ -151,7 +152,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        // Whoever asks from now on leads another; then those who wait are told.
+        // Later requests get a new leader; then the waiting ones are notified.
         self.coalescing.in_flight.lock().remove(&self.key);
         self.sender.send_if_modified(|landing| {
             let lost = matches!(landing, Landing::Flying);
@@ -164,13 +165,13 @@ impl Drop for Leader {
 }
 
 impl Capture {
-    /// Takes a part of the body; `None` once it is too large to be shared.
+    /// Adds a part of the body; `None` once it is too large to be shared.
     pub fn read(mut self, part: &Bytes) -> Option<Self> {
         self.body.extend_from_slice(part);
         (self.body.len() <= self.rules.bytes_max).then_some(self)
     }
 
-    /// Gives the whole answer to all who wait, and keeps it for those who ask a moment later.
+    /// Passes the whole response to all waiting requests, and stores it for slightly later ones.
     pub fn finish(self) {
         let Self { lead, rules, status, headers, body } = self;
         let keep = rules.keeps(status.as_u16());
@@ -183,12 +184,12 @@ impl Capture {
 }
 
 impl StoredResponse {
-    /// One that came just now.
+    /// A response received now.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Bytes, keep: Duration) -> Self {
         Self { status, headers, body, at: clock::elapsed(), keep }
     }
 
-    /// The headers of an answer that are not of one exchange alone.
+    /// The headers of a response without those of a single exchange.
     pub fn shared_headers(headers: &HeaderMap) -> HeaderMap {
         let mut headers = headers.clone();
         headers.remove(header::TRANSFER_ENCODING);
@@ -206,14 +207,14 @@ impl StoredResponse {
         self.keep.saturating_sub(self.age())
     }
 
-    /// How many bytes it takes, about.
+    /// Its approximate size in bytes.
     pub fn weight(&self) -> u32 {
         let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         u32::try_from(self.body.len() + headers.sum::<usize>() + 256).unwrap_or(u32::MAX)
     }
 }
 
-/// Each is kept for as long as its route says.
+/// Each is stored for its route's time.
 struct Keep;
 
 impl Expiry<Key, Arc<StoredResponse>> for Keep {

@@ -1,4 +1,4 @@
-//! A denial as an answer, in the form that its reader understands.
+//! A denial as a response, in the format that its client understands.
 
 pub(crate) mod cors;
 mod json;
@@ -24,11 +24,10 @@ use crate::{
     request_id::{RequestId, X_REQUEST_ID},
 };
 
-/// Writes a denial. The connection stays usable where the request's body has been read or there is
-/// none.
+/// Writes a denial. The connection stays usable if the request's body has been read or there is none.
 ///
 /// # Errors
-/// If the client is gone.
+/// If the client has disconnected.
 pub(crate) async fn write(
     session: &mut Session,
     exchange: &Exchange,
@@ -57,10 +56,10 @@ pub(crate) async fn write(
     send(session, written).await
 }
 
-/// The same for a forward proxy, which asks who is calling with a status of its own.
+/// The same for a forward proxy, which has its own status for missing credentials (407).
 ///
 /// # Errors
-/// If the client is gone.
+/// If the client has disconnected.
 pub(crate) async fn write_proxy(
     session: &mut Session,
     exchange: &Exchange,
@@ -86,7 +85,7 @@ fn write_for(
     request_id: &RequestId,
 ) -> Rendered {
     let head = session.req_header();
-    // The answer to a HEAD says how long that to a GET is, which would name its method.
+    // The response to HEAD has the length of the one to GET, which would name its method.
     let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
     let asked = (method, head.uri.path());
     let now = clock::now().unix;
@@ -101,7 +100,7 @@ async fn send(session: &mut Session, written: Rendered) -> Result<()> {
     let Rendered { status, headers, body } = written;
     let asked = session.req_header();
     let nothing = asked.method == Method::HEAD || body.is_empty();
-    // A client of gRPC takes a head that is the end for trailers, which say nothing of a body.
+    // A gRPC client treats a head that ends the stream as trailers, which have no content length.
     let framed = !body.is_empty() || asked.version != Version::HTTP_2;
     let mut head = ResponseHeader::build(status, None)?;
     head_edit::edit_response(&mut head, |parts| {
@@ -113,7 +112,7 @@ async fn send(session: &mut Session, written: Rendered) -> Result<()> {
     let downstream = session.as_downstream_mut();
     downstream.set_write_timeout(Some(std::time::Duration::from_secs(10)));
     match downstream {
-        // Pingora's session would leave the stream open, and what follows then is no trailers alone.
+        // Pingora's session would leave the stream open, and then it would not be a trailers-only response.
         HttpSession::H2(stream) if nothing => stream.write_response_header(Box::new(head), true),
         HttpSession::Custom(stream) if nothing => {
             stream.write_response_header(Box::new(head), true).await
@@ -126,7 +125,7 @@ async fn send(session: &mut Session, written: Rendered) -> Result<()> {
     }
 }
 
-/// Lets the page ask, so that it can read why it may not.
+/// Permits a refused preflight, so that the page can read the denial.
 async fn permit_preflight(
     session: &mut Session,
     headers: HeaderMap,
@@ -146,10 +145,10 @@ fn seconds(wait: std::time::Duration) -> u64 {
     ceil(wait).max(1)
 }
 
-/// Writes an answer of our own in JSON, for one caller and nobody else.
+/// Writes a response of our own in JSON, for one caller only.
 ///
 /// # Errors
-/// If the client is gone.
+/// If the client has disconnected.
 pub(crate) async fn write_json(
     session: &mut Session,
     body: &str,
@@ -164,10 +163,10 @@ pub(crate) async fn write_json(
     session.write_response_body(Some(Bytes::copy_from_slice(body.as_bytes())), true).await
 }
 
-/// Writes the answer to another request that was the same.
+/// Writes the response to another, identical request.
 ///
 /// # Errors
-/// If the client is gone.
+/// If the client has disconnected.
 pub(crate) async fn write_shared(
     session: &mut Session,
     exchange: &Exchange,
@@ -188,7 +187,7 @@ pub(crate) async fn write_shared(
             Shared::Collapsed => "stagedoor; fwd=miss; collapsed".to_owned(),
         };
         if how != Shared::Collapsed {
-            // It may have been old when it came (RFC 9111 4.2.3).
+            // It may have had an age when it was received (RFC 9111 4.2.3).
             let came = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
             headers.insert(header::AGE, age.saturating_add(came.unwrap_or(0_u64)).into());
         }
@@ -214,7 +213,7 @@ pub(crate) async fn write_shared(
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// How a caller may say who it is to a forward proxy (RFC 9110 11.7.1).
+/// The challenge of a forward proxy (RFC 9110 11.7.1).
 pub(crate) const PROXY_CHALLENGE: &str = "Basic realm=\"stagedoor\"";
 
 fn ceil(duration: std::time::Duration) -> u64 {

@@ -1,8 +1,8 @@
-//! Exchanges that go on when their client has gone: an action that was sent is not taken back by hanging
-//! up, and what came of it belongs on record.
+//! Exchanges that continue after their client has disconnected: disconnecting does not undo an action that
+//! was sent, and its outcome must be recorded.
 //!
-//! Pingora ends an exchange whose client it finds gone. So it is not told: a lost client is, from then
-//! on, one that says nothing and takes everything.
+//! Pingora ends an exchange when its client disconnects. So the disconnect is hidden from it: a lost client
+//! looks like one that sends nothing and reads everything.
 
 mod stream;
 
@@ -21,9 +21,9 @@ tokio::task_local! {
 enum Client {
     /// The exchange ends with it.
     Attends,
-    /// The exchange goes on without it.
+    /// The exchange continues without its client.
     MayGo,
-    /// It is gone, and the exchange goes on.
+    /// The client has disconnected, and the exchange continues.
     Gone,
 }
 
@@ -32,18 +32,18 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> T {
     CLIENT.scope(Cell::new(Client::Attends), exchange).await
 }
 
-/// From now on the exchange goes on without its client, once all of the request is there.
+/// From now on the exchange continues without its client, once the request is complete.
 pub(crate) fn begin() {
     let _ = CLIENT.try_with(|client| client.set(Client::MayGo));
 }
 
-/// Pingora's session of a stream of HTTP/2: one that does not end the exchange when its client goes, that ends
-/// in its own time if it is answered before its request has ended, and that is looked after while it stands still.
+/// Pingora's session of an HTTP/2 stream: it does not end the exchange when the client disconnects, lingers
+/// if the response precedes the end of the request, and is supervised while it stalls.
 pub(crate) fn session(stream: http2::Stream) -> ServerSession {
     stream::session(stream)
 }
 
-/// Says that the client is gone. Whether the exchange goes on all the same.
+/// Reports that the client has disconnected. Returns whether the exchange continues.
 pub(crate) fn lost() -> bool {
     let goes_on = CLIENT.try_with(|client| {
         let goes_on = client.get() != Client::Attends;
@@ -55,7 +55,7 @@ pub(crate) fn lost() -> bool {
     goes_on.unwrap_or(false)
 }
 
-/// Whether the exchange goes on without its client.
+/// Whether the exchange continues without its client.
 pub(crate) fn is() -> bool {
     CLIENT.try_with(|client| client.get() == Client::Gone).unwrap_or(false)
 }

@@ -5,13 +5,13 @@ use pingora::{Error, ErrorSource, ErrorType as E};
 
 use crate::{data_plane::request::caused_by, net::parent};
 
-/// Types of Pingora's own that it shows to nobody: of a body in chunks, and of the trailers after it.
+/// Pingora's private error types for a chunked body and its trailers.
 const BROKEN_CHUNK: &str = "InvalidChunk";
 const BROKEN_TRAILERS: &str = "InvalidTrailerEnd";
-/// An upstream of HTTP/2 did not answer a PING.
+/// An HTTP/2 upstream did not acknowledge a PING.
 const NO_PONG: &str = "PingTimedout";
 
-/// What an attempt has failed by. `None` if that has been said: the error is ours.
+/// The fault of a failed attempt. `None` if the error is our own.
 pub(crate) fn fault_of(error: &Error) -> Option<Fault> {
     match error.etype() {
         E::ReadTimedout | E::WriteTimedout | E::Custom(NO_PONG) => Some(Fault::Timeout),
@@ -22,7 +22,7 @@ pub(crate) fn fault_of(error: &Error) -> Option<Fault> {
     }
 }
 
-/// What ended an exchange. `None` if the client went away: nobody was denied.
+/// The denial for an error. `None` if the client disconnected: nothing was denied.
 pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
     if error.esource() == &ErrorSource::Downstream {
         return match error.etype() {
@@ -31,13 +31,13 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
             | E::H1Error
             | E::InvalidH2
             | E::Custom(BROKEN_CHUNK | BROKEN_TRAILERS) => Some(Denial::BodyMalformed),
-            // The front found the chunks broken.
+            // The listener found malformed chunks.
             E::ReadError if caused_by(error, std::io::ErrorKind::InvalidData) => {
                 Some(Denial::BodyMalformed)
             }
             // So did h2, of trailers or of a length.
             _ if is_fault(error) => Some(Denial::BodyMalformed),
-            // An error of HTTP/2 is also how a client says that it wants no answer any more.
+            // An HTTP/2 error can also mean that the client cancelled.
             _ => None,
         };
     }
@@ -72,7 +72,7 @@ pub(crate) fn denial_of(error: &Error, upstream: Label) -> Option<Denial> {
     })
 }
 
-/// What is wrong with an answer that Pingora or `h2` could not read.
+/// What is wrong with a response that Pingora or `h2` could not parse.
 fn malformed(error: &Error) -> &'static str {
     let context = error.context.as_ref().map_or("", |context| context.as_str());
     let cause = error.root_cause().downcast_ref::<h2::Error>();
@@ -87,8 +87,8 @@ fn malformed(error: &Error) -> &'static str {
     }
 }
 
-/// Whether the upstream ended a connection of HTTP/2, or its stream. It depends on the moment whether
-/// Pingora tells that as an error of reading, of the protocol, or of the first words of it.
+/// Whether the upstream closed an HTTP/2 connection, or reset the stream. Depending on the timing, Pingora
+/// reports that as a read error, a protocol error, or a handshake error.
 fn broke_off(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|cause| {
@@ -96,7 +96,7 @@ fn broke_off(error: &Error) -> bool {
     })
 }
 
-/// Whether a stream of HTTP/2 was ended by what came on it, and not by its client.
+/// Whether an HTTP/2 stream was ended for a protocol error, and not by its client.
 fn is_fault(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|cause| cause.is_reset() && cause.is_library())

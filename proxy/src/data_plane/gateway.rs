@@ -26,19 +26,19 @@ pub struct Snapshot {
     pub policy: Arc<Policy>,
     /// Where they lead.
     pub upstreams: Arc<Upstreams>,
-    /// What they are shown.
+    /// The credentials for upstreams.
     pub credentials: Credentials,
     /// How often each.
     pub counts: Counts,
-    /// The proxies that stand between us and the internet.
+    /// The parent proxies.
     pub parents: Arc<Parents>,
     /// The passwords of callers on forward listeners.
     pub passwords: Vec<(Label, Secret)>,
     /// The opaque tokens of callers.
     pub opaque: crate::identity::opaque_tokens::Digests,
-    /// What the operator wrote, with what the control source says, as far as it is in force.
+    /// The config in force: the files, merged with the control source's response.
     pub loaded: config::Loaded,
-    /// What stands in the files alone.
+    /// The files alone.
     pub files: Arc<config::Loaded>,
     /// What of it is not, until the next start.
     pub needs_restart: Vec<String>,
@@ -52,7 +52,7 @@ pub struct Gateway {
     pub state: Arc<State>,
     /// Where records go.
     pub audit: Arc<Audit>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Fetches keys.
     pub fetcher: Fetcher,
@@ -62,11 +62,11 @@ pub struct Gateway {
     pub switchboard: Switchboard,
     /// Resolves names.
     pub dial: Dial,
-    /// Answers for when upstreams fail.
+    /// Responses stored for when upstreams fail.
     pub fallback: StaleResponses,
-    /// Requests that are the same.
+    /// Coalesced requests.
     pub coalescing: Arc<Coalescing>,
-    /// What may last, and can be cut.
+    /// Long-lived exchanges, which a switch can cut.
     pub long_lived: Arc<LongLived>,
     /// Whether the process is stopping.
     pub drain: Arc<Drain>,
@@ -75,12 +75,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// What it takes to look an upstream's name up.
+    /// The inputs of an upstream's name lookup.
     pub fn lookup<'a>(&'a self, snapshot: &'a Snapshot) -> Lookup<'a> {
         Lookup { dial: &self.dial, guard: &snapshot.policy.guard, health: &self.state.health }
     }
 
-    /// Gets what a decision lacked; answers whether asking again makes sense.
+    /// Fetches what a decision lacked; returns whether to decide again.
     pub async fn supply(&self, config: &config::Config, lack: &Lack) -> bool {
         match (lack, &self.store) {
             (Lack::Tokens { batch }, Some(store)) => {

@@ -1,18 +1,18 @@
-//! What a request says for its next hop only: `Connection` names it, and it ends here (RFC 9110 7.6.1).
+//! Removes hop-by-hop headers of a request: those that `Connection` names (RFC 9110 7.6.1).
 //!
-//! Before anything is decided, so that an upstream is told what was decided about. And not by Pingora, to
-//! which a client is broken that names what we write.
+//! Before the decision, so that upstreams get the request that was decided. And not by Pingora, which
+//! rejects a client that names headers that we set.
 
 use http::{HeaderName, header};
 use pingora::http::RequestHeader;
 
-/// Nobody names so many.
+/// No legitimate client names more.
 const NAMED_MAX: usize = 100;
-/// Without these nobody would know where a request ends, or for whom it is.
+/// Without these the end of a request, or its host, would be unknown.
 const KEPT: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// Removes what `Connection` names, but for what `is_reserved`: it says who asks, and nobody can name
-/// that away.
+/// Removes the headers that `Connection` names, except those that `is_reserved`: they identify the caller,
+/// and no client may have them removed.
 pub(crate) fn end(head: &mut RequestHeader, is_reserved: impl Fn(&HeaderName) -> bool) {
     if tokens(head).all(|token| word(token).is_some()) {
         return;
@@ -38,7 +38,7 @@ fn tokens(head: &RequestHeader) -> impl Iterator<Item = &[u8]> {
     tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// What it says of the connection itself.
+/// A token about the connection itself.
 fn word(token: &[u8]) -> Option<&'static str> {
     ["close", "keep-alive", "upgrade"]
         .into_iter()

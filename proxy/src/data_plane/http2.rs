@@ -1,6 +1,6 @@
-//! A stream of HTTP/2 from a client: one request, and what answers it.
+//! An HTTP/2 stream from a client: one request and its response.
 //!
-//! Pingora's own passes no interim answers on, and has no place to send one beside it.
+//! Pingora's own type forwards no interim responses, and gives no access to the stream to send one.
 
 mod head;
 mod serve;
@@ -26,22 +26,22 @@ use tokio::{sync::mpsc::UnboundedSender, time::timeout};
 
 pub(crate) use serve::serve;
 
-/// A request's body up to this size is kept for another attempt.
+/// A request's body up to this size is buffered for a retry.
 const RETRY_MAX: usize = 64 << 10;
-/// Of all heads of interim answers to one request. No window of the client's holds them back, and they are
-/// hints: more are not passed on.
+/// The maximum size of all interim response heads to one request. No flow control applies to them, and they
+/// are only hints: more are not forwarded.
 const INTERIM_BYTES_MAX: usize = 32 << 10;
-/// A header costs its reader so much more (RFC 9113 6.5.2).
+/// The overhead of each header (RFC 9113 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
 
-/// One request, and what answers it.
+/// One request and its response.
 pub(crate) struct Stream {
     request: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
-    /// Where it goes if its answer breaks off.
+    /// The task that resets the stream if its response is cut off.
     broken: UnboundedSender<SendResponse<Bytes>>,
-    /// Once the answer has begun.
+    /// The response body, once the response has begun.
     answer: Option<SendStream<Bytes>>,
     /// Its head.
     written: Option<Box<ResponseHeader>>,
@@ -98,13 +98,13 @@ impl Stream {
             if let Some(retry) = &mut self.retry {
                 retry.write_to_buffer(part);
             }
-            // It fails only if the stream is gone, which the next read finds.
+            // It fails only if the stream is closed, which the next read reports.
             let _ = self.body.flow_control().release_capacity(part.len());
         }
         Ok(part)
     }
 
-    /// The same, but after the end of the body it waits until the client gives up the stream.
+    /// The same, but after the end of the body it waits until the client resets the stream.
     pub(crate) async fn read_body_or_idle(&mut self, no_body: bool) -> Result<Option<Bytes>> {
         if !no_body && !self.is_body_done() {
             return self.read_body_bytes().await;
@@ -131,13 +131,13 @@ impl Stream {
         }
     }
 
-    /// Writes the head of an answer. Of interim ones there may be several before it.
+    /// Writes a response head. Several interim ones may precede the final one.
     pub(crate) async fn write_response_header(
         &mut self,
         mut head: Box<ResponseHeader>,
         end: bool,
     ) -> Result<()> {
-        // Nothing comes after it.
+        // Nothing may follow it.
         if self.ended || self.written.is_some() {
             return Ok(());
         }
@@ -157,7 +157,7 @@ impl Stream {
     }
 
     async fn write_interim(&mut self, head: &ResponseHeader) -> Result<()> {
-        // A client of HTTP/2 waits for no leave to send its body, and we have none to give.
+        // An HTTP/2 client does not wait for a 100, and 101 does not exist there.
         if matches!(head.status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl Stream {
             .or_err(ErrorType::WriteError, "while writing an interim answer")
     }
 
-    /// Whether the client has given up the stream already: h2 would send on it all the same.
+    /// Whether the client has reset the stream already: h2 would still accept data for it.
     async fn is_given_up(&mut self) -> bool {
         poll_fn(|cx| Poll::Ready(self.respond.poll_reset(cx).is_ready())).await
     }
@@ -211,7 +211,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the answer, if it has begun. One that has not is given up when the stream is dropped.
+    /// Ends the response if it has begun. Otherwise dropping the stream resets it.
     pub(crate) fn finish(&mut self) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -224,7 +224,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes a part of what an upstream answers. Whether that was the last.
+    /// Writes a part of an upstream's response. Returns whether it was the last.
     pub(crate) async fn write_task(&mut self, task: HttpTask) -> Result<bool> {
         let end = match task {
             HttpTask::Header(head, end) => {
@@ -277,10 +277,10 @@ impl Stream {
         self.written.as_deref()
     }
 
-    /// Ends the stream. Its client sees that the answer broke off, unless it is complete.
+    /// Ends the stream. Unless the response is complete, the client sees that it was cut off.
     pub(crate) fn end(self) {
         if !self.ended {
-            // Without its connection there is nobody to tell.
+            // It fails only if the connection is closed.
             let _ = self.broken.send(self.respond);
         }
     }

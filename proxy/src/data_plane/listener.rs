@@ -93,9 +93,9 @@ impl From<&config::Limits> for Limits {
     }
 }
 
-/// Is told of every head that never became a request, and says what the client reads.
+/// Handles every head that never became a request, and makes the response.
 pub trait Refusals: Send + Sync {
-    /// Puts it on record; answers with the request id.
+    /// Records it; returns the request id.
     fn refused(&self, refusal: HeadRefusal, peer: IpAddr, head: &[u8], answered: bool) -> String;
 
     /// The pages elsewhere that may read it.
@@ -104,29 +104,29 @@ pub trait Refusals: Send + Sync {
     }
 }
 
-/// Says of an address whether it is one of a load balancer that says whose its connections are.
+/// Whether an address is that of a load balancer that sends the PROXY protocol.
 pub type IsBalancer = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// Takes the connections of clients that ask for a tunnel. Only a forward proxy does.
+/// Takes over the connections of CONNECT requests. Only a forward proxy does.
 #[async_trait]
 pub trait Tunnel: Send + Sync {
     /// Serves one until it ends.
     async fn tunnel(&self, asked: ConnectRequest, shutdown: &ShutdownWatch);
 }
 
-/// A client that asks for a tunnel.
+/// A CONNECT request and its connection.
 pub struct ConnectRequest {
     /// Its connection.
     pub stream: Stream,
     /// Its head, which was checked.
     pub head: Head,
-    /// What came after the head: it is for the other end.
+    /// The bytes after the head, which belong to the tunnel.
     pub ahead: bytes::BytesMut,
     /// Its address.
     pub peer: IpAddr,
 }
 
-/// What is left of a body when it was answered is read for so long, to keep the connection.
+/// How long the rest of a request body is read after the response, to keep the connection.
 const DRAIN: Duration = Duration::from_millis(500);
 /// Before a request line (RFC 9112 2.2).
 const EMPTY_LINES_MAX: u8 = 2;
@@ -156,7 +156,7 @@ impl<A> Listener<A> {
         Self { app, limits, accept, connections, balancers, drain, refusals, tunnel: None }
     }
 
-    /// The same behind load balancers that begin each connection with a header.
+    /// The same behind load balancers that begin each connection with a PROXY protocol header.
     #[must_use]
     pub fn behind(self, is_one: IsBalancer) -> Self {
         Self { balancers: Some(Balancers::new(is_one)), ..self }
@@ -168,7 +168,7 @@ impl<A> Listener<A> {
         Self { accept: Accept::new(Some(tls)), ..self }
     }
 
-    /// The same for a forward proxy: it is asked for tunnels and URLs, not for paths.
+    /// The same for a forward proxy: its requests are for tunnels and URLs, not for paths.
     #[must_use]
     pub fn with_tunnel(self, tunnel: Arc<dyn Tunnel>) -> Self {
         Self { tunnel: Some(tunnel), ..self }
@@ -183,19 +183,19 @@ impl<A> Listener<A> {
         self.connections.take(peer, limits.connections_max, limits.connections_per_client_max)
     }
 
-    /// Reads on until the next head is whole: where it ends, and how its body does. `None` if the
-    /// client is gone or idle.
+    /// Reads until the next head is complete: returns where it ends, and the framing of its body. `None` if
+    /// the client has disconnected or is idle.
     async fn head(
         &self,
         connection: &mut WrappedStream<Pipelining>,
         first: bool,
         shutdown: &ShutdownWatch,
     ) -> Result<Option<(usize, Body)>, HeadRefusal> {
-        // On a new connection the first byte must come as fast as the rest of the head.
+        // On a new connection the head's timeout covers the first byte too.
         let patience = if first { self.limits.head_timeout } else { self.limits.keepalive_timeout };
         let mut empty_lines = EMPTY_LINES_MAX;
         loop {
-            // Somebody who sends no more than an empty line is still idle.
+            // A client that sends only an empty line is still idle.
             if first && proxy_protocol::begins(&connection.reading.ahead) {
                 return Err(HeadRefusal::Malformed(match self.balancers {
                     Some(_) => "a second PROXY protocol header",
@@ -246,7 +246,7 @@ impl<A> Listener<A> {
         }
     }
 
-    /// Waits until it is time for clients to leave.
+    /// Waits until connections should close.
     async fn leaving(&self, shutdown: &ShutdownWatch) {
         let Some(drain) = &self.drain else { return std::future::pending().await };
         if *shutdown.borrow() {
@@ -259,13 +259,13 @@ impl<A> Listener<A> {
         }
     }
 
-    /// Whether an answer is the last on its connection, whatever comes.
+    /// Whether a response is the last on its connection.
     fn is_last(&self, shutdown: &ShutdownWatch) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.is_leaving() || *shutdown.borrow())
     }
 
     async fn refuse(&self, mut stream: Stream, refusal: HeadRefusal, peer: IpAddr, head: &[u8]) {
-        // A client that says nothing is told nothing.
+        // A client that sent nothing gets no response.
         let answered = refusal != HeadRefusal::Timeout || !head.is_empty();
         let id = self.refusals.refused(refusal, peer, head, answered);
         if !answered {
@@ -283,7 +283,7 @@ impl<A> Listener<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
-    /// Serves the streams of a connection until its client leaves.
+    /// Serves the streams of a connection until it closes.
     async fn http2(&self, stream: Stream, peer: IpAddr, shutdown: &ShutdownWatch) {
         let refusing = RefusalContext::new(&self.refusals, peer, self.form());
         let Some(drain) = &self.drain else {
@@ -305,7 +305,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
         goaway::serve(&late, stream, &refusing, told).await;
     }
 
-    /// Serves one request after the other; answers with the tunnel that one of them asked for.
+    /// Serves one request after the other; returns the tunnel that one of them requested.
     async fn http1(
         &self,
         stream: Stream,
@@ -342,12 +342,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listener<A> {
             if let Some(persistent) = persistent.take() {
                 persistent.apply_to_session(&mut session);
             }
-            // Pingora reads the head once more and then does as the client asks; but it keeps no
-            // connection that may not be used again, and says so in the answer.
+            // Pingora parses the head again and then follows the client's `Connection`; but it closes a
+            // connection that must not be reused, and says so in the response.
             session.set_keepalive_reuses_remaining(last.then_some(0));
             session.set_pipelined_prefix(begun);
             session.set_total_drain_timeout(Some(DRAIN));
-            // What is left of a request that was answered early is nobody's request.
+            // The rest of a request that got an early response is not another request.
             let reused = match self.app.process_new_http(session, shutdown).await {
                 Some(reused) => reused,
                 None => {
@@ -396,7 +396,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
             }
         }
         let place = self.place(peer);
-        // Who has no place is told so, and for that must be listened to.
+        // A refused connection gets a response, and for that must be read.
         let stream = match self.accept.serve(stream, peer, &self.limits, deadline).await {
             Ok(stream) => stream,
             Err(NotAccepted::Refused(refusal)) => {
@@ -426,8 +426,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
             let tunnel =
                 Arc::clone(self.tunnel.as_ref().expect("only a forward proxy has tunnels"));
             let shutdown = shutdown.clone();
-            // In a task of its own: that of a connection is large, for all that a request may be,
-            // and a tunnel is mostly silent.
+            // In its own task: that of a connection is large, because it can hold any request, and a tunnel
+            // is mostly idle.
             tokio::spawn(async move {
                 let _place = place;
                 tunnel.tunnel(asked, &shutdown).await;

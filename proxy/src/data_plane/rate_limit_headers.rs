@@ -1,4 +1,4 @@
-//! What a client is told of its limits: `RateLimit` and `RateLimit-Policy`
+//! The headers that report a client's limits: `RateLimit` and `RateLimit-Policy`
 //! (draft-ietf-httpapi-ratelimit-headers-11), and the older `X-RateLimit-*`.
 
 use bytes::Bytes;
@@ -8,8 +8,7 @@ use filters::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Tells where a request stands in the tightest of its limits; one that was refused for a limit, where
-/// it stands in that.
+/// Reports the tightest of a request's limits, or the one that refused it.
 pub(crate) fn told(headers: &mut HeaderMap, status: Option<&QuotaStatus>, denial: Option<&Denial>) {
     match denial {
         Some(Denial::RateLimited(over)) => status_of(headers, &over.status),
@@ -38,7 +37,7 @@ fn status_of(headers: &mut HeaderMap, status: &QuotaStatus) {
     headers.insert(X_RATELIMIT_RESET, reset.into());
 }
 
-/// Tunnels at once, whose time nobody knows; in a second some may have ended.
+/// Concurrent tunnels, which end at an unknown time; in a second some may have.
 fn tunnels(headers: &mut HeaderMap, max: u32) {
     let policy = format!("\"tunnels\";q={max};qu=\"concurrent-requests\"");
     headers.insert(RATELIMIT_POLICY, policy.parse().expect("a number is plain"));
@@ -48,7 +47,7 @@ fn tunnels(headers: &mut HeaderMap, max: u32) {
     headers.insert(X_RATELIMIT_RESET, 1.into());
 }
 
-/// The limit's name: `route`, `plugin`, or whose it is, with its bucket.
+/// The limit's name: `route`, `plugin`, or its scope, with its bucket.
 fn policy(status: &QuotaStatus) -> (&str, Option<&str>) {
     match &status.of {
         Of::Rest | Of::Calls => (status.scope, None),
@@ -64,7 +63,7 @@ const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// A structured field with two parameters (RFC 9651). By hand: it is written with every answer.
+/// A structured field with two parameters (RFC 9651). By hand, because every response has it.
 fn item(name: &str, bucket: Option<&str>, parameters: [(&str, u64); 2]) -> HeaderValue {
     let mut text = Vec::with_capacity(48);
     text.push(b'"');

@@ -1,4 +1,4 @@
-//! What Pingora's session says of a request, in the words that decisions use.
+//! Translates Pingora's session into the types that decisions use.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -41,20 +41,20 @@ pub(crate) fn peer(session: &Session) -> IpAddr {
     peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip)
 }
 
-/// The host that a request is for, as it came.
+/// The host that a request is for, as received.
 pub(crate) fn host(request: &RequestHeader) -> Option<&[u8]> {
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes))
 }
 
-/// What the TLS handshake told.
+/// The facts of the TLS handshake.
 pub(crate) fn facts_of(digest: Option<&Digest>) -> Option<&HandshakeInfo> {
     digest?.ssl_digest.as_ref()?.extension.get::<HandshakeInfo>()
 }
 
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What the control plane calls what it began.
+/// The control plane's id for what the request started.
 pub(crate) fn control_id(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Began {
@@ -62,7 +62,7 @@ pub(crate) fn control_id(body: &[u8]) -> Option<String> {
     }
     serde_json::from_slice::<Began>(body).ok().map(|began| began.id)
 }
-/// Bodies up to this size go out in one piece, and are there before they are answered.
+/// Bodies up to this size are sent in one piece, and are complete before the response.
 const SMALL: u64 = 64 << 10;
 
 /// Whether a request has a body that is long, or of unknown length.

@@ -1,4 +1,4 @@
-//! Tells of clients that are refused for their address, which may be many behind one.
+//! Logs refusals by client address, because many clients may share one.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,11 +10,11 @@ use filters::{
     rate_limit::{Of, Over},
 };
 
-/// Refusals of one listener's clients. A flood is no reason to flood the log: one line tells of those
-/// of a minute.
+/// Refusals of one listener's clients. So that a flood does not flood the log, one line a minute reports
+/// them.
 #[derive(Default)]
 pub struct SharedAddresses {
-    /// Since when the last line counts, in whole seconds; zero before the first.
+    /// When the last line was logged, in whole seconds; zero before the first.
     told: AtomicU64,
     refused: AtomicU64,
 }
@@ -22,7 +22,7 @@ pub struct SharedAddresses {
 const PAUSE: u64 = 60;
 
 impl SharedAddresses {
-    /// Notes that a client is over a limit. `forwarded`: whether it speaks of others behind it.
+    /// Counts a client over a limit. `forwarded`: whether it claims to forward for others.
     pub(crate) fn note(&self, listener: &Listener, over: &Over, forwarded: bool, now: Duration) {
         if over.status.scope != "client" {
             return;
@@ -43,7 +43,7 @@ impl SharedAddresses {
         );
     }
 
-    /// How many there were since the last line, if it is time for another.
+    /// How many there were since the last line, if another is due.
     fn due(&self, now: Duration) -> Option<u64> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let (now, told) = (now.as_secs() + 1, self.told.load(Ordering::Relaxed));

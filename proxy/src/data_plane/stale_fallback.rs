@@ -1,4 +1,4 @@
-//! Answers that are kept for when the upstream fails.
+//! Responses stored for when the upstream fails.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use moka::{Expiry, sync::Cache};
 
 use crate::data_plane::coalescing::StoredResponse;
 
-/// What is kept, within its memory.
+/// The stored responses, within a memory limit.
 pub struct StaleResponses(Cache<Key, Arc<Kept>>);
 
 struct Kept {
@@ -17,7 +17,7 @@ struct Kept {
     answer: Arc<StoredResponse>,
 }
 
-/// An answer that is being read, to be kept.
+/// A response that is being read, to be stored.
 pub struct ResponseBuffer {
     key: Key,
     rules: Rules,
@@ -28,7 +28,7 @@ pub struct ResponseBuffer {
 }
 
 impl StaleResponses {
-    /// Nothing yet, and never more than so many bytes.
+    /// An empty store of at most this many bytes.
     pub fn new(bytes_max: u64) -> Self {
         let weigh = |_: &Key, kept: &Arc<Kept>| kept.answer.weight();
         let cache = Cache::builder().max_capacity(bytes_max).weigher(weigh);
@@ -41,8 +41,8 @@ impl StaleResponses {
         Some(Arc::clone(&kept.answer))
     }
 
-    /// Keeps an answer that was read whole. Not one without a body: whoever is stopping may give that,
-    /// and it would take the place of the last good one.
+    /// Stores a complete response. Not one without a body: a stopping upstream may send that, and it would
+    /// replace the last good one.
     pub fn keep(&self, read: ResponseBuffer) {
         let ResponseBuffer { key, rules, varied, status, headers, body } = read;
         if body.is_empty() {
@@ -52,7 +52,7 @@ impl StaleResponses {
         self.0.insert(key, Arc::new(Kept { varied, answer }));
     }
 
-    /// How many bytes are kept, about.
+    /// The approximate size of all stored responses.
     pub fn bytes(&self) -> u64 {
         self.0.run_pending_tasks();
         self.0.weighted_size()
@@ -60,7 +60,7 @@ impl StaleResponses {
 }
 
 impl ResponseBuffer {
-    /// Begins to read an answer.
+    /// Begins to read a response.
     pub fn new(
         key: Key,
         rules: Rules,
@@ -72,14 +72,14 @@ impl ResponseBuffer {
         Self { key, rules, varied, status, headers, body: BytesMut::new() }
     }
 
-    /// Takes a part of the body; `None` once it is too large to be kept.
+    /// Adds a part of the body; `None` once it is too large to be stored.
     pub fn read(mut self, part: &Bytes) -> Option<Self> {
         self.body.extend_from_slice(part);
         (self.body.len() <= self.rules.bytes_max).then_some(self)
     }
 }
 
-/// Each is kept for as long as its route says.
+/// Each is stored for its route's `ttl`.
 struct Ttl;
 
 impl Expiry<Key, Arc<Kept>> for Ttl {

@@ -42,7 +42,7 @@ pub struct Fetcher {
     metrics: Arc<Metrics>,
     audit: Option<Arc<Audit>>,
     flights: Cache<Source, Arc<Flight>>,
-    /// Key ids that a source did not have when it was asked.
+    /// Key ids that a source did not have at its last fetch.
     absent: Cache<(Source, Option<Label>), ()>,
     /// For sources that have never had a key: strangers' tokens name plugins as they like.
     unproven: Allowance,
@@ -51,7 +51,7 @@ pub struct Fetcher {
 
 /// The flights to one source.
 struct Flight {
-    /// Held while one is under way; whoever waits finds fresh keys after it.
+    /// Locked during a fetch; waiting requests find fresh keys after it.
     in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
     allowance: Allowance,
@@ -67,42 +67,41 @@ impl Default for Flight {
 /// How the flights to one source went so far.
 #[derive(Default)]
 struct Progress {
-    /// When the last one ended.
+    /// When the last fetch ended.
     ended: Option<Duration>,
-    /// Why it failed, so that an outage is told once.
+    /// Why it failed, so that an outage is logged once.
     failing: Option<Fault>,
-    /// What discovery said of another issuer, so that it is told once: an outage in between says nothing
-    /// new.
+    /// The other issuer that discovery named, so that it is logged once, whatever outages are in between.
     contradicted: Option<Contradiction>,
-    /// Names that several keys had, so that each is told once.
+    /// Key ids that several keys had, so that each is logged once.
     repeated: Vec<Label>,
 }
 
 /// Why keys are fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// A token asks for them, whoever sent it.
+    /// A token needs them, from any client.
     Token,
     /// It is time.
     Time,
 }
 
-/// Fetches of one source that tokens may cause: so many in a row, then one for each interval.
+/// Fetches of one source that tokens may cause: a burst, then one per interval.
 const OF_SOURCE: Rate = Rate::new(3, Duration::from_secs(10));
 /// The same for all sources together that never had a key.
 const OF_UNPROVEN: Rate = Rate::new(20, Duration::from_secs(1));
-/// A key id that was not there is not looked for again before this.
+/// A missing key id is not fetched again before this.
 const ABSENT: Duration = Duration::from_secs(30);
-/// Keys this old may have come while somebody was deciding without them.
+/// Keys this old may have arrived while a request was decided without them.
 const JUST_NOW: Duration = KeySet::ASKED_JUST_NOW;
-/// Sources that are asked at the same time, beside what tokens ask for.
+/// Concurrent background fetches.
 const AT_ONCE: usize = 16;
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
 
 impl Fetcher {
-    /// Into this state. Other keys are put on record, if there is one.
+    /// Fetches keys into this state. Changes of keys are recorded, if there is an audit log.
     pub fn new(
         dial: Dial,
         state: Arc<State>,
@@ -121,7 +120,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches what a decision lacked; answers whether asking again makes sense.
+    /// Fetches what a decision lacked; returns whether to decide again.
     pub async fn fetch(&self, config: &config::Config, lack: &Lack) -> bool {
         match lack {
             // It is the client's to send.
@@ -133,18 +132,18 @@ impl Fetcher {
                 let source = Source::new(issuer.clone(), written, plugin.clone());
                 let wanted = (source, kid.clone());
                 if self.absent.contains_key(&wanted) {
-                    // Whoever decided before the keys came, a moment ago, asks again.
+                    // The keys arrived just after the decision, so decide again.
                     let age = self.state.keys.age(&wanted.0, clock::now());
                     return age.is_some_and(|age| age < JUST_NOW);
                 }
                 let fetched =
                     self.keys(&guard(config), written, &wanted.0, Cause::Token).await.is_ok();
                 if fetched {
-                    // If it is there now, nobody will ask for it again.
+                    // If the source has it now, it will not be requested again.
                     self.absent.insert(wanted, ());
                     return true;
                 }
-                // Whoever has keys and could not get others decides again: it is no fault of the token.
+                // If there are keys but the fetch failed, decide again: it is not the token's fault.
                 let failed = self.state.keys.failed(&wanted.0, clock::now());
                 failed.is_some_and(|ago| ago < JUST_NOW)
             }
@@ -176,13 +175,13 @@ impl Fetcher {
         stream::iter(due).for_each_concurrent(AT_ONCE, each).await;
     }
 
-    /// Reads keys and secrets from files again. Answers with what went wrong.
+    /// Reads keys and secrets from files again. Returns the problems.
     pub async fn read(&self, config: &config::Config) -> Vec<String> {
         let all = sources(config).into_iter().zip(config.identity.issuers.values());
         self.renew(config, all.filter(|(_, issuer)| is_in_file(issuer))).await
     }
 
-    /// Fetches the keys of issuers whose keys were elsewhere in `last`. Answers with what went wrong.
+    /// Fetches the keys of issuers whose location differs from `last`. Returns the problems.
     pub async fn ask_anew(&self, config: &config::Config, last: &config::Config) -> Vec<String> {
         let last = sources(last);
         let all = sources(config).into_iter().zip(config.identity.issuers.values());
@@ -227,7 +226,7 @@ impl Fetcher {
         let _only = flight.in_flight.lock().await;
         {
             let progress = flight.progress.lock();
-            // Somebody fetched while we waited: their keys are ours.
+            // Another request fetched them while we waited.
             if progress.ended.is_some_and(|ended| ended >= asked.elapsed) {
                 return progress.failing.clone().map_or(Ok(()), Err);
             }
@@ -281,7 +280,7 @@ impl Fetcher {
         let token = self.token(issuer, &place)?;
         let text = get(&client, &url, token.as_ref()).await?;
         let set = KeySet::from_jwks(&text)?;
-        // A Backstage plugin has none until it has signed something.
+        // A Backstage plugin has no keys until it has signed something.
         if set.is_empty() && source.plugin.is_none() {
             return Err(Fault::Keyless { url });
         }
@@ -309,7 +308,7 @@ impl Fetcher {
         })
     }
 
-    /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the one that was asked.
+    /// `jwks_uri` of OpenID Connect Discovery 1.0; its `issuer` must be the configured one.
     async fn discovered(
         &self,
         guard: &Arc<Guard>,
@@ -321,7 +320,7 @@ impl Fetcher {
         let found = document["jwks_uri"].as_str();
         let found = found.ok_or_else(|| format!("`{url}` names no `jwks_uri`"))?;
         let place = Endpoint::found(found, &place)?;
-        // As where the operator writes it: whoever is on the way there could sign tokens of everybody.
+        // As for a configured URL: anyone on the path could sign tokens for every caller.
         let in_the_clear = !place.is_private() && (asked.tls || !place.is_this_machine());
         if in_the_clear && !written.keys.insecure_http {
             return Err(format!(
@@ -333,7 +332,7 @@ impl Fetcher {
         Ok((found.to_owned(), place))
     }
 
-    /// The discovery document below `base`, and where it was found. It says that it is of this issuer.
+    /// The discovery document below `base`, and where it was found. Its `issuer` was checked.
     async fn document(
         &self,
         guard: &Arc<Guard>,
@@ -358,8 +357,8 @@ impl Fetcher {
         Ok((url, document))
     }
 
-    /// What is shown where keys are fetched: to the place that the operator wrote, and to no other that
-    /// somebody else names.
+    /// The credential for fetching keys: only for the configured location, and not for one that a response
+    /// names.
     fn token(&self, written: &Issuer, place: &Endpoint) -> Result<Option<Secret>, String> {
         let Some(file) = &written.keys.token_file else { return Ok(None) };
         let declared = match &written.keys.url {
@@ -372,7 +371,7 @@ impl Fetcher {
         secret_file::token(file).map(Some).map_err(|error| error.to_string())
     }
 
-    /// Backstage's user info: what the token itself leaves out.
+    /// Backstage's user info: the groups that the token itself leaves out.
     async fn groups(
         &self,
         guard: &Arc<Guard>,
@@ -420,13 +419,13 @@ impl Fetcher {
     }
 }
 
-/// Whether an issuer's keys stand in a file of this machine.
+/// Whether an issuer's keys are in a local file.
 fn is_in_file(issuer: &Issuer) -> bool {
     issuer.keys.file.is_some() || issuer.keys.secret_file.is_some()
 }
 
 impl Progress {
-    /// Notes how a flight ended, and tells when that is news.
+    /// Records the result of a fetch, and logs it if it is news.
     fn note(&mut self, source: &Source, now: Duration, result: &Result<KeySet, Fault>) {
         self.ended = Some(now);
         let plugin = source.plugin.as_deref().unwrap_or_default();
@@ -446,7 +445,7 @@ impl Progress {
                 tracing::warn!(issuer = %source.issuer, configured, discovered, correction, "discovery contradicts the configured issuer, so its keys are not used");
                 self.contradicted = Some(said.clone());
             }
-            // It was told, whatever was in between.
+            // It was logged, whatever was in between.
             Some(Fault::Contradicted(_)) => {}
             Some(cause) if self.failing.as_ref() != Some(cause) => {
                 tracing::warn!(issuer = %source.issuer, plugin, %cause, "keys could not be fetched, keeping the last ones");
@@ -463,12 +462,12 @@ impl Progress {
     }
 }
 
-/// Keeps what issuers say from leading us into our own network.
+/// Keeps issuers' responses from leading us into our own network.
 fn guard(config: &config::Config) -> Arc<Guard> {
     Arc::new(Guard::new(&config.egress))
 }
 
-/// Whose keys a config believes, those of Backstage's plugins aside.
+/// The key sources of a config, without Backstage's plugins.
 pub fn sources(config: &config::Config) -> Vec<Source> {
     let issuers = config.identity.issuers.iter();
     issuers.map(|(name, issuer)| Source::new(name.into(), issuer, None)).collect()

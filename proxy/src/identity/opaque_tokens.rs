@@ -1,22 +1,23 @@
-//! Opaque tokens of callers, from their files. Only their digests are kept.
+//! Opaque tokens of callers, from their files. Only their digests are stored.
 
 use std::path::Path;
 
 use certs::LoadError;
 use config::StaticToken;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use filters::{Label, identity::TokenDigest};
 use ring::digest::{SHA256, digest};
 
-/// A shorter token is guessed.
+/// A shorter token could be guessed.
 const LENGTH_MIN: usize = 16;
 const LENGTH_MAX: usize = 1024;
-/// Nobody changes tokens so slowly.
+/// No rotation needs more.
 const LINES_MAX: usize = 100;
 
 /// The digests of the tokens of each caller, by the name in the config.
 pub type Digests = Vec<(Label, Vec<TokenDigest>)>;
 
-/// Those of all callers.
+/// The digests of all callers.
 ///
 /// # Errors
 /// Every file that cannot be used, and why.
@@ -31,7 +32,7 @@ pub fn all(config: &config::Config) -> Result<Digests, Vec<String>> {
     if errors.is_empty() { Ok(all) } else { Err(errors) }
 }
 
-/// Those of one caller.
+/// The digests of one caller.
 ///
 /// # Errors
 /// Why its file cannot be used.
@@ -65,25 +66,19 @@ fn of_token(line: &str) -> Result<TokenDigest, String> {
         let length = line.len();
         return Err(format!("a token has {length} bytes; it needs {LENGTH_MIN} to {LENGTH_MAX}"));
     }
-    // What else there may be never arrives in a header.
+    // Any other character could not arrive in a header.
     if !line.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
         return Err("a token must be visible ASCII without spaces and commas".to_owned());
     }
     Ok(digest(&SHA256, line.as_bytes()).as_ref().try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// As `sha256sum` writes it: the name of what was digested may follow.
+/// As `sha256sum` prints it: a file name may follow.
 fn of_hex(line: &str) -> Result<TokenDigest, String> {
     let hex = line.split_ascii_whitespace().next().unwrap_or_default();
-    let wrong = || "a digest is a SHA-256: 64 hex digits".to_owned();
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(wrong());
-    }
-    let mut digest = TokenDigest::default();
-    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| wrong())?;
-    }
-    Ok(digest)
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok();
+    let digest = bytes.and_then(|bytes| bytes.try_into().ok());
+    digest.ok_or_else(|| "a digest is a SHA-256: 64 hex digits".to_owned())
 }
 
 #[cfg(test)]
@@ -125,7 +120,8 @@ mod tests {
     fn a_digest_is_that_of_the_token() {
         assert_eq!(told(false, HEX), "1");
         assert_eq!(told(false, &format!("{HEX}  -\n{}\n", HEX.to_ascii_uppercase())), "2");
-        for wrong in ["0123456789abcdef", &HEX[1..], &format!("{}x", &HEX[1..]), "\u{e4}"] {
+        let (x, sign) = (format!("{}x", &HEX[1..]), format!("+{}", &HEX[1..]));
+        for wrong in ["0123456789abcdef", &HEX[1..], &x, &sign, "\u{e4}"] {
             assert!(told(false, wrong).contains("64 hex digits"), "{wrong}");
         }
         let same = of_token("8f3ca9d1e7b24c5f9a0d").unwrap();

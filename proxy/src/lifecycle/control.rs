@@ -1,4 +1,4 @@
-//! The control source: asked over and over; its last good response stays in force while it is away.
+//! The control source: polled regularly; its last good response stays in force while it is unreachable.
 
 mod follow;
 mod last_good;
@@ -19,40 +19,40 @@ use crate::{
     observability::metrics::Metrics,
 };
 
-/// What a control source said, and how asking it goes.
+/// The state of the control source: its last response and the last requests.
 pub struct Control {
     metrics: Arc<Metrics>,
     known: Mutex<SourceStatus>,
-    /// Told when the config in force may have another source, or another pace.
+    /// Notified when the config in force may have another source, or another interval.
     pub changed: tokio::sync::Notify,
 }
 
-/// An answer that fits the files.
+/// A response that fits the files.
 pub struct ControlAnswer {
     held: Held,
     /// The files with it.
     pub loaded: Loaded,
 }
 
-/// Why there is no new answer.
+/// Why there is no new response.
 pub struct Failure {
     /// One sentence for each thing that is wrong.
     pub messages: Vec<String>,
-    /// Whether there was an answer, and it was bad.
+    /// Whether there was a response, and it was invalid.
     pub refused: bool,
-    /// Whether the last failure was another.
+    /// Whether the failure differs from the last.
     pub is_news: bool,
 }
 
-/// What an operator may know of a control source.
+/// The status of a control source, for operators.
 pub struct ControlStatus {
-    /// Where it is asked.
+    /// Its URL.
     pub url: String,
-    /// What its answers look like.
+    /// The shape of its responses.
     pub shape: &'static str,
-    /// Its name for its last good answer.
+    /// The `ETag` of its last good response.
     pub etag: Option<String>,
-    /// Whether an answer is in force.
+    /// Whether a response is in force.
     pub answered: bool,
     /// When it confirmed that, in seconds since 1970.
     pub confirmed: Option<u64>,
@@ -60,19 +60,19 @@ pub struct ControlStatus {
     pub age: Option<Duration>,
     /// Whether that is too long ago.
     pub stale: bool,
-    /// Why asking it failed last, if it did.
+    /// Why the last request failed, if it did.
     pub failing: Option<String>,
 }
 
 impl Control {
-    /// Knows nothing yet.
+    /// An empty state.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let known = SourceStatus { awaited: clock::elapsed(), ..SourceStatus::default() };
         Self { metrics, known: Mutex::new(known), changed: tokio::sync::Notify::new() }
     }
 
-    /// What is in force at the start: what the source answers now, or what was kept, or what holds
-    /// without an answer. Says what was wrong.
+    /// The config at the start: with the source's response now, or the stored one, or without one. Returns
+    /// the problems as well.
     pub fn begin(&self, files: &Loaded) -> (Loaded, Vec<String>) {
         let mut messages = Vec::new();
         let Some(control) = files.config.control.as_ref() else {
@@ -90,7 +90,7 @@ impl Control {
             Some(Err(cause)) => messages.push(cause),
             Some(Ok(None)) | None => {}
         }
-        // Names are looked up by a resolver of its own, for it ends with this runtime.
+        // Its own resolver, because that ends with this runtime.
         let dial = Dial::asking(&files.config.process.name_servers);
         let asked = std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
@@ -114,7 +114,7 @@ impl Control {
         (begun.unwrap_or_else(|| files.unanswered()), messages)
     }
 
-    /// The files with the last good answer of their source, or as they hold without one.
+    /// The files with the last good response of their source, or without one.
     ///
     /// # Errors
     /// Everything that is wrong with both together.
@@ -123,20 +123,20 @@ impl Control {
         held.map_or_else(|| Ok(files.unanswered()), |held| Ok(self.said(files, held)?.loaded))
     }
 
-    /// Whether it is known what the source of these files says.
+    /// Whether there is a response of the source of these files.
     pub fn has_answer(&self, files: &Loaded) -> bool {
         self.known.lock().answer_to(files).is_some()
     }
 
-    /// Asks the source of these files, if they have one. `None` if it says what it said before.
+    /// Polls the source of these files, if they have one. `None` if its response is unchanged.
     ///
     /// # Errors
-    /// Why there is no answer, or none that can be used.
+    /// Why there is no response, or none that can be used.
     pub async fn ask(&self, files: &Loaded, dial: &Dial) -> Result<Option<ControlAnswer>, Failure> {
         let Some(control) = files.config.control.as_ref() else { return Ok(None) };
         let etag = self.known.lock().answer_to(files).and_then(|held| held.etag.clone());
         let guard = Arc::new(Guard::new(&files.config.egress));
-        // Those of the files that name the source: the others may not be in force yet.
+        // The parent proxies of the files that name the source, which may not be in force yet.
         let asked = match Parents::of(&files.config) {
             Ok(parents) => {
                 let dial = dial.through(Arc::new(parents));
@@ -179,7 +179,7 @@ impl Control {
         Ok(ControlAnswer { held, loaded })
     }
 
-    /// Takes an answer as the last good one, once it is in force. Says what went wrong in keeping it.
+    /// Makes a response the last good one, once it is in force. Returns the problems in storing it.
     pub async fn hold(&self, said: ControlAnswer) -> Vec<String> {
         self.metrics.control_fetched("ok");
         let keeps = {
@@ -205,7 +205,7 @@ impl Control {
         }
     }
 
-    /// An answer was bad, or could not be taken over.
+    /// A response was invalid, or could not be applied.
     pub fn refuse(&self, problems: Vec<String>) -> Failure {
         self.metrics.control_fetched("refused");
         let problems = problems.into_iter().map(|problem| format!("control: {problem}"));
@@ -226,7 +226,7 @@ impl Control {
         Failure { messages, refused, is_news }
     }
 
-    /// These files are in force: what another source than theirs said is not.
+    /// These files are in force: a response of another source no longer counts.
     pub fn forget_others(&self, files: &Loaded) {
         let mut known = self.known.lock();
         if known.held_of(files).is_none() && known.held.take().is_some() {
@@ -237,7 +237,7 @@ impl Control {
         }
     }
 
-    /// How long to wait before the source is asked again. Tells when it has been away too long.
+    /// How long to wait before the next poll. Logs if the source has been unreachable for too long.
     pub fn wait(&self, control: &config::Control) -> Duration {
         let now = clock::now();
         let mut known = self.known.lock();
@@ -254,7 +254,7 @@ impl Control {
         due.saturating_sub(now.elapsed)
     }
 
-    /// What an operator may know of the source of these files.
+    /// The status of the source of these files, for operators.
     pub fn facts(&self, files: &Loaded) -> Option<ControlStatus> {
         let control = files.config.control.as_ref()?;
         let now = clock::now();

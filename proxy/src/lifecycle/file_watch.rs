@@ -1,5 +1,5 @@
-//! What an attempt to load a config looked at, and how it was then: files that it read, that it
-//! would have read, and that the config names.
+//! The files that loading a config depends on, with their contents' hashes: those it read, those it would
+//! have read, and those that the config names.
 
 use std::{
     cell::RefCell,
@@ -13,14 +13,14 @@ use ring::digest::{SHA256, digest};
 
 use crate::lifecycle::reload;
 
-/// What was looked at. Two are equal if all was there, and as it was.
+/// The state of those files. Two are equal if no file has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileStates(HashMap<Looked, Option<Vec<u8>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Looked {
     AtFile(PathBuf),
-    /// Which files an `include` takes.
+    /// The files that an `include` matches.
     ForFiles(Pattern),
 }
 
@@ -39,7 +39,7 @@ impl FileStates {
         (seen, loaded)
     }
 
-    /// The same, as it is now.
+    /// The same files, as they are now.
     #[must_use]
     pub fn again(&self) -> Self {
         let looked = self.0.keys().map(|looked| {
@@ -53,7 +53,7 @@ impl FileStates {
     }
 }
 
-/// The files of this machine, noting what is looked at.
+/// The local files; records which ones are used.
 #[derive(Default)]
 struct Noting(RefCell<FileStates>);
 
@@ -78,7 +78,7 @@ fn names(found: &io::Result<Vec<String>>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// `None` if it is not there or cannot be read.
+/// `None` if it does not exist or cannot be read.
 fn hash(read: &io::Result<Vec<u8>>) -> Option<Vec<u8>> {
     read.as_ref().ok().map(|bytes| digest(&SHA256, bytes).as_ref().to_vec())
 }

@@ -1,5 +1,5 @@
-//! Work that gives way: on a thread of its own, behind those that serve requests. Taking over a config of
-//! thousands of routes keeps a core busy for a while, and nobody should wait for that.
+//! Low-priority work on its own thread: applying a config of thousands of routes keeps a core busy for some
+//! time, and no request should wait for that.
 
 use std::{io, thread};
 
@@ -8,17 +8,17 @@ use tokio::{runtime::Handle, sync::oneshot};
 /// As `nice` has it: of two that want a core, the other gets nine tenths of it.
 const NICE: i32 = 10;
 
-/// Runs it to its end there, also if nobody waits for that any more.
+/// Runs it to its end there, even if the caller is dropped.
 ///
 /// # Errors
-/// If there is no thread to be had.
+/// If no thread can be started.
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> io::Result<T> {
     let runtime = Handle::current();
     let (tell, told) = oneshot::channel();
     thread::Builder::new().name("aside".to_owned()).spawn(move || {
-        // Of this thread alone. Without it the work is done all the same.
+        // Only for this thread. If it fails, the work is still done.
         let _ = rustix::process::setpriority_process(None, NICE);
         let _ = tell.send(runtime.block_on(work));
     })?;

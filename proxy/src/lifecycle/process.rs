@@ -1,4 +1,4 @@
-//! The process: what serves requests, and what operating it needs beside that.
+//! The process: what serves requests, and what operating it needs in addition.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,15 +21,15 @@ pub struct Process {
     pub gateway: Arc<Gateway>,
     /// Where records go from the folder.
     pub shipping: Shipping,
-    /// What the control source says.
+    /// The control source.
     pub control: Control,
     /// The config file.
     pub path: PathBuf,
-    /// What the last attempt to load the config looked at. Held while one is under way.
+    /// The files of the last attempt to load the config. Locked during an attempt.
     pub seen: tokio::sync::Mutex<FileStates>,
-    /// Policies that were in force, until nobody uses them any more.
+    /// Former policies that are still in use.
     pub retired: Mutex<Vec<Arc<Snapshot>>>,
-    /// How the last reload went.
+    /// The result of the last reload.
     pub last_reload: Mutex<ReloadResult>,
     /// How those before went.
     pub history: History,
@@ -38,7 +38,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Lets go of what is in force no more and that nobody uses. Not by whoever uses it last: to free
+    /// Drops former policies that are no longer in use. Not in the last request that used one: freeing
     /// thousands of routes takes longer than a request.
     pub fn sweep(&self) {
         let mut retired = self.retired.lock();
@@ -49,7 +49,7 @@ impl Process {
         drop::<Vec<_>>(unused);
     }
 
-    /// What is served now: the listener, and what an operator may know of each certificate.
+    /// The certificates in use, by listener.
     pub fn certificates(&self) -> Vec<(String, certs::CertificateInfo)> {
         let each = self.served.iter().map(|served| (served, served.certificates.current()));
         each.flat_map(|(served, store)| {

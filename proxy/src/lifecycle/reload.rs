@@ -1,4 +1,4 @@
-//! Files changed, SIGHUP, an admin's call: config → policy → swap, or keep and say why.
+//! After a file change, SIGHUP or an admin request: config → policy → swap, or keep the last and report why.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::{
     upstream::{Upstreams, credentials::Credentials},
 };
 
-/// Whoever reloads waits so long for the names and keys of a config that is in force already.
+/// How long a reload waits for the names and keys of a config that is in force already.
 const BESIDE: Duration = Duration::from_secs(4);
-/// How often files are looked at. Kubernetes swaps symlinks and editors rename: looking is surer
-/// than being told.
+/// How often files are checked. Kubernetes swaps symlinks and editors rename files: polling is more reliable
+/// than notifications.
 const PACE: Duration = Duration::from_secs(2);
 
 /// Why a config is loaded again.
@@ -35,7 +35,7 @@ pub enum Source {
     Signal,
     /// A call of the admin listener.
     Admin,
-    /// The control source says something else.
+    /// The control source has a new response.
     Control,
 }
 
@@ -53,28 +53,28 @@ impl Source {
 /// How a reload went.
 #[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct ReloadResult {
-    /// Whether the config was taken over.
+    /// Whether the config is in force.
     pub successful: bool,
     /// When, in seconds since 1970.
     pub time: u64,
     /// The digest of the config in force.
     pub digest: String,
-    /// What was wrong, or what needs a restart.
+    /// The problems, or what needs a restart.
     pub messages: Vec<String>,
 }
 
 /// Loads a config file with the environment of this process.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// Every problem.
 pub fn load(path: &Path) -> Result<config::Loaded, config::Problems> {
     load_from(path, &config::Disk)
 }
 
-/// The same as if its control source had answered with what stands in a file.
+/// The same, with the content of a file as its control source's response.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// Every problem.
 pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, config::Problems> {
     let loaded = load(path)?;
     let Some(said) = said else { return Ok(loaded) };
@@ -92,10 +92,10 @@ pub fn load_with(path: &Path, said: Option<&Path>) -> Result<config::Loaded, con
     loaded.with(&config::ControlDocument::read(control, &text)?)
 }
 
-/// Loads a config file as [`load`] does, from files that may be elsewhere.
+/// Like [`load`], from another source of files.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// Every problem.
 pub fn load_from(
     path: &Path,
     files: &dyn config::Files,
@@ -114,11 +114,11 @@ pub fn digest(loaded: &config::Loaded) -> String {
     filters::hex::write(&context.finish().as_ref()[..16])
 }
 
-/// Makes a config ready to run: `files` with what the control source says. `last` are the credentials
+/// Prepares a config for use: `files` merged with the control source's response. `last` are the credentials
 /// in use.
 ///
 /// # Errors
-/// Every file it names that cannot be used.
+/// Every file in it that cannot be used.
 pub fn make(
     loaded: config::Loaded,
     files: Arc<config::Loaded>,
@@ -194,8 +194,8 @@ pub fn password(file: &Path) -> Result<Secret, LoadError> {
 }
 
 impl Process {
-    /// Reads everything again: the config, its certificates, keys and secrets. A config is taken
-    /// over whole or not at all; of a certificate, key or secret that cannot be used the last stays.
+    /// Reads everything again: the config, its certificates, keys and secrets. A config is applied as a
+    /// whole or not at all; if a certificate, key or secret cannot be used, the last one stays.
     pub async fn reload(self: &Arc<Self>, source: Source) -> ReloadResult {
         let process = Arc::clone(self);
         match aside(async move { process.reload_now(source).await }).await {
@@ -211,7 +211,7 @@ impl Process {
     }
 
     async fn reload_now(self: &Arc<Self>, source: Source) -> ReloadResult {
-        // One after the other: none may put an older config in the place of a newer.
+        // One at a time: a reload must not replace a newer config with an older one.
         let mut seen = self.seen.lock().await;
         let (now_seen, files) = FileStates::load(&self.path);
         let last = self.gateway.snapshot.load_full();
@@ -238,7 +238,7 @@ impl Process {
         self.last_reload.lock().clone_from(&result);
         self.on_record(source.name(), result.successful, Some(&last), &result.messages);
         if result.successful {
-            // It is in force. What follows holds up neither it nor the next.
+            // It is in force. What follows delays neither it nor the next reload.
             let ask = source != Source::Files && !asked;
             let more = self.look_around(&snapshot, &last, ask).await;
             result.messages.extend(more);
@@ -251,8 +251,8 @@ impl Process {
         result
     }
 
-    /// Finds what a config that is in force names elsewhere: addresses, keys, and what the control source
-    /// says now. Answers with what is missing.
+    /// Fetches what a config in force refers to: addresses, keys, and the control source's response. Returns
+    /// what is missing.
     async fn look_around(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
@@ -262,7 +262,7 @@ impl Process {
         let lookup = self.gateway.lookup(snapshot);
         let names = snapshot.upstreams.resolve(&lookup);
         let keys = self.gateway.fetcher.ask_anew(&snapshot.loaded.config, &last.loaded.config);
-        // To its end, also when nobody waits for it any more: what it takes over it takes over whole.
+        // Runs to its end even if the caller is dropped, so that a config is never applied in part.
         let control = async {
             let process = Arc::clone(self);
             match ask {
@@ -287,7 +287,7 @@ impl Process {
         messages
     }
 
-    /// Puts on record how it went, and where the admin listener tells it.
+    /// Records the result, also for the admin listener.
     pub(crate) fn on_record(
         &self,
         source: &'static str,
@@ -320,8 +320,8 @@ impl Process {
         });
     }
 
-    /// Takes files over, with what their control source said last; it is asked before if it has never said
-    /// anything. Answers with what is wrong beside, and whether it was asked.
+    /// Applies files, with the last response of their control source; it is polled first if there is none.
+    /// Returns other problems, and whether it was polled.
     async fn take_over_files(
         &self,
         files: Arc<config::Loaded>,
@@ -399,8 +399,7 @@ impl Process {
         Ok(messages)
     }
 
-    /// From now on everybody goes out through these proxies. Tells which, if they are others than
-    /// before.
+    /// Uses these parent proxies from now on. Logs them if they have changed.
     pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
         if *self.gateway.dial.parents() != **parents {
             parents.tell();
@@ -418,7 +417,7 @@ impl Process {
         self.gateway.state.passwords.replace(all);
     }
 
-    /// Swaps certificates; a broken one keeps the old, and says which file and why.
+    /// Swaps certificates; if one cannot be used, the old one stays. Returns which files, and why.
     fn swap_certificates(&self, config: &config::Config) -> Vec<String> {
         let mut messages = Vec::new();
         for served in &self.served {
@@ -471,14 +470,14 @@ impl Process {
         }
     }
 
-    /// Looks until the process ends at all that the last attempt looked at, also if it failed;
-    /// reloads when something has changed.
+    /// Watches the files of the last attempt, even a failed one, until the process ends; reloads when one
+    /// has changed.
     pub async fn watch(self: &Arc<Self>) {
         loop {
             tokio::time::sleep(PACE).await;
             self.sweep();
             let Some(change) = self.change().await else { continue };
-            // It may come in several steps: wait until two looks agree.
+            // A change may come in several steps: wait until two checks agree.
             tokio::time::sleep(Duration::from_millis(200)).await;
             if self.change().await == Some(change) {
                 self.reload(Source::Files).await;
@@ -486,7 +485,7 @@ impl Process {
         }
     }
 
-    /// What is not as it was seen last. Files are read where that keeps nobody waiting.
+    /// The current state of the files, if one has changed. Files are read on a blocking thread.
     async fn change(&self) -> Option<FileStates> {
         let seen = self.seen.lock().await.clone();
         let looked = tokio::task::spawn_blocking(move || {

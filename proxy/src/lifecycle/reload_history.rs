@@ -1,4 +1,4 @@
-//! Which configs were taken over and which refused, with what each changed: the last of them.
+//! The latest configs that were applied or refused, with their changes.
 
 use std::collections::VecDeque;
 
@@ -7,23 +7,23 @@ use serde::Serialize;
 
 /// More are forgotten; records have them.
 const KEPT_MAX: usize = 100;
-/// Of one, more are counted and not kept.
+/// Further lines of an entry are counted and not stored.
 const LINES_MAX: usize = 100;
 
-/// The last of them.
+/// The latest entries.
 #[derive(Default)]
 pub struct History(Mutex<VecDeque<Entry>>);
 
-/// A config that was taken over, or was not.
+/// A config that was applied, or refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When, in seconds since 1970; the last time, if it was the same several times.
+    /// When, in seconds since 1970; the last time, if it was repeated.
     pub time: u64,
     /// How often in a row.
     pub times: u64,
     /// Why it was loaded.
     pub source: &'static str,
-    /// Whether it was taken over.
+    /// Whether it was applied.
     pub successful: bool,
     /// The digest of the config in force after it.
     pub digest: String,
@@ -31,12 +31,12 @@ pub struct Entry {
     pub previous: Option<String>,
     /// What changed in effect.
     pub changes: Vec<String>,
-    /// What was wrong, or what needs a restart.
+    /// The problems, or what needs a restart.
     pub messages: Vec<String>,
 }
 
 impl History {
-    /// Adds one. What is as the one before, in all but the time, is counted there.
+    /// Adds an entry. One that equals the previous but for its time is counted there.
     pub fn add(&self, mut entry: Entry) {
         let more = entry.messages.len().saturating_sub(LINES_MAX);
         if more > 0 {
@@ -57,7 +57,7 @@ impl History {
         kept.push_back(entry);
     }
 
-    /// All that are kept, the newest first.
+    /// All entries, newest first.
     pub fn all(&self) -> Vec<Entry> {
         self.0.lock().iter().rev().cloned().collect()
     }

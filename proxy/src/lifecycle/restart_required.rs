@@ -1,9 +1,8 @@
-//! What of a config takes effect only at the next start.
+//! Config changes that take effect only at the next start.
 
 use config::{Config, Limits, Listener, Process};
 
-/// Leaves in a new config what the process started with, where that cannot change while it runs.
-/// Answers with what a restart would apply.
+/// Resets in a new config what cannot change while the process runs. Returns what a restart would apply.
 pub fn keep_started(started: &Config, last: &Config, new: &mut Config) -> Vec<String> {
     let mut missed = listeners(started, new);
     keep_listeners(last, new);
@@ -68,8 +67,8 @@ fn is_opened_so(opened: &Listener, wanted: &Listener) -> bool {
         && limits == wanted.limits
 }
 
-/// The listeners as the process opened them, for decisions know them by number, with what can change
-/// of each. One that is gone stays as it was last.
+/// The listeners as the process opened them, because decisions know them by number, with what can change in
+/// each. A removed one stays as it was last.
 fn keep_listeners(last: &Config, new: &mut Config) {
     let mut kept = last.listeners.clone();
     for (name, listener) in &mut kept {

@@ -17,16 +17,16 @@ use crate::lifecycle::{process::Process, reload::Source};
 
 /// Waits for a signal, and drains before it passes one on to Pingora.
 pub struct Shutdown {
-    /// What is to be drained.
+    /// The process to drain.
     pub process: Arc<Process>,
-    /// Is told when the process may end.
+    /// Notified when the process may end.
     pub drained: mpsc::Sender<()>,
 }
 
 const LOOK: Duration = Duration::from_millis(20);
 /// How long Pingora lets both processes accept before the old one stops.
 const OVERLAP: Duration = Duration::from_secs(5);
-/// How long a client may take to read that it must leave. What it asked before is on its way.
+/// How long a client may take to read GOAWAY, while its earlier requests are in transit.
 const HEARD: Duration = Duration::from_secs(1);
 
 #[async_trait]
@@ -40,7 +40,7 @@ impl ShutdownSignalWatch for Shutdown {
                 _ = term.recv() => {
                     self.drain().await;
                     self.process.gateway.drain.end();
-                    // So that GOAWAY frames go out, and the store hears of it.
+                    // So that GOAWAY frames are sent, and the store is notified.
                     sleep(HEARD).await;
                     // Drops what is still in flight, which is then on record.
                     return ShutdownSignal::FastShutdown;
@@ -80,8 +80,8 @@ impl Shutdown {
         }
     }
 
-    /// Lets clients go over to the new process: every answer from now on is the last on its
-    /// connection, and what is under way when the listeners are gone has its time to end.
+    /// Moves clients to the new process: every response from now on is the last on its connection, and what
+    /// is in progress when the listeners are closed has time to end.
     fn hand_over(&self) {
         self.process.gateway.drain.hand_over();
         let gateway = Arc::clone(&self.process.gateway);
@@ -93,8 +93,7 @@ impl Shutdown {
         });
     }
 
-    /// Ends the process as soon as it may. Pingora would wait a fixed time instead, whatever is under
-    /// way.
+    /// Ends the process as soon as it may. Pingora would wait a fixed time instead.
     fn end_when(&self, may: impl Fn(Instant) -> bool + Send + 'static) {
         let (drained, told) = (self.drained.clone(), Instant::now());
         thread::spawn(move || {
@@ -105,7 +104,7 @@ impl Shutdown {
         });
     }
 
-    /// Whether somebody listens to take the sockets over. Without, stopping would be an outage.
+    /// Whether a new process is ready to take the sockets over. Without one, stopping would be an outage.
     fn takes_over(&self) -> bool {
         let written = &self.process.gateway.snapshot.load().loaded.config.process;
         let Some(socket) = &written.upgrade_socket else {

@@ -11,7 +11,7 @@ use governor::{
 
 use crate::clock;
 
-/// So many in a row, and the interval after which there is another.
+/// A burst, and the interval after which there is another.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate(pub NonZeroU32, pub Duration);
 
@@ -57,12 +57,12 @@ where
         Self(RateLimiter::direct_with_clock(quota.allow_burst(in_a_row), clock))
     }
 
-    /// Whether there is some left, of which one is taken.
+    /// Takes one if there is one left; returns whether there was.
     pub fn take(&self) -> bool {
         self.0.check().is_ok()
     }
 
-    /// All of it again.
+    /// Refills it.
     pub fn refill(&mut self, rate: Rate) {
         let clock = C::clone(self.0.clock());
         *self = Self::by(rate, clock);

@@ -1,4 +1,4 @@
-//! Names to addresses: the only way this program finds whom to connect to.
+//! Name resolution and connections: the only place where names become addresses.
 
 mod hosts;
 
@@ -30,17 +30,17 @@ use crate::{
     net::parent::{self, Parents},
 };
 
-/// Looks names up, both families, and connects.
+/// Resolves names, both families, and connects.
 #[derive(Clone, Default)]
 pub struct Dial {
     inner: Arc<Inner>,
-    /// What stands between us and the internet.
+    /// The parent proxies.
     parents: Arc<ArcSwapOption<Parents>>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Whom to ask; the system's if there are none.
+    /// The name servers; the system's if empty.
     name_servers: Vec<SocketAddr>,
     resolver: OnceLock<Option<TokioResolver>>,
     hosts: Hosts,
@@ -67,7 +67,7 @@ pub enum Unreachable {
     /// The name has no address.
     #[error(transparent)]
     Unresolved(Unresolved),
-    /// The proxy that it is behind is not to be had.
+    /// Its parent proxy is unavailable.
     #[error(transparent)]
     Parent(parent::Fault),
     /// None of its addresses may be dialled.
@@ -76,39 +76,39 @@ pub enum Unreachable {
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long an address is waited for before the next is tried beside it (RFC 8305 5).
+/// How long an attempt runs before the next starts in parallel (RFC 8305 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// An interface that comes up is known after this.
+/// How long our own addresses are cached.
 const OWN_FOR: Duration = Duration::from_secs(10);
 
 impl Unresolved {
-    /// It had one, and has none now.
+    /// It had addresses, and has none now.
     pub(crate) fn gone(host: &str) -> Self {
         Self { host: host.to_owned(), cause: "it no longer has an address".to_owned() }
     }
 }
 
 impl Dial {
-    /// Asks these servers instead of the system's.
+    /// With these name servers instead of the system's.
     pub fn asking(name_servers: &[SocketAddr]) -> Self {
         let name_servers = name_servers.to_vec();
         let inner = Arc::new(Inner { name_servers, ..Inner::default() });
         Self { inner, parents: Arc::default() }
     }
 
-    /// The same, through these proxies, whatever others who have this one go through later.
+    /// A copy with these parent proxies, independent of later changes to the original.
     #[must_use]
     pub fn through(&self, parents: Arc<Parents>) -> Self {
         let parents = Arc::new(ArcSwapOption::from(Some(parents)));
         Self { inner: Arc::clone(&self.inner), parents }
     }
 
-    /// From now on everybody who has this one goes through these proxies.
+    /// Uses these parent proxies from now on, in all clones.
     pub fn use_parents(&self, parents: &Arc<Parents>) {
         self.parents.store(Some(Arc::clone(parents)));
     }
 
-    /// The proxies that stand between us and the internet.
+    /// The parent proxies.
     pub(crate) fn parents(&self) -> Arc<Parents> {
         self.parents.load_full().unwrap_or_default()
     }
@@ -121,7 +121,7 @@ impl Dial {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
-        // RFC 6761 6.3: never asked of a server. IPv4 first, as most local servers listen there.
+        // RFC 6761 6.3: never sent to a server. IPv4 first, because most local servers listen there.
         if host == "localhost" {
             let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
             return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
@@ -131,8 +131,8 @@ impl Dial {
         Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
-    /// All addresses of a whole name, for whoever is going to look at their class. No search domain
-    /// is added.
+    /// All addresses of a fully qualified name, for callers that check their class. No search domain is
+    /// added.
     ///
     /// # Errors
     /// If there is none, or none in time.
@@ -141,8 +141,8 @@ impl Dial {
         found.map_err(|cause| Unresolved { host: name.to_owned(), cause })
     }
 
-    /// The addresses of a host that may be dialled, each with the port, for whoever connects to what
-    /// others name.
+    /// The allowed addresses of a host, each with the port, for connections to a host that someone else
+    /// named.
     ///
     /// # Errors
     /// If there is none.
@@ -166,12 +166,12 @@ impl Dial {
         Ok(passed.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
-    /// Connects to the first of these addresses that answers (Happy Eyeballs, RFC 8305): one family after
-    /// the other in turn, each a moment after the one before or as soon as that has failed. One that
-    /// swallows packets keeps nobody waiting.
+    /// Connects to the first of these addresses that accepts (Happy Eyeballs, RFC 8305): the families
+    /// alternate, and each attempt starts shortly after the previous one or as soon as that has failed. An
+    /// address that drops packets delays nothing.
     ///
     /// # Errors
-    /// Why the last did not.
+    /// The error of the last attempt.
     pub async fn connect(
         &self,
         addresses: &[SocketAddr],
@@ -218,7 +218,7 @@ impl Dial {
     }
 }
 
-/// One of each family after the other, beginning with that of the first (RFC 8305 4).
+/// The families alternate, beginning with that of the first address (RFC 8305 4).
 fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let of_first = |address: &&SocketAddr| address.is_ipv4() == addresses[0].is_ipv4();
     let (first, second): (Vec<&SocketAddr>, Vec<_>) = addresses.iter().partition(of_first);
@@ -230,7 +230,7 @@ fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     pairs.flatten().collect()
 }
 
-/// Connects to an address: nobody else does.
+/// Connects to an address. Every connection of ours goes through here.
 pub(crate) async fn reach(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     #[expect(clippy::disallowed_methods, reason = "an address, not a name")]
     let connected = timeout(patience, TcpStream::connect(address)).await;
@@ -241,7 +241,7 @@ pub(crate) async fn reach(address: SocketAddr, patience: Duration) -> io::Result
 }
 
 impl Inner {
-    /// What the hosts file says of a name, or else what name servers answer to `question`.
+    /// The addresses of a name by the hosts file, or else by name servers for `question`.
     async fn find(&self, name: &str, question: &str) -> Result<Vec<IpAddr>, String> {
         if let Some(found) = self.hosts.addresses(name) {
             return Ok(found);
@@ -253,7 +253,7 @@ impl Inner {
     fn resolver(&self) -> Option<TokioResolver> {
         let mut builder = self.builder()?;
         let options = builder.options_mut();
-        // Whoever judges addresses must see all of them.
+        // Judging addresses requires all of them.
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // It would be read once, and that by a program that runs for months: see `hosts`.
         options.use_hosts_file = ResolveHosts::Never;
@@ -292,7 +292,7 @@ mod tests {
     async fn an_address_that_does_not_answer_is_not_the_last_that_is_tried() {
         let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listening.local_addr().unwrap();
-        // Bound, and so nobody else's; but nobody listens.
+        // Bound, so that no one else gets the port, but not listening.
         let closed = tokio::net::TcpSocket::new_v4().unwrap();
         closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let closed = closed.local_addr().unwrap();

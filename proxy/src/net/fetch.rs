@@ -1,5 +1,4 @@
-//! Asks issuers over HTTP: in bounded time and size, of addresses that `Dial` found, and not too
-//! often.
+//! HTTP requests of our own: bounded in time and size, and only to addresses that `Dial` found.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,11 +19,11 @@ use crate::{
     },
 };
 
-/// Nobody waits longer than this for an issuer.
+/// The longest wait for an issuer.
 const PATIENCE: Duration = Duration::from_secs(3);
 const BYTES_MAX: usize = 512 << 10;
 
-/// Where something is fetched, and whether that may be within our own network.
+/// The location of a request, and whether that may be within our own network.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     host: String,
@@ -34,8 +33,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Where the operator wrote. An address, and a name that only a network of ours can know, say of
-    /// themselves that they are inside.
+    /// A configured location. An address, or a name that only our own network can resolve, counts as inside.
     pub fn declared(url: &config::Url) -> Self {
         let name = &*url.host;
         let inside = url.ip().is_some()
@@ -45,30 +43,30 @@ impl Endpoint {
         Self { host: name.to_owned(), port: url.port, tls: url.tls, inside }
     }
 
-    /// Where somebody on the command line said, who is meant to know: inside, and nobody is on the way.
+    /// A location from the command line, which is trusted: inside, without a parent proxy.
     pub fn told(url: &config::Url) -> Self {
         Self { inside: true, ..Self::declared(url) }
     }
 
-    /// Whether both are one host and port, asked in one way.
+    /// Whether both have the same scheme, host and port.
     pub fn is_same(&self, other: &Self) -> bool {
         self.tls == other.tls && self.port == other.port && self.host == other.host
     }
 
-    /// Whether nobody can read what is said there.
+    /// Whether it uses TLS, so that nobody on the path can read it.
     pub fn is_private(&self) -> bool {
         self.tls
     }
 
-    /// Whether nobody is on the way there.
+    /// Whether it is this machine.
     pub fn is_this_machine(&self) -> bool {
         self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 
-    /// Where somebody else said, who was asked at `asked`. It is no further inside than that.
+    /// A location that a response from `asked` named. It is inside only if that is.
     ///
     /// # Errors
-    /// If it is no place on the web.
+    /// If it is not an HTTP URL.
     pub fn found(url: &str, asked: &Self) -> Result<Self, String> {
         let wrong = || format!("`{}` is not an HTTP URL", url.escape_debug());
         let read = reqwest::Url::parse(url).map_err(|_| wrong())?;
@@ -81,7 +79,7 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The proxy on the way there. What is inside has none on its way.
+    /// The parent proxy for it. Locations inside have none.
     pub fn parent(&self, dial: &Dial) -> Option<Arc<Parent>> {
         let public = |ip| AddressClass::of(ip) == AddressClass::Public;
         if self.inside && !self.host.parse().is_ok_and(public) {
@@ -131,7 +129,7 @@ pub async fn addresses(
     dial.vetted(&place.host, place.port, guard).await.map_err(|error| error.to_string())
 }
 
-/// Asks at one place, and knows what is on the way there.
+/// A client for one location, through its parent proxy if it has one.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -147,7 +145,7 @@ impl std::ops::Deref for Client {
     }
 }
 
-/// Asks at one place whoever these CAs (or the system's) vouch for. Follows no redirect.
+/// A client for one location that trusts these CAs (or the system's). Follows no redirects.
 pub fn client(
     dial: &Dial,
     guard: &Arc<Guard>,
@@ -157,7 +155,7 @@ pub fn client(
     client_of(dial, guard, place, ca, |builder| builder)
 }
 
-/// The same, for whoever asks more often and keeps connections.
+/// The same, with connection reuse.
 pub fn client_of(
     dial: &Dial,
     guard: &Arc<Guard>,
@@ -179,7 +177,7 @@ fn builder(
     parent: Option<&Arc<Parent>>,
 ) -> Result<reqwest::ClientBuilder, String> {
     if let (Ok(ip), false) = (place.host.parse::<IpAddr>(), place.inside) {
-        // A literal address is not looked up.
+        // A literal address is not resolved.
         let target = SocketAddr::new(ip, place.port).to_string();
         let target = Target::of_connect(target.as_bytes()).map_err(|_| "it is no address")?;
         let vetted = guard.vet(&target, &[ip], &dial.own_addresses(), clock::now());
@@ -195,7 +193,7 @@ fn builder(
         Some(parent) => with_parent(parent, ca)?,
         None => tls(ca)?,
     };
-    // A request that wants something else says so in its place.
+    // A request may override it.
     let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
     let builder = reqwest::Client::builder()
         .default_headers(HeaderMap::from_iter([accept]))
@@ -216,12 +214,12 @@ fn builder(
     Ok(builder.proxy(proxy))
 }
 
-/// Believes whom these CAs (or the system's) vouch for.
+/// A TLS config that trusts these CAs (or the system's).
 pub fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     Ok(believing(ca)?.with_no_client_auth())
 }
 
-/// The same, for whoever may show a certificate, too.
+/// The same, for clients that may present a certificate.
 pub fn believing(
     ca: Option<&Path>,
 ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>, String> {
@@ -262,7 +260,7 @@ impl Client {
         }
     }
 
-    /// Why nothing was got. A library says of a proxy only that it said no: ask once more, and hear.
+    /// The cause of an error. The library hides why a proxy refused, so connect once more to find out.
     pub async fn cause(&self, error: &reqwest::Error) -> String {
         let Some(parent) = self.parent.as_ref().filter(|_| error.is_connect()) else {
             return root(error);
@@ -277,19 +275,19 @@ impl Client {
         }
     }
 
-    /// Whether a proxy is on the way.
+    /// Whether it goes through a parent proxy.
     pub fn is_behind_parent(&self) -> bool {
         self.parent.is_some()
     }
 
-    /// What is said of a status that the parent proxy itself answered with.
+    /// The sentence about a status that the parent proxy itself responded with.
     pub fn refused(&self, status: u16) -> String {
         let name = self.parent.as_ref().map_or("?", |parent| parent.name.as_str());
         format!("the parent proxy `{name}` responded with {status}")
     }
 }
 
-/// What is at the root of an error.
+/// The root cause of an error.
 pub fn root(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
@@ -298,7 +296,7 @@ pub fn root(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// The body of an answer of `url`, up to a limit.
+/// The body of a response from `url`, up to a limit.
 pub async fn body(answer: reqwest::Response, url: &str) -> Result<Vec<u8>, String> {
     body_up_to(answer, url, BYTES_MAX).await
 }

@@ -1,5 +1,5 @@
-//! The proxy that stands between us and the internet, where there is one: who goes through it, and how
-//! a connection through it comes about.
+//! The parent proxy: the proxy between us and the internet, if there is one. Which requests go through it,
+//! and how to connect through it.
 
 mod connection;
 mod environment;
@@ -34,12 +34,12 @@ use crate::net::{dial::Dial, fetch};
 pub struct Parents {
     /// For tunnels and `https`.
     secure: Option<Arc<Parent>>,
-    /// For what is asked in the clear.
+    /// For requests without TLS.
     plain: Option<Arc<Parent>>,
     no_proxy: Vec<NoProxy>,
-    /// Hosts of our own network, as the operator says.
+    /// Hosts of our own network, by the config.
     private: Vec<HostPorts>,
-    /// What of the environment is left aside.
+    /// Ignored environment variables.
     pub(crate) aside: Vec<String>,
 }
 
@@ -50,11 +50,11 @@ pub struct Parent {
     pub url: Url,
     /// How it is called, in records and messages.
     pub name: Label,
-    /// Where we know of it from.
+    /// Where it is configured.
     from: &'static str,
     /// `Basic` and name and password.
     authorization: Option<Secret>,
-    /// Whom to believe that they are it, instead of the system's CAs.
+    /// The CAs for its certificate, instead of the system's.
     pub(crate) ca: Option<PathBuf>,
 }
 
@@ -64,22 +64,22 @@ pub enum Fault {
     /// There is no connection to it.
     #[error("the parent proxy `{0}` cannot be reached: {1}")]
     Unreachable(Label, String),
-    /// It does not answer, or not to its end.
+    /// It does not respond, or not completely.
     #[error("the parent proxy `{0}` did not respond in time")]
     Late(Label),
-    /// It says no.
+    /// It refused.
     #[error("the parent proxy `{0}` responded with {1}")]
     Refused(Label, u16),
-    /// What it answers is not what a proxy does.
+    /// Its response is not a proxy's.
     #[error("the parent proxy `{0}` does not respond like a proxy")]
     Malformed(Label),
 }
 
-/// The answer to a CONNECT has no larger head.
+/// The largest response head to a CONNECT.
 const HEAD_MAX: usize = 16 << 10;
 
 impl Fault {
-    /// What a client is told.
+    /// The denial for it.
     pub(crate) fn denial(self) -> Denial {
         match self {
             Self::Unreachable(parent, _) => Denial::ParentUnreachable { parent },
@@ -89,18 +89,17 @@ impl Fault {
         }
     }
 
-    /// Whether it is that of the host behind, as far as a proxy can tell: it cannot be reached from
-    /// there.
+    /// Whether the fault is the target's: the proxy reports that it cannot reach it.
     pub(crate) fn is_of_target(&self) -> bool {
         matches!(self, Self::Refused(_, 502..=504))
     }
 }
 
 impl Parents {
-    /// As the config says, or else the environment.
+    /// From the config, or else the environment.
     ///
     /// # Errors
-    /// Which file cannot be used.
+    /// The file that cannot be used.
     pub fn of(config: &config::Config) -> Result<Self, String> {
         let egress = &config.egress;
         let private = egress.private.iter().map(|private| private.host.value.clone()).collect();
@@ -128,7 +127,7 @@ impl Parents {
         Ok(Self { secure: parent.clone(), plain: parent, no_proxy, private, aside: Vec::new() })
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.secure.is_none() && self.plain.is_none()
@@ -150,7 +149,7 @@ impl Parents {
         (!direct).then_some(parent)
     }
 
-    /// Tells an operator which proxies are in use, but not who we are to them.
+    /// Logs which proxies are in use, without their credentials.
     pub(crate) fn tell(&self) {
         for why in &self.aside {
             tracing::warn!("environment: {why}");
@@ -179,15 +178,15 @@ impl Parent {
         Self { url, name, from, authorization, ca }
     }
 
-    /// What it is shown, and nobody else is.
+    /// The credential for it, which goes nowhere else.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(self.authorization.as_ref()?.expose()).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 
-    /// What a denial about the host behind means, if that is asked in the clear: nobody but this proxy
-    /// was connected to.
+    /// The denial in place of one about the target, for a request without TLS: the connection was only to
+    /// this proxy.
     pub(crate) fn instead_of(&self, denial: Denial) -> Denial {
         let parent = self.name.clone();
         match denial {
@@ -200,7 +199,7 @@ impl Parent {
         }
     }
 
-    /// It, at one of its addresses, for what is asked in the clear.
+    /// A peer for one of its addresses, for requests without TLS.
     ///
     /// # Errors
     /// Its CAs cannot be read.
@@ -229,16 +228,16 @@ impl Parent {
         Ok(peer)
     }
 
-    /// Its addresses. The operator says where it is, so they are not judged.
+    /// Its addresses. It is configured, so they are not judged.
     pub(crate) async fn addresses(&self, dial: &Dial) -> Result<Vec<SocketAddr>, Fault> {
         let found = dial.addresses(&self.url.host, self.url.port).await;
         found.map_err(|error| Fault::Unreachable(self.name.clone(), error.to_string()))
     }
 
-    /// A tunnel to a host.
+    /// Opens a tunnel to a host.
     ///
     /// # Errors
-    /// Why it does not come about.
+    /// Why it cannot be opened.
     pub(crate) async fn tunnel(
         &self,
         dial: &Dial,
@@ -254,10 +253,10 @@ impl Parent {
         timeout(patience, tunnel).await.map_err(late)?
     }
 
-    /// A tunnel by way of one of its addresses.
+    /// Opens a tunnel through one of its addresses.
     ///
     /// # Errors
-    /// Why it does not come about.
+    /// Why it cannot be opened.
     pub(crate) async fn tunnel_by(
         &self,
         dial: &Dial,
@@ -283,7 +282,7 @@ impl Parent {
         reached.map_err(|error| Fault::Unreachable(self.name.clone(), error.to_string()))
     }
 
-    /// Asks for the tunnel (RFC 9110 9.3.6).
+    /// Requests the tunnel (RFC 9110 9.3.6).
     async fn ask(&self, tcp: TcpStream, host: &str, port: u16) -> Result<Connection, Fault> {
         let unreachable = |error: &dyn std::fmt::Display| {
             Fault::Unreachable(self.name.clone(), error.to_string())
@@ -315,7 +314,7 @@ impl Parent {
         self.answered(connection).await
     }
 
-    /// Reads the head of the answer, and not a byte of what is behind the tunnel.
+    /// Reads the response head, and not a byte of the tunnel.
     async fn answered(&self, mut connection: Connection) -> Result<Connection, Fault> {
         let malformed = || Fault::Malformed(self.name.clone());
         let mut came = BytesMut::with_capacity(1024);
@@ -323,7 +322,7 @@ impl Parent {
             if let Some(end) = memchr::memmem::find(&came, b"\r\n\r\n") {
                 let head = came.split_to(end + 4);
                 match status(&head).ok_or_else(malformed)? {
-                    // What comes before an answer (RFC 9110 15.2) changes nothing here.
+                    // Interim responses (RFC 9110 15.2) are skipped.
                     100 | 102..=199 => continue,
                     200..=299 => {
                         connection.unread(came);
@@ -346,7 +345,7 @@ impl Parent {
     }
 }
 
-/// The status of a head, if it is one of HTTP/1.
+/// The status of a head, if it is HTTP/1.
 fn status(head: &[u8]) -> Option<u16> {
     let line = head.split(|b| *b == b'\r').next()?;
     let rest = line.strip_prefix(b"HTTP/1.1 ").or_else(|| line.strip_prefix(b"HTTP/1.0 "))?;
@@ -360,7 +359,7 @@ fn basic(name: &str, password: &str) -> Secret {
     Secret::new(format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{password}"))))
 }
 
-/// A password of somebody else's making: any text.
+/// A password that someone else chose: any text.
 pub fn password(file: &std::path::Path) -> Result<Secret, LoadError> {
     let wrong = |cause: &str| LoadError { file: file.to_owned(), cause: cause.to_owned() };
     let text = String::from_utf8(certs::bytes(file)?).map_err(|_| wrong("it is not UTF-8"))?;

@@ -1,7 +1,7 @@
 //! Writes records: a buffer that requests append to, and a thread that empties it.
 //!
-//! Records wait a moment, so that many are written at once. The intent of an action is waited for: it
-//! is durable before the action is asked of the upstream, and all that came meanwhile with it.
+//! Records wait briefly, so that many are written together. The intent of an action is awaited: it is
+//! durable before the action is sent upstream, together with everything recorded meanwhile.
 
 pub mod chain;
 mod compress;
@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{clock, request_id::RequestId};
 
-/// Takes records. A slow disk slows actions, and no other request.
+/// The audit log. A slow disk slows actions, and no other request.
 pub struct Audit {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -58,7 +58,7 @@ struct Shared {
     head: Mutex<Head>,
 }
 
-/// The end of the chain, as far as it is durable.
+/// The durable end of the chain.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The process that wrote it, as segments name it.
@@ -75,13 +75,13 @@ pub struct Head {
     pub key: Option<PublicKey>,
 }
 
-/// What is yet to be written.
+/// Records to be written.
 #[derive(Default)]
 struct Buffer {
     lines: Vec<u8>,
-    /// Those who wait until what is here is durable.
+    /// The tasks that wait until these records are durable.
     waiting: Vec<oneshot::Sender<bool>>,
-    /// Records that were lost since the last that was kept.
+    /// Records lost since the last that was accepted.
     lost: u64,
 }
 
@@ -90,16 +90,16 @@ thread_local! {
     static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// What a thread keeps for its next line.
+/// The largest buffer that a thread keeps for its next line.
 const LINE_KEPT: usize = 16 << 10;
 /// How often the buffer is emptied.
 const PACE: Duration = Duration::from_millis(50);
 
 impl Audit {
-    /// Begins to write. `takes_over` says that the process before is still writing, so that nothing
-    /// of it is unknown.
+    /// Starts writing. With `takes_over` the previous process still writes, so its open actions are not
+    /// reported as unknown.
     ///
-    /// On a full disk it begins, and actions are refused until there is room.
+    /// On a full disk it starts, and actions are refused until there is room.
     ///
     /// # Errors
     /// If the folder cannot be written to, or another process writes to it.
@@ -120,7 +120,7 @@ impl Audit {
                 Sink::Folder(Folder::new(written, path, run, chain, takes_over, lines))
             }
         };
-        // With a checkpoint from the beginning it can be told when the next is due.
+        // A checkpoint at the start says when the next is due.
         let begun = sink.reserve().and_then(|_| sink.checkpoint());
         let full = begun.as_ref().is_err_and(is_full);
         if full {
@@ -152,13 +152,13 @@ impl Audit {
         self.shared.put(write);
     }
 
-    /// Puts on record what happened beside exchanges.
+    /// Records an event.
     pub fn happened(&self, event: &Event<'_>) {
         self.record(|out| event.write(out, clock::now()));
     }
 
-    /// Puts an intent on its way to the disk; it is told whether it is there. Many that come at once
-    /// share one sync. `None` if there is no room.
+    /// Queues an intent for the disk; the receiver learns whether it is durable. Concurrent intents share
+    /// one sync. `None` if there is no room.
     pub fn intent(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<oneshot::Receiver<bool>> {
         let (told, durable) = oneshot::channel();
         self.shared.put(write)?.waiting.push(told);
@@ -166,8 +166,8 @@ impl Audit {
         Some(durable)
     }
 
-    /// The end of the chain, after all that was recorded until now is durable. `None` if it cannot
-    /// be made so.
+    /// The end of the chain, once everything recorded until now is durable. `None` if it cannot be made
+    /// durable.
     pub async fn head(&self) -> Option<Head> {
         let (told, durable) = oneshot::channel();
         self.shared.buffer.lock().waiting.push(told);
@@ -176,7 +176,7 @@ impl Audit {
         Some(self.last_head())
     }
 
-    /// The end of the chain, as it was last made durable.
+    /// The last durable end of the chain.
     pub fn last_head(&self) -> Head {
         self.shared.head.lock().clone()
     }
@@ -191,7 +191,7 @@ impl Audit {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Writes what is left and stops.
+    /// Writes the remaining records and stops.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.shared.filled.notify_all();
@@ -210,7 +210,7 @@ impl Shared {
         write(&mut line);
         let buffer = self.append(&line);
         line.shrink_to(LINE_KEPT);
-        // A thread that ends may have none any more.
+        // A thread that is ending may have no local storage any more.
         let _ = LINE.try_with(|kept| kept.set(line));
         buffer
     }
@@ -244,10 +244,10 @@ impl Shared {
             let all_kept = kept == batch.lines.len();
             if !all_kept {
                 let left = batch.lines[kept..].iter().filter(|b| **b == b'\n').count() as u64;
-                // The last of them says what was lost before.
+                // The last of them reports what was lost before.
                 let gaps = u64::from(batch.lost > 0);
                 self.lost.fetch_add(left - gaps, Ordering::Relaxed);
-                // Told once something can be kept again.
+                // Reported once records can be written again.
                 self.buffer.lock().lost += batch.lost + left - gaps;
             }
             let synced = match batch.waiting.is_empty() {
@@ -276,14 +276,14 @@ impl Shared {
         }
     }
 
-    /// Takes what is in the buffer: after a moment, or as soon as somebody waits. Answers whether
-    /// it is the end.
+    /// Takes the buffer's content: after a moment, or as soon as a task waits. Returns whether it is the
+    /// end.
     fn take(&self, batch: &mut Buffer) -> bool {
         let mut buffer = self.buffer.lock();
         if buffer.waiting.is_empty() && !self.stopping.load(Ordering::Relaxed) {
             self.filled.wait_for(&mut buffer, PACE);
         }
-        // While nothing can be kept, what was lost waits for something that is.
+        // The count of lost records waits for a record that can be written.
         let lost = if buffer.lines.is_empty() { 0 } else { std::mem::take(&mut buffer.lost) };
         std::mem::swap(&mut buffer.lines, &mut batch.lines);
         std::mem::swap(&mut buffer.waiting, &mut batch.waiting);
@@ -291,8 +291,8 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Notes whether records can be kept; `Ok(false)` shows nothing. While they cannot, the actions
-    /// that are refused are records too: the first of them that is kept ends it.
+    /// Sets whether records can be written; `Ok(false)` means unknown. While they cannot, refused actions
+    /// produce records too: the first of them that is written ends the outage.
     fn note(&self, shown: io::Result<bool>) {
         let works = match shown {
             Ok(false) => return,

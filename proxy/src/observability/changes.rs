@@ -1,4 +1,4 @@
-//! What changes without being asked: it is logged, counted and put on record.
+//! Changes that no request causes: they are logged, counted and recorded.
 
 use filters::{
     Label,

@@ -1,4 +1,4 @@
-//! What is counted. Labels are closed sets: names from the config, codes, classes of statuses.
+//! The metrics. Labels are closed sets: names from the config, codes, classes of statuses.
 
 mod counts;
 mod keep;
@@ -54,7 +54,7 @@ pub struct Metrics {
     keys_fetches: IntCounterVec,
     credential_fetches: IntCounterVec,
     control_fetches: IntCounterVec,
-    /// Of no label, so that it is not there where there is no source.
+    /// A vector without labels, so that the metric does not exist without a source.
     pub(crate) control_time: IntGaugeVec,
     pub(crate) control_stale: IntGaugeVec,
     pub(crate) store_up: IntGaugeVec,
@@ -64,7 +64,7 @@ pub struct Metrics {
     pub(crate) store_tokens: IntCounterVec,
     pub(crate) certificate_end: IntGaugeVec,
     pub(crate) aliases: Option<Aliases>,
-    /// Held while gauges are set and read: two at once would read each other's half.
+    /// Locked while gauges are set and read: two concurrent scrapes would mix.
     pub(crate) showing: Mutex<()>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Aliases {
 /// What of an exchange is counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted<'a> {
-    /// The status the client saw; 0 if none.
+    /// The status sent to the client; 0 if none was.
     pub status: u16,
     /// The denial's code, if it was denied.
     pub code: Option<&'static str>,
@@ -95,7 +95,7 @@ pub struct Counted<'a> {
     pub took: Duration,
     /// The upstream's part.
     pub upstream_took: Option<Duration>,
-    /// How the answer came about.
+    /// How the response was produced.
     pub served: Served,
 }
 
@@ -347,7 +347,7 @@ impl Metrics {
         self.ejections.with_label_values(&[&**upstream, reason]).inc();
     }
 
-    /// Counts a look for an upstream whose breaker is open.
+    /// Counts a probe of an upstream whose breaker is open.
     pub fn breaker_probed(&self, upstream: &Label, there: bool) {
         let result = if there { "there" } else { "away" };
         self.breaker_probes.with_label_values(&[&**upstream, result]).inc();
@@ -426,14 +426,14 @@ impl Metrics {
         self.keys_fetches.with_label_values(&[issuer, result]).inc();
     }
 
-    /// Counts a fetch of a token that upstreams are shown.
-    /// `result` is `ok`, `error`, or `refused` where that was meant for one caller.
+    /// Counts a fetch of a token for upstreams. `result` is `ok`, `error`, or `refused` if that concerns one
+    /// caller.
     pub fn credential_fetched(&self, credential: &str, result: &'static str) {
         self.credential_fetches.with_label_values(&[credential, result]).inc();
     }
 
-    /// Counts a question to the control source. `result` is `ok`, `unchanged`, `refused` if the answer
-    /// was bad, or `error` if there was none.
+    /// Counts a poll of the control source. `result` is `ok`, `unchanged`, `refused` for an invalid
+    /// response, or `error` for none.
     pub fn control_fetched(&self, result: &'static str) {
         self.control_fetches.with_label_values(&[result]).inc();
     }
@@ -449,7 +449,7 @@ impl Metrics {
         self.store_errors.with_label_values(&[cause]).inc();
     }
 
-    /// Notes how a reload went.
+    /// Sets the result of a reload.
     pub fn reloaded(&self, went_well: bool, unix_seconds: u64) {
         self.reload_success.set(i64::from(went_well));
         if went_well {
@@ -457,17 +457,17 @@ impl Metrics {
         }
     }
 
-    /// Notes how many certificates, CAs, keys and secrets a config that was taken over had to do without.
+    /// Sets how many certificates, CAs, keys and secrets of the config in force could not be used.
     pub fn not_taken_over(&self, count: usize) {
         self.reload_failures.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Notes how much more of it is not in use.
+    /// Adds to that number.
     pub fn not_taken_over_either(&self, count: usize) {
         self.reload_failures.add(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Notes how much of the config takes effect only at the next start.
+    /// Sets how many changes take effect only at the next start.
     pub fn need_restart(&self, count: usize) {
         self.needs_restart.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -516,7 +516,7 @@ impl Aliases {
 }
 
 fn itoa(status: u16) -> String {
-    // A status is one of at most 600: whatever else an upstream says is not a label.
+    // Anything but a status below 600 is not a label.
     if (100..600).contains(&status) { status.to_string() } else { "0".to_owned() }
 }
 

@@ -1,9 +1,8 @@
-//! The Redis that replicas count in: asked by one task, one batch of questions at a time.
+//! The Redis that replicas share: one task sends one batch of questions at a time.
 //!
-//! `filters::leases` decides what is asked. While a batch is under way the next one gathers, so there is
-//! never more than one question about a limit, and the busier it is the more go in one round trip. Once
-//! anything fails the store is away: from then on no request waits for it, and this task alone tries to
-//! find it again.
+//! `filters::leases` decides the questions. While a batch is in flight the next one is collected, so there
+//! is never more than one question about a limit, and under load more go into one round trip. After any
+//! failure the store counts as unreachable: no request waits for it, and only this task tries to reconnect.
 
 mod claim;
 mod connect;
@@ -48,20 +47,20 @@ pub use fault::Fault;
 /// The Redis that replicas count in.
 pub struct Store {
     written: config::Store,
-    /// What this replica holds.
+    /// The leases of this replica.
     pub leases: Arc<Leases>,
-    /// The name of this replica, while this process lasts.
+    /// The id of this replica, for the life of this process.
     id: String,
     dial: Dial,
     metrics: Arc<Metrics>,
     audit: Arc<Audit>,
     /// The number of the first batch that has not ended.
     ended: watch::Sender<u64>,
-    /// The connection in use, for what is not about limits.
+    /// The connection in use, for anything but limits.
     connection: Mutex<Option<MultiplexedConnection>>,
     /// How many keys were ever claimed.
     claims: AtomicU64,
-    /// Somebody else found that it does not answer.
+    /// Notified if another user of the connection gets no response.
     trouble: Notify,
     /// A switch was set or removed here.
     switched: Notify,
@@ -70,12 +69,12 @@ pub struct Store {
     told: Mutex<StoreStatus>,
 }
 
-/// What is told of a store.
+/// The status of the store.
 #[derive(Clone, Debug, Default)]
 pub struct StoreStatus {
-    /// Since when it is there, or away.
+    /// Since when it is reachable, or unreachable.
     pub since: u64,
-    /// Why it is away.
+    /// Why it is unreachable.
     pub fault: Option<Fault>,
 }
 
@@ -83,22 +82,22 @@ const COUNT: &str = include_str!("store/count.lua");
 static COUNT_SHA: LazyLock<String> =
     LazyLock::new(|| hex::write(digest(&SHA1_FOR_LEGACY_USE_ONLY, COUNT.as_bytes()).as_ref()));
 
-/// A replica that is not heard of for this long is gone.
+/// A replica without a heartbeat for this long counts as gone.
 const THERE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(1);
-/// How often others' switches are looked for.
+/// How often other replicas' switches are fetched.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longer than a replica spends it, so that nothing is spent twice.
 const KEPT: Duration = Duration::from_secs(2);
 /// Limits in one run of the script: others wait for Redis meanwhile.
 const LIMITS_MAX: usize = 64;
-/// A store that was there for so long is tried again at once.
+/// A store that was reachable for this long is reconnected immediately.
 const STEADY: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 const AGAIN_AFTER_MAX: Duration = Duration::from_millis(800);
 
 impl Store {
-    /// Of this config. It is not looked for yet.
+    /// From the config. It is not connected yet.
     pub fn new(
         written: &config::Store,
         dial: Dial,
@@ -125,14 +124,14 @@ impl Store {
         }
     }
 
-    /// Waits for the answers to a batch, or until there will be none.
+    /// Waits for the answers to a batch, or until the store is unreachable.
     pub async fn answered(&self, batch: u64) {
         let mut ended = self.ended.subscribe();
-        // The sender is ours: it cannot be gone.
+        // We have the sender, so it cannot be dropped.
         let _ = ended.wait_for(|ended| *ended > batch || !self.leases.is_there()).await;
     }
 
-    /// What is told of it.
+    /// Its status.
     pub fn told(&self) -> StoreStatus {
         self.told.lock().clone()
     }
@@ -142,9 +141,9 @@ impl Store {
         &self.written
     }
 
-    /// Looks for it, asks it, and looks for it again, until the process ends.
+    /// Connects, serves, and reconnects, until the process ends.
     pub async fn run(&self, switchboard: &Switchboard) {
-        // Whoever waits then must not wait for ever.
+        // Waiting requests must not wait forever.
         let _stopped = Stopped(self);
         let mut failures = 0_u32;
         loop {
@@ -152,7 +151,7 @@ impl Store {
                 Ok(connection) => {
                     let found = clock::elapsed();
                     let fault = self.serve(connection, switchboard).await;
-                    // One that comes and goes is not tried again at once each time.
+                    // An unstable store is not reconnected immediately each time.
                     if clock::elapsed() - found > STEADY {
                         failures = 0;
                     }
@@ -166,7 +165,7 @@ impl Store {
         }
     }
 
-    /// Tells the others that this replica is going.
+    /// Tells the other replicas that this one is leaving.
     pub async fn leave(&self) {
         let Some(mut connection) = self.connection.lock().take() else { return };
         let mut going = redis::cmd("ZREM");
@@ -174,11 +173,11 @@ impl Store {
         let _ = timeout(**self.written.timeout, going.exec_async(&mut connection)).await;
     }
 
-    /// Connects, and counts itself among the replicas: so it is known that it may write.
+    /// Connects, and registers among the replicas, which also shows that it may write.
     async fn find(&self) -> Result<MultiplexedConnection, Fault> {
         let mut connection = connect::connect(&self.written, &self.dial).await?;
         let (replicas, _) = self.ask(&mut connection, &[]).await?;
-        // What was found of the connection before is not about this one.
+        // A notification about the previous connection does not apply to this one.
         tokio::select! {
             biased;
             () = self.trouble.notified() => {}
@@ -190,7 +189,7 @@ impl Store {
         Ok(connection)
     }
 
-    /// Asks what is due, and at least tells that this replica is there. Ends with what went wrong.
+    /// Sends what is due, or at least heartbeats. Returns the fault that ends it.
     async fn serve(
         &self,
         mut connection: MultiplexedConnection,
@@ -232,7 +231,7 @@ impl Store {
         }
     }
 
-    /// One round trip. Answers how many replicas there are, and to each question.
+    /// One round trip. Returns the number of replicas, and the answers.
     async fn ask(
         &self,
         connection: &mut MultiplexedConnection,
@@ -240,7 +239,7 @@ impl Store {
     ) -> Result<(u32, Vec<LeaseGrant>), Fault> {
         let asked = async {
             match self.script("EVALSHA", &COUNT_SHA, questions).query_async(connection).await {
-                // Whoever restarted or flushed it: with its text it is known again.
+                // It was restarted or flushed: the script's text loads it again.
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.script("EVAL", COUNT, questions).query_async(connection).await
                 }
@@ -275,7 +274,7 @@ impl Store {
         Ok((count(*replicas), answers))
     }
 
-    /// The script, for so many limits at a time, all in one message.
+    /// Calls of the script, each for a number of limits, all in one message.
     fn script(&self, command: &str, script: &str, questions: &[Question]) -> Pipeline {
         let mut all = redis::pipe();
         let mut chunks = questions.chunks(LIMITS_MAX);
@@ -303,8 +302,8 @@ impl Store {
         all
     }
 
-    /// In braces is what decides about the slot: all keys of ours are in one, so that what is asked
-    /// together is answered by one node at once.
+    /// The part in braces determines the slot: all our keys are in one, so that one node answers a whole
+    /// batch.
     fn key(&self, name: &str) -> String {
         format!("{{{}}}:{name}", *self.written.prefix)
     }
@@ -343,10 +342,10 @@ impl Store {
     }
 }
 
-/// What is wrong with the files that a store names.
+/// Checks the files in a store's config.
 ///
 /// # Errors
-/// Which, and why.
+/// The file that cannot be used, and why.
 pub fn files(written: &config::Store) -> Result<(), LoadError> {
     let passwords = [&written.password_file, &written.sentinel_password_file];
     for file in passwords.into_iter().flatten() {
@@ -369,7 +368,7 @@ impl Drop for Stopped<'_> {
     }
 }
 
-/// Soon, then ever later, and not all replicas at once.
+/// Exponential backoff with jitter.
 fn again_after(failures: u32) -> Duration {
     let after = AGAIN_AFTER.saturating_mul(1 << failures.min(10)).min(AGAIN_AFTER_MAX);
     after.mul_f64(0.5 + 0.5 * fastrand::f64())

@@ -14,7 +14,7 @@ use crate::{
     observability::{audit::Audit, changes::switch_changed},
 };
 
-/// How often it is looked for switches that have ended, to tell it. They count no longer anyway.
+/// How often expired switches are looked for, to record them. They no longer count anyway.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Sets switches and removes them, here and for all replicas.
@@ -29,7 +29,7 @@ pub struct Switchboard {
 pub type Sever = dyn Fn(&Switch, Now) -> usize + Send + Sync;
 
 impl Switchboard {
-    /// For these switches. `sever` is asked where one is to end what is under way.
+    /// For these switches. `sever` ends exchanges in progress for one that cuts.
     pub fn new(
         state: Arc<State>,
         audit: Arc<Audit>,
@@ -44,8 +44,8 @@ impl Switchboard {
         self.state.switches.all()
     }
 
-    /// Sets a switch, and cuts what it is about if `cuts`: also answers how many. `None` if there are
-    /// too many switches.
+    /// Sets a switch, and cuts matching exchanges if `cuts`: also returns how many. `None` if there are too
+    /// many switches.
     pub fn set(
         &self,
         scope: Scope,
@@ -70,7 +70,7 @@ impl Switchboard {
                 until: now.plus(lasts.min(LASTS_MAX)),
             })?,
         };
-        // Once it is set: whatever begins from now on asks it.
+        // After it is set: whatever begins from now on is checked against it.
         let cut = cuts.then(|| (self.sever)(&switch, clock::now()));
         self.switched(&switch, SwitchChange::Set { cut });
         if let Some(store) = &self.store {
@@ -79,7 +79,7 @@ impl Switchboard {
         Some((switch, cut))
     }
 
-    /// Removes a switch. `None` if there is none of this number.
+    /// Removes a switch. `None` if there is none with this number.
     pub fn remove(&self, id: u64, by: &str) -> Option<Arc<Switch>> {
         self.expire();
         let switch = self.state.switches.remove(id)?;

@@ -1,5 +1,5 @@
-//! Looks for upstreams whose breaker is open, so that they are asked again as soon as they are there:
-//! every second, beside all requests, in the way in which they would be asked.
+//! Probes upstreams whose breaker is open, so that they get requests again as soon as they are reachable:
+//! every second, off the request path, and like a request would reach them.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{clock, observability::changes::breaker_moved};
 
-/// Those that are looked for.
+/// The upstreams that are probed.
 #[derive(Default)]
 pub(crate) struct Probing {
     sought: HashMap<Label, Sought>,
@@ -25,23 +25,23 @@ pub(crate) struct Probing {
 }
 
 struct Sought {
-    /// When it is looked for next.
+    /// When the next probe is due.
     due: Duration,
-    /// Looks that are not over.
+    /// Probes in progress.
     in_flight: u32,
 }
 
-/// From one look to the next, or up to a fifth more: replicas do not look all at once.
+/// The interval of probes, or up to a fifth more, so that replicas do not probe together.
 const EVERY: Duration = Duration::from_millis(900);
-/// A look that waits for a packet that was lost does not keep the next from being taken.
+/// A probe that waits for a lost packet does not prevent the next.
 const UNDER_WAY_MAX: u32 = 2;
-/// A connection is there within this.
+/// The timeout of a connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// More addresses are not tried in one look.
+/// The maximum of addresses in one probe.
 const ADDRESSES_MAX: usize = 3;
 
 impl Probing {
-    /// Takes in what was found, and looks for those whose time it is.
+    /// Collects results, and starts the probes that are due.
     pub(crate) fn look(
         &mut self,
         watch: &Watch,
@@ -51,7 +51,7 @@ impl Probing {
     ) {
         let now = clock::now();
         while let Some(looked) = self.looks.try_join_next() {
-            // A look that panicked has found nothing, and holds its place until its upstream is there.
+            // A probe that panicked has no result, and keeps its place until its upstream is reachable.
             let Ok((name, there)) = looked else { continue };
             if let Some(sought) = self.sought.get_mut(&name) {
                 sought.in_flight -= 1;
@@ -81,21 +81,21 @@ impl Probing {
                 (upstream.name.clone(), there)
             });
         }
-        // When one was looked for last is known until it may be looked for again.
+        // The time of the last probe is remembered until the next may start.
         self.sought.retain(|name, sought| {
             sought.due > now.elapsed || sought.in_flight > 0 || names.contains(name)
         });
     }
 }
 
-/// Whether one of its addresses takes a connection, or is well where there is a check for that.
+/// Whether one of its addresses accepts a connection, or passes the health check if there is one.
 async fn is_there(
     watch: &Watch,
     guard: &Guard,
     upstream: &Arc<Upstream>,
     connector: &Arc<Connector>,
 ) -> bool {
-    // It may have come back elsewhere.
+    // It may have a new address.
     if upstream.written.url.ip().is_none() {
         let _ = timeout(
             CONNECT,

@@ -1,4 +1,4 @@
-//! What upstreams are shown: secrets from files, and tokens that are fetched with them.
+//! Credentials for upstreams: secrets from files, and tokens that are fetched with them.
 
 mod answer;
 mod client;
@@ -38,8 +38,7 @@ use crate::{
 
 pub use secret::secret;
 
-/// All credentials of a config, ready to be shown. Replaced with it; what has not changed is taken
-/// along.
+/// All credentials of a config, ready for use. Replaced with the config; unchanged ones are carried over.
 pub struct Credentials {
     all: HashMap<Label, Arc<Credential>>,
     /// Why the last secret of some stays in use.
@@ -50,10 +49,10 @@ pub struct Credentials {
 struct Credential {
     written: config::Credential,
     secret: Secret,
-    /// What its CA file held.
+    /// The content of its CA file.
     ca: Option<Vec<u8>>,
     guard: Arc<Guard>,
-    /// What was on the way then.
+    /// The parent proxies at that time.
     parents: Arc<Parents>,
     means: Means,
 }
@@ -61,7 +60,7 @@ struct Credential {
 enum Means {
     /// The header's value.
     Fixed(Secret),
-    /// One token, whoever calls.
+    /// One token for all callers.
     Tokens(Arc<Tokens>),
     /// A token for each caller's.
     Exchanged(Arc<TokenExchange>),
@@ -74,18 +73,18 @@ pub struct PresentedCredential {
     token: Option<(Among, Duration)>,
 }
 
-/// Where a token is kept.
+/// Where a token is cached.
 enum Among {
     Tokens(Arc<Tokens>),
     OfCaller(Arc<OfCaller>),
 }
 
-/// What an operator may know of a credential.
+/// The status of a credential, for operators.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CredentialStatus {
     /// Its name.
     pub name: Label,
-    /// Its kind, as it is written.
+    /// Its kind in the config.
     pub kind: &'static str,
     /// When the token ends, in seconds since 1970, if there is one.
     pub until: Option<u64>,
@@ -94,8 +93,8 @@ pub struct CredentialStatus {
 }
 
 impl Credentials {
-    /// From what the operator wrote; reads secrets. Of one that was already in use as it is written,
-    /// the last secret stays if its file cannot be used any more.
+    /// From what the operator wrote; reads secrets. For an unchanged credential, the last secret stays if
+    /// its file cannot be used any more.
     ///
     /// # Errors
     /// Every file that cannot be used.
@@ -129,11 +128,10 @@ impl Credentials {
         if errors.is_empty() { Ok(this) } else { Err(errors) }
     }
 
-    /// What to show now in this exchange. Waits for a token if there is none.
+    /// The credential for this exchange. Waits for a token if there is none.
     ///
     /// # Errors
-    /// [`Denial::CredentialUnavailable`] if there is nothing to show, and why there is nothing for
-    /// this caller.
+    /// [`Denial::CredentialUnavailable`] if there is none, or why there is none for this caller.
     pub async fn get(&self, name: &Label, request: &Judged) -> Result<PresentedCredential, Denial> {
         let unavailable = || Denial::CredentialUnavailable { credential: name.clone() };
         let credential = self.all.get(name).ok_or_else(unavailable)?;
@@ -153,7 +151,7 @@ impl Credentials {
         }
     }
 
-    /// What an operator may know, in the order of names.
+    /// The status of each, sorted by name.
     pub fn facts(&self) -> Vec<CredentialStatus> {
         let fact = |(name, credential): (&Label, &Arc<Credential>)| {
             let (until, failing) = match &credential.means {
@@ -242,7 +240,7 @@ impl Credential {
     }
 }
 
-/// Where tokens are asked for.
+/// The token endpoint.
 fn asked_at(written: &config::Credential) -> config::Url {
     let named = written.token_url.as_ref().or(written.api.as_ref());
     named.map_or_else(github_app::api, |url| url.value.clone())
@@ -259,7 +257,7 @@ impl PresentedCredential {
         value.expect("it was looked at when it was read")
     }
 
-    /// Says that the upstream did not take it. A token is then fetched anew for the next request.
+    /// Reports that the upstream refused it. A new token is then fetched for the next request.
     pub fn refused(&self) {
         match &self.token {
             Some((Among::Tokens(tokens), since)) => tokens.refuse(*since),

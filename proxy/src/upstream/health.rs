@@ -1,5 +1,4 @@
-//! Asks addresses of upstreams how they are, takes those back whose time is over, and tells of each
-//! change.
+//! Health checks of upstream addresses: ends ejections that are over, and reports each change.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +20,7 @@ use crate::{
     observability::{audit::Audit, changes::address_changed, metrics::Metrics},
 };
 
-/// How often it is looked whether something is due.
+/// How often due checks are looked for.
 const LOOK: Duration = Duration::from_millis(100);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("stagedoor/", env!("CARGO_PKG_VERSION"), " health_check"));
@@ -41,15 +40,15 @@ pub struct Watch {
     pub state: Arc<State>,
     /// Resolves their names.
     pub dial: Dial,
-    /// Where changes are put on record.
+    /// The audit log for changes.
     pub audit: Arc<Audit>,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Watch {
-    /// Does so until the process ends, for the upstreams that `in_force` says. At most one check of each
-    /// address is under way.
+    /// Runs until the process ends, for the upstreams that `in_force` returns. At most one check of each
+    /// address is in progress.
     pub async fn run(&self, in_force: impl Fn() -> (Arc<Upstreams>, Arc<Policy>)) {
         // It reads the system's CAs: only where there is something to check.
         let connector: OnceLock<Arc<Connector>> = OnceLock::new();
@@ -77,7 +76,7 @@ impl Watch {
 
     fn checked(&self, checked: &Checked) {
         let Checked { upstream, address, went } = checked;
-        // A reload may have come in between.
+        // A reload may have happened in between.
         let Some(rules) = &upstream.written.health_check else { return };
         if let Err(cause) = went {
             tracing::debug!(upstream = %upstream.name, address = %address.at, cause, "health check failed");
@@ -109,7 +108,7 @@ async fn check(
     Checked { upstream, address, went }
 }
 
-/// Asks an address, on a connection that ends with the answer's head.
+/// Sends a check to an address, on a connection that is closed after the response head.
 pub async fn ask(
     connector: &Connector,
     upstream: &Upstream,
@@ -130,7 +129,7 @@ pub async fn ask(
     }
 }
 
-/// Whether an address takes a connection, with TLS where that is spoken. It serves nothing.
+/// Whether an address accepts a connection, with TLS if configured. No request is sent.
 pub async fn takes_connections(
     connector: &Connector,
     upstream: &Upstream,
@@ -155,7 +154,7 @@ pub async fn connects(
     }
 }
 
-/// What is sent: nothing but what is here. Nobody asks, so nobody is named.
+/// The request of a check. It has no caller, so it has no identity headers.
 fn request(upstream: &Upstream, path: &str, is_h2: bool) -> pingora::Result<RequestHeader> {
     let url = &upstream.written.url;
     let path = format!("{}{path}", url.path);
@@ -170,7 +169,7 @@ fn request(upstream: &Upstream, path: &str, is_h2: bool) -> pingora::Result<Requ
         request.insert_header(header::CONNECTION, "close")?;
     }
     if let Some(parent) = upstream.parent.as_ref().filter(|_| !url.tls) {
-        // A proxy is asked for the URL.
+        // A proxy gets the whole URL.
         let whole = format!("http://{}{}", url.authority(), request.uri.path());
         request.set_raw_path(whole.as_bytes())?;
         if let Some(login) = parent.authorization() {

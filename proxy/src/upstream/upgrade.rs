@@ -1,10 +1,9 @@
-//! Connections that go over to another protocol (WebSocket).
+//! Upgraded connections (WebSocket).
 //!
-//! Pingora tears such a connection down if the upstream's 101 is read before it has noted the end
-//! of the (empty) request body. A connection that first says "not yet" to every read lets it note
-//! that in time.
+//! Pingora closes such a connection if the upstream's 101 is read before it has seen the end of the (empty)
+//! request body. A connection that first returns "pending" to every read lets it see that in time.
 //!
-//! It also ends a handshake that the upstream never answers: Backstage leaves some so.
+//! It also ends a handshake without a response: Backstage never responds to some.
 
 use std::{
     io,
@@ -38,13 +37,13 @@ use tokio::{
 
 use crate::{head_edit, net::parent::Connection, upstream::Transport};
 
-/// Whether the upstream has answered an upgrade. From then on the connection may be silent for as
-/// long as a stream may.
+/// Whether the upstream has responded to an upgrade. From then on the connection may be silent for as long
+/// as a stream may.
 #[derive(Clone, Debug, Default)]
 pub struct UpgradeAnswered(Arc<AtomicBool>);
 
 impl UpgradeAnswered {
-    /// Notes that it has.
+    /// Records that it has.
     pub fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -55,9 +54,8 @@ impl UpgradeAnswered {
     }
 }
 
-/// Leaves of what a client offers to go over to only WebSocket, if that is among it. Other upgrades are
-/// offers that a server may ignore (RFC 9110 7.8): `h2c` of Java's client and curl, `TLS/1.2` of
-/// Apache's. Pingora takes any for one.
+/// Removes every offered upgrade but WebSocket. Others are offers that a server may ignore (RFC 9110 7.8):
+/// `h2c` of Java's client and curl, `TLS/1.2` of Apache's. Pingora would treat any as an upgrade.
 pub fn note_offer(request: &mut RequestHeader) {
     if !request.headers.contains_key(header::UPGRADE) {
         return;
@@ -78,7 +76,7 @@ pub fn decorate(peer: &mut HttpPeer, timeouts: &Timeouts, answered: &UpgradeAnsw
     decorate_by(peer, timeouts, answered, transport);
 }
 
-/// The same for an upstream to which there is but this way.
+/// The same for an upstream with its own transport.
 pub(crate) fn decorate_by(
     peer: &mut HttpPeer,
     timeouts: &Timeouts,
@@ -112,7 +110,7 @@ impl Connect for Patiently {
     }
 }
 
-/// Says "not yet" once before every real read.
+/// Returns "pending" once before every real read.
 #[derive(Debug)]
 struct Patient {
     tcp: Connection,
@@ -122,7 +120,7 @@ struct Patient {
 }
 
 impl Patient {
-    /// Whether the upstream has had its time to answer.
+    /// Whether the upstream's time to respond is over.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.answered.is_noted() {
             self.patience = None;

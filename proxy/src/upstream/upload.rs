@@ -1,8 +1,9 @@
-//! A connection on which a large body goes out.
+//! A connection for large request bodies.
 //!
-//! While Pingora writes a part of it, it reads no answer. An upstream that answers and then takes no more
-//! would be heard when the write has timed out. So no write waits: what the upstream does not take at once is
-//! kept here, and until it has been taken no more is read of the client.
+//! While Pingora writes a part of the body, it does not read the response. If an upstream responded and then
+//! stopped reading, the response would only be seen after the write's timeout. So no write waits: what the
+//! upstream does not accept immediately is buffered here, and until it has been written no more is read from
+//! the client.
 
 use std::{
     io,
@@ -32,10 +33,10 @@ use tokio::{
 use super::Transport;
 use crate::progress;
 
-/// What was read of a client before it is known that its upstream takes no more: a few parts of 64 KiB, which
-/// would otherwise wait elsewhere.
+/// The maximum of buffered bytes that were read before the upstream stopped reading: a few parts of 64 KiB,
+/// which would otherwise wait elsewhere.
 const BEHIND_MAX: usize = 1 << 20;
-/// An upstream that has answered may take nothing for so long. Then it is left.
+/// How long an upstream that has responded may read nothing, until the connection is closed.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Makes `peer` connect in the way that uploads need. Such a connection is not used again.
@@ -54,21 +55,21 @@ impl Connect for Attentively {
     }
 }
 
-/// Says of every write that it is done.
+/// Accepts every write immediately.
 #[derive(Debug)]
 struct Attentive<C: Io> {
     /// `None` only when it is dropped.
     connection: Option<C>,
-    /// What is still to be written.
+    /// The bytes still to be written.
     behind: BytesMut,
-    /// Whether it was said that there is something.
+    /// Whether the backlog was reported.
     is_behind: bool,
-    /// How long it is still waited for, if that was answered.
+    /// The remaining time of an upstream that has responded.
     grace: Option<Pin<Box<Sleep>>>,
     broken: bool,
 }
 
-/// What it may be to.
+/// The underlying connection.
 trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync + 'static {}
 impl<C: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync + 'static> Io for C {}
 
@@ -82,7 +83,7 @@ impl<C: Io> Attentive<C> {
         Pin::new(self.connection.as_mut().expect("it is not dropped"))
     }
 
-    /// Writes what is behind.
+    /// Writes the backlog.
     fn poll_catch_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.behind.is_empty() {
             let connection = self.connection.as_mut().expect("it is not dropped");
@@ -105,7 +106,7 @@ impl<C: Io> Attentive<C> {
         }
         if self.is_behind {
             self.says_behind(false);
-            // Whoever reads the client was looked at before, in the same task.
+            // The client's side was polled before, in the same task.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -118,7 +119,7 @@ impl<C: Io> Attentive<C> {
         }
     }
 
-    /// Waits for an upstream that has answered, but not for long.
+    /// Waits for an upstream that has responded, for a limited time.
     fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let grace = self.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
         grace.as_mut().poll(cx).map(|()| io::ErrorKind::BrokenPipe.into())
@@ -183,14 +184,15 @@ impl<C: Io> AsyncRead for Attentive<C> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Nobody else does so while an answer is waited for. Who cannot be written to may have answered before.
+        // Nothing else writes while a response is awaited. An upstream that cannot be written to may already
+        // have responded.
         let _ = this.poll_catch_up(cx);
         this.inner().poll_read(cx, buf)
     }
 }
 
 impl<C: Io> Drop for Attentive<C> {
-    /// What was taken of a client whose request is answered, and complete, is still for the upstream.
+    /// The rest of a complete request that has a response is still written to the upstream.
     fn drop(&mut self) {
         self.says_behind(false);
         let (Some(mut connection), Ok(runtime)) =
@@ -238,7 +240,7 @@ mod tests {
             connection.write_all(&body).await.unwrap();
             connection.flush().await.unwrap();
             assert!(connection.is_behind);
-            // It is written while an answer is waited for, which may come in between.
+            // It is written while a response is awaited, which may arrive in between.
             let answer = async {
                 let mut answer = vec![0; 2];
                 connection.read_exact(&mut answer).await.unwrap();

@@ -30,7 +30,7 @@ impl Replay {
         let is_nobody = &*record.code == "caller_missing";
         let mut exchange = Exchange::default();
         if supposed.is_none() && proof == Some(Proof::Password) {
-            // Whoever was taken out of the config has no password any more.
+            // A caller that was removed from the config has no password any more.
             let denial = Some(Denial::PasswordWrong);
             return Ok(Decided { exchange, denial, unjudged: None });
         }
@@ -52,7 +52,7 @@ impl Replay {
             Err(denial) => return Ok(Decided { exchange, denial: Some(denial), unjudged: None }),
         };
         if proof.is_none() && !is_nobody {
-            // What was shown was refused; that the listener takes anybody says nothing about it.
+            // The presented credential was refused; that the listener accepts anyone does not matter.
             return Err(Why::NoCaller);
         }
         if record.resolved.is_empty() && record.parent.is_none() {
@@ -68,7 +68,7 @@ impl Replay {
         };
         let (found, own) = (ips(&record.resolved)?, ips(&record.resolved_own)?);
         let addressed = match &record.parent {
-            // Its name was looked up elsewhere.
+            // The parent proxy resolved its name.
             Some(parent) if found.is_empty() => {
                 named.pass_on(policy, &facts::label(parent), &own, now, &mut exchange)
             }
@@ -91,7 +91,7 @@ impl Replay {
                 let unjudged = Some("what the client says first");
                 return Ok(Decided { exchange, denial: None, unjudged });
             }
-            // It never came to that.
+            // It was refused before that.
             None if &*record.code != "ok" => {
                 return Ok(Decided { exchange, denial: None, unjudged: None });
             }

@@ -1,4 +1,4 @@
-//! What a record says, as what a decision is made from.
+//! The facts of a record, as inputs of a decision.
 
 use std::sync::Arc;
 
@@ -13,8 +13,7 @@ use crate::{
 };
 
 impl Replay {
-    /// The caller, as the record says and the config does. `None` if the certificate or the listener
-    /// is to say it again.
+    /// The caller, by the record and the config. `None` if the certificate or the listener decides it again.
     pub(super) fn supposed(
         &self,
         record: &Record<'_>,

@@ -1,4 +1,4 @@
-//! A record, read back. It borrows from its line where it can.
+//! A parsed record. It borrows from its line where it can.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -15,8 +15,8 @@ pub struct Text<'a>(pub Cow<'a, str>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Members<'a, T>(pub Vec<(Text<'a>, T)>);
 
-/// The record of an exchange or a call, as far as it is read again. All of it is text that a stranger
-/// may have chosen, and nothing that proves anything.
+/// The record of an exchange or a call, as far as it is read back. All of it is text that a client may have
+/// chosen; it proves nothing.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "docs/audit.md is the manual of its members")]
@@ -178,9 +178,9 @@ pub struct Shown<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Reads a line; `None` if it is no JSON object of this shape.
+    /// Parses a line; `None` if it is not a JSON object of this shape.
     pub fn read(line: &'a [u8]) -> Option<Self> {
-        // Checked as one, not each text on its own.
+        // UTF-8 is checked once, not for each text.
         serde_json::from_str(std::str::from_utf8(line).ok()?).ok()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     request::{host, normal_form::NormalPath},
 };
 
-/// What a parameter is given whose value is known not to be an allowed one.
+/// The value set for a parameter whose recorded value is known not to be allowed.
 const REFUSED: &str = "%01";
 const ANY_TOKEN: HeaderValue = HeaderValue::from_static("Bearer recorded");
 const ANY_COOKIE: HeaderValue = HeaderValue::from_static("backstage-auth=recorded");
@@ -36,7 +36,7 @@ impl Replay {
         self.write_headers(record, proof);
         let method = Method::from_bytes(record.method.as_bytes()).map_err(|_| Why::Unknown)?;
         let path = record.path.as_deref().unwrap_or_default();
-        // Where nobody was known, there may have been a token beside it.
+        // If the caller was not known, there may have been a token as well.
         let counted = proof == Some(Proof::ClientCertificate);
         let certificate = record.certificate.as_ref().filter(|_| counted).map(facts::certificate);
         let supposed = Supposed {
@@ -57,7 +57,7 @@ impl Replay {
         };
         let target;
         if record.query_malformed || record.query.as_ref().is_some_and(|q| !q.0.is_empty()) {
-            // Only a route knows which parameters matter, and only this finds it.
+            // Only the route knows which parameters matter.
             let route = self.route(&head);
             target = self::target(path, record, route.as_deref());
             head.target = &target;
@@ -87,7 +87,7 @@ impl Replay {
     ) -> Result<(), Why> {
         let Some(route) = exchange.route.as_deref() else { return Ok(()) };
         use Denial as D;
-        // These come before anything that a record may lack.
+        // These are decided before anything that a record may lack.
         if let Some(
             D::RouteClosed { .. }
             | D::ClassAdmin { .. }
@@ -97,7 +97,7 @@ impl Replay {
         {
             return Ok(());
         }
-        // Whatever else it held.
+        // Whatever else the record held.
         if matches!(denial, Some(D::QueryRefused { .. })) {
             return Ok(());
         }
@@ -115,8 +115,8 @@ impl Replay {
         }
         let signs_in = route.body.signs_in();
         if exchange.caller.is_none() {
-            // Whoever the config knows no more is nobody; and who came without anything comes
-            // without anything again.
+            // A caller that is no longer in the config is unknown, and one without credentials has none
+            // again.
             let same = denial == Some(&D::CallerMissing)
                 && (proof.is_some()
                     || &*record.code == "caller_missing"
@@ -143,7 +143,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The headers that a decision reads, as far as they matter to it.
+    /// The headers that the decision reads.
     fn write_headers(&mut self, record: &Record<'_>, proof: Option<Proof>) {
         let headers = &mut self.headers;
         headers.clear();
@@ -182,7 +182,7 @@ impl Replay {
     }
 }
 
-/// Path and query, such that every parameter with a rule is judged as the one that came.
+/// Path and query, such that every parameter with a rule is judged like the recorded one.
 fn target(path: &str, record: &Record<'_>, route: Option<&Route>) -> Vec<u8> {
     let mut target = path.as_bytes().to_vec();
     target.push(b'?');

@@ -35,7 +35,7 @@ fn loaded(more: &str) -> Config {
     config::parse("s.yaml", &text).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-/// A record of ada, with other members in the place of these.
+/// A record of ada, with some members replaced.
 fn line(more: &str) -> String {
     let mut all: serde_json::Map<_, _> = serde_json::from_str(
         r#"{"time":"2026-11-24T12:00:00.000000Z","facts":1,"id":"1","listener":"edge","client":"192.0.2.1","method":"GET","host":"a.example","path":"/read/1","caller":"ada","issuer":"orbit","proof":"token","workspaces":["payments"],"decision":"allow","code":"ok","route":"read","upstream":"up","status":200}"#,
@@ -80,7 +80,7 @@ fn what_a_record_does_not_hold_is_not_guessed() {
     check(&format!(r#"{{{nobody},"code":"token_expired"}}"#), Err(Why::NoCaller));
     check(&format!(r#"{{{nobody},"code":"caller_missing"}}"#), Ok("caller_missing"));
     check(&format!(r#"{{{nobody},"code":"token_expired","path":"/x"}}"#), Ok("route_unknown"));
-    // A body that nobody read says nothing.
+    // A body that was not read decides nothing.
     let graphql = r#""method":"POST","path":"/graphql""#;
     check(&format!("{{{graphql}}}"), Err(Why::Body));
     check(

@@ -1,5 +1,5 @@
-//! The smallest changes to a config that would turn a decision on record. Each is proven: it is made
-//! to the config, and the same functions decide again.
+//! The smallest changes to a config that would reverse a recorded decision. Each is tested: it is applied to
+//! the config, and the same functions decide again.
 
 mod closing;
 mod edit;
@@ -15,21 +15,21 @@ use self::{
 use super::{Decided, Replay, Why, record::Record};
 use crate::{Denial, Policy};
 
-/// Changes that are tried. Each makes a policy.
+/// The maximum of changes that are tried: each needs its own policy.
 const TRIED_MAX: usize = 100;
 
-/// A change that turns a decision.
+/// A change that reverses a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Where it is to be made, as `file:line:column`; empty where nothing is written yet.
+    /// Where to make it, as `file:line:column`; empty if nothing is written yet.
     pub place: String,
-    /// What is to be written there.
+    /// What to write there.
     pub change: String,
-    /// What it does not settle, because it is not on record.
+    /// What it leaves open, because it is not recorded.
     pub unsettled: Option<&'static str>,
 }
 
-/// The changes to `config` that turn what `decided` says of `record`, the narrowest first.
+/// The changes to `config` that reverse the decision `decided` about `record`, the narrowest first.
 pub fn turns(config: &Config, record: &Record<'_>, decided: &Decided) -> Vec<Turn> {
     let edits = match &decided.denial {
         Some(denial) => opening(config, record, decided, denial),
@@ -43,7 +43,7 @@ pub fn turns(config: &Config, record: &Record<'_>, decided: &Decided) -> Vec<Tur
         .collect()
 }
 
-/// What cannot be turned, and why; `None` if nothing says so.
+/// Why the decision cannot be reversed; `None` if it may be.
 pub fn settled(config: &Config, decided: &Decided) -> Option<String> {
     let denial = decided.denial.as_ref()?;
     let delivery = decided.exchange.route.as_ref().is_some_and(|route| route.delivery);
@@ -86,7 +86,7 @@ fn proven(config: &Config, record: &Record<'_>, edit: Edit, denied: bool) -> Opt
     let decided = Replay::new(Policy::new(&changed, "changed")).decide(record);
     let unsettled = match decided {
         Ok(decided) if decided.denial.is_none() == denied => decided.unjudged,
-        // It comes further than before.
+        // It gets further than before.
         Err(Why::NoCaller) if denied => Some("who called, and so what they may do"),
         _ => return None,
     };

@@ -1,7 +1,7 @@
-//! Which operation of a GraphQL API a request asks for, and whether a rule allows it.
+//! Which operation of a GraphQL API a request is, and whether a rule allows it.
 //!
-//! All of them come as `POST` to one path, so a read and a deletion look the same from outside.
-//! (GraphQL, October 2021; GraphQL over HTTP.)
+//! All of them are a `POST` to one path, so a read and a deletion look alike from outside. (GraphQL, October
+//! 2021; GraphQL over HTTP.)
 
 mod request;
 
@@ -19,7 +19,7 @@ use crate::{
 
 pub use request::{Argument, Field, Kind, Operation};
 
-/// The rules of a route, ready to be asked.
+/// The GraphQL rules of a route, indexed by field.
 #[derive(Debug)]
 pub struct Graphql {
     rules: Vec<Rule>,
@@ -55,11 +55,11 @@ impl Graphql {
         all
     }
 
-    /// Lets an operation through whose every root field a rule allows to this caller.
+    /// Permits an operation if a rule allows this caller each of its root fields.
     ///
     /// # Errors
-    /// [`Denial::GraphqlRefused`] for a field that no rule has, else why the last rule that has it
-    /// does not let it through: [`Denial::AccessDenied`] or [`Denial::ResourceRefused`].
+    /// [`Denial::GraphqlRefused`] for a field that no rule has, else why the last rule with it refuses:
+    /// [`Denial::AccessDenied`] or [`Denial::ResourceRefused`].
     pub(crate) fn permit(
         &self,
         operation: &Operation,
@@ -123,10 +123,10 @@ impl Operation {
     /// Reads the one operation of a request.
     ///
     /// # Errors
-    /// [`Denial::GraphqlMalformed`] if there is not exactly one that means one thing.
+    /// [`Denial::GraphqlMalformed`] unless there is exactly one, with one meaning.
     pub fn of(head: &Head<'_>, body: &[u8]) -> Result<Self, Denial> {
         let malformed = |why| Denial::GraphqlMalformed { why };
-        // Some servers take the operation from there, whatever the body says.
+        // Some servers read the operation from the query, whatever the body says.
         if head.query().is_some_and(|query| !query.is_empty()) {
             return Err(malformed("it has parameters in its URL"));
         }
@@ -134,7 +134,7 @@ impl Operation {
             return Err(malformed("it is compressed"));
         }
         let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
-        // One text can be JSON and a form at once.
+        // A text can be both JSON and a form.
         match (types.next().and_then(|kind| kind.to_str().ok()), types.next()) {
             (Some(kind), None) if is_json(kind) => {}
             _ => return Err(malformed("its `Content-Type` is not `application/json`")),
@@ -142,7 +142,7 @@ impl Operation {
         request::read(body).map_err(malformed)
     }
 
-    /// What it does, whatever the route's own class.
+    /// Its class, whatever the route's.
     pub fn class(&self) -> config::Class {
         match self.kind {
             Kind::Query => config::Class::Read,

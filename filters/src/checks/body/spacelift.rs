@@ -1,8 +1,8 @@
 //! Signing in to Spacelift, answered here.
 //!
-//! Its plugin exchanges an API key for a token by a mutation of its own, and shows that token from
-//! then on. So that it never holds the key, it is given a name and password of ours in its place,
-//! and gets a ticket. What Spacelift is shown is a credential like any other.
+//! Its plugin exchanges an API key for a token by a mutation, and presents that token from then on. So that
+//! the plugin never holds the key, its config has a name and password of ours in its place, and it gets a
+//! ticket. The credential that Spacelift gets is like any other.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::{
     identity::{Authenticator, Caller, Presented, Refusal, ticket},
 };
 
-/// Signing in on a route whose upstream is shown an API key.
+/// Sign-in on a route whose upstream's credential is an API key.
 #[derive(Debug)]
 pub(super) struct SpaceliftSignIn {
-    /// The credential that its upstream is shown: a ticket is good for that alone.
+    /// The upstream's credential: a ticket is valid for that alone.
     credential: Label,
 }
 
@@ -34,7 +34,7 @@ impl SpaceliftSignIn {
         Self { credential: credential.into() }
     }
 
-    /// Says who is calling: by a ticket, by signing in, or as anywhere else.
+    /// Authenticates the caller by a ticket, by a sign-in, or as on any other route.
     pub(super) fn authenticate(
         &self,
         head: &Head<'_>,
@@ -53,7 +53,7 @@ impl SpaceliftSignIn {
         match bearer {
             Some(token) if ticket::is_one(token) => {
                 let (name, until) = ticket::name(assertions, token, &self.credential, now)?;
-                // Whoever was taken out of the config since then is nobody any more.
+                // A caller that was removed from the config since then is unknown.
                 let caller = identity.named(&name, until);
                 Ok((caller.ok_or_else(|| Refusal::plain(Denial::CallerMissing))?, None))
             }

@@ -1,8 +1,9 @@
-//! Switches that replicas share: what each lacks of what the others know, and who removed what.
+//! Switches that replicas share: the difference between this replica's and the store's, and who removed
+//! what.
 //!
-//! Nobody leads. Each takes over what it finds in the store, and puts there what it knows and does not
-//! find: so a store that lost everything is told again. A switch that was removed stays known as that
-//! until it would have ended, or a replica that missed it would bring it back.
+//! There is no leader. Each replica adopts what it finds in the store, and stores what it knows and does not
+//! find: so a store that lost everything is refilled. A removed switch is remembered as removed until it
+//! would have ended, or a replica that missed the removal would bring it back.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{LASTS_MAX, Position, Scope, Switch};
 use crate::{Label, Now};
 
-/// What stands in the store about a switch.
+/// A switch, as stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Known {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,7 +29,7 @@ pub struct Known {
     reason: String,
     by: String,
     cut: bool,
-    /// Milliseconds since 1970, by the wall clock of whoever set it.
+    /// Milliseconds since 1970, by the wall clock of the replica that set it.
     set: u64,
     /// By the store's clock.
     until: u64,
@@ -36,26 +37,26 @@ pub struct Known {
     removed_by: Option<String>,
 }
 
-/// Switches that were removed here, by whom, as long as they would have lasted.
+/// Switches that were removed here, and by whom, until they would have ended.
 pub type Removed = HashMap<u64, (Arc<Switch>, Arc<str>)>;
 
-/// What is to be done so that this replica and the store know the same.
+/// What to do so that this replica and the store have the same switches.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// To be set here.
+    /// Set these here.
     pub set: Vec<Switch>,
-    /// To be removed here, and who removed them.
+    /// Remove these here, with who removed them.
     pub remove: Vec<(u64, String)>,
-    /// To be told the store.
+    /// Write these to the store.
     pub tell: Vec<(u64, Known)>,
-    /// To be forgotten there.
+    /// Delete these from the store.
     pub ended: Vec<u64>,
 }
 
-/// What has so little time left is not taken over: it might have ended here already.
+/// A switch with less time left is not adopted: it might have ended here already.
 const WORTH: Duration = Duration::from_secs(1);
 
-/// Compares what is known here with what the store knows at `store_now`, its own time since 1970.
+/// Compares this replica's switches with the store's at `store_now`, its own time since 1970.
 pub fn plan(
     own: &[Arc<Switch>],
     removed: &Removed,
@@ -119,7 +120,7 @@ impl Known {
         }
     }
 
-    /// `None` if it is none that we could have set.
+    /// `None` if it is not one that we could have set.
     fn switch(&self, id: u64, left: Duration, now: Now) -> Option<Switch> {
         let label = |text: &Option<String>| match text {
             Some(text) => Label::new(text).map(Some),
@@ -184,7 +185,7 @@ mod tests {
         })
     }
 
-    /// As a replica with another clock finds it, so much later.
+    /// As a replica with another clock finds it later.
     fn read(known: &Known) -> Option<Known> {
         serde_json::from_str(&serde_json::to_string(known).unwrap()).unwrap()
     }

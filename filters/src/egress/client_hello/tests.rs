@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use data_encoding::HEXLOWER;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, crypto::ring,
@@ -34,8 +35,8 @@ static CAPTURED: LazyLock<Vec<Captured>> = LazyLock::new(|| {
                 all.push(Captured { client, expected, bytes: Vec::new() });
             }
             [digits] => {
-                let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-                all.last_mut().unwrap().bytes.extend((0..digits.len()).step_by(2).map(byte));
+                let bytes = HEXLOWER.decode(digits.as_bytes()).unwrap();
+                all.last_mut().unwrap().bytes.extend(bytes);
             }
             _ => panic!("{line}"),
         }

@@ -1,10 +1,10 @@
-//! Names of headers that must not come in, in every spelling that some server could take for one.
+//! Names of headers that requests must not have, in every spelling that some server could accept.
 
 use http::HeaderName;
 
 use crate::request::header_name::folded;
 
-/// What only we may say, of where a request came from and what it asks for: whoever sends it.
+/// Headers that only we may set, about a request's origin and target: removed from every sender.
 pub(super) const ALWAYS: &[&str] = &[
     "forwarded",
     "proxy-authorization",
@@ -17,7 +17,7 @@ pub(super) const ALWAYS: &[&str] = &[
     "x-forwarded-prefix",
     "x-forwarded-proto",
     "x-forwarded-server",
-    // Another method or path than the one that was decided about.
+    // These override the method or path that was decided.
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -26,8 +26,8 @@ pub(super) const ALWAYS: &[&str] = &[
     "x-rewrite-url",
 ];
 
-/// What proxies say of a client, and what some upstream believes of whoever says it: it passes only
-/// from a trusted proxy. `-*` stands for whatever follows.
+/// Headers by which proxies describe a client, and which some upstream trusts: forwarded only from a trusted
+/// proxy. `-*` matches any rest.
 pub(super) const OF_PROXIES: &[&str] = &[
     // The client's address.
     "cf-connecting-*",
@@ -45,7 +45,7 @@ pub(super) const OF_PROXIES: &[&str] = &[
     "x-cluster-client-ip",
     "x-originating-ip",
     "x-proxyuser-ip",
-    // What it asked for, and how.
+    // Its request and protocol.
     "front-end-https",
     "x-arr-*",
     "x-envoy-*",
@@ -81,20 +81,20 @@ pub(super) const OF_PROXIES: &[&str] = &[
     "x-webauth-*",
 ];
 
-/// Names, and beginnings of names.
+/// Names and prefixes of names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Folded, in order.
+    /// Normalized and sorted.
     whole: Vec<Box<[u8]>>,
-    /// Folded, with the `-` that was written last.
+    /// Normalized, with the final `-`.
     beginnings: Vec<Box<[u8]>>,
-    /// Bit n is set if one begins with letter n of the alphabet (or, the last, with anything else),
-    /// so that most headers need no more than a look.
+    /// Bit n is set if one begins with letter n of the alphabet (or, for the last bit, with anything else),
+    /// so that most headers need only this check.
     letters: u32,
 }
 
 impl Names {
-    /// Of texts like `x-internal` and `x-internal-*`.
+    /// From texts like `x-internal` and `x-internal-*`.
     pub(super) fn new<'a>(written: impl IntoIterator<Item = &'a str>) -> Self {
         let mut this = Self::default();
         for text in written {
@@ -117,7 +117,7 @@ impl Names {
         this
     }
 
-    /// Whether a server could take `name` for one of these.
+    /// Whether a server could read `name` as one of these.
     pub(super) fn cover(&self, name: &HeaderName) -> bool {
         let name = name.as_str().as_bytes();
         if self.letters & letter(name) == 0 {
@@ -127,7 +127,7 @@ impl Names {
         if self.whole.binary_search_by(|whole| (**whole).cmp(&folded)).is_ok() {
             return true;
         }
-        // `x-internal-*` is also about a name that ends there.
+        // `x-internal-*` also covers `x-internal` itself.
         folded.push(b'-');
         self.beginnings.iter().any(|beginning| folded.starts_with(beginning))
     }

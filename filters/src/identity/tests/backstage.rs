@@ -43,7 +43,7 @@ pub(super) fn know_alice(stage: &Harness) {
     stage.tokens.set_groups(&stage.source("backstage", None), &alice, &groups, stage.now, HOUR);
 }
 
-/// That they are lacking, and can be asked for with this token.
+/// That they are missing, and can be fetched with this token.
 fn alices_groups(token: &str) -> Lack {
     let (issuer, subject) = (label("backstage"), label("user:default/alice"));
     Lack::Groups { issuer, subject, token: Secret::new(token) }
@@ -150,7 +150,7 @@ fn a_limited_user_token_passes_in_its_cookie_and_nowhere_else() {
     let caller = by_cookie(&token).unwrap();
     assert_eq!((&*caller.subject, caller.proof), ("user:default/alice", Proof::Cookie));
     assert_eq!(caller.groups, labels(&["group:default/payments"]));
-    // Having been good as a cookie does not make it good as a bearer.
+    // A token that was valid as a cookie is still not valid as a bearer token.
     stage.refuses(&token, &T::TypeWrong { seen: label("x") });
     for other in [
         sign(&stage.user, "user", &user_claims()),
@@ -198,7 +198,7 @@ fn a_plugin_token_is_verified_by_its_plugins_own_keys() {
     let caller = stage.bearer(&sign(&stage.plugin, "plugin", &plugin_claims())).unwrap();
     assert_eq!((&*caller.subject, caller.kind), ("plugin:scaffolder", CallerKind::Service));
     assert_eq!((&*caller.issuer, caller.on_behalf_of.as_ref()), ("backstage", None));
-    // Another plugin, whose keys are yet to be fetched.
+    // Another plugin, whose keys have not been fetched.
     let jenkins = Signer::new("ES256", "j");
     let token = sign(&jenkins, "plugin", &with(plugin_claims(), json!({"sub": "jenkins"})));
     let refusal = stage.bearer(&token).unwrap_err();
@@ -208,7 +208,7 @@ fn a_plugin_token_is_verified_by_its_plugins_own_keys() {
     assert_eq!(refusal.lack, Some(Lack::Keys { issuer, plugin, kid }));
     stage.fetch("backstage", Some("jenkins"), jwks(&[&jenkins]));
     stage.bearer(&token).unwrap();
-    // Its key is good for its own name only.
+    // Its key is valid for its own name only.
     let posing = sign(&jenkins, "plugin", &plugin_claims());
     assert!(matches!(
         stage.bearer(&posing).unwrap_err().denial,
@@ -233,7 +233,7 @@ fn a_plugin_token_is_for_a_plugin_that_may_be_called_here() {
     stage.refuses(&token(json!({"exp": NOW - 60})), &T::Expired);
 }
 
-/// The plugin's name becomes part of an address that is fetched.
+/// The plugin's name becomes part of a URL that is fetched.
 #[test]
 fn a_plugin_id_cannot_lead_anywhere_else() {
     let stage = Harness::new();
@@ -250,7 +250,7 @@ fn a_plugin_may_act_for_a_user_whose_groups_then_count() {
     let stage = Harness::new();
     let obo = limited(&stage);
     let token = sign(&stage.plugin, "plugin", &with(plugin_claims(), json!({"obo": obo})));
-    // Backstage does not tell them to the plugin's own token.
+    // Backstage does not return them for the plugin's own token.
     assert_eq!(stage.bearer(&token).unwrap_err().lack, Some(alices_groups(&obo)));
     know_alice(&stage);
     let caller = stage.bearer(&token).unwrap();

@@ -48,7 +48,7 @@ fn whoever_fits_none_is_nobody_however_alike() {
             panic!("{:?}", refusal.denial)
         };
         assert_eq!(*issuer, label("github"));
-        // The token is good: to sign in again would help nobody.
+        // The token is valid: signing in again would not help.
         assert_eq!((refusal.denial.status().as_u16(), refusal.suspect), (403, false));
         assert_eq!(refusal.denial.challenge(), None);
     }

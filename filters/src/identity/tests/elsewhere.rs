@@ -1,4 +1,4 @@
-//! Tokens in the header of a proxy, and audiences that stand elsewhere than in `aud`.
+//! Tokens in a proxy's header, and audiences in another claim than `aud`.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE as PADDED};
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
@@ -57,7 +57,7 @@ fn a_proxys_token_counts_from_proxies_that_are_trusted_and_in_its_header_alone()
     let token = of_iap(&stage);
     let caller = ask(&stage, &[(IAP, &token)], true).unwrap();
     assert_eq!((&*caller.subject, caller.proof), ("ada", Proof::ProxyHeader));
-    // Known by now, and nobody else's all the same.
+    // Cached by now, but still only valid in its own header.
     let refusal = ask(&stage, &[(IAP, &token)], false).unwrap_err();
     assert_eq!(refusal.denial, Denial::CallerMissing);
     stage.refuses(&token, &T::IssuerUnknown { seen: None });
@@ -77,7 +77,7 @@ fn a_bearer_token_comes_before_the_proxys_and_two_of_the_proxys_are_none() {
     let bearer = format!("Bearer {}", stage.hs256.sign(&super::stage::orbit()));
     let caller = ask(&stage, &[(IAP, &token), (AUTHORIZATION, &bearer)], true).unwrap();
     assert_eq!(&*caller.subject, "user-1");
-    // What is for the upstream alone leaves the proxy's.
+    // An `Authorization` for the upstream does not replace the proxy's token.
     let caller = ask(&stage, &[(IAP, &token), (AUTHORIZATION, "Basic eDp5")], true).unwrap();
     assert_eq!(&*caller.subject, "ada");
     let refusal = ask(&stage, &[(IAP, &token), (AUTHORIZATION, "Basic eDp5")], false).unwrap_err();
@@ -111,7 +111,7 @@ fn a_padded_token_is_verified_as_it_came_where_that_is_allowed() {
     }
 }
 
-/// Every refusal of bearer tokens holds in the header of a proxy too.
+/// Every refusal of bearer tokens also applies in a proxy's header.
 #[test]
 fn a_proxys_token_is_as_strictly_read_as_any() {
     let stage = Harness::new();

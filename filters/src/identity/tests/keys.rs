@@ -1,4 +1,4 @@
-//! Keys that come and go, and tokens that are remembered.
+//! Key rotation, and cached tokens.
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,7 +57,7 @@ fn a_withdrawn_key_takes_the_tokens_it_verified_with_it() {
     stage.fetch("strict", None, jwks(&[&stage.rs256]));
     let refusal = stage.bearer(&token).unwrap_err();
     assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));
-    // And brings them back if it returns.
+    // They are valid again if the key returns.
     stage.fetch("strict", None, jwks(&[&stage.rs256, &stage.es256]));
     stage.bearer(&token).unwrap();
 }
@@ -192,7 +192,7 @@ fn only_so_many_sources_of_keys_are_held() {
         stage.fetch("backstage", Some(&format!("plugin-{n}")), jwks(&[]));
     }
     assert_eq!(stage.keys.sources().len(), 1000);
-    // Those that are there can still be renewed.
+    // Existing ones can still be renewed.
     stage.fetch("strict", None, jwks(&[&Signer::new("ES256", "renewed")]));
     assert!(stage.keys.describe().iter().any(|key| key.id.as_deref() == Some("renewed")));
 }
@@ -259,7 +259,7 @@ fn a_name_of_two_keys_spoils_nothing_else() {
     let told: Vec<_> =
         stage.keys.describe().into_iter().filter(|key| key.repeated).map(|key| key.id).collect();
     assert_eq!(told, [Some("x".to_owned()), Some("x".to_owned())]);
-    // One is taken back: its tokens end, those of the other go on.
+    // One is withdrawn: its tokens end, those of the other stay valid.
     let token = strict(&one);
     stage.bearer(&token).unwrap();
     stage.fetch("strict", None, jwks(&[&good, &two]));
@@ -291,7 +291,7 @@ fn a_name_may_be_shared_by_keys_that_no_token_could_confuse() {
     assert_eq!((both.len(), both.repeated().len()), (2, 0));
 }
 
-/// Whether it has that key by now nobody can say.
+/// It is unknown whether the issuer has that key by now.
 #[test]
 fn an_unknown_key_of_an_issuer_that_is_away_is_no_fault_of_the_token() {
     let mut stage = Harness::new();
@@ -301,13 +301,13 @@ fn an_unknown_key_of_an_issuer_that_is_away_is_no_fault_of_the_token() {
     let refusal = stage.bearer(&new).unwrap_err();
     let unavailable = Denial::KeysUnavailable { issuer: label("strict") };
     assert_eq!((&refusal.denial, refusal.lack, refusal.suspect), (&unavailable, None, false));
-    // What it signed with keys that are known passes.
+    // Tokens signed with known keys pass.
     stage.bearer(&strict(&stage.es256)).unwrap();
     stage.now = stage.now.plus(Duration::from_secs(2));
     let refusal = stage.bearer(&new).unwrap_err();
     assert_eq!(refusal.denial, unavailable);
     assert!(refusal.lack.is_some(), "it is worth another fetch");
-    // It is back, and does not have that key.
+    // It is reachable again, and does not have that key.
     stage.fetch("strict", None, jwks(&[&stage.es256]));
     let refusal = stage.bearer(&new).unwrap_err();
     assert_eq!(refusal.denial, Denial::Token(T::KeyUnknown { issuer: label("strict") }));

@@ -13,7 +13,7 @@ use crate::{
     identity::{Caller, ClientCertificate, Presented, Refusal},
 };
 
-/// The listener that takes nothing else.
+/// The listener that accepts nothing else.
 const OWN: usize = 1;
 
 fn design() -> Value {
@@ -41,7 +41,7 @@ fn it_passes_on_a_listener_of_its_own_and_nowhere_else() {
     assert_eq!((&*caller.subject, &*caller.issuer), ("user-123", "design"));
     assert_eq!(caller.workspaces, labels(&["ws-abc", "ws-xyz"]));
     assert_eq!(caller.roles, labels(&["developer"]));
-    // Known by now, and good nowhere else all the same.
+    // Cached by now, but still not valid elsewhere.
     refuses(&stage, 0, &token, "token_claim_missing");
     // golang-jwt writes no `typ` of its own, and this one.
     let plain = stage.hs256.sign_as(&json!({"alg": "HS256"}), &design());
@@ -63,7 +63,7 @@ fn nothing_else_passes_there() {
         &json!({"sub": "user:default/a", "exp": NOW + 60}),
     );
     refuses(&stage, OWN, &user, "token_algorithm_refused");
-    // It is for somebody, and nobody said that we are that.
+    // It has an audience, and none is configured for us.
     for others in [json!({"aud": "stagedoor"}), json!({"aud": ["orbit"]}), json!({"aud": []})] {
         let token = stage.hs256.sign(&with(design(), others));
         refuses(&stage, OWN, &token, "token_audience_wrong");
@@ -116,7 +116,7 @@ fn it_may_be_bound_to_a_certificate() {
     let bound = |cnf: Value| stage.hs256.sign(&with(design(), json!({"cnf": cnf})));
     let token = bound(json!({"x5t#S256": digest}));
     ask(&token, Some(&shown(hex))).unwrap();
-    // Known by now, and good for nobody else all the same.
+    // Cached by now, but still not valid for anyone else.
     assert_eq!(ask(&token, None).unwrap_err().denial, Denial::Token(T::Bound));
     let other = shown(&hex.replace('a', "b"));
     assert_eq!(ask(&token, Some(&other)).unwrap_err().denial, Denial::Token(T::Bound));

@@ -1,7 +1,7 @@
 //! Many replicas and workspaces beside one store, in virtual time: what sharing limits costs, and how exact it is.
 //!
-//! Requests come at random (Poisson), to any replica, for workspaces of which few ask for much (Zipf). Each
-//! replica asks as the proxy does: one batch is under way at a time, and the next gathers meanwhile.
+//! Requests arrive at random (Poisson), at any replica, for workspaces of which few are busy (Zipf). Each
+//! replica asks the store as the proxy does: one batch is in flight at a time, while the next is collected.
 
 use std::{
     cmp::Reverse,
@@ -17,63 +17,63 @@ use config::{Limit, OnStoreError};
 use super::{Batch, Lease, LeaseGrant, Leases, Taken, model::Store};
 use crate::Now;
 
-/// What is played. The same scene always ends the same.
+/// The parameters of a simulation, which is deterministic.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene {
     /// Replicas, among which requests are spread evenly.
     pub replicas: u32,
-    /// Workspaces: the nth asks 1/n as often as the first.
+    /// Workspaces: the nth sends 1/n as many requests as the first.
     pub workspaces: u32,
-    /// Of each workspace.
+    /// The limit of each workspace.
     pub limit: Limit,
-    /// Requests a second, of all together.
+    /// Requests per second, in total.
     pub rate: f64,
-    /// How long it is played.
+    /// The simulated time.
     pub lasts: Duration,
-    /// From a question to its answer.
+    /// The time from a question to its answer.
     pub round_trip: Duration,
-    /// Of the workspaces after the first thousand one in so many is played, and stands for as many.
+    /// Beyond the first thousand workspaces, only one in this many is simulated, and represents as many.
     pub one_in: u32,
 }
 
-/// What was seen.
+/// The results.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// Requests.
     pub requests: f64,
-    /// Those that waited for an answer of the store.
+    /// Those that waited for the store.
     pub waited: f64,
-    /// Limits that it was asked about.
+    /// Questions to the store.
     pub questions: f64,
-    /// Batches of questions that were played. With `one_in` above 1 there would have been more.
+    /// Simulated batches. With `one_in` above 1 there would have been more.
     pub round_trips: u64,
-    /// Times that a replica had nothing to ask for a second, and told that it is there.
+    /// Heartbeats of replicas that had nothing to ask for a second.
     pub beats: u64,
     /// Requests that passed.
     pub through: f64,
-    /// Those that would have passed, had one counted them all at once.
+    /// Those that a single counter would have let pass.
     pub ideal: f64,
-    /// The most that a workspace was ever above burst + rate × time.
+    /// The largest excess of a workspace over burst + rate × time.
     pub above: f64,
-    /// The same of the workspace that asks for the most.
+    /// The same for the busiest workspace.
     pub first: Hot,
 }
 
-/// What was seen of one workspace.
+/// The results of one workspace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hot {
     /// Its requests.
     pub requests: u64,
     /// Those that passed.
     pub through: u64,
-    /// Those that would have passed, had one counted them all at once.
+    /// Those that a single counter would have let pass.
     pub ideal: u64,
-    /// How often its limit was asked about.
+    /// Questions about its limit.
     pub questions: u64,
 }
 
 impl Scene {
-    /// One workspace, for which so many ask in a second, for a minute.
+    /// One workspace with this many requests per second, for a minute.
     pub fn hot(replicas: u32, limit: Limit, rate: f64) -> Self {
         Self {
             replicas,
@@ -121,7 +121,7 @@ pub fn limit(rate: &str, burst: u32) -> Limit {
     Limit { rate, burst: NonZeroU32::new(burst) }
 }
 
-/// Leases of so many limits, each used once.
+/// Leases of this many limits, each used once.
 pub fn used_once(limits: u32) -> Leases {
     let leases = Leases::new(OnStoreError::Share);
     leases.found(1);
@@ -134,19 +134,19 @@ pub fn used_once(limits: u32) -> Leases {
     leases
 }
 
-/// Workspaces that are always played.
+/// Workspaces that are always simulated.
 const WHOLE: u32 = 1000;
 const BEAT: u64 = 1_000_000;
 
 struct Fleet {
     scene: Scene,
     dice: Dice,
-    /// How much the workspaces up to each ask for, of all.
+    /// The cumulated share of requests up to each workspace.
     shares: Vec<f64>,
     store: Store,
     replicas: Vec<Replica>,
     counts: HashMap<u32, Count>,
-    /// What comes next: when, in which order, and at which replica.
+    /// The next events: when, in which order, and at which replica.
     steps: BinaryHeap<Reverse<(u64, u64, usize)>>,
     order: u64,
     seen: Seen,
@@ -156,19 +156,19 @@ struct Replica {
     leases: Leases,
     of: HashMap<u32, Arc<Lease>>,
     flight: Option<Flight>,
-    /// Whose requests wait for which batch.
+    /// The requests that wait, with the batch that they wait for.
     waiting: Vec<(u32, u64)>,
     asked_at: u64,
 }
 
-/// A batch that is under way. It has its answers once it has been at the store.
+/// A batch in flight. It has its answers once it has reached the store.
 struct Flight {
     batch: Batch,
     sent: u64,
     answers: Option<Vec<LeaseGrant>>,
 }
 
-/// What passes of one workspace, and what one counter would let through (GCRA).
+/// What passes for one workspace, and what one counter would let pass (GCRA).
 #[derive(Default)]
 struct Count {
     hot: Hot,
@@ -225,7 +225,7 @@ impl Fleet {
         self.begin(replica, at);
     }
 
-    /// Whether a request is decided for.
+    /// Whether a request is decided.
     fn take(&mut self, replica: usize, workspace: u32, at: u64) -> bool {
         let there = &mut self.replicas[replica];
         let lease = there.of.entry(workspace).or_insert_with(|| {
@@ -252,7 +252,7 @@ impl Fleet {
         self.seen.above = self.seen.above.max(count.hot.through as f64 - most);
     }
 
-    /// Asks what is due, if nothing is under way.
+    /// Sends what is due, if nothing is in flight.
     fn begin(&mut self, replica: usize, at: u64) {
         let there = &mut self.replicas[replica];
         if there.flight.is_some() || !there.leases.is_due(Waker::noop()) {
@@ -276,7 +276,7 @@ impl Fleet {
         self.steps.push(Reverse((then, self.order, replica)));
     }
 
-    /// Lets happen what does until then.
+    /// Processes all events until then.
     fn settle(&mut self, until: u64) {
         while let Some(Reverse((at, ..))) = self.steps.peek()
             && *at <= until
@@ -306,7 +306,7 @@ impl Fleet {
         answers
     }
 
-    /// Those that waited for it are decided for anew.
+    /// The requests that waited for it are decided again.
     fn end(&mut self, replica: usize, number: u64, at: u64) {
         for (workspace, batch) in std::mem::take(&mut self.replicas[replica].waiting) {
             if batch > number {
@@ -340,7 +340,7 @@ impl Count {
     }
 }
 
-/// Chance that is the same each time (SplitMix64).
+/// A deterministic random generator (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    /// What a replica spent, and does not tell before its lease has ended, is charged when it tells.
+    /// Tokens that a replica reports only after its lease has ended are still charged.
     #[test]
     fn what_is_told_late_is_charged_all_the_same() {
         let scene = Scene::hot(300, limit("6000/m", 600), 200.0);

@@ -1,4 +1,4 @@
-//! What a replica holds of one limit's tokens.
+//! The tokens of one limit that a replica holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 use super::{LEASE, Taken, Terms};
 use crate::Now;
 
-/// What a replica holds of one limit's tokens.
+/// The tokens of one limit that a replica holds.
 pub struct Lease {
-    /// Its limit's name in the store: of the limit and whom it is for, the same on all replicas.
+    /// The limit's name in the store, derived from the limit and its owner, the same on all replicas.
     pub name: Box<str>,
     /// Its number in this process.
     pub number: u64,
     /// Time between two requests at exactly the limit's rate.
     pub interval: Duration,
-    /// Requests that pass at once.
+    /// Requests that pass in one burst.
     pub burst: u32,
     held: Mutex<Held>,
 }
@@ -23,78 +23,80 @@ pub struct Lease {
 /// The part that changes. Times are nanoseconds since the process started.
 #[derive(Default)]
 pub(super) struct Held {
-    /// The latest moment that a request was decided for.
+    /// The latest moment of a decided request.
     latest: u64,
-    /// What stands here is what the store said at this tide.
+    /// The tide at which the store granted what is here.
     tide: u64,
     left: u32,
-    /// Until when that may be spent.
+    /// Until when it may be spent.
     lapses: u64,
-    /// All that was ever spent of leases, and how much of it the store knows.
+    /// Everything ever spent of leases, and how much of that the store knows.
     spent: u64,
     acked: u64,
-    /// As much is to be held at once: the faster it is spent, the more.
+    /// How much to hold: the faster it is spent, the more.
     plan: u32,
     asked: u64,
     /// Requests that wait for a token.
     waiting: u32,
     refilling: bool,
     pub(super) queued_for: Option<u64>,
-    /// There is no budget before the first, and nothing that others could have given back before the
+    /// There is no budget before the first moment, and nothing that others could have returned before the
     /// second.
     spent_until: Option<(u64, u64)>,
-    /// What the store had left then.
+    /// What the store had left at that time.
     rest: u32,
     rest_at: u64,
-    /// When this replica's part of the limit is whole again, if it is not.
+    /// When this replica's share of the limit is whole again, if it is not.
     whole_at: u64,
-    /// Whether that part was used while the store was away, and the store does not know.
+    /// Whether that share was used while the store was unreachable, and the store does not know.
     carried: bool,
 }
 
-/// What is asked about a limit.
+/// A question about a limit.
 pub struct Question {
-    /// Whose it is.
+    /// The lease that it is about.
     pub lease: Arc<Lease>,
-    /// All that this replica ever spent of it. Not since the last time: answers get lost.
+    /// Everything that this replica ever spent of it. Not since the last question: answers get lost.
     pub spent: u64,
-    /// What of that the last answer was to.
+    /// The part of that which the last answer acknowledged.
     pub acked: u64,
-    /// What this replica still holds. The rest goes back.
+    /// What this replica still holds. The rest is returned.
     pub left: u32,
-    /// What it wants beside that.
+    /// What it requests in addition.
     pub ask: u32,
-    /// How much of the whole burst would be gone, if all replicas had done as this one.
+    /// How much of the whole burst would be spent if all replicas had spent as much as this one.
     pub debt: u32,
-    /// Whether the store must believe that. Else only if it knows nothing of this limit.
+    /// Whether the store must apply that. Otherwise it does so only if it does not know this limit.
     pub carried: bool,
 }
 
-/// What the store answers.
+/// The store's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// Tokens that may be spent, beside those that were left.
+    /// Tokens that may be spent, in addition to those that were left.
     pub granted: u32,
     /// Tokens that others could have now.
     pub rest: u32,
-    /// Until there is another one, if there is none.
+    /// The time until there is another one, if there is none.
     pub wait: Duration,
-    /// Until there may be one all the same, because others have given theirs back.
+    /// The time until there may be one anyway, because others returned theirs.
     pub again: Duration,
 }
 
-/// Who spends what it holds faster gets more the next time, and who is slower than that less.
+/// A replica that spends its lease within `FAST` gets more the next time; one that takes longer than `SLOW`
+/// gets less.
 const FAST: u64 = 100_000_000;
 const SLOW: u64 = 500_000_000;
-/// All replicas together hold at most this part of a burst.
+/// All replicas together hold at most a burst divided by this.
 pub(super) const BURST_PARTS: u32 = 4;
-/// Where the budget is spent, nobody asks again before this: a few tokens are worth one question.
+/// The longest pause before the next question if the budget is spent: one question should yield a few
+/// tokens.
 const PAUSE_MAX: u64 = 50_000_000;
-/// A lease of fewer is not refilled before it is spent.
+/// A smaller lease is not refilled before it is spent.
 const REFILLED_MIN: u32 = 4;
 
 impl Lease {
-    /// Of which nothing is held.
+    /// An empty lease.
     pub fn new(name: String, number: u64, limit: config::Limit) -> Self {
         Self {
             name: name.into(),
@@ -105,7 +107,8 @@ impl Lease {
         }
     }
 
-    /// Takes a token of those that are held. `queue` has the store asked, and answers in which batch.
+    /// Takes one of the held tokens. `queue` puts a question to the store into a batch, and returns its
+    /// number.
     pub(super) fn take(
         &self,
         tide: u64,
@@ -136,7 +139,7 @@ impl Lease {
         Taken::Lacking(queue(&mut held))
     }
 
-    /// Takes a token of this replica's part, which knows no other.
+    /// Takes a token of this replica's own share, without the store.
     pub(super) fn take_alone(&self, terms: &Terms, now: Now) -> Taken {
         let mut held = self.held.lock();
         let at = held.moment(now);
@@ -152,7 +155,7 @@ impl Lease {
         Taken::Token { remaining }
     }
 
-    /// What would pass of what is held and was left in the store. `None` if that said nothing yet.
+    /// What would pass of the held tokens and of the store's rest. `None` if the store has not answered yet.
     pub(super) fn look(&self, tide: u64, now: Now) -> Option<Result<u32, Duration>> {
         let at = nanos(now.elapsed);
         let held = self.held.lock();
@@ -168,7 +171,7 @@ impl Lease {
         Some(Ok(self.remaining(&held, of_lease, at)))
     }
 
-    /// The same of this replica's part.
+    /// The same for this replica's share.
     pub(super) fn look_alone(&self, terms: &Terms, now: Now) -> Result<u32, Duration> {
         let at = nanos(now.elapsed);
         let (interval, full) = self.part(terms);
@@ -188,7 +191,7 @@ impl Lease {
         }
     }
 
-    /// What is to be asked; `None` if nothing.
+    /// The question to send; `None` if there is none.
     pub(super) fn question(
         self: Arc<Self>,
         tide: u64,
@@ -237,7 +240,7 @@ impl Lease {
             return;
         }
         held.left = held.left.saturating_add(answer.granted);
-        // By when it was sent: the store began to count later, and never ends before us.
+        // Counted from when it was sent: the store began later, and so never ends before us.
         held.lapses = nanos(sent.elapsed + LEASE);
         held.acked = question.spent;
         held.refilling = false;
@@ -249,21 +252,21 @@ impl Lease {
             (answer.granted < question.ask).then(|| (after(answer.wait), after(answer.again)));
     }
 
-    /// What others let through is not known until the next question, so it may be less.
+    /// What other replicas spend is unknown until the next question, so it may be less.
     fn remaining(&self, held: &Held, left: u32, at: u64) -> u32 {
         let back = at.saturating_sub(held.rest_at) / nanos(self.interval).max(1);
         let back = u32::try_from(back).unwrap_or(u32::MAX);
         held.rest.saturating_add(back).saturating_add(left).min(self.burst)
     }
 
-    /// Charges this replica's part as well, so that it does not begin whole when the store is lost.
+    /// Charges this replica's share as well, so that it is not full when the store becomes unreachable.
     fn charge(&self, held: &mut Held, terms: &Terms, at: u64) {
         let (interval, full) = self.part(terms);
         let then = held.whole_at.max(at).saturating_add(interval);
         held.whole_at = then.min(at.saturating_add(full));
     }
 
-    /// The interval of this replica's part of the limit, and the time its burst stands for.
+    /// The interval of this replica's share of the limit, and the time that its burst is worth.
     fn part(&self, terms: &Terms) -> (u64, u64) {
         let interval = nanos(self.interval).max(1).saturating_mul(u64::from(terms.parts));
         let burst = (self.burst / terms.parts).max(1);
@@ -276,14 +279,14 @@ impl Lease {
 }
 
 impl Held {
-    /// When a request is decided: a crowd does not come in order, and one that is decided late is not
-    /// held to what others were given since.
+    /// The moment a request counts at: concurrent requests are decided out of order, and a late one must not
+    /// be refused for what later ones took.
     fn moment(&mut self, now: Now) -> u64 {
         self.latest = self.latest.max(nanos(now.elapsed));
         self.latest
     }
 
-    /// What was held at another tide does not count: the store gives it back to itself.
+    /// Tokens of another tide do not count: the store reclaims them itself.
     fn reach(&mut self, tide: u64) {
         if self.tide != tide {
             self.tide = tide;

@@ -12,15 +12,15 @@ use super::{LeaseGrant, Question};
 pub struct Store {
     /// By the limit's name.
     pub budgets: HashMap<String, Budget>,
-    /// Whoever asks counts them.
+    /// Counted by the caller.
     pub round_trips: u64,
-    /// How many limits it was asked about.
+    /// The number of questions.
     pub questions: u64,
     /// Replicas that ever asked.
     there: HashSet<usize>,
 }
 
-/// What is left of a limit.
+/// The budget of a limit.
 #[derive(Default)]
 pub struct Budget {
     /// When it is whole again.
@@ -29,11 +29,11 @@ pub struct Budget {
     pub held: HashMap<usize, (i64, i64, f64)>,
 }
 
-/// As long as a replica's part is kept for it.
+/// How long a replica's tokens are reserved for it.
 const HELD: f64 = 2_000_000.0;
 
 impl Store {
-    /// Answers what a replica asks about a limit.
+    /// Answers a replica's question about a limit.
     pub fn answer(&mut self, replica: usize, question: &Question, at: f64) -> LeaseGrant {
         self.questions += 1;
         self.there.insert(replica);
@@ -56,7 +56,7 @@ impl Store {
             None => -(left + spent - question.acked.cast_signed()),
         };
         let mut whole = budget.whole_at.unwrap_or(at);
-        // What was spent and is told late is charged above the burst, too; a debt has all that in it.
+        // What was spent and is reported late is charged even above the burst; a debt includes all that.
         let mut late = (full / 4.0).max(self.there.len() as f64 * interval);
         if budget.whole_at.is_none() || question.carried {
             whole = whole.max(at + f64::from(question.debt) * interval);

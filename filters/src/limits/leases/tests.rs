@@ -76,13 +76,13 @@ impl Harness {
         }
     }
 
-    /// What may pass in so long, without what is held ahead.
+    /// What may pass in this time, without what is held in advance.
     fn budget(&self, micros: u64) -> f64 {
         let each = self.limit.rate.interval().as_micros() as f64;
         f64::from(self.limit.burst().get()) + micros as f64 / each
     }
 
-    /// What all replicas together may hold ahead.
+    /// What all replicas together may hold in advance.
     fn ahead(&self) -> f64 {
         let each = self.limit.burst().get() / 4 / self.replicas.len() as u32;
         f64::from(each.max(1)) * self.replicas.len() as f64
@@ -121,7 +121,7 @@ fn a_hot_limit_is_asked_about_once_for_fifty_requests_and_never_waited_for() {
             stage.exchange(replica, at, false);
             assert!(matches!(stage.take(replica, at), Taken::Token { .. }));
         }
-        // Answers take a while.
+        // Answers are delayed.
         if n % 10 == 9 {
             (0..3).for_each(|replica| stage.exchange(replica, at, false));
         }
@@ -178,7 +178,7 @@ fn what_a_dead_replica_held_is_given_back() {
         through +=
             i64::from(matches!(stage.ask(1, 3_600_000 + n * 60_000, false), Taken::Token { .. }));
     }
-    // All that was recorded as held: it may have spent some of that and not told.
+    // Everything recorded as held: it may have spent some of that without reporting it.
     assert!(through >= 12 - taken + before.0 && through <= 12, "{through}");
 }
 
@@ -286,7 +286,7 @@ fn to_look_at_what_is_leased_takes_nothing() {
         }
     }
     assert_eq!((left, stage.let_through), (0, 20));
-    // Without the store it is this replica's part that counts.
+    // Without the store this replica's share counts.
     stage.replicas[0].0.lost();
     let looked = look(&stage, 50).unwrap();
     assert!(looked.is_err(), "it spent its part as well: {looked:?}");

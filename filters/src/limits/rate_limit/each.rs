@@ -1,9 +1,9 @@
-//! Which limits a request counts against, and what each is called.
+//! Which limits a request counts against, and their names.
 
 use super::{RateLimits, RouteLimits, whose};
 use crate::{Label, checks::workspaces::Workspace, denial::Of, identity::Caller};
 
-/// Who is calling, as far as limits care.
+/// The caller, as far as limits depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
     /// Who vouches for them, by the name in the config.
@@ -28,7 +28,7 @@ pub(super) struct One<'a> {
     pub(super) parts: &'a [&'a str],
 }
 
-/// What a limit is of, as [`Of`], which is made only where somebody is told.
+/// What a limit counts, like [`Of`], which is built only when it is reported.
 #[derive(Clone, Copy)]
 pub(super) enum What<'a> {
     Rest,
@@ -85,7 +85,7 @@ pub(super) fn each<E>(
     }
 }
 
-/// A limit of clients that have not said who they are.
+/// A limit of a client without an authenticated caller.
 pub(super) struct OfClient<'a> {
     /// Its name.
     pub(super) parts: (&'static str, &'a str),
@@ -94,7 +94,7 @@ pub(super) struct OfClient<'a> {
 }
 
 impl RateLimits {
-    /// The limit of a client on a route that asks nobody.
+    /// The limit of a client on a public route.
     pub(super) fn of_public<'a>(&self, limits: &'a RouteLimits) -> OfClient<'a> {
         let route = &limits.route;
         match (limits.own, &limits.bucket) {
@@ -108,7 +108,7 @@ impl RateLimits {
         }
     }
 
-    /// That of a client anywhere else.
+    /// The limit of a client anywhere else.
     pub(super) fn of_stranger(&self) -> OfClient<'static> {
         OfClient { parts: ("", ""), of: What::Rest, limit: self.each_client }
     }

@@ -1,4 +1,4 @@
-//! What is left of the limits that a request counts against. Looking takes nothing.
+//! What is left of the limits that a request counts against. Reading it takes nothing.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -15,20 +15,20 @@ pub struct Left {
     pub scope: &'static str,
     /// The workspace's, caller's or client's name.
     pub name: Label,
-    /// Of what.
+    /// What it counts.
     pub of: Of,
-    /// How much that is.
+    /// The limit.
     pub limit: config::Limit,
-    /// How much is left. `None` of a limit that replicas share, if this one has not heard of it yet.
+    /// How much is left. `None` for a shared limit that this replica has not asked about yet.
     pub left: Option<u32>,
-    /// Until one passes, if none does now.
+    /// The time until one passes, if none does now.
     pub next: Duration,
-    /// Whether replicas count it together: then this is what this one knows of it.
+    /// Whether replicas share it: then this is what this replica knows of it.
     pub shared: bool,
 }
 
 impl Left {
-    /// Until everything has been given back.
+    /// The time until the limit is whole again.
     pub fn whole(&self) -> Duration {
         let missing = self.limit.burst().get().saturating_sub(self.left.unwrap_or_default());
         self.limit.rate.interval() * missing
@@ -66,7 +66,7 @@ impl RateLimits {
         all
     }
 
-    /// What is left for a client on a route that asks nobody.
+    /// What is left for a client on a public route.
     pub fn left_public(
         &self,
         limiters: &Limiters,

@@ -1,4 +1,4 @@
-//! What has been asked for, and when (GCRA).
+//! The state of rate limits (GCRA).
 
 use std::{
     cell::Cell,
@@ -22,28 +22,28 @@ use moka::sync::Cache;
 
 use crate::{Now, limits::leases::Leases, request::client};
 
-/// What has been asked for. Bounded: the longest unused limiter is forgotten first. Callers and
-/// workspaces are verified names; clients are strangers, so they cannot push the others out.
+/// The state of all limits. Bounded: the least recently used limiter is evicted first. Verified names and
+/// client addresses are stored apart, so that unauthenticated clients cannot evict the others.
 pub struct Limiters {
     verified: Cache<u64, Arc<Limiter>>,
     strangers: Cache<u64, Arc<Limiter>>,
-    /// Where verified names count instead, if replicas share their limits.
+    /// The leases that verified names count in instead, if replicas share their limits.
     pub(super) leases: Option<Arc<Leases>>,
     hasher: RandomState,
-    /// Whether anything counts.
+    /// Whether anything is counted.
     counting: bool,
 }
 
-/// What has been asked for of one limit.
+/// The state of one limit.
 struct Limiter {
     counted: RateLimiter<NotKeyed, Kept, Given, StateInformationMiddleware>,
-    /// The latest moment that a request was decided for, in nanoseconds since the start.
+    /// The latest moment of a decided request, in nanoseconds since the start.
     latest: AtomicU64,
 }
 
 const VERIFIED_MAX: u64 = 100_000;
 const STRANGERS_MAX: u64 = 50_000;
-/// A limiter that nobody used for so long is full again, whatever its rate.
+/// A limiter that has not been used for this long is full again, whatever its rate.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Default for Limiters {
@@ -60,40 +60,40 @@ impl Default for Limiters {
 }
 
 impl Limiters {
-    /// Those that count nothing and refuse nobody, for decisions about what was.
+    /// Limiters that count and refuse nothing, for `replay`.
     pub fn suspended() -> Self {
         Self { counting: false, ..Self::default() }
     }
 
-    /// Those whose verified names count together with other replicas'.
+    /// Limiters whose verified names are shared with other replicas.
     pub fn sharing(leases: Arc<Leases>) -> Self {
         Self { leases: Some(leases), ..Self::default() }
     }
 
-    /// How many limiters are kept: of verified names, and of strangers.
+    /// The number of limiters: of verified names, and of client addresses.
     pub fn len(&self) -> (u64, u64) {
         self.verified.run_pending_tasks();
         self.strangers.run_pending_tasks();
         (self.verified.entry_count(), self.strangers.entry_count())
     }
 
-    /// Whether nobody has asked for anything yet.
+    /// Whether nothing has been counted yet.
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)
     }
 
-    /// A key for whom a limit is for. Keyed with a random seed, so nobody can make two names share
-    /// one. It has the limit in it: a changed limit is a new limiter, and a reload counts at once.
+    /// The key of an owner's limit. Hashed with a random seed, so that nobody can make two names collide. It
+    /// includes the limit: a changed limit is a new limiter, so a reload takes effect immediately.
     pub(super) fn key(&self, whose: &impl Hash, limit: config::Limit) -> u64 {
         self.hasher.hash_one((whose, limit.rate.count, limit.rate.per, limit.burst()))
     }
 
-    /// Counts one of a verified name: how many would pass right now, or how long there is none.
+    /// Counts a request of a verified name: how many more would pass now, or how long none will.
     pub(super) fn take(&self, key: u64, limit: config::Limit, now: Now) -> Result<u32, Duration> {
         self.take_of(&self.verified, key, limit, now)
     }
 
-    /// Counts one of a client's, of what `of` names.
+    /// Counts a request of a client, against the limit that `of` names.
     pub(super) fn take_stranger(
         &self,
         of: (&str, &str),
@@ -121,12 +121,12 @@ impl Limiters {
         limiter.take(now)
     }
 
-    /// How many of a verified name would pass right now, or how long there is none.
+    /// How many requests of a verified name would pass now, or how long none will.
     pub(super) fn look(&self, key: u64, limit: config::Limit, now: Now) -> Result<u32, Duration> {
         look_at(&self.verified, key, limit, now)
     }
 
-    /// The same of a client's, of what `of` names.
+    /// The same for a client, of the limit that `of` names.
     pub(super) fn look_stranger(
         &self,
         of: (&str, &str),
@@ -145,7 +145,7 @@ fn look_at(
     limit: config::Limit,
     now: Now,
 ) -> Result<u32, Duration> {
-    // One that nobody has asked for is whole.
+    // An unused limit is whole.
     all.get(&key).map_or(Ok(limit.burst().get()), |limiter| limiter.look(now))
 }
 
@@ -158,17 +158,17 @@ impl Limiter {
         Self { counted: at(now.elapsed, new), latest: AtomicU64::new(0) }
     }
 
-    /// Counts one: how many would pass after it, or how long there is none.
+    /// Counts a request: how many would pass after it, or how long none will.
     fn take(&self, now: Now) -> Result<u32, Duration> {
         let elapsed = nanos(now.elapsed);
-        // A crowd is not decided in the order in which it came. What others were given later would count
-        // against a request that came before them and is decided now, and a limit whose burst is worth
-        // less time than that would refuse it. It is not earlier than the latest of them.
+        // Concurrent requests are decided out of order. Requests that arrived later but were decided first
+        // would count against one that is decided now, and a limit whose burst is worth less time than the
+        // delay would refuse it. So it counts as no earlier than the latest of them.
         let latest = self.latest.fetch_max(elapsed, Ordering::Relaxed).max(elapsed);
         self.count(Duration::from_nanos(latest))
     }
 
-    /// How many would pass, or how long there is none.
+    /// How many would pass, or how long none will.
     fn look(&self, now: Now) -> Result<u32, Duration> {
         let latest = self.latest.load(Ordering::Relaxed).max(nanos(now.elapsed));
         let looked = looking(|| self.count(Duration::from_nanos(latest)));
@@ -188,7 +188,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// governor counts whenever it is asked. While somebody only looks, it counts for nothing.
+/// governor always counts. While `LOOKING` is set, this wrapper discards the count, so that a limit can be
+/// read.
 #[derive(Default)]
 struct Kept(InMemoryState);
 
@@ -202,13 +203,13 @@ impl StateStore for Kept {
         if !LOOKING.get() {
             return self.0.measure_and_replace(key, measure);
         }
-        // What is refused replaces nothing.
+        // A refusal replaces nothing.
         let measured = self.0.measure_and_replace(key, |last| Err::<((), Nanos), _>(measure(last)));
         measured.expect_err("a look is always refused").map(|(found, _)| found)
     }
 }
 
-/// governor asks a clock; ours says the moment the decision is made for.
+/// The clock for governor: the moment of the decision.
 #[derive(Clone, Copy, Debug)]
 struct Given;
 

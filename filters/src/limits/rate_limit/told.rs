@@ -1,4 +1,4 @@
-//! Which limits a request counts against, for people.
+//! Describes the limits that a request counted against, for people.
 
 use std::net::IpAddr;
 
@@ -9,23 +9,22 @@ use crate::{
     identity::Caller,
 };
 
-/// What was counted, and where that leaves whom it was charged to.
+/// A counted request, with the resulting status.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted<'a> {
     /// The tightest limit, or the one that is used up.
     pub status: &'a QuotaStatus,
     /// The limits of the route; a call has none.
     pub limits: Option<&'a RouteLimits>,
-    /// Who is calling, if anybody was asked.
+    /// The caller, if the route requires one.
     pub caller: Option<&'a Caller>,
-    /// For which workspace.
+    /// The workspace.
     pub workspace: Option<&'a Workspace>,
-    /// From where.
+    /// The client's address.
     pub client: Option<IpAddr>,
 }
 
-/// The limits that a request counted against: whose they are, their numbers, and the key of the config
-/// that they stand at.
+/// The limits that a request counted against: their owner, their numbers, and the config key that sets them.
 pub fn told(counted: &Counted<'_>) -> Vec<String> {
     let Counted { status, limits, caller, workspace, client } = *counted;
     let mut lines = Vec::new();

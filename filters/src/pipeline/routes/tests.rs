@@ -1,4 +1,4 @@
-//! What a preset keeps closed beside routes that the operator wrote.
+//! A preset's closed routes next to the operator's own routes.
 
 use std::cmp::Ordering;
 
@@ -50,7 +50,7 @@ fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_noth
             ("GET", "/api/proxy/sonar/x", "own < backstage.proxy"),
             ("HEAD", "/api/proxy/sonar/x", "own < backstage.proxy"),
             ("GET", "/api/proxy/sonar", "own < backstage.proxy"),
-            // Not by a method that they did not write, nor what is closed for good.
+            // Not for a method that they did not write, nor for what is closed for good.
             ("POST", "/api/proxy/sonar/x", "backstage.proxy-writes closed"),
             ("GET", "/api/proxy/.backstage/actions/v1/actions", "backstage.proxy-internals closed"),
             (
@@ -66,7 +66,7 @@ fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_noth
         "methods: [GET, POST, DELETE], path: /api/**",
         &[
             ("GET", "/api/other/x", "own < backstage.other-plugins"),
-            // These name more than it does.
+            // These are more exact than it is.
             ("GET", "/api/proxy/sonar/x", "backstage.proxy closed"),
             ("GET", "/api/other/openapi.json", "backstage.api-descriptions closed"),
             ("DELETE", "/api/catalog/entities/by-uid/1", "backstage.catalog-delete closed"),
@@ -78,7 +78,7 @@ fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_noth
                 "/api/other/.backstage/scheduler/v1/tasks",
                 "backstage.plugin-internals closed",
             ),
-            // What the preset has open stays its own.
+            // The preset keeps its open routes.
             ("GET", "/api/catalog/entities", "backstage.catalog"),
         ],
     );
@@ -128,7 +128,7 @@ fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_noth
     );
     let own = "methods: [GET], path: /api/proxy/**";
     let request = [("GET", "/api/proxy/sonar/x", "backstage.proxy closed")];
-    // Closing it is the operator's word, too.
+    // An operator's `close` counts as well.
     check("{preset: backstage, upstream: portal, close: [proxy]}", own, &request);
     check(BACKSTAGE, &format!("{own}, listeners: [other]"), &request);
     check(BACKSTAGE, &format!("{own}, hosts: [elsewhere.test]"), &request);
@@ -183,8 +183,8 @@ fn check_says_where_a_wide_route_and_what_a_preset_keeps_closed_meet() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever the operator writes: a request goes where it went, or to what they wrote; what is closed for
-    /// good, or names more than they did, is not opened by it.
+    /// Whatever the operator writes: a request goes where it went before, or to what they wrote; what is
+    /// closed for good, or is more exact than theirs, is not opened by it.
     #[test]
     fn an_operators_route_opens_only_what_it_names(
         segments in proptest::collection::vec(proptest::sample::select(vec!["api", "proxy", "auth", "v1", "kubernetes", "catalog", "entities", "namespaces", "{a}", "{b}"]), 0..5),

@@ -1,12 +1,12 @@
-//! Bytes beyond ASCII that some server reads as the `.` and `/` of a path.
+//! Non-ASCII bytes that some servers read as the `.` and `/` of a path.
 //!
-//! A decoder that is too kind takes an overlong form (`%C0%AF`) for the slash it stands for. And
-//! whoever brings names into one form (NFKC), or into an older character set, as Windows does, makes
-//! a slash of a fullwidth one.
+//! A lenient decoder reads an overlong form (`%C0%AF`) as a slash. And a server that normalizes names
+//! (NFKC), or converts them to an older character set, as Windows does, turns a fullwidth slash into a
+//! slash.
 
 use super::escaped;
 
-/// What is wrong with a path in normal form that has escaped bytes beyond ASCII.
+/// What is wrong with a path in normal form that has escaped non-ASCII bytes.
 pub(super) fn fault(path: &str) -> Option<&'static str> {
     let Some(text) = unescaped(path) else {
         return Some("escaped bytes that are not UTF-8");
@@ -68,12 +68,12 @@ fn is_like_a_slash(c: char) -> bool {
     )
 }
 
-/// How many dots it becomes, if nothing else.
+/// How many dots it becomes, if it becomes only dots.
 fn dots_of(c: char) -> Option<u32> {
     match c {
         '.' | '\u{2024}' | '\u{3002}' | '\u{fe52}' | '\u{ff0e}' | '\u{ff61}' => Some(1),
         '\u{2025}' | '\u{fe30}' => Some(2),
-        // What is not seen is left out by some.
+        // Some servers drop invisible characters.
         '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => Some(0),
         _ => None,
     }

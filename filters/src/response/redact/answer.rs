@@ -1,20 +1,20 @@
-//! An answer that is redacted as its parts come, whatever its type says it is.
+//! Redacts a response as its parts arrive, whatever its media type.
 //!
-//! What a client may read as JSON is read here first: what cannot be read does not pass. Clients do
-//! not look at the type: `fetch().json()` reads JSON in `text/plain` and `text/html` alike.
+//! What a client may parse as JSON is parsed here first: what cannot be parsed is not forwarded. Clients
+//! ignore the media type: `fetch().json()` parses JSON in `text/plain` and `text/html` alike.
 
 use bytes::Bytes;
 
 use super::{NotJson, redact};
 
-/// As much of an answer as is held to be read: a whole JSON text, or a line of many. What is longer
-/// does not pass.
+/// How much of a response is buffered to be parsed: a whole JSON text, or one line of several. Anything
+/// longer is refused.
 pub const HELD_MAX: usize = 8 << 20;
 
 /// The byte order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How an answer is read.
+/// How a response is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// As one JSON text.
@@ -23,12 +23,12 @@ pub enum Kind {
     Lines,
     /// Events, with a JSON text in their data (`text/event-stream`).
     Events,
-    /// As its first character says: JSON, or something that cannot be taken for it.
+    /// By its first character: JSON, or something that cannot be parsed as JSON.
     Sniffed,
 }
 
 impl Kind {
-    /// That of an answer with this `Content-Type`; `None` for what nobody takes for JSON.
+    /// The kind of a response with this `Content-Type`; `None` if no client parses it as JSON.
     pub fn of(content_type: Option<&str>) -> Option<Self> {
         let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
         let kind = kind.trim().to_ascii_lowercase();
@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// One answer.
+/// The redactor of one response.
 #[derive(Debug)]
 pub struct Redactor {
     reads: Reads,
@@ -63,25 +63,25 @@ pub struct Redactor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reads {
     As(Kind),
-    /// Nothing but space has come.
+    /// Only white space so far.
     Nothing,
     /// It begins like JSON, and may be lines of it.
     Likely,
-    /// It is none.
+    /// It is not JSON.
     Passes,
 }
 
 impl Redactor {
-    /// For an answer of this kind.
+    /// A redactor for a response of this kind.
     pub fn new(kind: Kind) -> Self {
         let reads = if kind == Kind::Sniffed { Reads::Nothing } else { Reads::As(kind) };
         Self { reads, held: Vec::new() }
     }
 
-    /// Takes the next part; answers with what may leave.
+    /// Takes the next part; returns what may be forwarded.
     ///
     /// # Errors
-    /// [`NotJson`] if it should be JSON and cannot be read, or is too long to be.
+    /// [`NotJson`] if it should be JSON and cannot be parsed, or is too long.
     pub fn part(&mut self, part: Bytes, ends: bool, names: &[String]) -> Result<Bytes, NotJson> {
         if self.reads == Reads::Passes {
             return Ok(part);
@@ -107,7 +107,7 @@ impl Redactor {
 
     fn whole(&mut self, names: &[String]) -> Result<Vec<u8>, NotJson> {
         let held = std::mem::take(&mut self.held);
-        // A HEAD has no body, and neither have some answers.
+        // A response to HEAD has no body, and neither have some others.
         if held.len() > HELD_MAX {
             return Err(NotJson);
         }
@@ -124,7 +124,7 @@ impl Redactor {
         }
     }
 
-    /// Takes the lines that are whole.
+    /// Takes the complete lines.
     fn lines(
         &mut self,
         ends: bool,
@@ -147,7 +147,7 @@ impl Redactor {
     }
 }
 
-/// How an answer is read that begins so.
+/// How to parse a response with this beginning.
 fn sniffed(held: &[u8]) -> Reads {
     if MARK.starts_with(held) {
         return Reads::Nothing;
@@ -155,7 +155,7 @@ fn sniffed(held: &[u8]) -> Reads {
     let text = held.strip_prefix(MARK).unwrap_or(held);
     match text.iter().find(|b| !b.is_ascii_whitespace()) {
         None => Reads::Nothing,
-        // In another encoding than UTF-8 a JSON text has such bytes among its first.
+        // In an encoding other than UTF-8, a JSON text begins with such bytes.
         Some(0 | 0xfe | 0xff) => Reads::As(Kind::Json),
         Some(b'{' | b'[') => Reads::Likely,
         Some(_) => Reads::Passes,
@@ -163,7 +163,7 @@ fn sniffed(held: &[u8]) -> Reads {
 }
 
 fn json_line(line: &[u8], names: &[String], out: &mut Vec<u8>) -> Result<(), NotJson> {
-    // Each text of a sequence (RFC 7464) begins with this.
+    // Each text of a JSON text sequence (RFC 7464) begins with this.
     let text = line.strip_prefix(b"\x1e").unwrap_or(line);
     out.extend_from_slice(&line[..line.len() - text.len()]);
     if !text.iter().all(u8::is_ascii_whitespace) {
@@ -173,7 +173,7 @@ fn json_line(line: &[u8], names: &[String], out: &mut Vec<u8>) -> Result<(), Not
 }
 
 fn event_line(line: &[u8], names: &[String], out: &mut Vec<u8>) -> Result<(), NotJson> {
-    // Clients leave out a mark before the first line.
+    // Clients ignore a byte order mark before the first line.
     let field = line.strip_prefix(MARK).unwrap_or(line);
     let text = field.strip_prefix(b"data:").map(<[u8]>::trim_ascii_start);
     let Some(text) = text.filter(|text| matches!(text.first(), Some(b'{' | b'['))) else {
@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// What leaves of an answer that comes in parts of this length.
+    /// What is forwarded of a response in parts of this length.
     fn left(kind: &str, text: &str, length: usize) -> Result<String, NotJson> {
         let Some(kind) = Kind::of(Some(kind)) else { return Ok(text.to_owned()) };
         let mut redactor = Redactor::new(kind);
@@ -256,7 +256,7 @@ mod tests {
         let kept = "event: a\ndata: {}\rdata:[{}]\n\ndata: plain\n\n";
         assert_eq!(left("text/event-stream", events, 4).unwrap(), kept);
         assert_eq!(left("text/event-stream", "data: {\ndata: \"secret\":1}\n\n", 4), Err(NotJson));
-        // Whoever reads events leaves out a mark before the first.
+        // Clients ignore a byte order mark before the first event.
         for length in [1, 2, 4, 100] {
             let marked = left("text/event-stream", "\u{feff}data: {\"secret\":1}\n\n", length);
             assert_eq!(marked.unwrap(), "\u{feff}data: {}\n\n");

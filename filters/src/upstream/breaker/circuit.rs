@@ -1,27 +1,27 @@
-//! One breaker: what it has seen, and what follows from that. Time is an argument.
+//! The state machine of one breaker. Time is an argument.
 
 use std::time::Duration;
 
 use super::{Cause, Outcome, Position, Status};
 
 const SLOTS: usize = 10;
-/// While nothing answers, one who is refused may ask again so soon.
+/// The `Retry-After` while the upstream does not respond.
 const SOON: Duration = Duration::from_secs(1);
-/// One that was away and is back may answer badly for so long, while it starts, and is not left alone
-/// for longer than [`SOON`] for that.
+/// How long an upstream that is reachable again may return failures while it starts; until then it is not
+/// refused for longer than [`SOON`].
 const START: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
     state: State,
-    /// Counts which opening this is, so that a late probe of an earlier one is not believed.
+    /// Numbers the openings, so that a late probe of an earlier one does not count.
     round: u64,
     slots: [Slot; SLOTS],
     /// When it opened last.
     opened: Duration,
-    /// When it was found again after nothing had answered.
+    /// When it became reachable again after it had not responded.
     returned: Option<Duration>,
-    /// What may be asked again.
+    /// The retry budget.
     pub(super) budget: Budget,
 }
 
@@ -32,7 +32,7 @@ enum State {
     Open {
         until: Duration,
         cause: Cause,
-        /// Whether it was looked for, and was not there.
+        /// Whether a probe found it unreachable.
         gone: bool,
     },
     HalfOpen {
@@ -50,18 +50,18 @@ struct Slot {
     silences: u32,
 }
 
-/// Attempts beyond the first: a share of those that were made, and a few a second.
+/// The budget of retries: a share of all first attempts, and a few a second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget {
-    /// First attempts since this was looked at.
+    /// First attempts since the last check.
     firsts: u32,
     credit: f64,
     at: Duration,
 }
 
-/// Attempts beyond the first that each upstream may get in a second, however few there are.
+/// Retries a second that each upstream may get, however few first attempts there are.
 const AGAIN_A_SECOND: f64 = 3.0;
-/// More are not saved up.
+/// The maximum credit.
 const CREDIT_MAX: f64 = 100.0;
 
 impl Budget {
@@ -83,7 +83,7 @@ impl Budget {
     }
 }
 
-/// The round that a probe is of, and why the breaker was open if it is the first after a rest.
+/// The round of a probe, and why the breaker was open if it is the first after a rest.
 type Leave = (Option<u64>, Option<Cause>);
 
 impl Circuit {
@@ -99,7 +99,7 @@ impl Circuit {
         }
     }
 
-    /// Since when it is not closed, and when requests try it again at the latest.
+    /// Since when it is not closed, and when requests are let through again at the latest.
     pub(super) fn times(&self) -> Option<(Duration, Duration)> {
         match self.state {
             State::Closed => None,
@@ -118,12 +118,12 @@ impl Circuit {
         matches!(self.state, State::Open { until, .. } if now < until)
     }
 
-    /// Whether it has nothing to remember.
+    /// Whether it has no state worth keeping.
     pub(super) fn is_idle(&self, rules: &config::Breaker, now: Duration) -> bool {
         !self.is_tripped() && self.recent(rules, now).requests == 0
     }
 
-    /// Leave for a request, or how long to wait and why.
+    /// A permit for a request, or how long to wait and why.
     pub(super) fn admit(
         &mut self,
         rules: &config::Breaker,
@@ -143,7 +143,7 @@ impl Circuit {
             State::Closed | State::Open { .. } => Ok((None, None)),
             State::HalfOpen { under_way, successes, cause } => {
                 if *under_way + *successes >= rules.probes {
-                    // The probes are under way: whoever comes now asks again in a moment.
+                    // The probes are in progress: other requests retry shortly.
                     return Err((SOON, *cause));
                 }
                 *under_way += 1;
@@ -183,19 +183,19 @@ impl Circuit {
                 let cause = recent.cause();
                 recent.is_sick(rules).then(|| self.open(cause, rules, now))
             }
-            // An exchange from before the opening says nothing about now.
+            // An exchange from before the opening says nothing about the present.
             _ => None,
         }
     }
 
-    /// Notes whether it was there when it was looked for; `Some` if that moved it.
+    /// Reports whether a probe reached it; `Some` if that changed the position.
     pub(super) fn found(&mut self, there: bool, now: Duration) -> Option<(Position, Cause)> {
         let State::Open { until, cause, gone } = &mut self.state else { return None };
         if now >= *until {
             return None;
         }
         if !there {
-            // One that answered badly and went away since is on its way to another start.
+            // An upstream with failing responses that became unreachable is probably restarting.
             *cause = Cause::Silence;
             *gone = true;
             return None;
@@ -206,11 +206,12 @@ impl Circuit {
         let was_gone = *gone;
         self.returned = Some(now);
         if was_gone {
-            // It was seen to be away, and it is seen to be back.
+            // It was unreachable, and is reachable again.
             self.close();
             return Some((Position::Closed, Cause::Silence));
         }
-        // It takes connections, as it may have done all the time: requests must tell.
+        // It accepts connections, as it may have done all the time: only requests can show whether it
+        // responds.
         self.state = State::HalfOpen { under_way: 0, successes: 0, cause: Cause::Silence };
         Some((Position::HalfOpen, Cause::Silence))
     }
@@ -230,7 +231,7 @@ impl Circuit {
             Cause::Answers | Cause::Silence => *rules.rest,
         };
         self.round += 1;
-        // From one rest to the next it was not well in between.
+        // It was not closed between one rest and the next.
         if !self.is_tripped() {
             self.opened = now;
         }
@@ -239,7 +240,7 @@ impl Circuit {
     }
 
     fn close(&mut self) {
-        // Probes that are still under way are of a round that is over.
+        // Probes that are still in progress belong to a previous round.
         self.round += 1;
         self.state = State::Closed;
         self.slots = [Slot::default(); SLOTS];
@@ -288,7 +289,7 @@ impl Recent {
     }
 }
 
-/// The window is looked at in ten slices; this numbers them.
+/// The window has ten slices; this numbers them.
 fn tick(rules: &config::Breaker, now: Duration) -> u64 {
     let slice = (rules.window.as_nanos() / SLOTS as u128).max(1);
     u64::try_from(now.as_nanos() / slice).unwrap_or(u64::MAX)

@@ -164,7 +164,7 @@ fn one_that_answers_badly_rests_though_it_is_there() {
     assert!(rig.is_sought(2.0));
     assert_eq!(rig.found(true, 2.0), []);
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(29)));
-    // It is on its way to another start.
+    // It is restarting.
     assert_eq!(rig.found(false, 3.0), []);
     assert_eq!(rig.status(3.0).cause, Some(Cause::Silence));
     assert_eq!(rig.found(true, 4.0), [Position::Closed]);
@@ -192,7 +192,7 @@ fn one_that_came_back_may_answer_badly_while_it_starts() {
         rig.run(Success, 6.0);
     }
     assert_eq!(rig.status(6.0).position, Position::Closed);
-    // Long after its start it is one that answers badly.
+    // Long after its start its failures count fully.
     rig.opened_by(Failure, 70.0);
     assert!(rig.ask(99.0).is_err());
     assert!(rig.ask(100.0).is_ok());
@@ -220,7 +220,7 @@ fn each_part_has_its_own_and_there_are_only_so_many() {
     assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(1.0)).is_err());
     assert!(breakers.admit(&breaker, Some("echo"), &rules, at(1.0)).is_ok());
     assert!(breakers.admit(&breaker, None, &rules, at(1.0)).is_ok());
-    // A stranger makes up names: there is no end of them, and of these there is.
+    // A client can make up endless names, but the number of breakers is bounded.
     for name in 0..PARTS_MAX * 4 {
         fails(&format!("made-up-{name}"), 2.0);
     }
@@ -229,7 +229,7 @@ fn each_part_has_its_own_and_there_are_only_so_many() {
     };
     assert_eq!(parts(2.0), PARTS_MAX);
     assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(3.0)).is_err(), "it is remembered");
-    // They make room once nothing was asked of them for a while.
+    // Idle ones make room for others.
     fails("another", 20.0);
     assert!(parts(20.0) <= 3, "{}", parts(20.0));
     assert!(breakers.admit(&breaker, Some("dxcp"), &rules, at(20.0)).is_err());
@@ -254,8 +254,8 @@ fn the_next_policy_finds_the_same_breaker_and_another_state_has_its_own() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: an open breaker lets nothing through, a half-open one at most
-    /// its probes, no breaker is open for longer than its rest, and it is known whether one is.
+    /// Whatever happens in whatever order: an open breaker lets nothing pass, a half-open one at most its
+    /// probes, no breaker is open for longer than its rest, and the count of open ones is right.
     #[test]
     fn a_breaker_keeps_what_it_says(steps in prop::collection::vec((0u8..8, 0u64..4000), 0..300)) {
         let rig = rig();

@@ -18,13 +18,13 @@ use crate::{
     upstream::balance::{self, Candidate, Pick},
 };
 
-/// The addresses that an upstream has now. Choosing one takes no lock: what may be used is
-/// worked out when it changes, and swapped.
+/// The addresses that an upstream has now. Choosing one takes no lock: the usable ones are computed when
+/// something changes, and swapped.
 #[derive(Default)]
 pub struct Pool {
     view: ArcSwap<View>,
     turn: AtomicUsize,
-    /// Held while it is decided who is out.
+    /// Locked while the usable addresses are recomputed.
     changing: Mutex<()>,
 }
 
@@ -34,21 +34,21 @@ struct View {
     usable: Vec<Arc<Address>>,
 }
 
-/// What is known of an address, for operators.
+/// The status of an address, for operators.
 #[derive(Clone, Copy, Debug)]
 pub struct AddressStatus {
-    /// Where it is.
+    /// The address.
     pub at: SocketAddr,
-    /// What it is.
+    /// Its condition.
     pub condition: Condition,
-    /// Whether it is used: one that is out is, if all are.
+    /// Whether it is used: if all addresses are out, all are used.
     pub used: bool,
-    /// How many exchanges are under way with it.
+    /// How many exchanges with it are in progress.
     pub in_flight: usize,
 }
 
 impl Pool {
-    /// Uses these addresses from now on. Exchanges with others go on.
+    /// Replaces the addresses. Exchanges with former ones continue.
     pub fn replace(&self, all: Vec<Arc<Address>>) {
         let _one = self.changing.lock();
         let usable = usable(&all);
@@ -80,7 +80,7 @@ impl Pool {
         self.turn.fetch_add(1, Relaxed)
     }
 
-    /// The only address, if it is that.
+    /// An attempt at the only address, if there is just one.
     pub fn only(&self) -> Option<Attempt> {
         match self.view.load().all.as_slice() {
             [only] => Some(only.begin()),
@@ -98,8 +98,8 @@ impl Pool {
         chosen.map(Address::begin)
     }
 
-    /// Notes that an attempt failed; what is said later of the same one does not count. `Some` if the
-    /// address is ejected for it.
+    /// Reports a failed attempt; later reports of the same one do not count. `Some` if the address is
+    /// ejected for it.
     pub fn failed(
         &self,
         attempt: &mut Attempt,
@@ -138,7 +138,7 @@ impl Pool {
         Some(change)
     }
 
-    /// Notes how a check of an address went. `Some` if that changed what it is.
+    /// Reports a health check. `Some` if that changed the condition.
     pub fn checked(
         &self,
         address: &Address,
@@ -149,23 +149,22 @@ impl Pool {
         let _one = self.changing.lock();
         let change = address.checked(went, rules, now)?;
         self.refresh();
-        // Nobody is interested in an address that is gone.
+        // The address may have been removed.
         let all = &self.view.load().all;
         all.iter().any(|one| one.at == address.at).then_some(change)
     }
 
-    /// Takes addresses back whose time is over; `checks` are the rules of checks, if there are any.
+    /// Ends ejections that are over; `checks` are the rules of health checks, if there are any.
     pub fn look(&self, checks: Option<&config::HealthCheck>, now: Now) -> Vec<Change> {
         let _one = self.changing.lock();
         let all = &self.view.load().all;
         let changes = all.iter().filter_map(|address| address.look(checks, now)).collect();
-        // Also what was noted by another config's pool, which has the same addresses for a while.
+        // This includes changes by another config's pool, which has the same addresses for some time.
         self.refresh();
         changes
     }
 
-    /// The addresses that are to be checked now, each told once in an interval. `roll` is at random,
-    /// from 0 to 1.
+    /// The addresses whose check is due, each once in an interval. `roll` is random, from 0 to 1.
     pub fn due(
         &self,
         rules: &config::HealthCheck,
@@ -177,7 +176,7 @@ impl Pool {
         due.cloned().collect()
     }
 
-    /// What is known of each address.
+    /// The status of each address.
     pub fn facts(&self) -> Vec<AddressStatus> {
         let view = self.view.load();
         let facts = view.all.iter().map(|address| AddressStatus {
@@ -189,7 +188,7 @@ impl Pool {
         facts.collect()
     }
 
-    /// Works out again which addresses may be used.
+    /// Recomputes the usable addresses.
     fn refresh(&self) {
         let last = self.view.load();
         if last.all.len() < 2 {
@@ -202,14 +201,14 @@ impl Pool {
     }
 }
 
-/// If all are out, all are used: that they all fail at once says more of whatever judged them.
+/// If all are out, all are used: if all fail together, the fault is more likely with the judgement.
 fn usable(all: &[Arc<Address>]) -> Vec<Arc<Address>> {
     let healthy = |address: &&Arc<Address>| address.condition() == Condition::Healthy;
     let healthy: Vec<_> = all.iter().filter(healthy).cloned().collect();
     if healthy.is_empty() { all.to_vec() } else { healthy }
 }
 
-/// How many of so many addresses may be out when one is ejected.
+/// How many of `count` addresses may be out when one is ejected.
 fn out_max(count: usize, percent: u8) -> usize {
     if count < 2 || percent == 0 {
         return 0;

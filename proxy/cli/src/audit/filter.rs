@@ -107,7 +107,7 @@ pub(super) struct Filter {
 struct Wanted {
     member: Member,
     patterns: Vec<Pattern>,
-    /// Bytes of which one is in each line that fits; none if that cannot be told.
+    /// Byte strings of which every matching line contains one; empty if there is no such set.
     needles: Vec<Finder<'static>>,
 }
 
@@ -148,7 +148,7 @@ impl Filters {
 }
 
 impl Filter {
-    /// Whether a line has to be taken apart to know. Only a look at its bytes.
+    /// Whether a line may match and must be parsed. Only searches its bytes.
     pub(super) fn may_fit(&self, line: &[u8]) -> bool {
         early(line).is_none_or(|time| self.is_in_time(time))
             && self.wanted.iter().all(|wanted| wanted.may_fit(line))
@@ -160,7 +160,7 @@ impl Filter {
             && self.wanted.iter().all(|w| w.fits(record))
     }
 
-    /// The same for an intent: what came of it is not known yet.
+    /// The same for an intent, whose outcome is not known yet.
     pub(super) fn fits_intent(&self, intent: &Record<'_>) -> bool {
         let outcome = [Member::Decision, Member::Code, Member::Status];
         let mut known = self.wanted.iter().filter(|wanted| !outcome.contains(&wanted.member));
@@ -214,8 +214,8 @@ impl Pattern {
         }
     }
 
-    /// Bytes that are in each line that has such a value. `None` for what JSON can be written with
-    /// in more than one way.
+    /// Bytes that every line with such a value contains. `None` for values that JSON can spell in more than
+    /// one way.
     fn needle(&self, is_text: bool) -> Option<Finder<'static>> {
         let (Self::Exact(value) | Self::Prefix(value)) = self;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b" -_.:@*,;()[]=~$#!".contains(&b);
@@ -334,7 +334,7 @@ mod tests {
         check("--caller eve*", LINE, false);
         check("--status 404", LINE, false);
         check("--since 2026-11-25", LINE, false);
-        // What may be written in more than one way is left to the parser.
+        // Values with more than one spelling are left to the parser.
         check("--path /v1", r#"{ "path" : "\/v1" }"#, true);
         check("--path /v1 --caller eve", LINE, false);
         check("--caller ada", r#"{ "caller" : "ada" }"#, true);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the value, and however it is escaped, the look at the bytes leaves nothing out.
+        /// Whatever the value, and however it is escaped, the byte search misses nothing.
         #[test]
         fn what_fits_is_never_left_out_by_its_bytes(value in "[ -~é]{1,12}", cut in 0usize..12) {
             let line = serde_json::json!({"time": "2026", "caller": value}).to_string();

@@ -1,4 +1,4 @@
-//! Goes on where a file ended: over new segments, compressed ones, and lines that are completed later.
+//! Follows files from their end: over new segments, compressed ones, and lines that are completed later.
 
 use std::{
     collections::HashMap,
@@ -9,9 +9,9 @@ use std::{
 use super::source::Reading;
 use proxy::observability::audit::read::{Line, Lines, is_compressed};
 
-/// Reads each line of some files once, however often it looks.
+/// Reads each line of some files once, however often it polls.
 pub(super) struct Follower {
-    /// By name, without what says that a file is compressed: it goes on at the same byte.
+    /// By name without the compression suffix: a compressed file continues at the same byte.
     seen: HashMap<PathBuf, Seen>,
     pub(super) reading: Reading,
 }
@@ -28,20 +28,20 @@ pub(super) struct Start {
 struct Seen {
     /// Where the next line begins.
     byte: u64,
-    /// Lines that end until here are not asked for.
+    /// Lines that end before this are skipped.
     after: u64,
-    /// The file as it was when it was looked at last, and its length then.
+    /// The file at the last poll, and its length then.
     looked: Option<(PathBuf, u64)>,
-    /// Kept open, so that each look does not read all from the beginning.
+    /// Stays open, so that a poll does not read everything from the beginning.
     open: Option<Lines>,
     is_torn: bool,
 }
 
-/// What is done with a line.
+/// The action for each line.
 pub(super) type Each<'a> = dyn FnMut(&mut Reading, &[u8]) -> io::Result<()> + 'a;
 
 impl Follower {
-    /// Begins after what is in these files now. Those that stay as they are, are not opened.
+    /// Begins at the current end of these files. Unchanged files are not opened.
     pub(super) fn new(files: &[PathBuf]) -> Self {
         let seen = |file: &PathBuf| {
             let length = file.metadata().map_or(0, |data| data.len());
@@ -51,7 +51,7 @@ impl Follower {
         Self { seen: files.iter().map(seen).collect(), reading: Reading::default() }
     }
 
-    /// Goes back, and reads this file and those that come after it from there.
+    /// Goes back, and reads this file and later ones from there.
     pub(super) fn back(&mut self, files: &[PathBuf], start: &Start) {
         let from = files.iter().skip_while(|file| **file != start.file);
         for file in from {
@@ -60,10 +60,10 @@ impl Follower {
         }
     }
 
-    /// Looks at what came since the last time.
+    /// Reads what is new since the last poll.
     ///
     /// # Errors
-    /// If the output is at its end.
+    /// If the output is closed.
     pub(super) fn look(&mut self, files: &[PathBuf], each: &mut Each<'_>) -> io::Result<()> {
         for (index, file) in files.iter().enumerate() {
             let seen = self.seen.entry(name(file)).or_default();
@@ -76,7 +76,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Nobody waits any more for lines to be completed.
+    /// Stops waiting for incomplete lines.
     pub(super) fn end(&mut self) {
         self.reading.not_records += self.seen.values().filter(|seen| seen.is_torn).count() as u64;
     }
@@ -84,7 +84,7 @@ impl Follower {
 
 impl Seen {
     fn look(&mut self, file: &Path, reading: &mut Reading, each: &mut Each<'_>) -> io::Result<()> {
-        // One that is gone was pruned, or is compressed at this moment.
+        // A missing file was pruned, or is being compressed.
         let Ok(length) = file.metadata().map(|data| data.len()) else { return Ok(()) };
         match &self.looked {
             Some((path, looked)) if path == file && *looked == length => return Ok(()),

@@ -123,7 +123,7 @@ pub(super) enum Member {
 }
 
 impl Member {
-    /// How many there are, without those that are not known.
+    /// The number of known members.
     pub(super) const COUNT: usize = Self::Other as usize;
 
     pub(super) fn name(self) -> String {

@@ -1,4 +1,4 @@
-//! How records are shown.
+//! The output formats of records.
 
 mod csv;
 mod table;
@@ -16,7 +16,7 @@ pub(super) use self::{
 };
 use super::{member::Member, record::Record};
 
-/// How it is shown.
+/// The output options.
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct Output {
@@ -88,7 +88,7 @@ impl<W: Write> Records<W> {
         }
     }
 
-    /// Shows all that was written until now.
+    /// Writes out everything so far.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -100,9 +100,8 @@ impl<W: Write> Records<W> {
     }
 }
 
-/// Text that a stranger chose, for a terminal: what is not visible ASCII is escaped as records
-/// escape it, so that nothing can turn other text around, move the cursor, or look like another
-/// letter.
+/// Text from clients, for a terminal: anything but visible ASCII is escaped like in records, so that nothing
+/// can reverse other text, move the cursor, or look like another letter.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
     use std::fmt::Write;
     if text.bytes().all(|b| matches!(b, b' '..=b'~')) {

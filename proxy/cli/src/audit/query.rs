@@ -17,7 +17,7 @@ use super::{
     source::{Done, Found, Reading, Source, files, more_than_once},
 };
 
-/// Lines that are held to be shown in the other order. More are read again.
+/// The memory for lines to be shown in reverse. Beyond it they are read again.
 const HELD: usize = 16 << 20;
 
 /// Show matching records, oldest first. Exit code 1 if there are none.
@@ -84,13 +84,13 @@ impl<W: Write> Answer<W> {
         })
     }
 
-    /// Holds as many lines as it may, and comes back for those before.
+    /// Buffers as many lines as allowed, and then reads earlier ones again.
     fn backward(&mut self, file: &Path, reading: &mut Reading) -> Done {
         let mut until = u64::MAX;
         loop {
             let mut held = Held::default();
             let mut again = Reading::default();
-            // Only what is read first is counted.
+            // Only the first reading is counted.
             let counts = if until == u64::MAX { &mut *reading } else { &mut again };
             let _ = counts.lines(file, |reading, Found { line, begins }| {
                 if begins >= until {
@@ -122,7 +122,7 @@ impl<W: Write> Answer<W> {
     }
 }
 
-/// The last lines that fit, with where they begin.
+/// The last matching lines, with their positions.
 #[derive(Default)]
 struct Held {
     lines: VecDeque<(u64, Vec<u8>)>,

@@ -1,4 +1,4 @@
-//! One line of JSON taken apart: the members as they are written, decoded only when asked for.
+//! A parsed line of JSON: the raw members, decoded only when needed.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,13 +16,13 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// `None` if the line is no record: not JSON, no object, a member twice, or without a time.
+    /// `None` if the line is not a record: not JSON, not an object, a duplicate member, or without a time.
     pub(super) fn read(line: &'a [u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(line).ok()?;
         record.raw(Member::Time)?.starts_with('"').then_some(record)
     }
 
-    /// The text of a member, or its JSON if it is none.
+    /// The text of a member, or its JSON if it is not a string.
     pub(super) fn text(&self, member: Member) -> Option<Cow<'a, str>> {
         self.raw(member).map(decoded)
     }
@@ -31,12 +31,12 @@ impl<'a> Record<'a> {
         self.raw(member)?.parse().ok()
     }
 
-    /// A member as it is written, `null` being none.
+    /// A raw member; `null` counts as none.
     pub(super) fn raw(&self, member: Member) -> Option<&'a str> {
         self.members.get(member as usize).copied().flatten().filter(|raw| *raw != "null")
     }
 
-    /// What the line is about: `exchange` unless it says something else.
+    /// The kind of the line: `exchange` by default.
     pub(super) fn kind(&self) -> Cow<'a, str> {
         self.text(Member::Kind).unwrap_or(Cow::Borrowed("exchange"))
     }
@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for Record<'de> {
     }
 }
 
-/// The text of a member as it is written, or its JSON if it is none.
+/// The text of a raw member, or its JSON if it is not a string.
 pub(super) fn decoded(raw: &str) -> Cow<'_, str> {
     let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
         return Cow::Borrowed(raw);
@@ -56,7 +56,7 @@ pub(super) fn decoded(raw: &str) -> Cow<'_, str> {
     if !inner.contains('\\') {
         return Cow::Borrowed(inner);
     }
-    // Half of a surrogate pair is no text: it stays as it is written.
+    // A lone surrogate is not valid text: it stays raw.
     serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 

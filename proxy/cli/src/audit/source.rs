@@ -18,8 +18,8 @@ use proxy::{
     observability::audit::read::{Line, Lines, segments},
 };
 
-/// Clocks are set back now and then: a segment that was last written this long before a moment may
-/// still have records that say to be of it.
+/// Clocks may be set back: a segment that was last written this long before a time may still have records
+/// with that time.
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
 /// Where records are.
@@ -32,7 +32,7 @@ pub(super) struct Source {
     config: Option<PathBuf>,
 }
 
-/// What was read, and what could not be.
+/// The counts of what was read, and of what could not be.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Reading {
     pub(super) not_records: u64,
@@ -47,7 +47,7 @@ pub(super) struct Found<'a> {
     pub(super) begins: u64,
 }
 
-/// What is done with a line. An error is one of the output, and ends everything.
+/// The result for a line. An error is one of the output, and ends everything.
 pub(super) type Done = io::Result<ControlFlow<()>>;
 
 impl Source {
@@ -77,7 +77,7 @@ impl Source {
 /// The files in these places, the oldest of a folder first.
 ///
 /// # Errors
-/// If one is not there, or a folder has no segments.
+/// If one does not exist, or a folder has no segments.
 pub(super) fn files(places: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut all = Vec::new();
     for place in places {
@@ -110,9 +110,9 @@ pub(super) fn more_than_once(files: &[PathBuf]) -> Result<(), String> {
 }
 
 impl Reading {
-    /// Leaves out files that were last written well before a moment: a record is written at its
-    /// end, and so never says to be of a time after. There is no such rule for the other end: an
-    /// exchange may have begun days before it was written.
+    /// Leaves out files that were last written well before a time: a record is written when its exchange
+    /// ends, so its time is never later. There is no such rule for the other bound: an exchange may have
+    /// begun days before it was recorded.
     pub(super) fn since(&mut self, since: Option<When>, files: &mut Vec<PathBuf>) {
         let Some(since) = since.and_then(|When(unix)| unix.checked_sub(CLOCK_SLACK)) else {
             return;
@@ -122,7 +122,7 @@ impl Reading {
         self.passed_over += (before - files.len()) as u64;
     }
 
-    /// The whole lines of a file. What cannot be read is told, and the next file is another chance.
+    /// The complete lines of a file. A read error is reported, and reading continues with the next file.
     ///
     /// # Errors
     /// If the output is at its end.
@@ -169,14 +169,14 @@ impl Reading {
         }
     }
 
-    /// A line taken apart; counted if it is no record.
+    /// A parsed line; counted if it is not a record.
     pub(super) fn record<'a>(&mut self, line: &'a [u8]) -> Option<Record<'a>> {
         let record = Record::read(line);
         self.not_records += u64::from(record.is_none());
         record
     }
 
-    /// For a line that is not taken apart: counts it if it cannot be a record.
+    /// For a line that is not parsed: counts it if it cannot be a record.
     pub(super) fn glance(&mut self, line: &[u8]) {
         let looks_whole = line.first() == Some(&b'{') && line.last() == Some(&b'}');
         self.not_records += u64::from(!looks_whole);
@@ -191,7 +191,7 @@ impl Reading {
         self.problems.push(what);
     }
 
-    /// Says on standard error what was left out since it was told last.
+    /// Reports on standard error what was left out since the last report.
     pub(super) fn tell(&mut self) {
         mem::take(&mut self.problems).iter().for_each(|problem| tell(problem));
         let (lines, files) = (mem::take(&mut self.not_records), mem::take(&mut self.passed_over));
@@ -206,7 +206,7 @@ impl Reading {
     }
 }
 
-/// Says something on standard error, if anybody listens.
+/// Prints to standard error, if it is open.
 pub(super) fn tell(what: &str) {
     let _ = writeln!(io::stderr(), "{what}");
 }

@@ -1,4 +1,4 @@
-//! `stagedoor audit stats`: how many, how often refused, how long, of whom.
+//! `stagedoor audit stats`: counts, refusals and durations, by group.
 
 mod groups;
 mod histogram;
@@ -42,7 +42,7 @@ pub(super) struct Stats {
 #[derive(Clone, Debug, PartialEq)]
 struct By(Vec<Member>);
 
-/// What was counted.
+/// The counts.
 struct Counted {
     all: Tally,
     by: Vec<Groups>,

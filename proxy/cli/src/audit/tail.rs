@@ -1,4 +1,4 @@
-//! `stagedoor audit tail`: the last records that fit, and those that are yet to come.
+//! `stagedoor audit tail`: the last matching records, and new ones.
 
 use std::{
     collections::VecDeque,
@@ -19,10 +19,10 @@ use super::{
     source::{self, Reading, Source},
 };
 
-/// How often it looks whether there is more.
+/// How often it polls for new records.
 const EACH: Duration = Duration::from_millis(250);
 
-/// Show the last records that fit, and go on with those that come.
+/// Show the last matching records, and then new ones.
 #[derive(Args)]
 pub(super) struct Tail {
     #[command(flatten)]
@@ -71,7 +71,7 @@ impl Tail {
         if self.follow {
             loop {
                 thread::sleep(EACH);
-                // A folder may be away for a moment, and so may a file that is being compressed.
+                // A folder may be missing for a moment, and so may a file that is being compressed.
                 if let Ok(files) = source::files(&places) {
                     show(&files)?;
                 }
@@ -83,7 +83,7 @@ impl Tail {
     }
 }
 
-/// Where the last `count` records that fit begin: the file and the byte.
+/// Where the last `count` matching records begin: the file and the byte.
 fn start(files: &[PathBuf], count: usize, filter: &Filter) -> Option<Start> {
     let mut left = count;
     let mut first = None;
@@ -100,8 +100,8 @@ fn start(files: &[PathBuf], count: usize, filter: &Filter) -> Option<Start> {
     first
 }
 
-/// Where the last records of a file begin, at most `count`. What is wrong with it is told when they
-/// are shown.
+/// Where the last matching records of a file begin, at most `count`. Errors in it are reported when they are
+/// shown.
 fn last(file: &Path, count: usize, filter: &Filter) -> VecDeque<u64> {
     let mut begin = VecDeque::new();
     let _ = Reading::default().lines(file, |reading, found| {

@@ -17,7 +17,7 @@ use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use crate::say::out;
 use proxy::observability::audit::read::{Line, Lines, segments, stem};
 
-/// Tell whether records were changed, removed or put between.
+/// Verify that no record was changed, removed or inserted.
 #[derive(Args)]
 pub(super) struct Verify {
     /// The folder with the segments.
@@ -90,7 +90,7 @@ impl Verify {
             .filter_map(|path| Some((path, beginning(path).transpose()?)))
             .map(|(path, read)| read.map(|read| (path, read)))
             .collect::<Result<_, _>>()?;
-        // A process that is killed at once leaves a first line that is not whole.
+        // A process that is killed immediately leaves an incomplete first line.
         let mut torn = (paths.len() - begun.len()) as u64;
         let mut verifier = Verifier::new(begun.iter().map(|(_, beginning)| beginning), keys);
         let mut anchored = anchor.is_none();
@@ -125,7 +125,7 @@ impl Verify {
 
 const BEGINNING_MISSING: &str = "segments before this one are missing, and no pruning on record explains it; use `--partial` if you copied only a part";
 
-/// Says what holds, and what nobody can know from the folder alone.
+/// Reports what was verified, and what the folder alone cannot show.
 fn report(verifier: &Verifier, signed: bool, anchored: bool, torn: u64) {
     let (c, counted) = (verifier.counted, super::super::counted);
     out(format_args!(
@@ -182,7 +182,7 @@ fn public_key(file: &Path) -> Result<PublicKey, String> {
     })
 }
 
-/// The first line of a segment; `None` if it was not written whole.
+/// The first line of a segment; `None` if it is incomplete.
 fn beginning(path: &Path) -> Result<Option<Beginning>, Wrong> {
     let first = |why: &dyn Display| Wrong::first(path, why);
     let mut lines = Lines::open(path).map_err(|error| first(&error))?;
@@ -193,7 +193,7 @@ fn beginning(path: &Path) -> Result<Option<Beginning>, Wrong> {
     }
 }
 
-/// Goes through the lines of a segment; answers whether the last was not written whole.
+/// Verifies the lines of a segment; returns whether the last is incomplete.
 fn lines(
     path: &Path,
     verifier: &mut Verifier,

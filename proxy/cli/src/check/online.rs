@@ -1,5 +1,4 @@
-//! What others answer whom a config names: its issuers and upstreams, asked as the running proxy would
-//! ask them.
+//! Contacts the issuers and upstreams of a config, as the running proxy would.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -18,30 +17,30 @@ use proxy::{
     upstream::{Lookup, Upstream, health},
 };
 
-/// What was found.
+/// The results.
 #[derive(Default)]
 pub(super) struct Online {
     /// What contradicts the config.
     pub(super) problems: Problems,
     /// What may be so only here, or only now.
     pub(super) warnings: Problems,
-    /// All who were asked.
+    /// One result for each system.
     pub(super) answers: Vec<Answer>,
 }
 
-/// Whom it was asked, and what came of it.
+/// A contacted system, and the result.
 #[derive(Serialize)]
 pub(super) struct Answer {
     #[serde(skip)]
     place: Place,
-    /// Whether nothing is wrong with it, so that nobody else says what was found.
+    /// Whether nothing is wrong with it, so that no problem reports it.
     #[serde(skip)]
     pub(super) well: bool,
     kind: &'static str,
     name: String,
-    /// Whether it answered at all; `None` if there was nothing to ask.
+    /// Whether it responded at all; `None` if there was nothing to contact.
     reachable: Option<bool>,
-    /// What it is like, in words.
+    /// The finding, in words.
     found: String,
     /// What cannot be seen from here.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -55,17 +54,17 @@ enum Finding {
 
 type Asked = (Answer, Vec<Finding>);
 
-/// Everybody is asked at once, and whoever has not answered by then is not reachable. Discovery and keys
-/// have 3 s each.
+/// All systems are contacted concurrently, and one without a response by then counts as unreachable.
+/// Discovery and keys have 3 s each.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// More are not asked at the same moment.
+/// The maximum of concurrent contacts.
 const AT_ONCE: usize = 32;
 const CONNECT: Duration = Duration::from_secs(3);
 /// More addresses of an upstream are not tried.
 const ADDRESSES_MAX: usize = 3;
 
 impl Online {
-    /// Asks everybody whom a config names.
+    /// Contacts every system of a config.
     pub(super) fn ask(config: &Arc<Config>) -> Self {
         certs::provider();
         filters::identity::install_crypto();
@@ -152,7 +151,7 @@ async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) ->
     let Inspection { keys, discovery } = fetcher.inspect(config, &name, written).await;
     let mut findings = Vec::new();
     let about = |what: String| format!("issuer `{name}`: {what}");
-    // Where keys are found without discovery, that need not be there.
+    // If keys are found without discovery, it need not exist.
     if let Some(Err(fault @ Fault::Contradicted(_))) = &discovery {
         findings.push(Finding::Problem(about(fault.to_string())));
     }
@@ -177,7 +176,7 @@ async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) ->
     (answer, findings)
 }
 
-/// Whether somebody was reached all the same, and what that means for the config.
+/// Whether a system was reached nevertheless, and what that means for the config.
 fn failed(fault: &Fault, written: &config::Issuer) -> (bool, Finding) {
     const THEN: &str = "until its keys can be fetched, its tokens get 503 `keys_unavailable`";
     match fault {
@@ -187,7 +186,7 @@ fn failed(fault: &Fault, written: &config::Issuer) -> (bool, Finding) {
                 "it is reachable, but has no such issuer: check the path (a realm, a tenant)";
             (true, Finding::Problem(format!("{fault}; {hint}")))
         }
-        // It makes its first when somebody signs in.
+        // It creates its first key at the first sign-in.
         Fault::Keyless { .. } if written.kind == IssuerKind::Backstage => {
             let hint = "it makes its first key at the first sign-in";
             (true, Finding::Warning(format!("{fault}; {hint}")))

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use proxy::net::dial::Dial;
 
-/// What may be connected to directly, as it was written: a host or a network, and a port.
+/// An allowed direct connection, as written: a host or a network, and a port.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Exception {
     host: String,
@@ -41,7 +41,7 @@ impl FromStr for Exception {
 }
 
 impl Expected {
-    /// Looks the names up, once.
+    /// Resolves the names, once.
     ///
     /// # Errors
     /// If one has no address.

@@ -1,4 +1,4 @@
-//! The forward listeners of a config, and whether they answer.
+//! The forward listeners of a config, and whether they respond.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -21,7 +21,7 @@ pub(super) struct Listener {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// No call: a forward listener refuses it, and tells by the request id who it is.
+/// Not a call: a forward listener refuses it, and its request id identifies Stagedoor.
 const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: stagedoor\r\nConnection: close\r\n\r\n";
 const ANSWER_MAX: u64 = 16 << 10;
 
@@ -36,7 +36,7 @@ pub(super) fn forward(config: &Config) -> Vec<Listener> {
         .collect()
 }
 
-/// Whether each of them answers. One with TLS is only connected to.
+/// Whether each of them responds. One with TLS is only connected to.
 pub(super) async fn ask(listeners: &[Listener], dial: &Dial) -> Vec<bool> {
     let mut answers = Vec::new();
     for listener in listeners {
@@ -55,7 +55,7 @@ async fn answer(listener: &Listener, dial: &Dial) -> bool {
     if stream.write_all(QUESTION).await.is_err() {
         return false;
     }
-    // What came before an error counts.
+    // What was received before an error counts.
     let _ = stream.take(ANSWER_MAX).read_to_end(&mut got).await;
     String::from_utf8_lossy(&got).to_ascii_lowercase().contains("x-request-id:")
 }
@@ -70,7 +70,7 @@ impl Listener {
         SocketAddr::new(ip, self.address.port())
     }
 
-    /// The address of the proxy for clients beside it.
+    /// The address of the proxy for clients in the same pod.
     pub(super) fn url(&self) -> String {
         format!("http{}://{}", if self.tls { "s" } else { "" }, self.reached_at())
     }

@@ -1,6 +1,6 @@
-//! What a Node process lacks to be sent through the proxy, by its environment at the start.
+//! What a Node process lacks to use the proxy, by its environment at the start.
 //!
-//! Values are not repeated: a proxy's address holds a password.
+//! Values are not printed: a proxy's URL may contain a password.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use super::{listeners::Listener, processes};
 pub(super) struct Node {
     pub(super) pid: i32,
     pub(super) command: String,
-    /// Whether its environment can be read. If not, nothing is known of it.
+    /// Whether its environment can be read. If not, nothing is known about it.
     pub(super) readable: bool,
     pub(super) lacks: Vec<Lack>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Lack {
 
 /// Where clients should be sent.
 pub(super) struct Proxies<'a> {
-    /// Those of the config; none if there is no config.
+    /// The config's forward listeners; empty without a config.
     pub(super) listeners: &'a [Listener],
     /// The addresses of this machine.
     pub(super) own: &'a [IpAddr],
@@ -86,7 +86,7 @@ fn lacks(env: &Env, words: &[String], proxies: &Proxies<'_>) -> Vec<Lack> {
     lacks
 }
 
-/// A file that sets both halves up must be loaded before anything else.
+/// A file that sets up both HTTP clients must be loaded before anything else.
 fn bootstrap(env: &Env, words: &[String]) -> Option<Lack> {
     let options = set(env, "NODE_OPTIONS").unwrap_or_default();
     let of_env = options.split_whitespace().map(|word| word.trim_matches('"'));
@@ -169,7 +169,7 @@ fn exceptions(env: &Env, lacks: &mut Vec<Lack>) {
     }
 }
 
-/// Scheme, host and port of a proxy's address. None for whatever could hide a password in a host.
+/// Scheme, host and port of a proxy's URL. `None` if the host could contain a password.
 fn pointed_at(value: &str) -> Option<(&'static str, String, u16)> {
     let url = reqwest::Url::parse(value).ok()?;
     let plain = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
@@ -183,7 +183,7 @@ fn pointed_at(value: &str) -> Option<(&'static str, String, u16)> {
 }
 
 impl Proxies<'_> {
-    /// Whether a listener is there. Of a name only the port can be told.
+    /// Whether a listener has this address. For a name only the port is compared.
     fn are_at(&self, host: &str, port: u16) -> bool {
         let ip = match host {
             "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
@@ -233,7 +233,7 @@ mod tests {
         ("NO_PROXY", "127.0.0.1,localhost"),
     ];
 
-    /// `GOOD` with some variables changed; an empty one is none.
+    /// `GOOD` with some variables changed; an empty one is removed.
     fn check(changes: &[(&str, &str)], words: &str, expected: &[(&str, &str)]) {
         let lacks = lacking(&[&GOOD[..], changes].concat(), words);
         assert_eq!(lacks.len(), expected.len(), "{lacks:?}");

@@ -1,4 +1,4 @@
-//! Processes, as far as /proc lets them be seen.
+//! Processes, as far as /proc shows them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +20,7 @@ impl Ours {
         Self { path: std::env::current_exe().ok(), file }
     }
 
-    /// Whether a process runs it too; in another container it is another file at the same path.
+    /// Whether a process runs the same file; in another container it is another file at the same path.
     fn runs(&self, process: &Process) -> bool {
         let file = std::fs::metadata(format!("/proc/{}/exe", process.pid()));
         let file = file.ok().map(|at| (at.dev(), at.ino()));
@@ -33,12 +33,12 @@ impl Ours {
     }
 }
 
-/// All processes that can be seen; those that end meanwhile are left out.
+/// All visible processes; those that end meanwhile are left out.
 pub(super) fn everybody() -> impl Iterator<Item = Process> {
     all_processes().into_iter().flatten().flatten()
 }
 
-/// The sockets of a process, by their inodes. None if it may not be looked into.
+/// The sockets of a process, by their inodes. Empty if they may not be read.
 pub(super) fn sockets(pid: i32) -> HashSet<u64> {
     let open = Process::new(pid).and_then(|process| process.fd());
     let targets = open.into_iter().flatten().flatten().map(|fd| fd.target);
@@ -50,7 +50,7 @@ pub(super) fn sockets(pid: i32) -> HashSet<u64> {
         .collect()
 }
 
-/// Whose these sockets are, as far as that can be seen.
+/// The owners of these sockets, as far as visible.
 pub(super) fn owners(mut inodes: HashSet<u64>) -> HashMap<u64, i32> {
     let mut found = HashMap::new();
     for process in everybody() {
@@ -85,7 +85,7 @@ pub(super) fn is_node(process: &Process) -> bool {
     matches!(name, Some("node" | "nodejs"))
 }
 
-/// The script that Node was started with: what comes first and belongs to no option.
+/// The script that Node was started with: the first argument that belongs to no option.
 fn script(words: &[String]) -> Option<String> {
     const WITH_A_VALUE: [&str; 7] =
         ["-r", "--require", "--import", "-C", "--conditions", "--loader", "--env-file"];

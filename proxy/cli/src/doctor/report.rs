@@ -1,4 +1,4 @@
-//! What was found, for people and for programs.
+//! The findings, for people and for programs.
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::counted;
 
-/// What was found.
+/// The findings.
 #[derive(Serialize)]
 pub(super) struct Report {
     looks: u32,
-    /// Processes of Stagedoor that were seen. Without any, its own connections cannot be told apart.
+    /// Stagedoor's processes. Without any, its own connections cannot be recognized.
     proxies: Vec<i32>,
     listeners: Vec<Answer>,
     /// Connections past the proxy.
     pub(super) bypasses: Vec<Bypass>,
-    /// Connections that were gone before it was known whose they were.
+    /// Connections that closed before their owner was known.
     too_short: usize,
     /// Connections that there was no room to remember.
     beyond: u64,
@@ -42,7 +42,7 @@ pub(super) struct Bypass {
     pid: Option<i32>,
     command: Option<String>,
     connections: u32,
-    /// In how many looks they were seen, together.
+    /// How often they were seen, in total.
     seen: u32,
 }
 

@@ -1,8 +1,8 @@
-//! The kernel's tables of connections, looked at again and again.
+//! Polls the kernel's tables of connections.
 //!
-//! Whose a connection is must be asked separately, and it may be gone by then. So Stagedoor's own
-//! sockets are read before and after the table, and what was seen only once and is nobody's is not
-//! held against anybody.
+//! The owner of a connection must be looked up separately, and it may be closed by then. So Stagedoor's own
+//! sockets are read before and after the table, and a connection that was seen only once and has no owner is
+//! not reported.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,14 +23,14 @@ use super::{
 };
 use proxy::{clock, net::dial::Dial};
 
-/// What was seen.
+/// The observations.
 pub(super) struct Watch<'a> {
     expected: Expected,
     listeners: &'a [Listener],
     dial: &'a Dial,
     ours: Ours,
     seen: HashMap<Key, Connection>,
-    /// How often the tables were looked at.
+    /// How often the tables were read.
     pub(super) looks: u32,
     /// Processes of Stagedoor, this one left out.
     pub(super) proxies: HashSet<i32>,
@@ -70,7 +70,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Looks several times a second, for so long and at least once.
+    /// Polls several times a second, for this time and at least once.
     ///
     /// # Errors
     /// If the tables cannot be read.
@@ -86,7 +86,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Connections past the proxy, and how many were too short to tell whose they were.
+    /// Connections that bypass the proxy, and how many were too short to find their owner.
     pub(super) fn found(self) -> (Vec<Connection>, usize) {
         let blind = self.proxies.is_empty();
         let users = self.own_users;
@@ -151,7 +151,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Who listens where the config says that Stagedoor does is Stagedoor.
+    /// A process that listens at one of the config's addresses is Stagedoor.
     fn who_holds_the_listeners(&self, table: &[TcpNetEntry], own: &HashSet<u64>) -> HashSet<i32> {
         let is_ours = |entry: &&TcpNetEntry| {
             entry.state == TcpState::Listen
@@ -195,7 +195,7 @@ fn past_the_proxy<'t>(
             && !incoming(entry)
             && !to_the_proxy(entry)
     };
-    // The kernel tells one twice if the table changes while it is read.
+    // The kernel lists a connection twice if the table changes while it is read.
     let mut told = HashSet::new();
     table.iter().filter(past).filter(|entry| told.insert(key(entry))).collect()
 }
@@ -220,7 +220,7 @@ fn remote(entry: &TcpNetEntry) -> SocketAddr {
     canonical(entry.remote_address)
 }
 
-/// An IPv4 address is one, also in a socket that takes both.
+/// An IPv4 address stays one in a dual-stack socket.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,4 @@
-//! What can be asked of a config: its routes and the hosts it lets be called, each with whoever may.
+//! What a config allows: its routes and the hosts that may be called, each with its callers.
 
 mod people;
 
@@ -14,23 +14,23 @@ use super::{
     tokens::{Mint, Person},
 };
 
-/// Something to be asked over and over.
+/// A target that is requested again and again.
 #[derive(Clone)]
 pub(super) struct Aim {
     /// What of the config it is.
     pub(super) of: String,
-    /// The ways to ask for it, the likely ones first.
+    /// The ways to request it, likely ones first.
     pub(super) ways: Vec<Call>,
     /// What a fault can touch of it.
     pub(super) nature: Nature,
-    /// What its limit is of: whatever has the same lacks what it uses up.
+    /// The owner of its limit: targets with the same share use it up together.
     pub(super) share: String,
 }
 
 /// What a fault can touch of an aim.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Nature {
-    /// A name is looked up where a poisoned answer could come from.
+    /// Its name is resolved, so that a poisoned response could reach it.
     pub(super) looked_up: bool,
     /// Callers see a certificate of ours.
     pub(super) own_tls: bool,
@@ -38,14 +38,14 @@ pub(super) struct Nature {
     pub(super) their_tls: bool,
 }
 
-/// What was not driven, and why.
+/// A target that was not driven, and why.
 #[derive(Clone)]
 pub(super) struct Left {
     pub(super) of: String,
     pub(super) why: String,
 }
 
-/// Whoever shows nothing, and people of issuers.
+/// Callers without credentials, and users of issuers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shown {
     Nothing,
@@ -57,7 +57,7 @@ pub(super) enum Shown {
     Password(String, String),
 }
 
-/// Everything that a config lets be asked.
+/// Everything that a config allows.
 pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
     let (mut aims, mut left) = (Vec::new(), Vec::new());
     let routes = config.all_routes();
@@ -82,7 +82,7 @@ pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
     (aims, left)
 }
 
-/// Why a route cannot be asked for from outside.
+/// Why a route cannot be requested from outside.
 fn unaskable(route: &Route) -> Option<&'static str> {
     if route.options.closed {
         return Some("closed");
@@ -177,7 +177,7 @@ fn share(config: &Config, route: &Route) -> String {
     }
 }
 
-/// A path that a route takes.
+/// A path that matches a route.
 fn path(route: &Route, workspace: Option<(&Name, &Workspace)>) -> String {
     let mut path = String::new();
     for segment in &route.path.segments {
@@ -193,7 +193,7 @@ fn path(route: &Route, workspace: Option<(&Name, &Workspace)>) -> String {
     if path.is_empty() { "/".to_owned() } else { path }
 }
 
-/// What stands for a parameter: one of the workspace's own resources, where that is asked for.
+/// The value of a parameter: one of the workspace's own resources, if that is required.
 fn value(route: &Route, parameter: &str, workspace: Option<(&Name, &Workspace)>) -> String {
     let kind = route.options.resources.iter().find(|(_, named)| *named == parameter);
     let own = kind.and_then(|(kind, _)| workspace?.1.resources.get(kind)?.first().cloned());
@@ -206,7 +206,7 @@ fn value(route: &Route, parameter: &str, workspace: Option<(&Name, &Workspace)>)
     }
 }
 
-/// The hosts that the rules let somebody call.
+/// The hosts that the rules allow someone to call.
 fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<Aim> {
     let egress = &config.egress;
     let mut shown = vec![Shown::Nothing];

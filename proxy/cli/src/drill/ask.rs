@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::{aims::Shown, http::MARK, tokens::Mint};
 use proxy::net::dial::Dial;
 
-/// What is asked for, how, and by whom.
+/// A request or an outbound call, with its caller.
 #[derive(Clone)]
 pub(super) enum Call {
     /// A request to a route.
@@ -31,7 +31,7 @@ pub(super) enum Call {
         method: Method,
         url: String,
         action: bool,
-        /// Whether no two may be the same, because the answer to one is given to others.
+        /// Whether each must be unique, because identical requests are coalesced.
         unlike: bool,
         /// The header that chooses the workspace.
         header: Option<(String, String)>,
@@ -52,11 +52,11 @@ pub(super) enum Call {
 /// What a caller saw.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Saw {
-    /// A good answer of a stand-in.
+    /// A good response of a stand-in.
     Good,
-    /// Another answer: of the proxy, with its code, or of a stand-in.
+    /// Another response: of the proxy, with its code, or of a stand-in.
     Answer { status: u16, code: Option<String> },
-    /// None.
+    /// No response.
     Broken(String),
 }
 
@@ -71,12 +71,12 @@ impl Saw {
     }
 }
 
-/// Calls that the proxy answered, which must all be on record.
+/// Calls that the proxy responded to, which must all be recorded.
 #[derive(Default)]
 pub(super) struct Answered {
     /// What the records of requests are called.
     pub(super) ids: Vec<String>,
-    /// Calls out, whose records have names that clients are not told.
+    /// Outbound calls, whose records have ids that clients do not see.
     pub(super) out: usize,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Client {
     answered: Mutex<Answered>,
 }
 
-/// Longer than a proxy with default timeouts lets anything take.
+/// Longer than any timeout of a proxy with defaults.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Every name is here.
@@ -105,8 +105,8 @@ impl reqwest::dns::Resolve for Here {
 }
 
 impl Client {
-    /// Believes `authority`, and shows a certificate of it with this name where one is asked for.
-    /// With `anew` every request has a connection of its own.
+    /// Trusts `authority`, and presents a certificate of it with this name where one is requested. With
+    /// `anew` every request has its own connection.
     pub(super) fn new(
         authority: &Authority,
         certificate: &str,
@@ -136,7 +136,7 @@ impl Client {
             .no_proxy()
             .timeout(PATIENCE);
         if anew {
-            // What is resumed shows no certificate.
+            // A resumed session presents no certificate.
             let mut tls = tls.clone();
             tls.resumption = rustls::client::Resumption::disabled();
             http = http.use_preconfigured_tls(tls);
@@ -157,7 +157,7 @@ impl Client {
         self.told(call).await.0
     }
 
-    /// Makes a call, and answers also the headers of what came of it, where those can be seen.
+    /// Makes a call, and also returns the response headers, where they are visible.
     pub(super) async fn told(&self, call: &Call) -> (Saw, HeaderMap) {
         let (saw, id, headers) = match call {
             Call::Request { .. } => {
@@ -182,7 +182,7 @@ impl Client {
         (saw, headers)
     }
 
-    /// The calls that were answered.
+    /// The calls that got a response.
     pub(super) fn answered(&self) -> Answered {
         std::mem::take(&mut *self.answered.lock())
     }
@@ -248,7 +248,7 @@ fn of_http(error: &reqwest::Error) -> String {
 /// In few words, as they are counted.
 fn of_io(error: &io::Error) -> String {
     let inner = error.get_ref();
-    // Libraries put one into another.
+    // Libraries nest errors.
     if let Some(inner) = inner.and_then(|inner| inner.downcast_ref::<io::Error>()) {
         return of_io(inner);
     }

@@ -1,4 +1,4 @@
-//! The copy of the proxy: this same program, as a process of its own.
+//! The copy of the proxy: the same program, as a child process.
 
 use std::{
     fs::File,
@@ -29,7 +29,7 @@ pub(super) struct Child {
 pub(super) enum Counts {
     /// In the store.
     Shared,
-    /// By the copy alone, for its store is away.
+    /// By the copy alone, because its store is unreachable.
     Alone,
 }
 
@@ -39,13 +39,13 @@ const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Whether the folder of a copy's records can be made to look full.
+/// Whether a copy's records folder can be made to look full.
 pub(super) fn can_be_full() -> bool {
     Path::new(SHELL).exists()
 }
 
 impl Child {
-    /// Starts it and waits until it answers at all of its addresses.
+    /// Starts it and waits until it responds at all of its addresses.
     pub(super) async fn start(
         config: &Path,
         admin: SocketAddr,
@@ -100,21 +100,21 @@ impl Child {
         matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// The last of what it said.
+    /// The end of its log.
     pub(super) fn said(&self) -> String {
         let all = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = all.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
-    /// Has it read its files again; answers whether they are in force.
+    /// Reloads it; returns whether the new config is in force.
     pub(super) async fn reload(&self) -> Result<bool, String> {
         let asked = self.client.post(format!("http://{}/reload", self.admin)).send().await;
         asked.map(|answer| answer.status().is_success()).map_err(|error| error.to_string())
     }
 
-    /// Waits for as long as `patience` until limits are counted so; answers how many tokens its store
-    /// has leased it.
+    /// Waits up to `patience` until limits are counted in this way; returns how many tokens its store has
+    /// leased to it.
     pub(super) async fn counts(
         &self,
         counts: Counts,
@@ -134,8 +134,7 @@ impl Child {
         Ok(None)
     }
 
-    /// No file of its own may grow any more: what a full folder does to it, with another error
-    /// number (EFBIG for ENOSPC).
+    /// Prevents its files from growing: like a full disk, with another error number (EFBIG for ENOSPC).
     pub(super) fn fill_disk(&self) -> io::Result<()> {
         self.limit(Some(0))
     }
@@ -156,7 +155,7 @@ impl Child {
         Pid::from_raw(i32::try_from(self.process.id()).ok()?)
     }
 
-    /// Lets it end as an operator would, so that it writes what it still has to.
+    /// Stops it as an operator would, so that it writes its remaining records.
     pub(super) async fn stop(mut self) -> Result<(), String> {
         if let Some(pid) = self.pid() {
             let _ = kill_process(pid, Signal::TERM);

@@ -40,7 +40,7 @@ pub(super) struct PrivateCopy {
     pub(super) mint: Mint,
     /// The hosts that its upstreams and rules name.
     pub(super) hosts: Vec<String>,
-    /// What is not as the operator wrote it, beyond addresses and secrets.
+    /// The differences from the operator's config, beyond addresses and secrets.
     pub(super) notes: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Place<'a> {
     pub(super) folder: &'a Path,
     pub(super) authority: &'a Authority,
     pub(super) sockets: &'a Sockets,
-    /// What it counts limits in, if those are what breaks.
+    /// Where it counts limits, if those are the drill's subject.
     pub(super) counting: Counting<Shared>,
 }
 
@@ -85,19 +85,19 @@ impl PrivateCopy {
         Ok(Self { config, file, admin, mint, hosts, notes })
     }
 
-    /// Writes the config again, as it was.
+    /// Writes the unchanged config again.
     pub(super) fn write_again(&self) -> Result<(), String> {
         let wrote = fs::write(&self.file, text(&self.config));
         wrote.map_err(|error| format!("cannot write `{}`: {error}", self.file.display()))
     }
 
-    /// The names that its listeners are asked for.
+    /// The host names that requests to its listeners use.
     pub(super) fn names(&self) -> Vec<String> {
         names(&self.config, &self.hosts)
     }
 }
 
-/// The names that listeners are asked for, and those of `hosts`.
+/// The host names that requests to listeners use, and those of `hosts`.
 fn names(config: &Config, hosts: &[String]) -> Vec<String> {
     let here = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     served(config).into_iter().chain(hosts.iter().cloned()).chain(here).collect()
@@ -110,7 +110,7 @@ fn text(config: &Config) -> String {
     format!("{tree:#}\n")
 }
 
-/// Leaves out what is not given, and keeps dollars from being read as variables.
+/// Removes nulls, and escapes dollars so that they are not read as variables.
 fn plain(tree: &mut Value) {
     match tree {
         Value::Object(map) => {
@@ -130,7 +130,7 @@ fn secret_file(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut file, text.as_bytes())
 }
 
-/// A secret that nobody else has.
+/// A new random secret.
 fn secret() -> String {
     let mut bytes = [0; 32];
     let random = ring::rand::SystemRandom::new();
@@ -147,7 +147,7 @@ fn listeners(
 ) -> Result<(), String> {
     let told = |error: &dyn std::fmt::Display| format!("cannot prepare listeners: {error}");
     config.listeners.retain(|_, listener| is_for_callers(listener.kind));
-    // All at once, so that no two get the same.
+    // All together, so that no two get the same port.
     let mut bound = Vec::new();
     for _ in 0..=config.listeners.len() {
         bound.push(anywhere().map_err(|error| told(&error))?);
@@ -187,7 +187,7 @@ fn listeners(
     Ok(())
 }
 
-/// Whether callers come there, and not operators.
+/// Whether it is for callers, and not operators.
 pub(super) fn is_for_callers(kind: ListenerKind) -> bool {
     matches!(kind, ListenerKind::Reverse | ListenerKind::Forward)
 }

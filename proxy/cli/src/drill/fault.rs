@@ -51,17 +51,17 @@ pub(super) enum Fault {
 }
 
 const LATE: Duration = Duration::from_secs(2);
-/// Whoever waits for an issuer waits for 3 s.
+/// Requests wait up to 3 s for an issuer.
 const ISSUER_LATE: Duration = Duration::from_millis(1500);
-/// Where clouds tell secrets to whoever asks.
+/// The metadata service of clouds.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// Addresses of private networks, of which the first is taken that the config does not allow.
+/// Addresses of private networks, of which the first one is used that the config does not allow.
 const PRIVATE: [Ipv4Addr; 3] = [
     Ipv4Addr::new(10, 66, 66, 66),
     Ipv4Addr::new(172, 31, 66, 66),
     Ipv4Addr::new(192, 168, 66, 66),
 ];
-/// Names of upstreams are looked up every 5 s.
+/// Names of upstreams are resolved every 5 s.
 const LOOKED_UP: Duration = Duration::from_secs(8);
 
 impl Fault {
@@ -98,7 +98,7 @@ impl Fault {
         (!may_be).then_some(why)
     }
 
-    /// Whether it can be seen by whoever asks for what is of this nature.
+    /// Whether it can affect requests of this nature.
     pub(super) fn touches(self, nature: Nature) -> bool {
         match self {
             Self::DnsPoison => nature.looked_up,
@@ -108,7 +108,7 @@ impl Fault {
         }
     }
 
-    /// Whether it can be seen by whoever asks in this way.
+    /// Whether it can affect requests with this caller.
     pub(super) fn touches_whom(self, call: &Call, mint: &Mint) -> bool {
         let (Call::Request { shown, .. } | Call::Out { shown, .. }) = call;
         match self {
@@ -124,13 +124,13 @@ impl Fault {
         self == Self::OwnCertExpired
     }
 
-    /// Whether it must not keep anybody out.
+    /// Whether it must not cause refusals.
     pub(super) fn must_not_matter(self) -> bool {
         use Fault::*;
         matches!(self, IdpDown | IdpSlow | JwksRotated | ReloadBroken)
     }
 
-    /// How long it lasts, if so long is asked for.
+    /// How long it lasts, if `asked` is requested.
     pub(super) fn lasts(self, asked: Duration, config: &Config) -> Duration {
         let external = config.upstreams.values().any(|upstream| upstream.external);
         if self == Self::DnsPoison && external { asked.max(LOOKED_UP) } else { asked }
@@ -206,7 +206,7 @@ impl Fault {
         Ok(())
     }
 
-    /// What the config itself says that breaks a promise, without anybody's trying it.
+    /// A setting in the config that breaks a promise by itself.
     pub(super) fn allowed(self, written: &Config) -> Option<String> {
         let allows = self == Self::DnsPoison && is_private(written, METADATA);
         allows.then(|| format!("`egress.private` lets a host have {METADATA}"))

@@ -1,4 +1,4 @@
-//! Limits, as the operator wrote them: a flood of each, and whoever asks for something else meanwhile.
+//! Floods each configured limit, with other callers alongside.
 
 use std::{
     collections::HashSet,
@@ -40,7 +40,7 @@ pub(super) struct Limits {
 pub(super) struct Met {
     /// What the limit is of.
     pub(super) share: String,
-    /// What was asked for.
+    /// The target.
     pub(super) of: String,
     /// How many passed until one did not.
     pub(super) passed: usize,
@@ -49,17 +49,17 @@ pub(super) struct Met {
     pub(super) refused: bool,
     /// `Retry-After` of the refusal, in seconds.
     pub(super) retry_after: Option<u64>,
-    /// Whether who waited for so long was let through.
+    /// Whether a caller was admitted after waiting for that time.
     pub(super) admitted_again: Option<bool>,
 }
 
-/// So many ask at the same time.
+/// The number of concurrent calls.
 const SIDE_BY_SIDE: usize = 16;
-/// Nobody is asked more often than this in one flood, for each call is on record.
+/// The maximum of calls in one flood, because each call is recorded.
 const CALLS_MAX: usize = 20_000;
-/// Who is told to wait for longer is not waited for.
+/// A longer `Retry-After` is not waited for.
 const PATIENCE: u64 = 3;
-/// All that must stand in a refusal (`draft-ietf-httpapi-ratelimit-headers`, and what is older).
+/// All headers of a refusal (`draft-ietf-httpapi-ratelimit-headers`, and the older ones).
 const HEADERS: [&str; 6] = [
     "retry-after",
     "ratelimit",
@@ -91,7 +91,7 @@ pub(super) async fn drill(
         }
     }
     let mut limits = Limits::default();
-    // With a limit of its own a caller lacks everywhere what it used up anywhere.
+    // With a limit for each caller, what it uses up anywhere is missing everywhere.
     let apart = written.rate_limit.each_caller.is_none();
     for (index, (aim, call)) in floods.iter().enumerate() {
         let (met, whole) = flood(&client, aim, call, time).await;
@@ -120,7 +120,7 @@ pub(super) async fn drill(
     Ok(limits)
 }
 
-/// The first way that is let through.
+/// The first way that is admitted.
 async fn admitted(client: &Client, aim: &Aim) -> Option<Call> {
     for way in &aim.ways {
         if client.make(way).await == Saw::Good {
@@ -130,7 +130,7 @@ async fn admitted(client: &Client, aim: &Aim) -> Option<Call> {
     None
 }
 
-/// Asks until there is a refusal; answers what it met, and whether the refusal says all.
+/// Calls until there is a refusal; returns the result, and whether the refusal is complete.
 async fn flood(client: &Arc<Client>, aim: &Aim, call: &Call, time: Duration) -> (Met, bool) {
     let (over, passed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
     let refusal = Arc::<Mutex<Option<HeaderMap>>>::default();
@@ -161,7 +161,7 @@ async fn flood(client: &Arc<Client>, aim: &Aim, call: &Call, time: Duration) -> 
         sleep(Duration::from_secs(seconds)).await;
         admitted_again = Some(!is_limited(&client.make(call).await));
     }
-    // What comes through a forward listener is not seen whole.
+    // A forward listener's response is not fully visible.
     let seen = matches!(call, Call::Request { .. });
     let whole = !seen || HEADERS.iter().all(|name| text(name).is_some());
     let met = Met {

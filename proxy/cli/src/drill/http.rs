@@ -1,4 +1,4 @@
-//! A small server for stand-ins: HTTP/1.1 and HTTP/2, with TLS or without, in the mood that a fault asks for.
+//! A small server for stand-ins: HTTP/1.1 and HTTP/2, with TLS or without, behaving as a fault requires.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,32 +13,32 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// By this header an answer of a stand-in is known.
+/// This header marks a stand-in's response.
 pub(super) const MARK: &str = "x-drill";
 const HEAD_MAX: usize = 128 << 10;
 
-/// How a stand-in answers just now.
+/// How a stand-in behaves now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Mood {
-    /// As it should.
+    /// Normally.
     Well,
-    /// As it should, and late.
+    /// Normally, but late.
     Late(Duration),
-    /// With this status, whatever is asked.
+    /// With this status, whatever the request.
     Failing(StatusCode),
     /// Every request breaks its connection.
     Resetting,
-    /// Every connection is broken as soon as it stands.
+    /// Every connection is reset as soon as it is established.
     Away,
 }
 
-/// What answers.
+/// The service of a stand-in.
 pub(super) trait Play: Send + Sync {
-    /// Answers a request whose body was read.
+    /// Responds to a request whose body was read.
     fn answer(&self, asked: &Request<Bytes>) -> (StatusCode, Value);
 }
 
-/// Keeps connections of one stand-in.
+/// The server of one stand-in.
 #[derive(Clone)]
 pub(super) struct Server {
     /// A change closes connections that are not in use, so that a pool does not hide it.
@@ -54,7 +54,7 @@ trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 impl Server {
-    /// Takes connections until it is dropped.
+    /// Accepts connections until it is dropped.
     pub(super) async fn serve(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
@@ -73,7 +73,7 @@ impl Server {
         }
         let Some(mut tls) = self.tls.clone() else {
             if mood == Mood::Resetting {
-                // What was not read makes the kernel reset the connection.
+                // Unread bytes make the kernel reset the connection.
                 let _ = stream.readable().await;
                 return;
             }
@@ -83,7 +83,7 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
         let Ok(stream) = acceptor.accept(stream).await else { return };
         if mood == Mood::Resetting {
-            // TLS may have read what was asked already; so the kernel is told.
+            // TLS may have read the request already, so set the socket option.
             let mut stream = stream;
             let _ = stream.read(&mut [0]).await;
             let _ = stream.get_ref().0.set_zero_linger();

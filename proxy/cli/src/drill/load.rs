@@ -1,4 +1,4 @@
-//! A light, steady load, and what came of each call.
+//! A light, steady load, and the result of each call.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Phase {
     Calm,
-    /// A fault begins or ends meanwhile: what such a call saw tells nothing.
+    /// A fault begins or ends meanwhile: such a call does not count.
     Between,
     Fault,
     Recovery,
@@ -34,7 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Made {
     pub(super) phase: Phase,
     pub(super) began: Instant,
-    /// `None` while it is under way.
+    /// `None` while it is in progress.
     pub(super) saw: Option<Saw>,
     pub(super) took: Duration,
     pub(super) action: bool,
@@ -46,18 +46,18 @@ pub(super) struct Load {
     phase: Arc<AtomicU8>,
     ending: Arc<AtomicBool>,
     task: JoinSet<()>,
-    /// Time in which everything is asked for once.
+    /// The time in which everything is requested once.
     round: Duration,
 }
 
-/// The last calls have this long to end.
+/// How long the last calls have to end.
 const LAST: Duration = Duration::from_secs(45);
 const LOOK: Duration = Duration::from_millis(100);
-/// Success for so long is more than luck.
+/// How long calls must succeed to count as recovered.
 const SURE: Duration = Duration::from_millis(1500);
 
 impl Load {
-    /// Asks for one after the other, so often.
+    /// Requests one after the other, at this interval.
     pub(super) fn begin(client: Arc<Client>, aims: &[Aim], every: Duration) -> Self {
         let calls: Vec<Call> = aims.iter().filter_map(|aim| aim.ways.first().cloned()).collect();
         let round = every * u32::try_from(calls.len()).unwrap_or(u32::MAX);
@@ -95,14 +95,14 @@ impl Load {
         Self { made, phase, ending, task, round }
     }
 
-    /// Lets it go on for a while as part of a phase.
+    /// Continues for a time as part of a phase.
     pub(super) async fn go_on(&self, phase: Phase, time: Duration) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         sleep(time).await;
     }
 
-    /// Goes on until calls succeed as they did in the calm: how long that took from now, or `None`
-    /// if it is not so after `patience`.
+    /// Continues until calls succeed as in the calm: returns how long that took, or `None` if it did not
+    /// happen within `patience`.
     pub(super) async fn recovered(&self, patience: Duration) -> Option<Duration> {
         self.phase.store(Phase::Recovery as u8, Ordering::Relaxed);
         let ended = Instant::now();
@@ -124,7 +124,7 @@ impl Load {
         good as f64 / of_phase.count().max(1) as f64
     }
 
-    /// Ends it; answers all calls that were made.
+    /// Ends it; returns all calls.
     pub(super) async fn end(mut self) -> Vec<Made> {
         self.ending.store(true, Ordering::Relaxed);
         while self.task.join_next().await.is_some() {}
@@ -161,7 +161,7 @@ fn back(
     let since = &made[made.partition_point(|made| made.phase != Phase::Recovery)..];
     let after_bad = since.iter().filter(|made| made.saw != Some(Saw::Good));
     let starts = std::iter::once(ended).chain(after_bad.map(|made| made.began + TINY));
-    // What is longer ago was looked at before.
+    // Older calls were checked before.
     let recent = |start: &Instant| *start + sure <= now && *start + sure + REMEMBERED >= now;
     for start in starts.filter(recent) {
         let first = since.partition_point(|made| made.began < start);
@@ -178,10 +178,10 @@ fn back(
     None
 }
 
-/// A call that is under way may take so long, and decides whether an earlier moment was the one.
+/// How long a call may be in progress that decides whether an earlier moment was the recovery.
 const REMEMBERED: Duration = Duration::from_secs(15);
 const TINY: Duration = Duration::from_micros(1);
-/// A call in fifty may fail for reasons of its own.
+/// One call in fifty may fail for other reasons.
 const TOLERATED: f64 = 0.02;
 
 #[cfg(test)]

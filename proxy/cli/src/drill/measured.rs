@@ -1,4 +1,4 @@
-//! What calls came to, in numbers.
+//! The results of calls, in numbers.
 
 use std::{collections::BTreeMap, time::Duration};
 

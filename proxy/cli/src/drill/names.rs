@@ -1,4 +1,4 @@
-//! A name server for the copy: every name is on loopback, until its answers are poisoned.
+//! A name server for the copy: every name resolves to loopback, until its answers are poisoned.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ pub(super) const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const HEADER: usize = 12;
 const TYPE_A: [u8; 2] = [0, 1];
 
-/// Answers with `addresses` to whoever asks for an IPv4 address, and with nothing to all else.
+/// Answers queries for IPv4 addresses with `addresses`, and all others with nothing.
 pub(super) async fn serve(socket: UdpSocket, addresses: watch::Receiver<Vec<Ipv4Addr>>) {
     let mut buffer = [0; 1500];
     loop {
@@ -22,7 +22,7 @@ pub(super) async fn serve(socket: UdpSocket, addresses: watch::Receiver<Vec<Ipv4
     }
 }
 
-/// The answer to a question (RFC 1035 4.1); none to what is no question.
+/// The answer to a query (RFC 1035 4.1); `None` if it is not a query.
 fn answer(asked: &[u8], addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
     let mut at = HEADER;
     loop {

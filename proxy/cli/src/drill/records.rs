@@ -1,4 +1,4 @@
-//! What was put on record, against what was answered.
+//! Compares the records with the responses.
 
 use std::{collections::HashSet, path::Path, process::Command};
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::ask::Answered;
 use proxy::observability::audit::read::{Line, Lines, segments};
 
-/// Exchanges that were answered and are not on record; and how many records the log itself tells to
-/// be lost, as it does after a full disk.
+/// Exchanges that got a response and are not recorded; and how many records the log itself reports as lost,
+/// as after a full disk.
 pub(super) fn lost(
     folder: &Path,
     answered: &Answered,
@@ -37,7 +37,7 @@ pub(super) fn lost(
     Ok((missing + answered.out.saturating_sub(out), told_lost))
 }
 
-/// Whether `audit verify` finds the records whole; else what it says.
+/// Runs `audit verify`; returns its output if the records are not intact.
 pub(super) fn verify(folder: &Path) -> Result<(), String> {
     let told = |error: std::io::Error| format!("cannot run `audit verify`: {error}");
     let program = std::env::current_exe().map_err(told)?;

@@ -1,4 +1,4 @@
-//! A Redis of the drill's own, which stands in for the one that limits are shared through.
+//! The drill's own Redis, a stand-in for the shared store.
 
 use std::{
     env,
@@ -26,7 +26,7 @@ pub(super) struct Redis {
     pub(super) address: SocketAddr,
     program: PathBuf,
     folder: PathBuf,
-    /// Bound, and never listening: so nobody else is given the port while the server is away.
+    /// Bound, and never listening: so that no other process gets the port while the server is down.
     _port: TcpSocket,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn program() -> Option<PathBuf> {
 }
 
 impl Redis {
-    /// Starts an empty one, in a folder of its own within `folder`.
+    /// Starts an empty one, in its own folder within `folder`.
     pub(super) async fn start(folder: &Path) -> Result<Self, String> {
         let told = |error: io::Error| format!("cannot start {PROGRAM}: {error}");
         let program = program().ok_or_else(|| told(io::ErrorKind::NotFound.into()))?;
@@ -61,7 +61,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Ends it at once, with all that it knows.
+    /// Kills it, with all its data.
     pub(super) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

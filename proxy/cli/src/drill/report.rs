@@ -30,29 +30,29 @@ pub(super) enum State {
 pub(super) struct Drilled {
     #[serde(flatten)]
     pub(super) measured: Measured,
-    /// Exchanges that were answered and are not on record.
+    /// Exchanges that got a response and are not recorded.
     pub(super) records_lost: usize,
-    /// Records that the log itself tells to be lost.
+    /// Records that the log itself reports as lost.
     pub(super) records_lost_told: usize,
-    /// What `audit verify` says of the records, unless they are whole.
+    /// The output of `audit verify`, unless the records are intact.
     pub(super) records_wrong: Option<String>,
-    /// Actions that an upstream was asked for more than once.
+    /// Actions that were sent upstream more than once.
     pub(super) actions_twice: usize,
-    /// Connections that came where none may come.
+    /// Connections that reached a forbidden address.
     pub(super) reached: usize,
     /// Seconds from the end of the fault until callers were admitted as before.
     pub(super) back_after: Option<f64>,
-    /// What was seen of the store that limits are shared through, if that was away.
+    /// The observations of the shared store, if that was unreachable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) store: Option<StoreSeen>,
     /// The promises that were broken.
     pub(super) broken: Vec<String>,
 }
 
-/// What was seen of the store that limits are shared through.
+/// The observations of the shared store.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct StoreSeen {
-    /// Tokens that it had leased before it went away.
+    /// Tokens that it had leased before it became unreachable.
     pub(super) tokens_leased: u64,
     /// Seconds from its return until limits were counted there again.
     pub(super) found_after: Option<f64>,
@@ -64,7 +64,7 @@ pub(super) struct Report {
     pub(super) driven: usize,
     pub(super) left: Vec<Left>,
     pub(super) notes: Vec<String>,
-    /// What limits did, where no single fault was asked for.
+    /// The results of the floods, unless a single fault was requested.
     pub(super) limits: Option<Result<Limits, String>>,
 }
 
@@ -118,7 +118,7 @@ impl Report {
         format!("{all:#}\n")
     }
 
-    /// For people. `named` says whether what was not driven is named, or only counted.
+    /// For people. With `named`, targets that were not driven are named, and otherwise only counted.
     pub(super) fn text(&self, named: bool) -> String {
         let mut lines = vec![HEADER.map(str::to_owned)];
         lines.extend(self.rows.iter().map(Row::cells));
@@ -197,7 +197,7 @@ impl Row {
     }
 }
 
-/// Columns as wide as what stands in them; numbers to the right.
+/// Columns as wide as their content; numbers aligned to the right.
 fn table<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! One fault from beginning to end: a copy, the calm, the fault, the recovery, and what was kept.
+//! One fault from beginning to end: a copy, the calm, the fault, the recovery, and the promises.
 
 mod shared;
 
@@ -26,12 +26,12 @@ pub(super) struct Pace {
     pub(super) time: Duration,
     /// The time between two calls.
     pub(super) every: Duration,
-    /// How many calls come in which time, by which it is meant.
+    /// The rate of calls.
     pub(super) rate: Rate,
 }
 
 impl Pace {
-    /// A limit that nobody reaches: twice of what is asked for, and at once what is tried at first.
+    /// A limit that the drill never reaches: twice its rate, with a burst for the first tries.
     fn twice(self) -> Limit {
         let Rate { count, per } = self.rate;
         let rate = Rate { count: count.saturating_mul(TWO), per };
@@ -44,30 +44,31 @@ const TWO: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
 /// At a low rate, too, everything is tried at first without a pause.
 const BURST_MIN: u32 = 1000;
 
-/// The calm before a fault is no longer than this.
+/// The maximum of the calm before a fault.
 const CALM_MAX: Duration = Duration::from_secs(2);
-/// What was asked before a fault has so long to be answered before it begins, and to be decided
-/// before it ends.
+/// How long requests from before a fault have to finish before it begins, and how long those within it have
+/// to be decided before it ends.
 const MOMENT: Duration = Duration::from_millis(200);
-/// Beyond what a breaker rests, a recovery may take so long.
+/// How long a recovery may take, beyond a breaker's rest.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// Nobody waits longer until everything was asked for once.
+/// The longest time until everything was requested once.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const STARTS_MAX: u32 = 5;
-/// Of what must not matter, so much may go wrong for other reasons, in percent.
+/// The minimum success rate under a fault that must not matter, in percent: the rest may fail for other
+/// reasons.
 const NOT_ALL: f64 = 95.0;
 
 /// A fault, drilled.
 pub(super) struct Outcome {
     pub(super) row: Row,
-    /// What was asked for, and what could not be.
+    /// The number of targets that were driven.
     pub(super) driven: usize,
     pub(super) left: Vec<Left>,
     /// How the copy differs.
     pub(super) notes: Vec<String>,
 }
 
-/// Drills one fault in a folder of its own.
+/// Drills one fault in its own folder.
 pub(super) async fn drill(
     fault: Fault,
     written: Arc<Config>,
@@ -111,7 +112,7 @@ async fn broken_and_mended(
     aims: &[Aim],
     pace: Pace,
 ) -> Result<(Vec<Made>, Option<Duration>), String> {
-    // Everything is asked for at least once.
+    // Everything is requested at least once.
     let round = pace.every.saturating_mul(u32::try_from(aims.len()).unwrap_or(u32::MAX));
     if round > ROUND_MAX {
         let all = aims.len();
@@ -130,7 +131,7 @@ async fn broken_and_mended(
     Ok((load.end().await, back))
 }
 
-/// Ends a copy, and looks at what it leaves.
+/// Stops a copy, and checks what it leaves.
 pub(super) async fn ended(mut test_bed: TestBed, client: &Client) -> Result<Drilled, String> {
     let mut drilled = Drilled {
         actions_twice: test_bed.stand_ins.twice(),
@@ -146,7 +147,7 @@ pub(super) async fn ended(mut test_bed: TestBed, client: &Client) -> Result<Dril
         .collect();
     let records = test_bed.records();
     let (was_running, last) = (test_bed.child.is_running(), test_bed.child.said());
-    // Calls that are under way need their stand-ins until the end.
+    // Calls in progress need their stand-ins until the end.
     let TestBed { child, stand_ins, .. } = test_bed;
     let stopped = child.stop().await;
     drop(stand_ins);
@@ -161,7 +162,7 @@ pub(super) async fn ended(mut test_bed: TestBed, client: &Client) -> Result<Dril
     Ok(drilled)
 }
 
-/// Starts a copy; again if somebody else was given one of its ports meanwhile.
+/// Starts a copy; again if another process got one of its ports meanwhile.
 pub(super) async fn start(
     written: &Config,
     folder: &Path,

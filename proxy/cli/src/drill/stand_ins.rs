@@ -1,4 +1,4 @@
-//! What stands in for all that the config reaches out to: upstreams, called hosts, issuers, names.
+//! Stand-ins for everything that the config connects to: upstreams, called hosts, issuers, name servers.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ use super::{
 /// Scheme, host and port, as they were written.
 pub(super) type Origin = (bool, String, u16);
 
-/// A poisoned name also leads here, where it is counted who comes.
+/// A poisoned name also resolves to this address, where connections are counted.
 pub(super) const TRAP: Ipv4Addr = Ipv4Addr::new(127, 66, 66, 66);
 
 /// Sockets of stand-ins, bound before the copy of the config is written, so that it can name them.
@@ -82,7 +82,7 @@ pub(super) fn port(listener: &std::net::TcpListener) -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// The stand-ins at work, until they are dropped.
+/// The running stand-ins, until they are dropped.
 pub(super) struct StandIns {
     /// How upstreams and called hosts are.
     pub(super) upstreams: watch::Sender<Mood>,
@@ -147,7 +147,7 @@ impl StandIns {
         Ok(Self { upstreams, issuers, names, tls, good, expired, seen, trapped, tasks })
     }
 
-    /// Shows certificates that have expired, or good ones again.
+    /// Presents expired certificates, or valid ones again.
     pub(super) fn show_expired(&self) {
         self.tls.send_replace(Arc::clone(&self.expired));
     }
@@ -172,12 +172,12 @@ impl StandIns {
         Ok(())
     }
 
-    /// Connections that came to the trap.
+    /// Connections that reached the trap.
     pub(super) fn trapped(&self) -> usize {
         self.trapped.load(Ordering::Relaxed)
     }
 
-    /// Actions that were asked of an upstream more than once.
+    /// Actions that were sent upstream more than once.
     pub(super) fn twice(&self) -> usize {
         self.seen.keys.lock().values().filter(|count| **count > 1).count()
     }
@@ -197,7 +197,7 @@ fn serving(issued: &certs::dev::Issued) -> Result<Arc<ServerConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Any upstream: answers that it is well, and counts actions by their keys.
+/// Any upstream: responds with success, and counts actions by their keys.
 #[derive(Default)]
 struct Upstream {
     keys: Mutex<HashMap<String, u32>>,

@@ -1,4 +1,4 @@
-//! One private copy at work: the proxy as a process, and all that stands in for the world around it.
+//! One running private copy: the proxy as a process, and the stand-ins around it.
 
 use std::{
     fs,
@@ -21,12 +21,12 @@ use super::{
     tokens::{Mint, keys_file},
 };
 
-/// A private copy at work. The process ends before its stand-ins do.
+/// A running private copy. The process ends before its stand-ins do.
 pub(super) struct TestBed {
     pub(super) child: Child,
-    /// What it counts limits in, if those are what breaks.
+    /// Where it counts limits, if those are the drill's subject.
     pub(super) redis: Option<Redis>,
-    /// What was seen of that.
+    /// The observations of that.
     pub(super) store: Option<StoreSeen>,
     pub(super) stand_ins: StandIns,
     pub(super) copy: PrivateCopy,
@@ -35,11 +35,11 @@ pub(super) struct TestBed {
     /// Promises that were seen to be broken.
     pub(super) broken: Vec<String>,
     folder: PathBuf,
-    /// The ports at which hosts are called whose names are looked up.
+    /// The ports of called hosts whose names are resolved.
     called: Vec<u16>,
 }
 
-/// The copy looks at its Redis every second.
+/// The copy checks its Redis every second.
 const MISSED: Duration = Duration::from_secs(10);
 const FOUND: Duration = Duration::from_secs(10);
 

@@ -18,15 +18,15 @@ use filters::{
 use crate::lines;
 use proxy::{lifecycle::reload, observability::audit::read::Line};
 
-/// What the records say of an id.
+/// The records of an id.
 #[derive(Default)]
 struct Found {
     /// The line of the exchange; the last, if a client used its id again.
     outcome: Option<Vec<u8>>,
     outcomes: u64,
-    /// When its intent was put on disk.
+    /// When its intent was recorded.
     intent: Option<Vec<u8>>,
-    /// Whether a later process says that nobody knows what came of it.
+    /// Whether a later process reports its outcome as unknown.
     unknown: bool,
 }
 
@@ -95,7 +95,7 @@ fn plain(text: &str) -> String {
     })
 }
 
-/// The record in steps. What is in it came from strangers, and is escaped like everything they say.
+/// The record in steps. Its content comes from clients, and is escaped.
 fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     let mut say = |name: &str, text: String| {
         if !text.is_empty() {
@@ -237,7 +237,7 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     say("config", record.config.to_string());
 }
 
-/// What a code says that nothing else in the record does.
+/// The explanation of a code that the record does not contain otherwise.
 fn lacked(code: &str) -> Option<&'static str> {
     Some(match code {
         "caller_missing" => "no token and no accepted client certificate",

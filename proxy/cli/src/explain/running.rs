@@ -1,4 +1,4 @@
-//! What a running process says of a request: its breaker and its limits, right now.
+//! The current state of a request's breaker and limits in a running process.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use proxy::net::{
     fetch::{self, Endpoint},
 };
 
-/// What it says.
+/// The response of a running process.
 #[derive(Default)]
 pub(super) struct Running {
     /// In lines, as the steps of a decision.
@@ -53,7 +53,7 @@ struct Limit {
     shared: bool,
 }
 
-/// Asks the admin listener at `admin` about a request, if it comes as far as counting.
+/// Queries the admin listener at `admin` about a request, if it reaches the rate limits.
 pub(super) fn asked(
     admin: &str,
     config: &config::Config,

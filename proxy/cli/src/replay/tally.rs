@@ -1,4 +1,4 @@
-//! What came of replaying, counted. Bounded: what is beyond is one number.
+//! The counts of a replay. Bounded: groups beyond the maximum are one number.
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +15,12 @@ use serde_json::json;
 
 use crate::counted;
 
-/// Groups that are told apart. Bounds the memory.
+/// The maximum of groups, which bounds the memory.
 const GROUPS_MAX: usize = 10_000;
 /// Groups of a kind that a table shows.
 const SHOWN_MAX: usize = 100;
 
-/// What came of replaying.
+/// The counts of a replay.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) records: u64,
@@ -51,19 +51,19 @@ pub(super) struct Flip {
     status: Option<u16>,
     /// The route, or what was called.
     what: Label,
-    /// What let it through, then or now, and where that is written.
+    /// The rule that allowed it, then or now, and its place in the config.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Label>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace: Option<Label>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Label>,
-    /// What is not on record, and so was not judged.
+    /// What is not recorded, and so was not judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     unjudged: Option<&'static str>,
 }
 
-/// A decision that stays, and is another all the same.
+/// A decision with the same result, but another route, upstream or rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Move {
     what: &'static str,
@@ -198,7 +198,7 @@ fn flip(record: &Record<'_>, decided: &Decided) -> Flip {
         (_, Some(route), _) => route.name.clone(),
         _ => label(&record.listener),
     };
-    // Then: what let it through is told by the record; now: by the config.
+    // For then, the record names the rule that allowed it; for now, the config.
     let rule = if decided.denial.is_some() {
         let name = record.egress_rule.as_ref().or(record.route.as_ref());
         record.rule.as_ref().map(|place| match name {

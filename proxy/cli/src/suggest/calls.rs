@@ -32,10 +32,10 @@ pub(super) struct Where {
     pub(super) port: u16,
 }
 
-/// What is known of the calls of one plugin and workspace to one host.
+/// The calls of one plugin and workspace to one host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// Those that a rule would let through.
+    /// Calls that a rule would allow.
     pub(super) calls: u64,
     /// Those of them that were plain HTTP.
     pub(super) plain: u64,
@@ -46,8 +46,7 @@ pub(super) struct Tally {
     pub(super) addresses: Few<IpAddr>,
     /// Refused for their address, or would be: a rule does not help.
     pub(super) by_address: u64,
-    /// Refused for what the client said first, or would be, by what was wrong with it: a rule does
-    /// not help.
+    /// Calls that were or would be refused for their first bytes, by the fault: a rule does not help.
     pub(super) by_hello: BTreeMap<HelloFault, u64>,
 }
 
@@ -58,16 +57,16 @@ pub(super) struct Few<T> {
     pub(super) more: bool,
 }
 
-/// What is not in the proposal, and why.
+/// What the proposal leaves out, and why.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    /// Records of calls that fit no rule, because a name in them is none.
+    /// Records of calls with a name that no rule can contain.
     unwritable: u64,
     /// Calls to hosts beyond [`HOSTS_MAX`].
     beyond: u64,
 }
 
-/// Hosts that are told apart, each time it is called by another. Bounds the memory.
+/// The maximum of hosts, counted for each caller, which bounds the memory.
 const HOSTS_MAX: usize = 10_000;
 /// Callers and addresses that are named.
 const FEW: usize = 5;
@@ -80,7 +79,7 @@ enum Fault {
 }
 
 impl Calls {
-    /// Takes a record, if it is one of a call that something was wrong with.
+    /// Adds a record, if it is of a call that was or would be refused.
     pub(super) fn take(&mut self, record: Record) {
         let Some(target) = &record.target else { return };
         let Some(fault) = fault_of(&record, target) else { return };
@@ -102,7 +101,7 @@ fn fault_of(record: &Record, target: &str) -> Option<Fault> {
         HelloFault::of_record(said, name, record.encrypted_hello, target)
     };
     let denied = (record.decision == "deny").then_some(&*record.code);
-    // The last check that said no is the one that counts: a rule would not help with the address.
+    // The last check that refused counts: a rule would not help with the address.
     match (denied, record.would_deny.as_deref()) {
         (Some("address_refused"), _) => Some(Fault::Address),
         (Some("hello_refused"), _) => Some(Fault::Hello(hello())),
@@ -188,7 +187,7 @@ impl Tally {
 
 impl<T: Ord> Few<T> {
     fn add(&mut self, one: T) {
-        // The first in their order are kept, whatever order they come in.
+        // The first ones in sorted order are stored, whatever order they are added in.
         self.some.insert(one);
         if self.some.len() > FEW {
             self.some.pop_last();
@@ -213,7 +212,7 @@ impl<T> Default for Few<T> {
 }
 
 impl Left {
-    /// Says on standard error what is left out.
+    /// Reports on standard error what is left out.
     pub(super) fn tell(&self) {
         if self.unwritable > 0 {
             let records = counted(self.unwritable, "record");

@@ -9,7 +9,7 @@ use super::{
     standing::Standing,
 };
 
-/// Where somebody called, and how.
+/// A called host and port, and how.
 pub(super) type Hosts = BTreeMap<Where, Tally>;
 
 /// The groups of the config and of ours that cover some of these hosts, those that cover most first.
@@ -61,7 +61,7 @@ pub(super) fn shared(
         .collect()
 }
 
-/// A name that is not taken, and now is.
+/// A free name, which is reserved by this.
 pub(super) fn free_name(wish: &str, taken: &mut BTreeSet<String>) -> String {
     let room = Name::LENGTH_MAX - "-99999".len();
     let wish = &wish[..wish.len().min(room)];

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::counted;
 
-/// The proposal, and in comments what is not in it.
+/// The proposal, with comments about what it leaves out.
 pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
     let mut wanted: BTreeMap<Who, Hosts> = BTreeMap::new();
     let mut notes: BTreeSet<String> = BTreeSet::new();
@@ -120,7 +120,7 @@ fn rule(
         put(text, 4, &format!("- {}", quoted(group)));
     }
     for (group, of_group) in shared {
-        // Whoever calls one of them calls all.
+        // A caller of one of them calls all.
         if of_group.iter().all(|place| left.contains(place)) {
             put(text, 4, &format!("- {}", quoted(group)));
             left.retain(|place| !of_group.contains(*place));
@@ -131,7 +131,7 @@ fn rule(
     }
 }
 
-/// A host whose name is allowed, or need not be: something else refused it.
+/// A host whose name is allowed, or need not be: another check refused it.
 fn refused_otherwise(
     who: &Who,
     place: &Where,
@@ -182,7 +182,7 @@ fn facts(tally: &Tally) -> String {
     facts
 }
 
-/// A moment without its fraction, which nobody needs.
+/// A time without its fraction.
 fn seconds(time: &str) -> String {
     format!("{}Z", time.trim_end_matches('Z').split('.').next().unwrap_or_default())
 }

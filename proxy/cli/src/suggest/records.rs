@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{counted, lines};
 use proxy::observability::audit::read::Line;
 
-/// What of a record of a call is of use here. All of it is text that a stranger may have chosen.
+/// The parts of a call's record that are used here. All of it is text that a client may have chosen.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Record {
@@ -27,7 +27,7 @@ pub(super) struct Record {
     pub(super) encrypted_hello: bool,
 }
 
-/// What was read.
+/// The counts of what was read.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Reading {
     files: u64,
@@ -61,7 +61,7 @@ impl Reading {
         }
     }
 
-    /// Says on standard error what was read, and what could not be.
+    /// Reports on standard error what was read, and what could not be.
     pub(super) fn tell(&self) {
         let (records, files) = (counted(self.records, "record"), counted(self.files, "file"));
         crate::say::err(format_args!("{records} in {files}"));

@@ -1,4 +1,4 @@
-//! What somebody should know before a host is allowed.
+//! What a reviewer should know before allowing a host.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::counted;
 /// Names as short as this are near to too many others.
 const NEAR_MIN: usize = 5;
 
-/// The sentences to read beside a proposed host.
+/// The notes on a proposed host.
 pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<String> {
     let mut risks = Vec::new();
     let rule = place.rule();

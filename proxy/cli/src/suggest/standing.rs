@@ -14,12 +14,12 @@ pub(super) struct Standing<'a> {
     guard: Guard,
     allowlist: Allowlist,
     pub(super) groups: Vec<(Name, Vec<HostRule>)>,
-    /// The registered names of hosts that somebody has thought about.
+    /// The registered names of hosts that are allowed already.
     pub(super) known: BTreeSet<String>,
 }
 
 impl<'a> Standing<'a> {
-    /// Without a config: nothing is allowed, and no group is known by name.
+    /// Without a config, nothing is allowed, and no group exists.
     pub(super) fn of(config: Option<&'a Config>) -> Self {
         let egress = config.map(|config| config.egress.clone()).unwrap_or_default();
         let shipped = config::shipped_hosts();
@@ -43,8 +43,8 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// The class of an address that this host may not have. Of this machine's own it is not known
-    /// whether they are the proxy's.
+    /// The class of an address, if the host may not have it. Whether one of this machine's addresses is the
+    /// proxy's is unknown.
     pub(super) fn refuses(&self, place: &Where, ip: IpAddr) -> Option<AddressClass> {
         self.guard.judge(&place.target()?, ip, &[], proxy::clock::now()).err()
     }
@@ -57,7 +57,7 @@ impl<'a> Standing<'a> {
         found.is_ok_and(|rule| !rule.report_only)
     }
 
-    /// Whether a rule can name this workspace. Without a config that cannot be known.
+    /// Whether a rule can name this workspace. Without a config that is unknown.
     pub(super) fn can_name(&self, workspace: Option<&Name>) -> bool {
         let (Some(config), Some(workspace)) = (self.config, workspace) else { return true };
         config.workspaces.undeclared || config.workspaces.named.contains_key(workspace)

@@ -1,9 +1,9 @@
-//! What browsers are told, so that pages on other origins may read our answers (Fetch, CORS protocol).
+//! CORS headers, so that pages on other origins may read our responses (Fetch, CORS protocol).
 
 use config::Cors;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-/// What a page may read beside what any may.
+/// The response headers that a page may read besides the safelisted ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "retry-after, x-request-id, ratelimit, ratelimit-policy, x-ratelimit-limit, \
      x-ratelimit-remaining, x-ratelimit-reset, proxy-status, www-authenticate, grpc-status, \
@@ -11,7 +11,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 );
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// Lets the page read an answer of ours, if it is on one of the listener's origins.
+/// Allows the page to read our response, if its origin is one of the listener's.
 pub(crate) fn allow(headers: &mut HeaderMap, cors: &Cors, asked: &HeaderMap) {
     vary(headers, "Origin");
     let Some(origin) = origin(cors, asked) else { return };
@@ -22,8 +22,8 @@ pub(crate) fn allow(headers: &mut HeaderMap, cors: &Cors, asked: &HeaderMap) {
     }
 }
 
-/// The same for an upstream's answer, if that says nothing of origins. One that varies by them has
-/// looked at this one, and said no.
+/// The same for an upstream's response without CORS headers of its own. One that varies by origin has
+/// considered this origin and refused it.
 pub(crate) fn allow_of_upstream(headers: &mut HeaderMap, cors: &Cors, asked: &HeaderMap) {
     let speaks = headers.keys().any(|name| name.as_str().starts_with("access-control-"));
     if !speaks && !varies_by_origin(headers) && !asks_first(asked) {
@@ -31,8 +31,8 @@ pub(crate) fn allow_of_upstream(headers: &mut HeaderMap, cors: &Cors, asked: &He
     }
 }
 
-/// The headers of the answer to a preflight that is refused: the page may ask, so that it reads why
-/// not. `None` if it is no preflight, or from elsewhere.
+/// The headers of the response to a refused preflight: the page may send its request, so that it can read
+/// the denial. `None` if it is not a preflight, or from another origin.
 pub(crate) fn preflight(cors: &Cors, method: &Method, asked: &HeaderMap) -> Option<HeaderMap> {
     if *method != Method::OPTIONS || !asks_first(asked) {
         return None;
@@ -48,7 +48,7 @@ pub(crate) fn preflight(cors: &Cors, method: &Method, asked: &HeaderMap) -> Opti
     {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
-    // The next one may be the upstream's to answer.
+    // The next preflight may be for the upstream.
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("0"));
     vary(&mut headers, "Access-Control-Request-Method, Access-Control-Request-Headers");
     Some(headers)
@@ -69,7 +69,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
     values.next().is_none().then_some(value)
 }
 
-/// Whether it holds only tokens (RFC 9110 5.6.2), so that it can be said again.
+/// Whether it contains only tokens (RFC 9110 5.6.2), so that it can be echoed.
 fn is_list(value: &HeaderValue) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, ".contains(b);
     value.len() <= 4096 && value.as_bytes().iter().all(plain)

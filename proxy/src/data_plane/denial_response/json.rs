@@ -60,7 +60,7 @@ fn error_name(status: u16) -> &'static str {
     }
 }
 
-/// A `Status` (`meta/v1`). kubectl prints its reason and message, and nothing else of it.
+/// A `Status` (`meta/v1`). kubectl prints only its reason and message.
 fn kubernetes(said: &Problem<'_>) -> Value {
     let mut details = json!({
         "causes": [{"reason": said.code, "message": format!("request id {}", said.request_id)}],

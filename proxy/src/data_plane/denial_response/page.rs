@@ -1,5 +1,4 @@
-//! A denial as a page: for a person, so it says what to do, and nothing that a stranger chose stands
-//! in it unescaped.
+//! A denial as an HTML page: for a person, so it says what to do. All text from requests is escaped.
 
 use std::{fmt::Write, sync::LazyLock, time::Duration};
 
@@ -18,7 +17,7 @@ h1{font-size:1.5rem;line-height:1.25}\
 dt{color:#4d5661}dd{margin:0 0 .5rem;font-family:ui-monospace,monospace;overflow-wrap:anywhere}\
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}dt{color:#9ba5b0}}";
 
-/// Nothing but its own style: no script, no picture, no form, in no frame of anybody else's.
+/// Only its own style: no script, image or form, and not in another site's frame.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = BASE64_STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     let policy = format!(
@@ -87,7 +86,7 @@ fn what_to_do(status: StatusCode) -> &'static str {
     }
 }
 
-/// When to come back, for whoever waits, and for whoever finds the page later.
+/// When to retry, for a person who waits, and for one who finds the page later.
 fn again(now: Duration, seconds: u64) -> String {
     let wait = match seconds {
         1 => "1 second".to_owned(),
@@ -97,7 +96,7 @@ fn again(now: Duration, seconds: u64) -> String {
     };
     let at = rfc3339(Duration::from_secs(now.as_secs().saturating_add(seconds)));
     let at = str::from_utf8(&at).expect("a time is plain");
-    // A day has 86,400 seconds: longer, and the time of day says too little.
+    // From half a day on, the time alone would be ambiguous.
     let shown = if seconds < 43_200 { &at[11..19] } else { &at[..16] };
     format!("Try again in {wait}: <time datetime=\"{}Z\">{shown} UTC</time>.", &at[..19])
 }

@@ -1,4 +1,4 @@
-//! What a denial says, whoever reads it.
+//! The content of a denial, in any format.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -6,16 +6,16 @@ use config::Detail;
 use filters::{Denial, Exchange, routes::Route};
 use http::StatusCode;
 
-/// What a denial says.
+/// The content of a denial.
 pub(crate) struct Problem<'a> {
-    /// Its own status, which not every reader is answered with.
+    /// Its own status, which not every format uses as the response's.
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
-    /// As much of the reason as the client may know.
+    /// The reason, as far as the client may know it.
     pub(crate) sentence: Cow<'a, str>,
-    /// Whether that is all of it.
+    /// Whether that is the full reason.
     pub(crate) full: bool,
-    /// The rule that said no, if the client may know.
+    /// The rule that refused, if the client may know it.
     pub(crate) rule: Option<&'a Route>,
     pub(crate) request_id: &'a str,
     /// In seconds.
@@ -27,7 +27,7 @@ pub(crate) struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    /// What a denial says of an exchange. `asked` is its method and path.
+    /// The content of an exchange's denial. `asked` is its method and path.
     pub(crate) fn of(
         denial: &Denial,
         status: StatusCode,

@@ -1,4 +1,4 @@
-//! Who reads an answer of ours, by how it asked.
+//! Which format a client understands, by its request.
 
 use config::ErrorFormat;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -24,7 +24,7 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 
 impl Reader {
-    /// Whoever asked so. `format` is for programs.
+    /// The reader of a response to this request. `format` is for programs.
     pub(crate) fn of(
         method: &Method,
         query: Option<&[u8]>,
@@ -38,7 +38,7 @@ impl Reader {
     }
 }
 
-/// A client of gRPC or one of its kin.
+/// A client of gRPC or a related protocol.
 fn rpc(method: &Method, query: Option<&[u8]>, asked: &HeaderMap) -> Option<Reader> {
     if *method == Method::GET {
         let says = |part: &[u8]| part == b"connect=v1";
@@ -63,7 +63,7 @@ fn rpc(method: &Method, query: Option<&[u8]>, asked: &HeaderMap) -> Option<Reade
     unary.then_some(Reader::Connect)
 }
 
-/// A media type without its parameters, in lower case. `None` if it is not one that could be sent back.
+/// A media type without its parameters, in lower case. `None` if it could not be sent back.
 fn media_type(value: &HeaderValue) -> Option<(HeaderValue, String)> {
     let text = value.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/+-._".contains(&b);
@@ -72,15 +72,14 @@ fn media_type(value: &HeaderValue) -> Option<(HeaderValue, String)> {
     Some((value, text))
 }
 
-/// Whether a page is read more gladly than JSON (RFC 9110 12.5.1), or as gladly by somebody who goes
-/// to a page.
+/// Whether a page is preferred to JSON (RFC 9110 12.5.1), or equally acceptable in a navigation.
 fn wants_page(asked: &HeaderMap) -> bool {
     let navigates = asked.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
     let accepts = asked.get_all(header::ACCEPT);
     let quality = |wanted: &[&str]| {
         let lines = accepts.iter().filter_map(|line| line.to_str().ok());
         let ranges = lines.flat_map(|line| line.split(',')).take(RANGES_MAX).filter_map(range);
-        // The most exact one that covers it says.
+        // The most exact range that matches decides.
         let fitting = ranges.filter_map(|(range, quality)| {
             let exact = wanted.iter().position(|wanted| range.eq_ignore_ascii_case(wanted))?;
             Some((wanted.len() - exact, quality))
@@ -111,7 +110,7 @@ fn range(text: &str) -> Option<(&str, u16)> {
     Some((range, quality.unwrap_or(1000)))
 }
 
-/// `0.8` is 800. What is no quality is none.
+/// `0.8` is 800. Anything but a quality counts as 0.
 fn thousandths(text: &str) -> u16 {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = part.len() <= 3 && part.bytes().all(|b| b.is_ascii_digit());
@@ -148,7 +147,7 @@ mod tests {
         check("accept: TEXT/HTML", true);
         check("accept: text/*, application/json;q=0.5", true);
         check("accept: application/json\naccept: text/html;q=0.1", false);
-        // What fetch, curl and images say.
+        // What fetch, curl and images send.
         check("", false);
         check("accept: */*", false);
         check("accept: */*\nsec-fetch-mode: cors", false);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::request_id::X_REQUEST_ID;
 
-/// An answer.
+/// A rendered response.
 pub(crate) struct Rendered {
     pub(crate) status: StatusCode,
     /// All but those of its framing.
@@ -23,11 +23,11 @@ pub(crate) struct Rendered {
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-/// When a client of gRPC that asks again may do so (gRFC A6).
+/// When a gRPC client may retry (gRFC A6).
 const GRPC_RETRY_PUSHBACK_MS: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 impl Rendered {
-    /// For whoever reads it.
+    /// Renders it for a reader.
     pub(crate) fn new(reader: Reader, said: &Problem<'_>) -> Self {
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -68,7 +68,7 @@ impl Rendered {
     }
 }
 
-/// gRPC's way to say no at once: trailers, in the place of the head.
+/// gRPC's immediate error: a trailers-only response.
 fn trailers_only(headers: &mut HeaderMap, said: &Problem<'_>) {
     headers.insert(GRPC_STATUS, u16::from(Code::of(said).number()).into());
     headers.insert(GRPC_MESSAGE, plain(&rpc::message_of(said)));

@@ -33,7 +33,7 @@ impl Code {
             403 => Self::PermissionDenied,
             408 | 504 => Self::DeadlineExceeded,
             409 => Self::Aborted,
-            // As gRPC calls what is larger than a server takes.
+            // gRPC's code for a message that is too large.
             413 | 429 | 431 => Self::ResourceExhausted,
             421 => Self::Unimplemented,
             502 if said.code == "internal" => Self::Internal,
@@ -110,7 +110,7 @@ fn details(said: &Problem<'_>) -> Vec<(&'static str, Vec<u8>)> {
     details
 }
 
-/// The one frame of an answer of gRPC-Web: trailers.
+/// The only frame of a gRPC-Web response: trailers.
 pub(super) fn trailers_frame(said: &Problem<'_>) -> Vec<u8> {
     let trailers = format!(
         "grpc-status: {}\r\ngrpc-message: {}\r\ngrpc-status-details-bin: {}\r\n",

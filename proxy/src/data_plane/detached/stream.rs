@@ -1,5 +1,5 @@
-//! An HTTP/2 stream whose client may go, or be too slow. With HTTP/1 that is for the connection to say,
-//! which is ours.
+//! An HTTP/2 stream whose client may disconnect or be too slow. With HTTP/1 our own connection type handles
+//! that.
 
 use std::{
     future::{Future, pending, poll_fn},
@@ -29,14 +29,14 @@ use crate::{data_plane::http2::Stream as Http2, progress};
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
-/// The stream, and whether its answer is complete. `None` only when it is over.
+/// The stream, and whether its response is complete. `None` only when it is over.
 struct Kept {
     stream: Option<Http2>,
     answered: bool,
 }
 
-/// How long, and for how much, a client is listened to that is answered and goes on sending. Told at once
-/// that its stream is over, some forget the answer (curl 7).
+/// How long, and for how many bytes, we read from a client that keeps sending after its response. If its
+/// stream is reset immediately, some clients lose the response (curl 7).
 const LISTEN: Duration = Duration::from_secs(2);
 const LISTEN_BYTES_MAX: usize = 16 << 20;
 
@@ -60,7 +60,7 @@ impl Drop for Kept {
     }
 }
 
-/// Of a stream that was just asked for.
+/// The session of a new stream.
 pub(super) fn session(stream: Http2) -> ServerSession {
     ServerSession::Custom(Box::new(Kept { stream: Some(stream), answered: false }))
 }
@@ -75,13 +75,13 @@ impl Kept {
     }
 }
 
-/// What cannot be written to a client that is gone is written.
+/// Reports a failed write to a disconnected client as a success.
 fn taken<T>(written: Result<T>, instead: T) -> Result<T> {
     let goes_on = || progress::verdict().is_none() && super::lost();
     written.or_else(|error| if goes_on() { Ok(instead) } else { Err(error) })
 }
 
-/// More of an answer is not written at once, so that it shows whether the client takes it.
+/// The maximum of one write, so that the client's progress is visible.
 const PART: usize = 16 << 10;
 
 /// Writes `bytes` to the client, within its time.
@@ -103,7 +103,7 @@ async fn write<T>(bytes: usize, write: impl Future<Output = Result<T>> + Send) -
     .await
 }
 
-/// The parts of what comes of an upstream.
+/// Splits the parts of an upstream's response.
 fn parts(tasks: Vec<HttpTask>) -> Vec<HttpTask> {
     let large =
         |task: &HttpTask| matches!(task, HttpTask::Body(Some(data), _) if data.len() > PART);
@@ -126,7 +126,7 @@ fn parts(tasks: Vec<HttpTask>) -> Vec<HttpTask> {
 
 #[async_trait]
 impl Session for Kept {
-    /// Where a client that is gone would end the exchange, nothing more comes of it.
+    /// Where a disconnected client would end the exchange, this waits forever.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let all_there = no_body_expected || self.get().is_body_done();
         let read = progress::reading(self.get_mut().read_body_or_idle(no_body_expected)).await;
@@ -273,7 +273,7 @@ impl Session for Kept {
         self.get().get_retry_buffer()
     }
 
-    // Messages beside those of HTTP: there are none.
+    // There are no messages besides those of HTTP.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())

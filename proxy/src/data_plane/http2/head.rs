@@ -1,4 +1,4 @@
-//! Whether a request's head can be read in one way only, as far as h2 leaves that open.
+//! Checks that a request head can be read in one way only, where h2 does not.
 
 use http::{HeaderMap, header};
 use pingora::{
@@ -14,7 +14,7 @@ const AUTHORITY: HeadRefusal =
     Malformed("`:authority` and Host do not name one host, without a user, together");
 const LENGTH: HeadRefusal = FramingAmbiguous("Content-Length is not one plain number");
 
-/// Looks for what others might read in another way.
+/// Refuses what another server might read differently.
 pub(super) fn check(request: &RequestHeader) -> Result<(), HeadRefusal> {
     let target = request.raw_path();
     if target.iter().any(|b| matches!(b, b'\0' | b'\n' | b'\r' | b' ')) {
@@ -34,7 +34,7 @@ pub(super) fn check(request: &RequestHeader) -> Result<(), HeadRefusal> {
     Ok(())
 }
 
-/// Whether the length, if one is said, is one number (RFC 9110 8.6).
+/// Whether the length, if there is one, is one number (RFC 9110 8.6).
 fn is_one_length(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut lengths = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));

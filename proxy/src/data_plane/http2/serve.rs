@@ -26,11 +26,11 @@ use tokio::{
 use super::{Stream, head};
 use crate::data_plane::{detached, listener::RefusalContext};
 
-/// A connection ends with so many requests that cannot be read in one way only.
+/// The number of ambiguous requests after which a connection is closed.
 const FAULTS_MAX: usize = 32;
 
-/// Serves a connection until its client leaves. When `leaving` changes the client is told to; what it asks
-/// until it has heard that is still answered.
+/// Serves a connection until it closes. When `leaving` changes, GOAWAY is sent; requests sent before the
+/// client has read it are still served.
 pub(crate) async fn serve<A>(
     app: &Arc<A>,
     connection: Connection,
@@ -56,8 +56,8 @@ pub(crate) async fn serve<A>(
     };
     let (active, mut changed) = (Arc::new(Active::default()), leaving.clone());
     let (mut told, mut faults) = (false, 0);
-    // No more than there are streams. h2 ends one that is dropped with CANCEL, which clients take for the
-    // end of a whole answer.
+    // Bounded by the number of streams. h2 resets a dropped one with CANCEL, which clients take for the end
+    // of a complete response.
     let (broken, mut breaks_off) = mpsc::unbounded_channel();
     let mut breaking: Option<SendResponse<Bytes>> = None;
     loop {
@@ -69,7 +69,8 @@ pub(crate) async fn serve<A>(
                 continue;
             }
             accepted = connection.accept() => accepted,
-            // A reset takes back what is not written yet. Meanwhile everything was that the client takes.
+            // A reset discards what has not been written yet. By now everything has been that the client
+            // accepts.
             () = ready(()), if breaking.is_some() => {
                 if let Some(mut respond) = breaking.take() {
                     respond.send_reset(Reason::INTERNAL_ERROR);
@@ -88,7 +89,7 @@ pub(crate) async fn serve<A>(
         let request = RequestHeader::from(request);
         if let Err(refusal) = head::check(&request) {
             let answer = refusing.refuse(refusal, &request);
-            // A client that has given it up does not want to know.
+            // It fails only if the client has reset the stream.
             let _ = send(respond, answer, request.method == Method::HEAD);
             faults += 1;
             if faults >= FAULTS_MAX {
@@ -106,7 +107,7 @@ pub(crate) async fn serve<A>(
     }
 }
 
-/// The whole of a short answer. h2 keeps what the client has no room for yet.
+/// Sends a whole short response. h2 buffers what does not fit the client's window yet.
 fn send(
     mut respond: SendResponse<Bytes>,
     answer: Response<Bytes>,
@@ -118,7 +119,7 @@ fn send(
     if end { Ok(()) } else { answer.send_data(body, true) }
 }
 
-/// How many streams are under way.
+/// How many streams are in progress.
 #[derive(Default)]
 struct Active {
     count: AtomicUsize,
@@ -134,7 +135,7 @@ impl Active {
         InFlight(Arc::clone(self))
     }
 
-    /// Waits until there has been none for so long.
+    /// Waits until there has been none for this time.
     async fn idle(&self, patience: Option<Duration>) {
         let Some(patience) = patience else { return std::future::pending().await };
         while self.count.load(Ordering::Relaxed) != 0 {

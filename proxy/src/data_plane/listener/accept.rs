@@ -1,6 +1,6 @@
-//! How a connection begins: what comes on it before HTTP, within one time and a number.
+//! How a connection begins: the PROXY protocol and TLS, within a time limit and a number of connections.
 //!
-//! Pingora would give a handshake a minute, and count none.
+//! Pingora would allow a handshake a minute, and any number of them.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,17 +15,17 @@ use tokio::{
 
 use super::{HeadRefusal, Limits, connection_limits::ConnectionLimits, proxy_protocol};
 
-/// What a listener has to be told before HTTP.
+/// What precedes HTTP on a listener's connections.
 pub(super) struct Accept {
     tls: Option<Acceptor>,
     handshakes: Arc<ConnectionLimits>,
 }
 
-/// Why a connection never came to HTTP.
+/// Why a connection never reached HTTP.
 pub(super) enum NotAccepted {
-    /// By us: it belongs on record.
+    /// Refused by us, so it is recorded.
     Refused(HeadRefusal),
-    /// By its client, or by what it said instead of TLS.
+    /// Closed by its client, or not TLS.
     Gone,
 }
 
@@ -35,7 +35,7 @@ impl Accept {
         Self { tls, handshakes: Arc::default() }
     }
 
-    /// Whether nothing is said here but in TLS.
+    /// Whether connections use TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.tls.is_some()
     }

@@ -1,14 +1,14 @@
-//! A head whose target says the host (RFC 9112 3.2.2): that host counts, whatever stands beside it.
+//! A head with the host in its target (RFC 9112 3.2.2): that host counts, whatever `Host` is.
 //!
-//! Whoever comes after us reads one host and no other: it is put where `Host` was, and a server is
-//! asked for a path.
+//! So that every later reader sees the same host, it replaces `Host`, and a server gets a path as its
+//! target.
 
 use super::request_head::{Form, HeadRefusal};
 
-/// The head as it is passed on, if not as it came. `head` was checked.
+/// The rewritten head, if it must change. `head` was checked.
 ///
 /// # Errors
-/// If the host in its target is none.
+/// If the host in its target is invalid.
 pub(super) fn settled(head: &[u8], form: Form) -> Result<Option<Vec<u8>>, HeadRefusal> {
     use HeadRefusal::Malformed;
     let end = memchr::memmem::find(head, b"\r\n").expect("a checked head has lines");
@@ -59,7 +59,7 @@ pub(super) fn is_url(target: &[u8]) -> bool {
     Url::of(target).is_some()
 }
 
-/// A URL, taken apart.
+/// A parsed URL.
 struct Url<'a> {
     authority: &'a [u8],
     /// From the path on.

@@ -1,4 +1,4 @@
-//! Where a chunked body ends, read in the one way that everybody reads it (RFC 9112, 7.1).
+//! Finds the end of a chunked body, strictly as in RFC 9112 7.1.
 
 use super::trailers::Trailers;
 
@@ -29,7 +29,7 @@ impl Default for At {
     }
 }
 
-/// Nobody is known to send any; who reads them may be made to read them for ever.
+/// No known client sends any; without a limit a client could keep us reading them.
 const EXTENSION_MAX: usize = 256;
 
 impl Chunks {
@@ -38,7 +38,7 @@ impl Chunks {
         matches!(self.at, At::Over)
     }
 
-    /// Reads on; how many of `bytes` belong to the body.
+    /// Reads on; returns how many of `bytes` belong to the body.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -65,7 +65,7 @@ impl Chunks {
         let is_text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
         self.at = match (&self.at, byte) {
             (&At::Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                // Fifteen digits are more than anybody sends, and cannot overflow.
+                // No client sends fifteen digits, and they cannot overflow.
                 if digits == 15 {
                     return Err("a chunk's size has too many digits");
                 }
@@ -106,7 +106,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// How long the body at the beginning is; `None` if it is broken.
+    /// The length of the body at the beginning; `None` if it is malformed.
     fn length(body: &[u8]) -> Option<usize> {
         let mut chunks = Chunks::default();
         let taken = chunks.take(body).ok()?;

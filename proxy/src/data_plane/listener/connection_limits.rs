@@ -1,4 +1,4 @@
-//! How many there may be at once: of all clients, and of each.
+//! Limits of concurrent connections: in total, and of each client.
 
 use std::{
     collections::HashMap,
@@ -11,11 +11,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// How many there are, and from whom.
+/// The current connections, in total and by client.
 #[derive(Default)]
 pub(super) struct ConnectionLimits {
     all: AtomicUsize,
-    /// Only kept where there is a limit per client; as large as there are places.
+    /// Only used if there is a limit per client; bounded by the total limit.
     clients: Mutex<HashMap<u128, usize>>,
 }
 
@@ -26,8 +26,8 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// A place for a client. `None` if there are `max` of all, or `per_client_max` of this one; 0
-    /// of them is no such limit.
+    /// A slot for a client's connection. `None` if there are `max` in total, or `per_client_max` of this
+    /// client; 0 means no such limit.
     pub(super) fn take(
         self: &Arc<Self>,
         peer: IpAddr,

@@ -1,4 +1,4 @@
-//! Whether the process is stopping, and what is still under way. Shared by all listeners.
+//! Whether the process is stopping, and what is still in progress. Shared by all listeners.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +11,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// How the process leaves: in steps, which are never taken back.
+/// The steps of a drain, which are never reversed.
 #[derive(Default)]
 pub struct Drain {
     draining: AtomicBool,
@@ -19,11 +19,11 @@ pub struct Drain {
     closing: CancellationToken,
     ending: CancellationToken,
     exchanges: TaskTracker,
-    /// Connections of HTTP/2: requests may come on them until their clients have read GOAWAY.
+    /// HTTP/2 connections: requests may arrive on them until their clients have read GOAWAY.
     multiplexed: TaskTracker,
 }
 
-/// An exchange that is under way, or a connection, until it is dropped.
+/// An exchange or a connection in progress, until this is dropped.
 pub type InFlight = TaskTrackerToken;
 
 impl Drain {
@@ -42,9 +42,8 @@ impl Drain {
         self.is_draining() || self.handing_over.load(Ordering::Relaxed)
     }
 
-    /// Closes connections that wait for another request, and tells clients of HTTP/2 to leave. Not
-    /// sooner than a load balancer has noticed: a client must not find its connection closed just as
-    /// it uses it, nor come back.
+    /// Closes idle connections, and sends GOAWAY on HTTP/2 ones. Not before load balancers have noticed the
+    /// drain: a client must not find its connection closed just as it uses it, nor reconnect here.
     pub fn close_idle(&self) {
         self.closing.cancel();
     }
@@ -74,7 +73,7 @@ impl Drain {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// How many exchanges are under way.
+    /// How many exchanges are in progress.
     pub fn in_flight(&self) -> usize {
         self.exchanges.len()
     }
@@ -89,8 +88,8 @@ impl Drain {
         self.multiplexed.token()
     }
 
-    /// Waits until no exchange is under way, and none can begin: clients of HTTP/2 have `heard` to read
-    /// that they must leave, and what they request until then is answered.
+    /// Waits until no exchange is in progress, and none can begin: HTTP/2 clients have the time `heard` to
+    /// read GOAWAY, and requests until then are served.
     pub async fn drained(&self, heard: Duration) {
         self.exchanges.close();
         self.multiplexed.close();

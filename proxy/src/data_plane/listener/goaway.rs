@@ -1,5 +1,5 @@
-//! How clients of HTTP/2 learn that they must leave: by GOAWAY, after which a connection ends with the
-//! last of its streams. What a client asks before it has read that is still answered.
+//! Sends GOAWAY to HTTP/2 clients, after which a connection ends with the last of its streams. Requests that
+//! a client sends before it has read it are still served.
 
 use std::{future::Future, sync::Arc};
 
@@ -17,14 +17,14 @@ use tokio::sync::{Notify, watch};
 use super::RefusalContext;
 use crate::data_plane::http2;
 
-/// Serves a connection, and tells its client to leave when `told` is ready.
+/// Serves a connection, and sends GOAWAY when `told` is ready.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     stream: Stream,
     refusing: &RefusalContext,
     told: impl Future<Output = ()> + Send,
 ) {
-    // GOAWAY is said when this changes. That of the process does so too late.
+    // GOAWAY is sent when this changes. The process's own signal changes too late.
     let (leave, leaving) = watch::channel(false);
     let served = http2::serve(app, stream, refusing, &leaving);
     let telling = async {
@@ -38,8 +38,8 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     }
 }
 
-/// For a connection that begins when others were told already. Who is told before he has asked
-/// anything would come again and again.
+/// For a connection that begins during a drain. A client that gets GOAWAY before its first request would
+/// reconnect again and again.
 pub(super) struct LateConnection<A> {
     app: Arc<A>,
     asked: Notify,

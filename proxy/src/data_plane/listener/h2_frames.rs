@@ -1,5 +1,5 @@
-//! The frames of a connection of HTTP/2, looked at before anybody reads them, for the one fault that h2
-//! does not see: trailers with pseudo-headers (RFC 9113 8.1), which it would leave out in silence.
+//! Inspects the frames of an HTTP/2 connection before h2 reads them, for the one fault that h2 does not
+//! detect: trailers with pseudo-headers (RFC 9113 8.1), which it would silently drop.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use super::hpack::Table;
 /// A place in what a client sends.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Bytes of this frame that are still to come. The preface counts as one.
+    /// Bytes of this frame that have not arrived yet. The preface counts as a frame.
     left: usize,
     /// Of a header block that begins a stream: this frame's part of it, with its flags.
     part: Option<(Vec<u8>, u8)>,
     /// The parts before it.
     block: Vec<u8>,
-    /// What is kept back: it begins with a frame.
+    /// Buffered bytes, which begin with a frame.
     held: Vec<u8>,
     last_stream: u32,
     /// Streams whose client has not ended them.
@@ -32,13 +32,13 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
-/// The largest frame that h2 takes.
+/// The largest frame that h2 accepts.
 const FRAME_MAX: usize = 16 << 10;
 /// Of trailers with all that frames add to them.
 const TRAILERS_MAX: usize = FRAME_MAX - MALFORMED.len();
-/// More is refused by h2; there is nothing to look for any more.
+/// h2 refuses anything larger, so there is nothing more to inspect.
 const BLOCK_MAX: usize = 256 << 10;
-/// A client may leave open what we have ended. Of more than these the oldest are taken for ended.
+/// A client may leave streams open that we have ended. Beyond this number the oldest count as ended.
 const OPEN_MAX: usize = 1024;
 /// `connection: x`, a literal that no table remembers: it makes any header block malformed (8.2.2).
 const MALFORMED: &[u8] = b"\x00\x0aconnection\x01x";
@@ -56,7 +56,7 @@ impl Frames {
         }
     }
 
-    /// Looks at what came: what is to be read in its place, if not all of it as it is.
+    /// Inspects received bytes; returns their replacement if h2 must not read them unchanged.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -69,9 +69,9 @@ impl Frames {
         Ok(Some(self.walk(&all)?.unwrap_or(all)))
     }
 
-    /// The same of `bytes`, before which nothing is held. What is not whole yet is kept in `held`.
+    /// The same for `bytes`, with nothing buffered before them. An incomplete rest is buffered in `held`.
     fn walk(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
-        // What is read in the place of all before `from`.
+        // The replacement of everything before `from`.
         let mut instead = Vec::new();
         let (mut from, mut at) = (0, 0);
         while at < bytes.len() {
@@ -100,7 +100,7 @@ impl Frames {
                     break;
                 };
                 let block = joined(&rest[..length]);
-                // What comes after the end of a stream is a fault that h2 sees.
+                // Frames after the end of a stream are a fault that h2 detects.
                 if self.has_pseudo(&block) && self.open.contains(&head.stream) {
                     instead.extend_from_slice(&bytes[from..at]);
                     spoil(&head, &block, &mut instead);
@@ -127,7 +127,7 @@ impl Frames {
         Ok(Some(instead))
     }
 
-    /// Notes which streams their client has begun and not ended.
+    /// Tracks which streams the client has begun and not ended.
     fn note(&mut self, head: &Head) {
         let ends = match head.kind {
             HEADERS | DATA => head.flags & END_STREAM != 0,
@@ -152,7 +152,7 @@ impl Frames {
         let Some((part, flags)) = self.part.take() else { return };
         let fragment = fragment(&part, flags).unwrap_or_default();
         let is_whole = flags & END_HEADERS != 0;
-        // Nearly always all of it is in one frame.
+        // Usually all of it is in one frame.
         let understood = match (is_whole, self.block.is_empty()) {
             (true, true) => self.understand(fragment),
             _ => {
@@ -212,12 +212,12 @@ impl Head {
     }
 }
 
-/// Where the header block ends that begins with the first frame, if all of it is there.
+/// Where the header block ends that begins with the first frame, if it is complete.
 fn whole(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let head = Head::of(bytes.get(at..)?)?;
-        // What else may come in between is a fault that h2 sees.
+        // Any other frame in between is a fault that h2 detects.
         let is_other = at > 0 && head.kind != CONTINUATION;
         at += HEAD + head.length;
         if at > bytes.len() {
@@ -229,7 +229,7 @@ fn whole(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// A frame's part of a header block, without what pads it and says how urgent it is.
+/// A frame's part of a header block, without padding and priority.
 fn fragment(payload: &[u8], flags: u8) -> Option<&[u8]> {
     let (mut payload, mut padding) = (payload, 0);
     if flags & PADDED != 0 {
@@ -283,7 +283,7 @@ mod tests {
             .concat()
     }
 
-    /// What is read of it, whatever it is cut into.
+    /// What h2 reads of it, however it is split.
     fn read(bytes: &[u8]) -> Vec<u8> {
         let in_pieces = |size: usize| {
             let mut frames = Frames::new();
@@ -325,7 +325,7 @@ mod tests {
             b"\x82",
             b"\x00\x05:path\x01/",
             b"\x00\x01a\x01b\x44\x02/y",
-            // The path of the request, of which only the table knows.
+            // The path of the request, which only the table has.
             b"\xbf",
             b"\x0f\x30\x01/",
         ];
@@ -354,7 +354,7 @@ mod tests {
             let all = [begun(), end, pseudo.clone()].concat();
             assert_eq!(read(&all), all);
         }
-        // One that was passed over, and is none any more (5.1.1).
+        // A skipped stream, which counts as closed (5.1.1).
         let passed_over = [begun(), frame(1, END, 5, REQUEST), frame(1, END, 3, REQUEST)].concat();
         assert_eq!(read(&passed_over), passed_over);
     }

@@ -1,5 +1,5 @@
-//! A connection of HTTP/2 whose first bytes must come in time: Pingora waits for a preface for ever. And
-//! whose frames are looked at.
+//! An HTTP/2 connection with a deadline for its preface, for which Pingora waits forever, and with
+//! inspection of its frames.
 
 use std::{
     io,
@@ -21,20 +21,20 @@ use tokio::{
 
 use super::{h2_frames::Frames, wrapped_stream::Reading};
 
-/// Passes everything through, but fails if the preface takes too long.
+/// Passes everything through, but fails if the preface is late.
 #[derive(Debug)]
 pub(super) struct PrefaceDeadline {
     waiting: Option<Pin<Box<Sleep>>>,
-    /// How much of the preface is still to come.
+    /// How much of the preface has not arrived yet.
     missing: usize,
     late: Arc<AtomicBool>,
     frames: Frames,
-    /// What is read next, in the place of what came.
+    /// The replacement to read next.
     instead: Bytes,
 }
 
 impl PrefaceDeadline {
-    /// `late` becomes true if the preface does not come in time.
+    /// `late` becomes true if the preface does not arrive in time.
     pub(super) fn new(patience: Duration, late: Arc<AtomicBool>) -> Self {
         Self {
             waiting: Some(Box::pin(sleep(patience))),
@@ -45,7 +45,7 @@ impl PrefaceDeadline {
         }
     }
 
-    /// Reads what came, or what is to be read in its place.
+    /// Reads the received bytes, or their replacement.
     fn poll_frames(
         &mut self,
         inner: &mut Stream,
@@ -87,7 +87,7 @@ impl Reading for PrefaceDeadline {
         let before = buf.filled().len();
         let polled = self.poll_frames(inner, cx, buf);
         let Some(waiting) = &mut self.waiting else { return polled };
-        // Counted, not taken for granted: it may come in pieces.
+        // Counted, because it may arrive in pieces.
         self.missing = self.missing.saturating_sub(buf.filled().len() - before);
         if self.missing == 0 {
             self.waiting = None;

@@ -1,8 +1,8 @@
-//! Which header blocks of HTTP/2 have pseudo-headers (RFC 7541): as much of them is read as that takes.
+//! Finds pseudo-headers in HTTP/2 header blocks (RFC 7541), and parses no more than that takes.
 
 use std::collections::VecDeque;
 
-/// The dynamic table of one connection, without what its entries say.
+/// The dynamic table of one connection, without the text of its entries.
 #[derive(Debug)]
 pub(super) struct Table {
     /// The newest first.
@@ -25,7 +25,7 @@ struct Name {
 
 /// We announce no other (RFC 9113 6.5.2).
 const SIZE_MAX: usize = 4096;
-/// Those of the static table's names (RFC 7541 A); the first fourteen are pseudo-headers.
+/// The name lengths of the static table (RFC 7541 A); the first fourteen are pseudo-headers.
 const STATIC: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
@@ -40,8 +40,8 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Reads a whole header block: whether there is a pseudo-header in it. `None` if it cannot be
-    /// read, and so nothing after it.
+    /// Reads a whole header block: whether it has a pseudo-header. `None` if it cannot be parsed, and so
+    /// nothing after it can.
     pub(super) fn read(&mut self, mut block: &[u8]) -> Option<bool> {
         let mut found = false;
         while let Some(first) = block.first() {
@@ -126,7 +126,7 @@ fn number(block: &mut &[u8], bits: u32) -> Option<usize> {
     Some(number)
 }
 
-/// A text as it stands (5.2).
+/// A string literal (5.2).
 struct Text<'a> {
     bytes: &'a [u8],
     is_huffman: bool,
@@ -181,7 +181,7 @@ const ENDS: [(u32, u64); 21] = [
 
 fn huffman_length(bytes: &[u8]) -> usize {
     let mut count = 0;
-    // What is still to be read, from the highest bit on.
+    // The remaining bits, from the highest on.
     let (mut ahead, mut bits) = (0_u64, 0);
     let mut bytes = bytes.iter();
     loop {
@@ -190,7 +190,7 @@ fn huffman_length(bytes: &[u8]) -> usize {
             ahead |= u64::from(*byte) << (56 - bits);
             bits += 8;
         }
-        // Past the end stand ones, as in the padding.
+        // Past the end there are ones, as in the padding.
         let filled = if bits == 64 { ahead } else { ahead | u64::MAX >> bits };
         let code = ENDS.iter().find(|(length, end)| filled >> (64 - length) < *end);
         match code {
@@ -206,12 +206,12 @@ fn huffman_length(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
+
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
-        let hex = hex.replace(' ', "");
-        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-        (0..hex.len()).step_by(2).map(byte).collect()
+        HEXLOWER.decode(hex.replace(' ', "").as_bytes()).unwrap()
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(table.read(b"\xbe"), Some(true));
         assert_eq!(table.read(b"\x20"), Some(false));
         assert_eq!((table.entries.len(), table.size), (0, 0));
-        // It may not be larger than we said.
+        // It must not be larger than we announced.
         assert_eq!(table.read(b"\x3f\xff\xff\x3f"), Some(false));
         assert_eq!(table.size_max, SIZE_MAX);
     }

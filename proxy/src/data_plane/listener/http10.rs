@@ -1,5 +1,5 @@
-//! How a client of HTTP/1.0 is answered: it knows no chunks, so a body ends where its connection does
-//! (RFC 9112 6.1, 6.3). Pingora answers everybody in HTTP/1.1; here its chunks are taken apart again.
+//! Responses to HTTP/1.0 clients: they do not know chunks, so a body without a length ends with the
+//! connection (RFC 9112 6.1, 6.3). Pingora always responds in HTTP/1.1; here its chunks are removed again.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 
-/// The answer to one request, on its way out.
+/// The response to one request while it is sent.
 #[derive(Debug, Default)]
 pub(super) struct Old {
     at: At,
-    /// Of a head or a chunk's size, what came so far.
+    /// The head or chunk size line so far.
     line: Vec<u8>,
     /// Written by Pingora, and not sent yet.
     out: BytesMut,
@@ -25,17 +25,17 @@ pub(super) struct Old {
 enum At {
     #[default]
     Head,
-    /// Whatever comes is sent as it is: the head says how long it is.
+    /// The body is sent unchanged: the head has its length.
     Body,
     Size,
     /// Of a chunk, with the line end after it.
     Chunk(usize),
-    /// After the last chunk: nothing more is for the client.
+    /// After the last chunk: nothing more is sent.
     Over,
 }
 
 impl Old {
-    /// Whether the answer's end is that of the connection.
+    /// Whether the response ends with the connection.
     pub(super) fn ends_connection(&self) -> bool {
         !matches!(self.at, At::Head | At::Body)
     }
@@ -56,7 +56,7 @@ impl Old {
         }
     }
 
-    /// Sends what is left.
+    /// Sends the rest.
     pub(super) fn poll_send(
         &mut self,
         inner: &mut Stream,

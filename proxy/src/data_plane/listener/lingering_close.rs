@@ -1,7 +1,7 @@
-//! How a connection ends on which a client still sends: it is listened to for a moment.
+//! Lingering close: a connection on which a client still sends is read for a moment before it is closed.
 //!
-//! Closed with bytes unread, a connection is reset, and the answer that was on its way is lost. What is
-//! read here is nobody's request.
+//! Closing a connection with unread bytes resets it, and a response in transit is lost. What is read here is
+//! discarded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ const WHOLE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(1);
 const BYTES_MAX: usize = 16 << 20;
 
-/// Where a connection is put whose request was given up before its end.
+/// Takes a connection whose request was abandoned before its end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnreadRequest(Arc<Mutex<Option<Stream>>>);
 
@@ -36,7 +36,7 @@ impl UnreadRequest {
     }
 }
 
-/// Says that nothing more will come, and listens until the client has understood.
+/// Shuts down the write side, and reads until the client closes.
 pub(super) async fn linger(mut stream: Stream, whole: Duration) {
     let listen = async {
         stream.flush().await?;

@@ -1,4 +1,4 @@
-//! Load balancers that say whose a connection is, before anything else on it.
+//! Load balancers that send a client's address ahead of its connection (PROXY protocol).
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,7 @@ use super::{
     proxy_protocol::{self, Fault, Told},
 };
 
-/// Who says whose a connection is, and how many have not yet.
+/// The load balancers, and the number of connections whose header has not arrived.
 pub(super) struct Balancers {
     is_one: IsBalancer,
     waiting: Arc<ConnectionLimits>,
@@ -26,7 +26,7 @@ impl Balancers {
         Self { is_one, waiting: Arc::default() }
     }
 
-    /// Whose a connection of `peer` is, as everybody will then know. Not a byte after the header is read.
+    /// Reads and stores the client address of a connection of `peer`. Reads not a byte beyond the header.
     pub(super) async fn client(
         &self,
         stream: &mut Stream,
@@ -55,7 +55,7 @@ impl Balancers {
     }
 }
 
-/// What is asked later whose the connection is says the client.
+/// Later lookups of the connection's peer return the client.
 fn note(stream: &mut Stream, client: SocketAddr) {
     let digest = SocketDigest::from_raw_fd(stream.id());
     let _ = digest.peer_addr.set(Some(socket::SocketAddr::Inet(client)));

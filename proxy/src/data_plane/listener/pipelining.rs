@@ -1,8 +1,8 @@
-//! A connection whose requests take turns.
+//! Pipelining: a connection that passes on one request at a time.
 //!
-//! Pingora gets to read one request and no byte more. Left alone it would take the beginning of
-//! the next one for an error of the first, or drop it; and it would read chunk sizes more
-//! generously than others do. What comes early is kept here until it is its turn.
+//! Pingora gets to read one request and not a byte more. Otherwise it would take the beginning of the next
+//! one for an error of the first, or drop it; and it parses chunk sizes more leniently than other servers.
+//! Early bytes are buffered here until their turn.
 
 use std::{
     io,
@@ -26,15 +26,15 @@ use crate::data_plane::detached;
 /// How far the request that has its turn still goes.
 #[derive(Debug)]
 pub(super) struct Pipelining {
-    /// What came and belongs to no request that had its turn.
+    /// Bytes that belong to a later request.
     pub(super) ahead: BytesMut,
     rest: Rest,
-    /// How a client of HTTP/1.0 is answered.
+    /// The response to an HTTP/1.0 client, if it is one.
     old: Option<Box<Old>>,
     unread: UnreadRequest,
 }
 
-/// What of a request's body is still to come.
+/// The rest of a request's body.
 #[derive(Debug)]
 enum Rest {
     Length(u64),
@@ -43,16 +43,16 @@ enum Rest {
     Everything,
 }
 
-/// More than this is left in the socket until its turn.
+/// Anything beyond this stays in the socket until its turn.
 const AHEAD_MAX: usize = 16 << 10;
 
 impl Pipelining {
-    /// A connection that is given up within a request is put into `unread`.
+    /// A connection that is abandoned within a request is put into `unread`.
     pub(super) fn new(unread: UnreadRequest) -> Self {
         Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), old: None, unread }
     }
 
-    /// Whether another request may come after this one.
+    /// Whether another request may follow this one.
     fn is_at_end(&self) -> bool {
         (matches!(self.rest, Rest::Everything) || self.rest.is_over())
             && !self.old.as_ref().is_some_and(|old| old.ends_connection())
@@ -73,13 +73,13 @@ impl Pipelining {
 }
 
 impl WrappedStream<Pipelining> {
-    /// Reads some more of what is ahead; how much.
+    /// Reads more bytes ahead; returns how many.
     pub(super) async fn more(&mut self) -> io::Result<usize> {
         self.inner.read_buf(&mut self.reading.ahead).await
     }
 
-    /// Leaves out empty lines before a request line (RFC 9112 2.2), as some clients send one after a
-    /// body: up to `max`, which is counted down. Whether there was one.
+    /// Skips empty lines before a request line (RFC 9112 2.2), which some clients send after a body: up to
+    /// `max`, which is counted down. Returns whether there was one.
     pub(super) fn skip_empty_lines(&mut self, max: &mut u8) -> bool {
         let ahead = &mut self.reading.ahead;
         let before = *max;
@@ -99,19 +99,19 @@ impl WrappedStream<Pipelining> {
         head.len()
     }
 
-    /// Whether the request that had its turn was read to its end, and its answer has one of its own. If
-    /// not, what comes next is not the next request.
+    /// Whether the current request was read to its end, and its response does not end with the connection.
+    /// If not, the next bytes are not another request.
     pub(super) fn is_at_end(&self) -> bool {
         self.reading.is_at_end()
     }
 
-    /// The connection, and what came ahead.
+    /// The connection, and the bytes read ahead.
     pub(super) fn into_parts(mut self) -> (Stream, BytesMut) {
         let ahead = std::mem::take(&mut self.reading.ahead);
         (std::mem::replace(&mut self.inner, taken_away()), ahead)
     }
 
-    /// Gives the request its turn whose head ends at `end`: the head, and what came of its body.
+    /// Begins the request whose head ends at `end`: returns the head, with the received part of its body.
     pub(super) fn begin(&mut self, end: usize, body: Body) -> Result<BytesMut, HeadRefusal> {
         let turns = &mut self.reading;
         turns.rest = match body {
@@ -149,7 +149,7 @@ impl Reading for Pipelining {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.rest.is_over() {
-            // Pingora only wants to know whether the client is still there.
+            // Pingora only checks whether the client is still connected.
             return self.poll_ahead(inner, cx);
         }
         let before = buf.filled().len();

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`): what a load balancer says
-//! of its client before anything else.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`): a load balancer's header about
+//! its client.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -8,10 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What a load balancer says of its client.
+/// The content of a PROXY protocol header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// Whose connection it is.
+    /// The client's address.
     Client(SocketAddr),
     /// Nothing: it speaks for itself (`UNKNOWN`, `LOCAL`), as to see whether we are well.
     Nobody,
@@ -20,15 +20,15 @@ pub(super) enum Told {
 /// Why there is no such header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The connection begins with something else.
+    /// The connection does not begin with a header.
     Missing,
     /// It is broken.
     Malformed(&'static str),
-    /// The client is gone.
+    /// The client has disconnected.
     Gone,
 }
 
-/// What is said of a header where none is expected.
+/// The sentence about a header where none is expected.
 pub(super) const UNEXPECTED: &str = "this begins with a PROXY protocol header: write `proxy_protocol` on the listener and name the load balancers";
 /// How version 2 begins.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -39,7 +39,7 @@ const LINE_MAX: usize = 107;
 /// As nginx has it: what follows the head of version 2 has no more bytes.
 const REST_MAX: usize = 4096;
 
-/// Whether bytes begin as a header does. It takes twelve to be sure of version 2.
+/// Whether bytes begin like a header. Version 2 takes twelve to recognize.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(WORD) || bytes.starts_with(SIGNATURE)
 }
@@ -47,11 +47,11 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
 /// Reads a header, and not a byte after it.
 ///
 /// # Errors
-/// If there is none, or it is broken.
+/// If there is none, or it is malformed.
 pub(super) async fn read<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     let mut start = [0; 12];
     let mut came = 0;
-    // What is something else may be shorter, and is not waited for.
+    // Anything else may be shorter, so do not wait for more.
     while came < start.len() {
         let count = from.read(&mut start[came..]).await.map_err(|_| Fault::Gone)?;
         if count == 0 {
@@ -120,7 +120,7 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     }
     let mut rest = vec![0; length];
     from.read_exact(&mut rest).await.map_err(|_| Fault::Gone)?;
-    // The addresses are as long as their family says; what follows is more about the connection.
+    // The family determines the length of the addresses; after them come TLVs.
     let addresses = match family >> 4 {
         0 => 0,
         1 => 12,
@@ -135,9 +135,9 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
     let part = |length: usize| &addresses[..length];
     match (version, family) {
-        // It asks for itself.
+        // A connection of the load balancer itself.
         (0x20, _) => Ok(Told::Nobody),
-        // Of a client that has no address on the internet it cannot say one.
+        // A client without an internet address.
         (0x21, 0x00 | 0x31) => Ok(Told::Nobody),
         (0x21, 0x11) => {
             let ip: [u8; 4] = part(4).try_into().expect("four bytes are four");
@@ -152,7 +152,7 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     }
 }
 
-/// What follows the addresses: type, length and value, to the last byte. A checksum must be right.
+/// Checks the TLVs after the addresses, to the last byte. A checksum must be right.
 fn checked(head: &[u8; 4], addresses: &[u8], more: &[u8]) -> Result<(), Fault> {
     const CRC32C: u8 = 0x03;
     let mut rest = more;
@@ -167,7 +167,7 @@ fn checked(head: &[u8; 4], addresses: &[u8], more: &[u8]) -> Result<(), Fault> {
         if *kind == CRC32C {
             let wrong = Fault::Malformed("its checksum is wrong");
             let Ok(stated) = <[u8; 4]>::try_from(value) else { return Err(wrong) };
-            // It is made with zeros in its own place.
+            // It is computed with zeros in its own place.
             let at = more.len() - after.len() - value.len();
             let mut zeroed = more.to_vec();
             zeroed[at..at + 4].fill(0);
@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of these bytes, and how many are left.
+    /// What is parsed of these bytes, and how many are left.
     async fn of(bytes: &[u8]) -> (Result<Told, Fault>, usize) {
         let mut rest = bytes;
         let told = read(&mut rest).await;

@@ -1,4 +1,4 @@
-//! What a client is told whose head never became a request.
+//! The response to a head that never became a request.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     data_plane::denial_response::{Problem, Reader, Rendered, cors},
 };
 
-/// Refuses heads of one connection of HTTP/2, which goes on all the same.
+/// Refuses heads of one HTTP/2 connection, which stays open.
 pub(crate) struct RefusalContext {
     refusals: Arc<dyn Refusals>,
     peer: IpAddr,
@@ -25,7 +25,7 @@ impl RefusalContext {
         Self { refusals: Arc::clone(refusals), peer, form }
     }
 
-    /// Puts it on record; answers with what the client reads.
+    /// Records it; returns the response.
     pub(crate) fn refuse(&self, refusal: HeadRefusal, head: &RequestHeader) -> Response<Bytes> {
         let (method, target) = (&head.method, head.raw_path());
         let line = [method.as_str().as_bytes(), target, b"HTTP/2"].join(&b' ');
@@ -42,7 +42,7 @@ impl RefusalContext {
     }
 }
 
-/// What says how an answer is read.
+/// The parts of a request that determine the format of a response.
 struct ConnectRequest<'a> {
     method: &'a Method,
     query: Option<&'a [u8]>,
@@ -82,7 +82,7 @@ fn written(
     written
 }
 
-/// The whole answer over HTTP/1. `head` is as much of a head as came.
+/// The whole response over HTTP/1. `head` is what was received of the head.
 pub(super) fn answer(
     refusal: HeadRefusal,
     id: &str,
@@ -109,7 +109,8 @@ pub(super) fn answer(
     answer
 }
 
-/// `X-Request-Id`, as it is mostly spelled: it has no case, and yet some read it by eye, or by a pattern.
+/// The usual spelling, such as `X-Request-Id`: names are case-insensitive, but people and patterns read
+/// them.
 fn spelled(name: &HeaderName) -> Vec<u8> {
     let mut spelled = name.as_str().as_bytes().to_owned();
     for word in spelled.split_mut(|b| *b == b'-') {
@@ -120,7 +121,7 @@ fn spelled(name: &HeaderName) -> Vec<u8> {
     spelled
 }
 
-/// What says who reads the answer.
+/// The headers that determine the format of the response.
 static LOOKED_AT: [HeaderName; 5] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
@@ -131,8 +132,7 @@ static LOOKED_AT: [HeaderName; 5] = [
 /// A head may have been refused for having too many.
 const LINES_MAX: usize = 200;
 
-/// Whatever can be made of a head that is broken, or not all there. Only how the answer looks depends
-/// on it.
+/// Reads what it can of a malformed or incomplete head. Only the format of the response depends on it.
 fn read(head: &[u8]) -> (Method, Option<&[u8]>, HeaderMap) {
     let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).take(LINES_MAX);
     let mut words = lines.next().unwrap_or_default().split(|b| *b == b' ');

@@ -1,7 +1,7 @@
-//! The head of an HTTP/1 request, looked at before anything else reads it (RFC 9112).
+//! Checks the head of an HTTP/1 request before anything else reads it (RFC 9112).
 //!
-//! What two servers could read differently is refused here, so that whoever stands behind us sees
-//! the request that we decided about.
+//! What two servers could read differently is refused here, so that every upstream sees the request that we
+//! decided.
 
 use bytes::BytesMut;
 use filters::head::is_websocket;
@@ -15,7 +15,7 @@ pub enum HeadRefusal {
     Malformed(&'static str),
     /// Its length can be read in two ways.
     FramingAmbiguous(&'static str),
-    /// What came of its body with it is broken. A moment later it would have become a request.
+    /// The part of its body that was received with it is malformed.
     BodyMalformed(&'static str),
     /// Too many bytes or lines.
     TooLarge,
@@ -23,13 +23,13 @@ pub enum HeadRefusal {
     Timeout,
     /// A reverse listener is no tunnel.
     ConnectRefused,
-    /// Whoever connects is none of those who may say whose a connection is.
+    /// The peer is not a load balancer that may send the PROXY protocol.
     ProxyHeaderRefused,
     /// A connection does not begin with a header of the PROXY protocol.
     ProxyHeaderMissing,
     /// That header is broken.
     ProxyHeaderMalformed(&'static str),
-    /// No place left for another connection.
+    /// The connection limit is reached.
     ConnectionsExhausted,
     /// The TLS handshake was not complete in time.
     HandshakeTimeout,
@@ -72,17 +72,17 @@ impl HeadRefusal {
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// So many bytes; none if the head does not speak of a body.
+    /// This many bytes; 0 if the head declares no body.
     Length(u64),
-    /// As its chunks say.
+    /// Chunked.
     Chunked,
-    /// None, and if the upstream agrees the connection is no longer HTTP.
+    /// None, and if the upstream agrees, the connection is upgraded.
     Upgrade,
-    /// None, and what comes next is for the other end of a tunnel.
+    /// None, and what follows belongs to a tunnel.
     Tunnel,
 }
 
-/// What a listener is asked for.
+/// The target form that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Paths (RFC 9112 3.2.1), also in URLs.
@@ -99,12 +99,12 @@ impl Head {
         Self(bytes)
     }
 
-    /// What it asks for, as it came.
+    /// The request target, as received.
     pub fn target(&self) -> &[u8] {
         self.0[..].split(|b| *b == b' ').nth(1).unwrap_or_default()
     }
 
-    /// The values of a header, as they came.
+    /// The values of a header, as received.
     pub fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let lines = Lines(&self.0[..self.0.len() - 2]).skip(1).filter_map(Result::ok);
         lines.filter_map(move |line| {
@@ -115,11 +115,11 @@ impl Head {
     }
 }
 
-/// Where a head ends, if `bytes` hold all of it: after the first empty line. The bytes before
-/// `from` have been looked at.
+/// Where a head ends, if `bytes` contain all of it: after the first empty line. The bytes before `from` have
+/// been checked.
 ///
 /// # Errors
-/// If it cannot become a head, however much is still to come.
+/// If it cannot become a head, whatever follows.
 pub(super) fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadRefusal> {
     use HeadRefusal::Malformed;
     // Half of an empty line before it.
@@ -142,10 +142,10 @@ pub(super) fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadRefusa
     Ok(None)
 }
 
-/// Checks a whole head, its empty line included; says how the body after it is delimited.
+/// Checks a whole head, including its empty line; returns how the body is delimited.
 ///
 /// # Errors
-/// Why nobody else may see this head.
+/// Why the head is refused.
 pub(super) fn check(head: &[u8], headers_max: usize, form: Form) -> Result<Body, HeadRefusal> {
     let body = &head[..head.len() - 2];
     let mut lines = Lines(body);
@@ -177,7 +177,7 @@ enum Version {
     Http11,
 }
 
-/// Lines that end with CR LF and hold neither of the two elsewhere.
+/// Lines that end with CR LF and contain neither elsewhere.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
@@ -233,14 +233,13 @@ fn request_line(line: &[u8], form: Form) -> Result<Version, HeadRefusal> {
         Form::Origin if !path && !authority::is_url(target) => {
             Err(Malformed("the target is not a path"))
         }
-        // Somebody takes us for the server itself.
+        // The client takes us for the server itself.
         Form::Proxy if path => Err(Malformed("this listener is a forward proxy")),
         _ => Ok(version),
     }
 }
 
-/// Whether what reads the target after us reads it at all: else it would answer by itself, and nobody
-/// would put that on record.
+/// Whether Pingora can parse the target: otherwise it would respond by itself, without a record.
 fn is_uri(target: &[u8]) -> bool {
     if none(target, |b| matches!(b, b'<' | b'>' | b'`' | b'"')) {
         return true;
@@ -334,12 +333,12 @@ impl Seen {
     }
 }
 
-/// Whether no byte is of a kind. Looks at all of them: without a way out, many are compared at once.
+/// Whether no byte is of a kind. No early exit, so that the compiler compares many bytes at a time.
 fn none(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
     !bytes.iter().fold(false, |found, b| found | kind(*b))
 }
 
-/// RFC 9110 5.6.2. A table, because it is asked for every byte of every name.
+/// RFC 9110 5.6.2. A table, because it is used for every byte of every name.
 pub(super) fn is_token(b: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
@@ -467,7 +466,7 @@ mod tests {
         check("Upgrade: websocket~Content-Length: 0~", Ok(Body::Upgrade));
         check("Upgrade: websocket~Content-Length: 1~", Err("framing_ambiguous"));
         check("Upgrade: websocket~Transfer-Encoding: chunked~", Err("framing_ambiguous"));
-        // Java's client asks for this on every plain request.
+        // Java's client offers this on every plain request.
         check("Upgrade: h2c~Content-Length: 1~", Ok(Body::Length(1)));
         check("Upgrade: h2c, WebSocket~", Ok(Body::Upgrade));
         assert_eq!(body("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n"), Ok(Body::Length(0)));

@@ -1,4 +1,4 @@
-//! The TLS side of a listener: what a handshake tells later phases.
+//! The TLS side of a listener, and the facts of a handshake for later phases.
 
 use std::{any::Any, sync::Arc};
 
@@ -9,10 +9,10 @@ use pingora::{
     protocols::tls::TlsRef,
 };
 
-/// What a handshake tells.
+/// The facts of a handshake.
 #[derive(Debug)]
 pub struct HandshakeInfo {
-    /// The name the client asked for.
+    /// The server name that the client requested.
     pub server_name: Option<String>,
     /// The verified client certificate.
     pub certificate: Option<Arc<ClientCertificate>>,
@@ -22,9 +22,9 @@ pub struct HandshakeInfo {
 pub struct ListenerCertificates {
     /// The listener's name.
     pub listener: String,
-    /// What it serves.
+    /// The certificates it serves.
     pub certificates: certs::Certificates,
-    /// Whom it believes.
+    /// The client CAs it trusts.
     pub clients: Option<Arc<certs::ClientCertificates>>,
 }
 

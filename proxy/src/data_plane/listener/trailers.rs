@@ -1,6 +1,6 @@
-//! The trailers of a chunked body, which are read and left out (RFC 9110 6.5.1).
+//! The trailers of a chunked body, which are parsed and dropped (RFC 9110 6.5.1).
 //!
-//! They are read like headers all the same: what is broken there was made to be read in two ways.
+//! They are parsed as strictly as headers: malformed ones are meant to be read in two ways.
 
 /// A place in a trailer section.
 #[derive(Debug, Default)]
@@ -19,14 +19,14 @@ enum At {
     Line,
     Name,
     Value,
-    /// The line's end, of one with something on it or of the last.
+    /// The line feed of a line, or of the last, empty one.
     LineEnd,
     End,
 }
 
-/// Nobody is known to send any; who reads them may be made to read them for ever.
+/// No known client sends any; without a limit a client could keep us reading them.
 const LENGTH_MAX: usize = 8 << 10;
-/// What says how a message is framed, or where it goes: after it, it is too late to say so.
+/// Fields about framing and routing, which are not allowed in trailers.
 const FRAMING: [&[u8]; 8] = [
     b"connection",
     b"content-length",
@@ -40,7 +40,7 @@ const FRAMING: [&[u8]; 8] = [
 const NAME_MAX: usize = 17;
 
 impl Trailers {
-    /// Reads on; whether that was the end.
+    /// Reads on; returns whether that was the end.
     ///
     /// # Errors
     /// What is wrong with it.

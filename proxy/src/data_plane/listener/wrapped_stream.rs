@@ -1,4 +1,4 @@
-//! A connection that is read in a way of our own, and is the client's in everything else.
+//! A connection with our own way of reading, and otherwise the client's stream.
 
 use std::{
     io,
@@ -27,12 +27,12 @@ pub(super) trait Reading: std::fmt::Debug + Unpin + Send + Sync + 'static {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
 
-    /// How its answers are written, if not as they come.
+    /// The writer of responses, if they must be rewritten.
     fn old(&mut self) -> Option<&mut Old> {
         None
     }
 
-    /// Takes the connection, if it is given up before its client has said all it began to say.
+    /// Takes the connection if it is abandoned before the client's request has ended.
     fn give_up(&mut self, _inner: &mut Stream) {}
 }
 
@@ -49,7 +49,7 @@ impl<R: Reading> Drop for WrappedStream<R> {
     }
 }
 
-/// What is left in the place of a connection that was taken.
+/// The replacement of a connection that was taken.
 pub(super) fn taken_away() -> Stream {
     Box::new(io::Cursor::new(Vec::new()))
 }
@@ -68,7 +68,7 @@ impl<R: Reading> AsyncRead for WrappedStream<R> {
     }
 }
 
-/// Notes how much the client took, unless its time is up.
+/// Records how much the client read, unless its time is up.
 fn written(write: impl FnOnce() -> Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
     if let Some(over) = progress::over() {
         return Poll::Ready(Err(over));
@@ -82,7 +82,7 @@ fn written(write: impl FnOnce() -> Poll<io::Result<usize>>, all: usize) -> Poll<
     written
 }
 
-/// A client that is gone takes everything, if the exchange goes on without it.
+/// A disconnected client accepts everything, if the exchange continues without it.
 fn taken<T>(written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
     match written {
         Poll::Ready(Err(_)) if detached::lost() => Poll::Ready(Ok(instead)),

@@ -34,7 +34,7 @@ impl Refusals for RefusalRecorder {
         let (status, code, _) = refusal.row();
         let id = RequestId::new();
         let line = head.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
-        // A query may hold what must not be kept.
+        // A query may contain what must not be recorded.
         let line = line.split(|b| *b == b'?').next().unwrap_or_default();
         let line = String::from_utf8_lossy(&line[..line.len().min(LINE_MAX)]);
         let snapshot = self.gateway.snapshot.load();

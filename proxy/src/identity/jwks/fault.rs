@@ -5,25 +5,25 @@ use std::fmt;
 /// Why keys could not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Discovery is of another issuer than the config says.
+    /// The discovery document is of another issuer than the configured one.
     Contradicted(Contradiction),
-    /// Whoever is there does not know what it was asked for.
+    /// The server does not have the requested URL.
     NotFound {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The status of the answer.
+        /// The response status.
         status: u16,
     },
-    /// There are keys, and none that can be used.
+    /// None of its keys can be used.
     Keyless {
         /// Where they are.
         url: String,
     },
-    /// Anything else: no connection, no answer in time, a status, text that is no JSON.
+    /// Anything else: no connection, no response in time, a status, a body that is not JSON.
     Other(String),
 }
 
-/// What the config calls an issuer, and what it calls itself.
+/// The configured name of an issuer, and its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contradiction {
     /// The discovery document.
@@ -51,7 +51,7 @@ impl Contradiction {
         format!("{slash}if that is the `iss` of its tokens, write `issuer: {discovered}`")
     }
 
-    /// What it calls itself, safe to print.
+    /// Its own name, safe to print.
     pub fn shown(&self) -> String {
         let Some(discovered) = &self.discovered else { return "none".to_owned() };
         let mut shown: String = discovered.chars().take(SHOWN_MAX).collect();
@@ -62,7 +62,7 @@ impl Contradiction {
     }
 }
 
-/// Whether it can stand in a config as it is.
+/// Whether it can be written in a config unquoted.
 fn is_plain(issuer: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?@!$&()*+;=%".contains(&b);
     issuer.len() <= SHOWN_MAX && issuer.parse::<config::Url>().is_ok() && issuer.bytes().all(fits)

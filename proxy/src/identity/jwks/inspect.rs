@@ -1,4 +1,4 @@
-//! What an issuer answers, for whoever looks before it is run. Nothing is kept of it.
+//! Inspects an issuer before the proxy runs (`check --online`). Nothing is stored.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use filters::{
 use super::{Fault, Fetcher, guard};
 use crate::net::fetch::Endpoint;
 
-/// What an issuer answers.
+/// The responses of an issuer.
 pub struct Inspection {
     /// Its keys, unless they are in a file.
     pub keys: Option<Result<KeySet, Fault>>,
-    /// Whether its discovery document says that it is who the config says. `None` if that was asked
-    /// for its keys, too, or there is none to ask.
+    /// Whether its discovery document names the configured issuer. `None` if the keys were found through it,
+    /// or there is no discovery.
     pub discovery: Option<Result<(), Fault>>,
 }
 
 impl Fetcher {
-    /// Asks an issuer as a request would that lacks its keys.
+    /// Fetches from an issuer like a request that needs its keys.
     pub async fn inspect(
         &self,
         config: &config::Config,
@@ -39,8 +39,8 @@ impl Fetcher {
         Inspection { keys: Some(keys), discovery }
     }
 
-    /// What discovery says where keys are found without. A running proxy does not ask that; it is where a
-    /// wrong `issuer` is seen before the first token.
+    /// Checks discovery where keys are found without it. A running proxy does not fetch it; it reveals a
+    /// wrong `issuer` before the first token.
     async fn compared(&self, guard: &Arc<Guard>, written: &Issuer) -> Option<Result<(), Fault>> {
         let (base, place) = match (written.kind, &written.keys) {
             (IssuerKind::Backstage, keys) => {

@@ -10,7 +10,7 @@ use crate::lifecycle::{
 };
 
 impl Process {
-    /// Asks the control source until the process ends.
+    /// Polls the control source until the process ends.
     pub async fn follow(self: &Arc<Self>) {
         loop {
             let files = Arc::clone(&self.gateway.snapshot.load().files);
@@ -30,8 +30,7 @@ impl Process {
         }
     }
 
-    /// Asks the control source of the config in force, and takes over what is new. Answers with what was
-    /// wrong.
+    /// Polls the control source of the config in force, and applies a new response. Returns the problems.
     pub(crate) async fn ask_control(&self) -> Vec<String> {
         let files = Arc::clone(&self.gateway.snapshot.load().files);
         let said = match self.control.ask(&files, &self.gateway.dial).await {
@@ -42,11 +41,11 @@ impl Process {
                 return failure.messages;
             }
         };
-        // Not while it is asked: a reload must not wait for that.
+        // Not during the request: a reload must not wait for that.
         let _one_after_the_other = self.seen.lock().await;
         let last = self.gateway.snapshot.load_full();
         if !Arc::ptr_eq(&last.files, &files) {
-            // They were loaded meanwhile, and their source is asked for them.
+            // Other files were loaded meanwhile, so their source must be polled.
             self.control.changed.notify_one();
             return Vec::new();
         }
@@ -69,7 +68,7 @@ impl Process {
         }
     }
 
-    /// Puts on record that an answer was bad, once.
+    /// Records an invalid response, once.
     pub(crate) fn refused(&self, failure: &Failure) {
         if failure.refused && failure.is_news {
             let last = self.gateway.snapshot.load_full();

@@ -1,4 +1,4 @@
-//! The last good answer on disk: whole or not at all, for a start while the source is away.
+//! The last good response on disk, written atomically, for a start while the source is unreachable.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use crate::clock;
 const VERSION: &str = "stagedoor/kept-v1";
 const BYTES_MAX: u64 = 64 << 20;
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedDocument {
@@ -30,12 +30,12 @@ struct SavedDocument {
     etag: Option<String>,
     /// When it was confirmed, in seconds since 1970.
     confirmed: u64,
-    /// SHA-256 of the answer, in hex.
+    /// SHA-256 of the response, in hex.
     digest: String,
     answer: Box<RawValue>,
 }
 
-/// What was kept of this source; `None` if nothing was.
+/// The stored response of this source; `None` if there is none.
 pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held>, String> {
     let shown = file.display();
     let wrong = |cause: &str| {
@@ -64,12 +64,12 @@ pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held
     let at = clock::now();
     let before = at.unix.saturating_sub(Duration::from_secs(kept.confirmed));
     let confirmed = Confirmed { at, before };
-    // What was read for other plugins is not asked for again by its name.
+    // A response for another list of plugins must not be revalidated by its `ETag`.
     let etag = kept.etag.filter(|_| kept.plugins == plugins(control));
     Ok(Some(Held { of: control.clone(), answer, etag, confirmed }))
 }
 
-/// Keeps an answer.
+/// Stores a response.
 pub(super) fn write(file: &Path, held: &Held) -> Result<(), String> {
     let text = held.answer.text();
     let digest = hash(&text);
@@ -88,13 +88,13 @@ pub(super) fn write(file: &Path, held: &Held) -> Result<(), String> {
     replace(file, &bytes).map_err(|error| format!("cannot write `{}`: {error}", file.display()))
 }
 
-/// Whoever reads meanwhile, or after a crash, finds the old or the new.
+/// A concurrent reader, or one after a crash, finds the old or the new content.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // Readable by nobody else (0600).
+    // Readable only by us (0600).
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(bytes)?;
     new.as_file().sync_all()?;

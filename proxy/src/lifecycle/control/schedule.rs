@@ -1,4 +1,4 @@
-//! When a control source is asked again.
+//! When a control source is polled again.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The usual pace, or after failures one that begins short and doubles up to it. `random` spreads
-/// it by a tenth to either side, or all replicas would ask at once.
+/// The usual interval, or after failures a short one that doubles up to it. `random` spreads it by a tenth
+/// to either side, so that replicas do not poll together.
 pub(super) fn pace(every: Duration, failures: u32, random: u8) -> Duration {
     let pace = match failures {
         0 => every,
@@ -18,7 +18,7 @@ pub(super) fn pace(every: Duration, failures: u32, random: u8) -> Duration {
 
 pub(super) fn random() -> u8 {
     let mut byte = [128];
-    // Without, all ask in the middle.
+    // If it fails, there is no spread.
     let _ = SystemRandom::new().fill(&mut byte);
     byte[0]
 }

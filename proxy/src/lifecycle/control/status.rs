@@ -1,15 +1,15 @@
-//! What is known of a control source: what it said last, when, and how asking it goes.
+//! The state of a control source: its last response, when, and the last requests.
 
 use std::time::Duration;
 
 use config::{ControlDocument, Loaded};
 use filters::Now;
 
-/// What is known of the source.
+/// The state of the source.
 #[derive(Default)]
 pub(super) struct SourceStatus {
     pub(super) held: Option<Held>,
-    /// When it was asked last.
+    /// When it was last polled.
     pub(super) asked: Option<Duration>,
     /// Since when it is waited for.
     pub(super) awaited: Duration,
@@ -18,7 +18,7 @@ pub(super) struct SourceStatus {
     pub(super) stale_told: bool,
 }
 
-/// The last good answer.
+/// The last good response.
 #[derive(Clone)]
 pub(super) struct Held {
     pub(super) of: config::Control,
@@ -27,7 +27,7 @@ pub(super) struct Held {
     pub(super) confirmed: Confirmed,
 }
 
-/// When the source said so last.
+/// When the source last confirmed it.
 #[derive(Clone, Copy)]
 pub(super) struct Confirmed {
     pub(super) at: Now,
@@ -41,7 +41,7 @@ impl SourceStatus {
         self.held.as_ref().filter(|held| held.of.is_same_source(control))
     }
 
-    /// What was read for another list of plugins, or kept elsewhere, has to come anew.
+    /// The response for these files; not one for another list of plugins, or stored elsewhere.
     pub(super) fn answer_to(&self, files: &Loaded) -> Option<&Held> {
         let control = files.config.control.as_ref()?;
         self.held_of(files).filter(|held| {
@@ -62,7 +62,7 @@ impl SourceStatus {
         (self.failures, self.stale_told) = (0, false);
     }
 
-    /// What is in force without an answer.
+    /// What is in force without a response.
     pub(super) fn then(&self, files: &Loaded) -> &'static str {
         match self.held_of(files) {
             Some(_) => "its last good response stays in force",

@@ -1,5 +1,4 @@
-//! The hosts file: what it says of a name counts before any name server, as everywhere on a machine.
-//! The kubelet writes a pod's `hostAliases` there.
+//! The hosts file, which takes precedence over name servers. The kubelet writes a pod's `hostAliases` there.
 
 use std::{
     collections::HashMap,
@@ -14,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// What a hosts file says, read again when it has changed.
+/// The names in a hosts file, read again when it has changed.
 pub(super) struct Hosts {
     path: PathBuf,
     last: Mutex<Option<Last>>,
@@ -32,7 +31,7 @@ type Names = HashMap<String, Vec<IpAddr>>;
 /// Inode, length, and when it was written.
 type Version = (u64, u64, i64, i64);
 
-/// How often it is looked whether the file has changed.
+/// How often the file is checked for changes.
 const LOOK: Duration = Duration::from_secs(1);
 /// More is not read.
 const BYTES_MAX: u64 = 1 << 20;
@@ -79,7 +78,7 @@ impl Hosts {
         Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
     }
 
-    /// One that is not there says nothing.
+    /// A missing file counts as empty.
     fn read(&self) -> Names {
         let mut bytes = Vec::new();
         let file = File::open(&self.path);

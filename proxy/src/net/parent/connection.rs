@@ -1,4 +1,4 @@
-//! A connection to somebody, directly or through a parent proxy.
+//! An outbound connection, directly or through a parent proxy.
 
 use std::{
     io,
@@ -13,11 +13,11 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-/// A connection to somebody, directly or through a parent proxy.
+/// An outbound connection, directly or through a parent proxy.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Transport,
-    /// What came behind the head of the proxy's answer.
+    /// Bytes received after the proxy's response head.
     ahead: BytesMut,
 }
 
@@ -38,12 +38,12 @@ impl Connection {
         Self { transport: Transport::Tls(Box::new(tls)), ahead: BytesMut::new() }
     }
 
-    /// Has these bytes read before all that is still to come.
+    /// Puts bytes back, to be read first.
     pub(super) fn unread(&mut self, bytes: BytesMut) {
         self.ahead = bytes;
     }
 
-    /// The bare stream and what was read of it, if it is one.
+    /// The bare stream and what was read of it, if it has no TLS.
     pub(crate) fn into_tcp(self) -> Result<(TcpStream, BytesMut), Self> {
         match self.transport {
             Transport::Tcp(tcp) => Ok((tcp, self.ahead)),

@@ -7,13 +7,13 @@ use percent_encoding::percent_decode_str;
 
 use super::{Parent, Parents, basic};
 
-/// What the environment says, as far as it can be used.
+/// The parent proxies of the environment, as far as its variables can be used.
 pub(super) fn parents(
     config: &config::Config,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Parents {
     let mut aside = Vec::new();
-    // As Go does it: in capitals first, and an empty one is none.
+    // Like Go: upper case first, and an empty one counts as unset.
     let mut read = |name: &'static str| {
         let of = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let (upper, lower) = (of(name), of(&name.to_ascii_lowercase()));
@@ -49,7 +49,7 @@ pub(super) fn parents(
     Parents { secure, plain, no_proxy: entries, private: Vec::new(), aside }
 }
 
-/// `[http[s]://][user:password@]host[:port][/]`. What is wrong with it never says who we are.
+/// `[http[s]://][user:password@]host[:port][/]`. Errors never contain the credentials.
 fn of(config: &config::Config, name: &'static str, text: &str) -> Result<Parent, String> {
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -61,7 +61,7 @@ fn of(config: &config::Config, name: &'static str, text: &str) -> Result<Parent,
             scheme.escape_debug()
         ));
     }
-    // A password may hold an `@` that nobody escaped.
+    // A password may contain an unescaped `@`.
     let (login, place) = match rest.rsplit_once('@') {
         Some((login, place)) => (Some(login), place),
         None => (None, rest),

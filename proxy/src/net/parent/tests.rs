@@ -131,7 +131,7 @@ fn a_status_is_that_of_http_1() {
     }
 }
 
-/// What comes of a proxy that answers this, and what is then read through it.
+/// The result with a proxy that sends this response, and what is then read through it.
 async fn answering(answer: &'static [u8]) -> Result<Vec<u8>, Fault> {
     let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listening.local_addr().unwrap();

@@ -1,5 +1,4 @@
-//! Whom to believe where TLS is spoken to a parent proxy and, within it, to somebody else: each is
-//! vouched for by its own CAs.
+//! Which CAs to trust for TLS to a parent proxy and, within it, to the target: each has its own.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +14,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::Parent;
 use crate::net::fetch;
 
-/// One for the parent proxy by its name, one for everybody else.
+/// One verifier for the parent proxy by its name, one for all other hosts.
 #[derive(Debug)]
 struct Either {
     parent: ServerName<'static>,
@@ -23,7 +22,7 @@ struct Either {
     others: Arc<WebPkiServerVerifier>,
 }
 
-/// For connections through `parent` to whom `ca` (or the system's CAs) vouch for.
+/// For connections through `parent` to targets that `ca` (or the system's CAs) certify.
 pub(crate) fn with_parent(
     parent: &Parent,
     ca: Option<&Path>,
@@ -64,7 +63,7 @@ impl ServerCertVerifier for Either {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // The same for both: it knows no CA.
+        // The same for both: it does not depend on CAs.
         self.others.verify_tls12_signature(message, cert, dss)
     }
 

@@ -21,11 +21,11 @@ use crate::net::dial::Dial;
 pub(crate) struct Tunnelling {
     pub(crate) parent: Arc<Parent>,
     pub(crate) dial: Dial,
-    /// What the tunnel is asked for.
+    /// The target of the tunnel.
     pub(crate) host: (String, u16),
 }
 
-/// Pingora's own limit, which is an upstream's `timeouts.connect`, comes before.
+/// Pingora's own limit, an upstream's `timeouts.connect`, usually ends it before.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Tunnelling {

@@ -13,7 +13,7 @@ use crate::clock;
 /// Seals lines.
 pub(super) struct Chain {
     signing: Option<Signing>,
-    /// Where it is. What could not be written is not in the chain: then this stays as it was.
+    /// Its end. Lines that could not be written are not in the chain: then this stays unchanged.
     pub(super) place: Place,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Place {
     pub(super) link: Link,
     /// How many lines this process wrote.
     pub(super) lines: u64,
-    /// How many of them there were after the last checkpoint, and when that was.
+    /// The number of lines at the last checkpoint, and when that was.
     pub(super) signed: u64,
     signed_at: Duration,
 }
@@ -33,11 +33,11 @@ pub(super) struct Place {
 pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
     pub(super) place: Place,
-    /// How many bytes of the lines it holds.
+    /// How many bytes of the lines it contains.
     pub(super) taken: usize,
 }
 
-/// A checkpoint is shorter. So much is left at the end of a segment while one is due there.
+/// Longer than any checkpoint. This much is reserved at the end of a segment while one is due there.
 const CHECKPOINT_MAX: usize = 512;
 
 /// What signs, and when.
@@ -68,7 +68,7 @@ impl Signing {
 }
 
 impl Chain {
-    /// Goes on from a line.
+    /// Continues from a line.
     pub(super) fn new(signing: Option<Signing>, link: Link) -> Self {
         let signed_at = clock::elapsed();
         Self { signing, place: Place { link, lines: 0, signed: 0, signed_at } }
@@ -84,7 +84,7 @@ impl Chain {
         (piece.bytes, piece.place)
     }
 
-    /// As many of the lines as there is room for, with that of the checkpoint that they may need.
+    /// Seals as many lines as fit, with room for the checkpoint that they may need.
     pub(super) fn seal_within(&self, lines: &[u8], room: usize) -> Piece {
         let capacity = (lines.len() + lines.len() / 4).min(room);
         let mut piece = Piece { bytes: Vec::with_capacity(capacity), place: self.place, taken: 0 };
@@ -126,7 +126,7 @@ impl Chain {
         }
     }
 
-    /// A checkpoint over lines that have none yet, and where the chain is after it.
+    /// A checkpoint over lines that have none yet, and the end of the chain after it.
     pub(super) fn checkpoint(&self) -> Option<(Vec<u8>, Place)> {
         let signing = self.signing.as_ref().filter(|_| self.place.lines > self.place.signed)?;
         let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Compresses segments that are closed, beside everything else.
+//! Compresses closed segments in the background.
 
 use std::{
     fs::{self, File},
@@ -43,8 +43,8 @@ impl Compress {
     }
 }
 
-/// Puts a compressed segment in the place of a plain one. Whenever this is cut short, one of them is
-/// there and whole.
+/// Replaces a plain segment with a compressed one. Whenever this is interrupted, one of them exists and is
+/// complete.
 fn pack(path: &Path) -> io::Result<()> {
     let packed = path.with_extension("jsonl.zst");
     let part = path.with_extension("jsonl.zst.part");
@@ -77,7 +77,7 @@ mod tests {
         let names: Vec<_> =
             folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["audit-1-1.jsonl.zst"]);
-        // Whoever knew the plain one finds it.
+        // It is found by the plain one's name.
         let mut lines = Lines::open(&path).unwrap();
         let mut count = 0;
         while let Some(line) = lines.next_line().unwrap() {

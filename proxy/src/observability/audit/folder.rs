@@ -21,7 +21,7 @@ use crate::clock;
 /// Writes to a folder.
 pub(super) struct Folder {
     path: PathBuf,
-    /// `None` while the process before still writes.
+    /// `None` while the previous process still writes.
     lock: Option<Lock>,
     takes_over: bool,
     length_max: u64,
@@ -30,8 +30,8 @@ pub(super) struct Folder {
     compresses: bool,
     compress: Option<Compress>,
     open: Option<Segment>,
-    /// What was found of the processes before, until it is on record: the first lines that are
-    /// written, whenever there is room for them.
+    /// What was found of previous processes, until it is recorded: the first lines to be written once there
+    /// is room.
     found: Vec<u8>,
     /// Who writes: segments of one process follow each other.
     run: String,
@@ -53,8 +53,8 @@ struct Kept {
 }
 
 impl Folder {
-    /// For a folder, to go on from the last line in it. `takes_over` says that the process before is
-    /// still writing, `found` is to be the first that is written. Nothing is yet.
+    /// Continues from the last line in a folder. With `takes_over` the previous process still writes;
+    /// `found` is written first. Nothing is written yet.
     pub(super) fn new(
         written: &config::Audit,
         path: &Path,
@@ -85,8 +85,8 @@ impl Folder {
         }
     }
 
-    /// Seals lines and appends them, to as many segments as they need: each ends before the line
-    /// that would make it too long. A longer line has one of its own.
+    /// Seals lines and appends them, to as many segments as they need: each ends before the line that would
+    /// make it too long. A line that is too long by itself gets its own segment.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
         let mut kept = 0;
         while kept < lines.len() {
@@ -95,8 +95,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Appends as many of the lines as one segment takes, all of them or none. Answers how many bytes
-    /// of them that were.
+    /// Appends as many lines as fit into one segment, all of them or none. Returns how many bytes of them
+    /// that were.
     fn append(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.begin()?;
         let segment = self.open.as_ref().expect("just begun");
@@ -123,7 +123,7 @@ impl Folder {
         segment.sync()
     }
 
-    /// Makes what was written durable. What is in a file that was removed is not.
+    /// Makes what was written durable. The content of a removed file is not.
     pub(super) fn sync(&self) -> io::Result<()> {
         match &self.open {
             Some(segment) if segment.is_there() => segment.sync(),
@@ -131,8 +131,7 @@ impl Folder {
         }
     }
 
-    /// Makes sure that there is a segment, and room in it. `false` if that cannot be told without
-    /// writing.
+    /// Ensures that there is a segment, and room in it. `false` if only a write can show that.
     pub(super) fn reserve(&mut self) -> io::Result<bool> {
         self.lock()?;
         let is_full = |segment: &Segment| segment.is_full(self.length_max, self.age_max);
@@ -143,7 +142,7 @@ impl Folder {
         self.open.as_mut().expect("just begun").reserve()
     }
 
-    /// Says that nothing more comes, and ends the open segment.
+    /// Writes the last line, and closes the open segment.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if self.open.is_some() {
             let mut end = Vec::new();
@@ -153,7 +152,7 @@ impl Folder {
         self.close()
     }
 
-    /// Ends the open segment. Nothing more comes, or it goes to another.
+    /// Closes the open segment.
     fn close(&mut self) -> io::Result<()> {
         self.checkpoint()?;
         let Some(mut closed) = self.open.take() else { return Ok(()) };
@@ -173,7 +172,7 @@ impl Folder {
         &self.run
     }
 
-    /// Begins another segment if there is none, or if it was removed under us.
+    /// Begins a segment if none is open, or if it was removed.
     fn begin(&mut self) -> io::Result<()> {
         self.open.take_if(|segment| !segment.is_there());
         if self.open.is_some() {
@@ -192,8 +191,8 @@ impl Folder {
         pruned
     }
 
-    /// Removes what is too old, or too many, and says so first: what is missing without such a word
-    /// was removed by somebody else.
+    /// Removes segments that are too old or too many, and records it first: a segment that is missing
+    /// without that record was removed by someone else.
     fn prune(&mut self) -> io::Result<()> {
         let surplus = self.kept.surplus(&self.path);
         let Some(oldest) = surplus.oldest_left else { return Ok(()) };
@@ -207,7 +206,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Takes the lock if it is not held, or not that of the folder that is there now.
+    /// Takes the lock if we do not have it, or if the folder was replaced.
     fn lock(&mut self) -> io::Result<()> {
         self.lock.take_if(|lock| !lock.is_there());
         if self.lock.is_some() {
@@ -226,7 +225,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Segments that were closed and are not compressed, as nobody else writes here now.
+    /// Closed segments that are not compressed, because no other process writes here now.
     fn left_plain(&self) -> io::Result<Vec<PathBuf>> {
         let mut all = segments(&self.path)?;
         all.retain(|path| !is_compressed(path) && self.segment() != Some(path));
@@ -238,13 +237,13 @@ impl Folder {
 #[derive(Default)]
 struct Surplus {
     removed: Vec<PathBuf>,
-    /// The name of the one that is the oldest then; `None` if none is to go.
+    /// The name of the oldest one after that; `None` if none is removed.
     oldest_left: Option<String>,
 }
 
 impl Kept {
-    /// What is too old, or too many. The newest always stays, and what a sink has not got stays
-    /// until there are twice as many, or they are twice as old.
+    /// Segments that are too old or too many. The newest always stays, and one that a sink still needs stays
+    /// until there are twice as many, or it is twice as old.
     fn surplus(&self, folder: &Path) -> Surplus {
         let Ok(segments) = segments(folder) else { return Surplus::default() };
         let needed = ship::oldest_needed(folder);
@@ -331,7 +330,7 @@ mod tests {
         format!("{{\"n\":{n},\"padding\":\"{}\"}}\n", "x".repeat(padding))
     }
 
-    /// Checks that lines follow each other from the first on, and answers the numbers of records.
+    /// Checks that lines follow each other from the first on, and returns the numbers of records.
     fn numbers(segments: &[String]) -> Vec<u64> {
         let mut last = Link::START;
         let mut numbers = Vec::new();
@@ -479,7 +478,7 @@ mod tests {
         assert_eq!(left(Kept { count: 2, age_max: None }), [3, 4]);
         assert_eq!(left(Kept { count: usize::MAX, age_max }), [2, 3, 4]);
         assert_eq!(left(Kept { count: 3, age_max }), [2, 3, 4]);
-        // What a sink has not got is kept longer, and not for ever.
+        // What a sink still needs stays longer, but not forever.
         assert_eq!(left_of(Kept { count: 2, age_max: None }, Some(2)), [2, 3, 4]);
         assert_eq!(left_of(Kept { count: 1, age_max: None }, Some(1)), [3, 4]);
     }

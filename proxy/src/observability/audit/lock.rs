@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Held as long as it lives.
+/// The lock, released on drop.
 pub(super) struct Lock(File);
 
 const NAME: &str = "audit.lock";
@@ -21,7 +21,7 @@ impl Lock {
     /// Takes the lock of a folder. `None` if another process has it.
     ///
     /// # Errors
-    /// If there can be none.
+    /// If it cannot be created.
     pub(super) fn take(folder: &Path) -> io::Result<Option<Self>> {
         let path = folder.join(NAME);
         let mut options = File::options();
@@ -32,18 +32,18 @@ impl Lock {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        // Only so that a refusal can name it: on a full disk the lock holds without.
+        // Only for the message of a refusal: on a full disk the lock works without it.
         let _ = file.set_len(0).and_then(|()| file.rewind());
         let _ = writeln!(file, "{}", std::process::id());
         Ok(Some(Self(file)))
     }
 
-    /// Whether it is still that of its folder, not of one that was removed.
+    /// Whether it is still its folder's, and not one of a removed folder.
     pub(super) fn is_there(&self) -> bool {
         super::segment::is_there(&self.0)
     }
 
-    /// What to say to an operator if another process has it.
+    /// The error if another process has it.
     pub(super) fn refusal(folder: &Path) -> io::Error {
         let holder = read_to_string(folder.join(NAME)).unwrap_or_default();
         let holder = holder.trim();

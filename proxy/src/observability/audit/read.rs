@@ -17,21 +17,21 @@ const BUFFER: usize = 256 << 10;
 pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = folder.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut all: Vec<PathBuf> = entries.filter(|path| stem(path).is_some()).collect();
-    // `.jsonl` comes before `.jsonl.zst`. Where both are there, compressing was cut short after the
-    // compressed one was complete.
+    // `.jsonl` sorts before `.jsonl.zst`. If both exist, compression was interrupted after the compressed
+    // one was complete.
     all.sort();
     all.dedup_by(|next, last| stem(next) == stem(last));
     Ok(all)
 }
 
-/// The name of a segment without what says how it is written; `None` if it is none.
+/// The name of a segment without its extension; `None` if it is not a segment.
 pub fn stem(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?;
     let stem = name.strip_suffix(".zst").unwrap_or(name).strip_suffix(".jsonl")?;
     stem.starts_with("audit-").then_some(stem)
 }
 
-/// Whether a file is compressed, as its name says.
+/// Whether a file is compressed, by its name.
 pub fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "zst")
 }
@@ -46,20 +46,20 @@ pub struct Lines {
     pub byte: u64,
 }
 
-/// What stands in a line.
+/// A line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// All of it, without its line feed.
+    /// A complete line, without its line feed.
     Whole(&'a [u8]),
     /// More than [`LINE_MAX`] bytes.
     TooLong,
-    /// The last one has no line feed: it is being written, or was not written whole.
+    /// The last line without a line feed: it is being written, or incomplete.
     Torn(&'a [u8]),
 }
 
 impl Lines {
-    /// Opens a file, compressed if its name ends with `.zst`. A segment that was compressed since its
-    /// name was known is found, too.
+    /// Opens a file, compressed if its name ends with `.zst`. A segment that has been compressed since it
+    /// was listed is found as well.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -95,7 +95,7 @@ impl Lines {
         Ok(Self { from, buffer: Vec::new(), number: 1, byte })
     }
 
-    /// Goes on at a byte where a line begins. Lines are numbered from there.
+    /// Continues at a byte where a line begins. Lines are numbered from there.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -1,5 +1,5 @@
-//! What the processes before left behind: where their chain ended, actions without an outcome, and
-//! which of them were killed.
+//! What previous processes left: the end of their chain, actions without an outcome, and which of them were
+//! killed.
 
 use std::{
     collections::BTreeMap,
@@ -24,19 +24,20 @@ pub(super) struct Found {
     pub(super) link: Link,
     /// The ids of actions without an outcome.
     unknown: Vec<String>,
-    /// Bytes of a last line that was not written whole.
+    /// Bytes of an incomplete last line.
     torn_bytes: u64,
     /// Processes that were killed, and of which that is not on record yet.
     killed: Vec<String>,
 }
 
-/// At least so many segments with records are looked at,
+/// At least this many segments with records are read,
 const LOOKED_AT: usize = 2;
-/// and those that are not older, as an action may last longer than a small segment is written,
+/// and those that are not older than this, because an action may take longer than it takes to fill a small
+/// segment,
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// as far as they are not too large together to be read at a start.
 const BYTES_MAX: u64 = 128 << 20;
-/// More ids than this are not told one by one.
+/// The maximum number of ids that are listed.
 const UNKNOWN_MAX: usize = 10_000;
 
 #[derive(serde::Deserialize)]
@@ -51,7 +52,7 @@ struct Line {
 }
 
 impl Line {
-    /// Whether it is about what was asked, and not about the log itself.
+    /// Whether it is about an exchange, and not about the log itself.
     fn is_record(&self) -> bool {
         !matches!(
             self.kind.as_deref(),
@@ -60,7 +61,7 @@ impl Line {
     }
 }
 
-/// How far a process has come.
+/// The state of a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Run {
     Begun,
@@ -69,7 +70,7 @@ enum Run {
 }
 
 impl Found {
-    /// Looks into a folder.
+    /// Reads a folder.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -117,7 +118,7 @@ impl Found {
         Ok(Self { link, unknown: unknown.collect(), torn_bytes, killed: killed.collect() })
     }
 
-    /// It as lines of the log. None if there is nothing to say.
+    /// The lines for the log; empty if there is nothing to report.
     pub(super) fn lines(&self, now: Now) -> Vec<u8> {
         let mut lines = Vec::new();
         if self.torn_bytes > 0 || !self.unknown.is_empty() {
@@ -134,8 +135,8 @@ impl Found {
     }
 }
 
-/// The segments that may have what is still open, the oldest first. Those without a record do not
-/// count: there is one for each time that a process was killed as soon as it began.
+/// The segments that may have open actions, oldest first. Those without a record do not count: every process
+/// that was killed right after its start leaves one.
 fn recent(mut all: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {
     let (mut with_records, mut bytes, mut newest) = (0, 0, None);
     let mut first = all.len();

@@ -25,18 +25,17 @@ pub(super) struct Segment {
     began: Duration,
 }
 
-/// Room that is reserved on the disk ahead of what is written, so that a full disk is known before
-/// an action needs it.
+/// Space that is reserved on the disk in advance, so that a full disk is detected before an action needs it.
 const RESERVE: u64 = 1 << 20;
 /// The owner writes, and a group that ships records may read them.
 pub(super) const MODE: u32 = 0o640;
 
 impl Segment {
-    /// Begins one with its first lines, if there is room for more.
+    /// Creates one with its first lines, if there is room for more.
     ///
     /// # Errors
-    /// If it cannot be written. Then nothing is there: a program that is started over and over on a
-    /// full disk must not leave a file each time.
+    /// If it cannot be written. Then no file remains: a program that is restarted again and again on a full
+    /// disk must not leave one each time.
     pub(super) fn create(folder: &Path, first: &[u8]) -> io::Result<Self> {
         let path = folder.join(format!("{}.jsonl", name(folder)?));
         let file = File::options().create_new(true).append(true).mode(MODE).open(&path)?;
@@ -49,7 +48,7 @@ impl Segment {
             .and_then(|()| segment.sync())
             .and_then(|()| sync_folder(&segment.path));
         if let Err(error) = written {
-            // A segment without its first line would be nobody's.
+            // A segment without its first line would belong to no process.
             let _ = fs::remove_file(&segment.path);
             return Err(error);
         }
@@ -80,7 +79,7 @@ impl Segment {
         self.file.sync_data()
     }
 
-    /// Makes sure that there is room. `false` if that cannot be told without writing.
+    /// Ensures that there is room. `false` if only a write can show that.
     ///
     /// # Errors
     /// If there is none.
@@ -89,7 +88,7 @@ impl Segment {
             let wanted = self.length + RESERVE;
             match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, wanted) {
                 Ok(()) => self.reserved = wanted,
-                // A file system that cannot reserve tells at the write.
+                // A file system that cannot reserve space reports it at the write.
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                     self.reserved = u64::MAX;
                 }
@@ -108,17 +107,17 @@ impl Segment {
         self.file.set_len(self.length)
     }
 
-    /// What was appended until now is not a record: it says what the segment is, and what was before.
+    /// What was appended until now is the segment's header, and no record.
     pub(super) fn begun(&mut self) {
         self.header = self.length;
     }
 
-    /// Whether something was appended to what it begins with.
+    /// Whether anything was appended after its header.
     pub(super) fn has_more(&self) -> bool {
         self.length > self.header
     }
 
-    /// How many bytes it may still take.
+    /// How many more bytes fit.
     pub(super) fn room(&self, length_max: u64) -> usize {
         usize::try_from(length_max.saturating_sub(self.length)).unwrap_or(usize::MAX)
     }
@@ -129,7 +128,7 @@ impl Segment {
         self.has_more() && (self.length >= length_max || age >= age_max)
     }
 
-    /// Whether the file can still be found, not removed under us.
+    /// Whether the file still exists under its name.
     pub(super) fn is_there(&self) -> bool {
         is_there(&self.file)
     }
@@ -146,7 +145,7 @@ pub(super) fn sync_folder(of: &Path) -> io::Result<()> {
     File::open(of.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// A name that comes after all others, also if the clock was put back.
+/// A name that sorts after all others, even if the clock was set back.
 fn name(folder: &Path) -> io::Result<String> {
     let now = String::from_utf8_lossy(&audit::rfc3339(clock::now().unix)).replace([':', '.'], "");
     let all = segments(folder)?;
@@ -155,8 +154,8 @@ fn name(folder: &Path) -> io::Result<String> {
     Ok(format!("audit-{time}-{}", std::process::id()))
 }
 
-/// The moment after that of a segment: `2026-11-24T115959000000Z` with one more microsecond. What is
-/// no time any more is still in order.
+/// The moment after that of a segment: `2026-11-24T115959000000Z` with one more microsecond. An invalid time
+/// still sorts correctly.
 fn after(stem: &str) -> Option<String> {
     let time = stem.strip_prefix("audit-")?.get(..24)?;
     let (date, rest) = time.split_once('T')?;

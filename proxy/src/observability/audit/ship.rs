@@ -1,5 +1,5 @@
-//! Ships records to where they are wanted, from the segments: at least once, in order, and on a
-//! thread of its own, so that no request ever waits for a sink.
+//! Ships records from the segments to sinks: at least once, in order, and on its own thread, so that no
+//! request ever waits for a sink.
 
 mod cursor;
 mod delivery_status;
@@ -58,32 +58,32 @@ struct Sink {
     stop: watch::Receiver<bool>,
     /// Attempts that failed in a row.
     failed: u32,
-    /// Whether something was sent that has no answer yet.
+    /// Whether something was sent that has not been acknowledged.
     unanswered: bool,
 }
 
 /// When to try again.
 enum Go {
     On,
-    /// The process ends, and the next one goes on.
+    /// The process ends, and the next one continues.
     Away,
 }
 
-/// The end of the process waits for sinks so long, and not longer.
+/// The longest time that the end of the process waits for sinks.
 const END_MAX: Duration = Duration::from_secs(2);
-/// How often a process looks whether the one before has stopped to ship.
+/// How often a process checks whether the previous one has stopped shipping.
 const LOCK_PACE: Duration = Duration::from_secs(1);
 const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Shipping {
-    /// Begins to ship what `audit.folder` keeps, to each sink that is written.
+    /// Starts shipping `audit.folder` to each configured sink.
     ///
     /// # Errors
-    /// Which of the files that they name cannot be used.
+    /// The files in their configs that cannot be used.
     pub fn start(config: &config::Config) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        // One of its own, so that nobody else waits for what is looked up here.
+        // Its own, so that nothing else waits for lookups made here.
         let dial = Dial::asking(&config.process.name_servers);
         let mut this = Self { dial, delivery_status: Vec::new(), stop, thread: Mutex::default() };
         let Some(folder) = &config.audit.folder else { return Ok(this) };
@@ -123,17 +123,17 @@ impl Shipping {
         Ok(this)
     }
 
-    /// From now on records go through these proxies, where they are on the way.
+    /// Uses these parent proxies from now on.
     pub(crate) fn use_parents(&self, parents: &Arc<Parents>) {
         self.dial.use_parents(parents);
     }
 
-    /// What an operator may know of each sink.
+    /// The status of each sink, for operators.
     pub(crate) fn delivery_status(&self) -> &[Arc<DeliveryStatus>] {
         &self.delivery_status
     }
 
-    /// Ships what is left, for a moment, and stops. Records must have been written by then.
+    /// Ships the rest, for a limited time, and stops. Records must have been written by then.
     pub fn stop(&self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.lock().take() {
@@ -142,7 +142,7 @@ impl Shipping {
     }
 }
 
-/// All sinks, on a thread of their own.
+/// Ships to all sinks, on their own thread.
 fn ship(sinks: Vec<Sink>, folder: &Path, mut stopped: watch::Receiver<bool>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -167,7 +167,7 @@ fn ship(sinks: Vec<Sink>, folder: &Path, mut stopped: watch::Receiver<bool>) {
             () = end => tracing::warn!("some audit records are not shipped yet: the next start continues"),
         }
     });
-    // Nothing that blocks may keep the process.
+    // Blocking work must not delay the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 
@@ -235,11 +235,11 @@ impl Sink {
         }
     }
 
-    /// There is nothing to ship: what was sent last has got there if nobody says otherwise.
+    /// Nothing to ship: what was sent last counts as delivered unless the receiver reports otherwise.
     async fn rest(&mut self, source: &mut Source, stored: &mut Cursor) -> Go {
         if *source.at() != *stored {
             if self.unanswered {
-                // A receiver that is gone says so in this time.
+                // A closed connection is noticed within this time.
                 let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
                 if !self.way.is_open().await {
                     self.unanswered = false;
@@ -259,7 +259,7 @@ impl Sink {
         if *self.stop.borrow() {
             return Go::Away;
         }
-        // A stop ends the pause, and what was written until then is still shipped.
+        // A stop ends the pause, and records written until then are still shipped.
         let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
         Go::On
     }
@@ -275,7 +275,7 @@ impl Sink {
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
             let Some(last) = part.last() else { continue };
-            // What has no answer counts once the next was sent, too.
+            // Without acknowledgements, a batch counts once the next one was sent as well.
             let safe = if self.way.has_no_answers() {
                 before(batch, part, begun)
             } else {
@@ -297,7 +297,7 @@ impl Sink {
                             self.failed = 0;
                             self.delivery_status.works();
                         }
-                        // It was taken, and may come twice.
+                        // It was accepted, and may be sent twice.
                         Err(error) => {
                             let Go::On = self.wait(&error, None).await else { return Go::Away };
                         }
@@ -361,12 +361,12 @@ impl Sink {
         Ok(())
     }
 
-    /// Tells a failure, and waits before the next attempt.
+    /// Reports a failure, and waits before the next attempt.
     async fn wait(&mut self, cause: &str, wanted: Option<Duration>) -> Go {
         self.delivery_status.fails(clock::now().unix_seconds(), cause);
         let wait = WAIT_MAX.min(WAIT_FIRST * 2_u32.saturating_pow(self.failed.min(10)));
         self.failed += 1;
-        // Not all at once, if there are several of us.
+        // Spread, so that replicas do not retry together.
         let some = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.pause(wanted.map_or(some, |wanted| wanted + some / 10)).await
     }
@@ -397,7 +397,7 @@ fn written_at(line: &[u8]) -> Option<u64> {
     u64::try_from(ocsf::milliseconds(&fields.time)? / 1000).ok()
 }
 
-/// What a record is called in our own log.
+/// The id of a record, for our own log.
 fn id(line: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct RecordFields {
@@ -408,7 +408,7 @@ fn id(line: &[u8]) -> String {
     fields.and_then(|fields| fields.id.or(fields.chain)).unwrap_or_else(|| "?".to_owned())
 }
 
-/// What waits for a disk keeps no other sink waiting.
+/// Runs disk work on a blocking thread, so that it delays no other sink.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("it does not panic")
 }

@@ -45,7 +45,7 @@ impl Sink {
         self.chain().is_due()
     }
 
-    /// Makes what was written durable, as far as it can be.
+    /// Makes what was written durable, as far as possible.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
             Self::Folder(folder) => folder.sync(),
@@ -53,8 +53,7 @@ impl Sink {
         }
     }
 
-    /// Makes sure that there is a segment, and room in it. `false` if that cannot be told without
-    /// writing.
+    /// Ensures that there is a segment, and room in it. `false` if only a write can show that.
     pub(super) fn reserve(&mut self) -> io::Result<bool> {
         match self {
             Self::Folder(folder) => folder.reserve(),
@@ -62,7 +61,7 @@ impl Sink {
         }
     }
 
-    /// Nothing more comes.
+    /// Closes the log.
     pub(super) fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Folder(folder) => folder.end(),

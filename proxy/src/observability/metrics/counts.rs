@@ -6,12 +6,12 @@ use filters::{Exchange, Label, Policy, workspaces::Workspace};
 use parking_lot::RwLock;
 use prometheus::{Histogram, IntCounter};
 
-/// The counters of a policy's routes and workspaces, looked up once each. They are the policy's, so
-/// that an exchange that outlives a reload counts for what it was, by the numbers of its own policy.
+/// The counters of a policy's routes and workspaces, looked up once each. They belong to the policy, so that
+/// an exchange that outlives a reload counts by its own policy's numbers.
 pub struct Counts {
-    /// The last is of exchanges without a route.
+    /// The last one counts exchanges without a route.
     routes: Vec<RouteCounts>,
-    /// The last is of those beyond the cap.
+    /// The last one counts those beyond the cap.
     workspaces: Vec<WorkspaceCounts>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct WorkspaceCounts {
 }
 
 impl Counts {
-    /// For a policy and what it was made from. Workspaces beyond the cap count as `other`.
+    /// For a policy and its config. Workspaces beyond the cap count as `other`.
     pub fn new(policy: &Policy, written: &config::Config) -> Self {
         let routes = policy.routes.all().iter();
         let routes = routes.map(|route| (route.name.clone(), route.class.name()));

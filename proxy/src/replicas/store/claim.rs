@@ -1,4 +1,4 @@
-//! Idempotency keys in flight, on all replicas: whoever claims one first runs.
+//! Idempotency keys in flight, on all replicas: the first claim wins.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,10 +14,10 @@ use super::Store;
 /// A key that is claimed; it is given up when this is dropped.
 pub struct Claim {
     key: String,
-    /// Nobody else's claim is given up in its place.
+    /// Identifies the claim, so that no other is released in its place.
     token: String,
     connection: MultiplexedConnection,
-    /// Keeps it for as long as its exchange goes on.
+    /// Renews it while its exchange is in progress.
     renewal: AbortHandle,
 }
 
@@ -25,15 +25,15 @@ const RENEW: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end";
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
-/// Nobody waits for it.
+/// No request waits for it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than an exchange waits for its answer, for what comes after its end.
+/// Added to an exchange's deadline, for the work after its end.
 const SPARE: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Claims a key for an exchange that waits for its answer for `whole` at most. For as long as its
-    /// bodies move, the claim is renewed. `None` while the store is away: then
-    /// each replica knows its own alone.
+    /// Claims a key for an exchange that waits for its response for `whole` at most. The claim is renewed
+    /// while the exchange is in progress. `None` while the store is unreachable: then each replica only
+    /// knows its own.
     ///
     /// # Errors
     /// [`Denial::IdempotencyInFlight`] if another replica has it.
@@ -50,7 +50,7 @@ impl Store {
         match set.await {
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Err(Denial::IdempotencyInFlight),
-            // It may have been set all the same.
+            // It may have been set anyway.
             Ok(Err(_)) | Err(_) => self.trouble.notify_one(),
         }
         let renewal = tokio::spawn(renew(
@@ -73,7 +73,7 @@ async fn renew(
         sleep(every).await;
         let mut renew = redis::cmd("EVAL");
         renew.arg(RENEW).arg(1).arg(&key).arg(&token).arg(millis);
-        // Else it ends by itself.
+        // Otherwise it expires by itself.
         let _ = timeout(RELEASE_TIMEOUT, renew.exec_async(&mut connection)).await;
     }
 }
@@ -86,7 +86,7 @@ impl Drop for Claim {
         let mut release = redis::cmd("EVAL");
         release.arg(RELEASE).arg(1).arg(&self.key).arg(&self.token);
         runtime.spawn(async move {
-            // Else it ends by itself.
+            // Otherwise it expires by itself.
             let _ = timeout(RELEASE_TIMEOUT, release.exec_async(&mut connection)).await;
         });
     }

@@ -1,7 +1,7 @@
 //! Finds the Redis that writes, and connects to it.
 //!
-//! By our own hand, and not the client's: so names are resolved where all names are, certificates are
-//! verified as everywhere here, and files are read anew for each connection.
+//! By our own code and not the Redis client's: so names are resolved and certificates verified as everywhere
+//! here, and files are read again for each connection.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     secret_file,
 };
 
-/// Connects to whoever writes our keys.
+/// Connects to the node that writes our keys.
 pub(super) async fn connect(written: &Store, dial: &Dial) -> Result<MultiplexedConnection, Fault> {
     let place = match written.kind {
         StoreKind::Standalone => written.addresses[0].value.clone(),
@@ -32,7 +32,7 @@ pub(super) async fn connect(written: &Store, dial: &Dial) -> Result<MultiplexedC
     open(written, dial, &place, &login(written)?).await
 }
 
-/// Where the master is, as the first says that answers.
+/// The address of the master, from the first node that responds.
 async fn locate(written: &Store, dial: &Dial) -> Result<HostPort, Fault> {
     let mut last = Fault::new("no_master", "no sentinel knows where the master is");
     for address in &written.addresses {
@@ -77,7 +77,7 @@ async fn by_node(written: &Store, dial: &Dial, node: &HostPort) -> Result<HostPo
         let Value::Array(master) = master else { return None };
         let [host, port, ..] = &master[..] else { return None };
         let host: Option<String> = read(host).filter(|host: &String| !host.is_empty());
-        // A node that does not know its own name is where it was asked.
+        // A node that does not know its own name has the address that was used.
         let host = host.unwrap_or_else(|| node.host.clone());
         let port = read(port)?;
         (first..=last).contains(&slot).then_some(HostPort { host, port })
@@ -99,7 +99,7 @@ async fn ask<T: FromRedisValue>(
     Ok(answer.map_err(|_| Fault::late())??)
 }
 
-/// Opens a connection, and shows who we are.
+/// Opens a connection, and authenticates.
 async fn open(
     written: &Store,
     dial: &Dial,
@@ -130,7 +130,7 @@ async fn greet<S>(stream: S, login: &RedisConnectionInfo) -> Result<MultiplexedC
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Who asks says how long it waits.
+    // The caller limits the time.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let (connection, driver) =
         MultiplexedConnection::new_with_config(login, stream, config).await?;
@@ -158,7 +158,7 @@ fn login_of(
     })
 }
 
-/// What is shown and believed in TLS.
+/// The TLS config: our certificate, and the CAs to trust.
 fn client(written: &StoreTls) -> Result<rustls::ClientConfig, String> {
     let ca = written.ca.as_ref().map(|file| Path::new(&file.value));
     let builder = fetch::believing(ca)?;

@@ -1,10 +1,10 @@
-//! Why the store is away: a label for metrics, and a sentence for whoever is on call.
+//! Why the store is unreachable: a label for metrics, and a sentence for operators.
 
 use std::{fmt, io};
 
 use redis::{ErrorKind, RedisError, ServerError};
 
-/// Why the store is away. It says nothing that a secret could be in.
+/// Why the store is unreachable. Contains nothing that could hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// One of a closed set.
@@ -48,7 +48,7 @@ impl From<RedisError> for Fault {
         let first = first.as_ref().and_then(|all| all.first()).map(|(_, error)| error);
         let code = error.code().or_else(|| first.map(ServerError::code)).unwrap_or_default();
         let detail = error.detail().or_else(|| first.and_then(ServerError::details));
-        // What a server says beside its code may hold what it was sent.
+        // The text after a server's error code may repeat what it was sent.
         match detail.and_then(of_script).unwrap_or(code) {
             "OOM" => Self::new(
                 "out_of_memory",
@@ -79,7 +79,7 @@ impl From<RedisError> for Fault {
     }
 }
 
-/// The code of what went wrong within a script: until Redis 7 that of the script itself is `ERR`.
+/// The code of an error within a script: before Redis 7 the script's own code is `ERR`.
 fn of_script(detail: &str) -> Option<&str> {
     let (_, said) = detail.strip_prefix("Error running script")?.split_once(": -")?;
     said.split(' ').next()

@@ -1,4 +1,4 @@
-//! Operators' switches on all replicas: each tells the store of its own, and looks for others' every second.
+//! Operators' switches on all replicas: each stores its own, and fetches the others' every second.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{Fault, Store};
 use crate::{clock, replicas::switches::Switchboard};
 
 impl Store {
-    /// A number for a switch that no other replica gives out. JSON's own numbers can hold it.
+    /// A random number for a switch, unique among replicas, that fits a JSON number.
     pub fn switch_id() -> u64 {
         let mut id = [0; 8];
         SystemRandom::new().fill(&mut id[2..]).expect("the system has randomness");
@@ -32,7 +32,7 @@ impl Store {
         self.switched.notify_one();
     }
 
-    /// Takes over others' switches, and tells of those that only this replica knows.
+    /// Adopts other replicas' switches, and stores those that only this replica has.
     pub(super) async fn share_switches(
         &self,
         connection: &mut MultiplexedConnection,

@@ -1,5 +1,5 @@
-//! Reads what an issuer's token endpoint answers (RFC 6749 5). Says nothing of what it holds but the
-//! code of an error.
+//! Parses the responses of an issuer's token endpoint (RFC 6749 5). Errors contain nothing of them but the
+//! error code.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use serde_json::Value;
 use super::{client::TokenResponse, token::Token};
 use crate::secret_file::SECRET_BYTES_MAX;
 
-/// The life of a token that does not say how long it lives.
+/// The lifetime of a token without one.
 const LIFETIME: Duration = Duration::from_secs(300);
 
-/// The token in a good answer.
+/// The token in a successful response.
 pub(super) fn token(answer: &TokenResponse) -> Result<Token, String> {
     let body = granted(answer)?;
     is_bearer(&body)?;
     access_token(&body, answer.asked)
 }
 
-/// What a good answer says.
+/// The body of a successful response.
 pub(super) fn granted(answer: &TokenResponse) -> Result<Value, String> {
     if answer.status != 200 {
         let code = error_code(answer).map_or(String::new(), |code| format!(": {code}"));
@@ -28,7 +28,7 @@ pub(super) fn granted(answer: &TokenResponse) -> Result<Value, String> {
     json(&answer.body)
 }
 
-/// Whether the token may be shown as it is.
+/// Checks that it is a bearer token.
 pub(super) fn is_bearer(body: &Value) -> Result<(), String> {
     let kind = body["token_type"].as_str().unwrap_or("bearer");
     if kind.eq_ignore_ascii_case("bearer") {
@@ -37,7 +37,7 @@ pub(super) fn is_bearer(body: &Value) -> Result<(), String> {
     Err("responds with a token type other than `Bearer`".to_owned())
 }
 
-/// The token that is granted to who asked then.
+/// The access token of a response to a request at `asked`.
 pub(super) fn access_token(body: &Value, asked: Now) -> Result<Token, String> {
     let lifetime = match &body["expires_in"] {
         Value::Null => Some(LIFETIME.as_secs()),
@@ -48,12 +48,12 @@ pub(super) fn access_token(body: &Value, asked: Now) -> Result<Token, String> {
     bearer(body, "access_token", lifetime.unwrap_or_default(), asked)
 }
 
-/// What the body says.
+/// The parsed body.
 pub(super) fn json(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|_| "does not respond with JSON".to_owned())
 }
 
-/// The token in this member of an answer to who asked then.
+/// The token in this member of a response to a request at `asked`.
 pub(super) fn bearer(
     body: &Value,
     member: &str,
@@ -71,7 +71,7 @@ pub(super) fn bearer(
     Ok(Token::bearer(text, Duration::from_secs(lifetime_seconds), asked))
 }
 
-/// The code of an error, if it is one that can be told.
+/// The error code, if it is safe to print.
 pub(super) fn error_code(answer: &TokenResponse) -> Option<String> {
     let body = json(&answer.body).ok()?;
     let code = body["error"].as_str()?;
@@ -79,7 +79,7 @@ pub(super) fn error_code(answer: &TokenResponse) -> Option<String> {
     plain.then(|| code.to_owned())
 }
 
-/// What an issuer says in words, if it is short and plain enough to be told.
+/// An issuer's error description, if it is short and safe to print.
 pub(super) fn sentence(value: &Value) -> Option<&str> {
     let text = value.as_str()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b" .,:;'()/_-".contains(&b);

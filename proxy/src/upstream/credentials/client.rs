@@ -1,4 +1,4 @@
-//! An OAuth 2 client that asks at its issuer's token endpoint (RFC 6749 3.2).
+//! An OAuth 2 client of a token endpoint (RFC 6749 3.2).
 
 use config::ClientAuth;
 use filters::{Now, Secret};
@@ -14,11 +14,11 @@ pub(super) struct Client {
     auth: ClientAuth,
 }
 
-/// What an issuer answered.
+/// An issuer's response.
 pub(super) struct TokenResponse {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
-    /// When it was asked.
+    /// When the request was sent.
     pub(super) asked: Now,
 }
 
@@ -34,12 +34,12 @@ impl Client {
         }
     }
 
-    /// Where it asks.
+    /// The URL of the token endpoint.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Asks, and proves itself (RFC 6749 2.3.1).
+    /// Sends an authenticated request (RFC 6749 2.3.1).
     pub(super) async fn ask(&self, mut form: Vec<(&str, &str)>) -> Result<TokenResponse, String> {
         let mut request = self.http.post(&self.url);
         match self.auth {
@@ -59,7 +59,7 @@ impl Client {
     }
 }
 
-/// A client's name or secret as it stands in `Authorization` (RFC 6749 2.3.1).
+/// A client's id or secret, escaped for `Authorization` (RFC 6749 2.3.1).
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

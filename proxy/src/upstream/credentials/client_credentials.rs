@@ -5,7 +5,7 @@ use filters::Secret;
 use super::{answer, client::Client, token::Token};
 use crate::net::fetch;
 
-/// A client that asks for tokens of its own.
+/// A client that fetches its own tokens.
 pub(super) struct ClientCredentials {
     client: Client,
     scopes: String,

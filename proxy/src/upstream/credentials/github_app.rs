@@ -12,7 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{answer, token::Token};
 use crate::{clock, net::fetch};
 
-/// An app that asks for tokens of one installation.
+/// An app that fetches tokens of one installation.
 pub(super) struct GithubApp {
     http: fetch::Client,
     url: String,
@@ -22,14 +22,14 @@ pub(super) struct GithubApp {
     body: Value,
 }
 
-/// GitHub's own.
+/// The API of github.com.
 pub(super) fn api() -> config::Url {
     "https://api.github.com".parse().expect("it is a URL")
 }
 
 /// The version of the API that this speaks.
 const VERSION: &str = "2022-11-28";
-/// A statement begins in the past, for a clock here that is ahead, and lasts as long as GitHub takes.
+/// A JWT starts in the past, in case our clock is ahead, and lives as long as GitHub allows.
 const BEFORE: Duration = Duration::from_secs(60);
 const LIFETIME: Duration = Duration::from_secs(600);
 
@@ -73,7 +73,7 @@ impl GithubApp {
         token(status, &body, asked).map_err(|why| format!("`{url}` {why}"))
     }
 
-    /// The JWT that says which app asks.
+    /// The JWT that identifies the app.
     fn statement(&self, now: Now) -> Result<String, String> {
         let issued = now.unix.saturating_sub(BEFORE);
         let claims = json!({
@@ -98,7 +98,7 @@ pub(super) fn signer(pem: &str) -> Result<Box<dyn Signer>, String> {
         .ok_or_else(|| "it is not an RSA key of 2048 bits or more, as GitHub Apps have".to_owned())
 }
 
-/// Reads the answer to who asked then.
+/// Parses the response to a request at `asked`.
 fn token(status: u16, body: &[u8], asked: Now) -> Result<Token, String> {
     let said = answer::json(body);
     if status != 201 {

@@ -1,4 +1,4 @@
-//! Whether an issuer fails: told once, and asked at most so often meanwhile.
+//! An issuer's outage: logged once, with a limited rate of requests meanwhile.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use governor::clock::{Clock, Reference};
 
 use crate::net::allowance::{Allowance, Elapsed, Rate};
 
-/// How an issuer has been answering.
+/// The recent state of an issuer.
 pub(super) struct Outage<C: Clock = Elapsed> {
     /// Why the last fetch failed, if it did.
     failing: Option<String>,
@@ -27,7 +27,7 @@ impl<C: Clock + Clone> Outage<C>
 where
     C::Instant: Reference,
 {
-    /// Whether it may be asked now.
+    /// Whether a request may be sent now.
     pub(super) fn may_ask(&self) -> bool {
         self.allowance.take()
     }
@@ -37,10 +37,10 @@ where
         self.failing.as_deref()
     }
 
-    /// Notes how a fetch went, and tells when that is news.
+    /// Records the result of a fetch, and logs it if it is news.
     pub(super) fn note(&mut self, name: &Label, failure: Option<&str>) {
         let Some(cause) = failure else {
-            // How long a token lives is the issuer's choice: only failures are held back.
+            // A token's lifetime is the issuer's choice, so only failures limit the rate.
             self.allowance.refill(FETCHES);
             if self.failing.take().is_some() {
                 tracing::info!(credential = %name, "tokens can be fetched again");

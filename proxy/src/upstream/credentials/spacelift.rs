@@ -1,4 +1,4 @@
-//! Spacelift's API key: a mutation of its GraphQL API answers it with a token.
+//! Spacelift's API key: a mutation of its GraphQL API returns a token for it.
 
 use filters::Secret;
 use serde_json::json;
@@ -14,8 +14,8 @@ pub(super) struct ApiKey {
     secret: Secret,
 }
 
-/// The life of a token that does not say how long it lives. Spacelift's documents name none, and its
-/// own plugin believes a minute.
+/// The lifetime of a token without one. Spacelift's documentation names none, and its own plugin assumes a
+/// minute.
 const LIFETIME_SECONDS: u64 = 60;
 
 const MUTATION: &str = "mutation StagedoorToken($id: ID!, $secret: String!) { apiKeyUser(id: $id, secret: $secret) { jwt validUntil } }";

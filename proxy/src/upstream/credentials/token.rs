@@ -1,4 +1,4 @@
-//! One token: how long it is shown, and when another is due.
+//! One token: how long it is used, and when to fetch another.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use filters::{Now, Secret};
 pub(super) struct Token {
     /// `Bearer` and the token.
     pub(super) value: Secret,
-    /// When it was asked for.
+    /// When it was requested.
     pub(super) since: Now,
     lifetime: Duration,
     /// Until when it is used without looking for another.
@@ -18,12 +18,12 @@ pub(super) struct Token {
     refused: bool,
 }
 
-/// What there is to show.
+/// The state of a token.
 pub(super) enum Standing {
     Fresh(Token),
     /// Still good, but another should be fetched.
     Due(Token),
-    /// Nothing that should be shown before another was asked for.
+    /// None that should be used before another was requested.
     Lacking,
 }
 
@@ -43,7 +43,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 const BETWEEN_REFUSALS: Duration = Duration::from_secs(60);
 
 impl Token {
-    /// One that lives so long for whoever asked then.
+    /// A bearer token with this lifetime, requested at `asked`.
     pub(super) fn bearer(text: &str, lifetime: Duration, asked: Now) -> Self {
         let lifetime = lifetime.min(LIFETIME_MAX);
         Self {
@@ -55,8 +55,8 @@ impl Token {
         }
     }
 
-    /// The same, shown until this moment at most, in seconds since 1970. Another would end then too:
-    /// none is looked for before.
+    /// The same, used until this time at most, in seconds since 1970. Another would end then too, so none is
+    /// fetched before.
     pub(super) fn until(mut self, unix_seconds: u64) -> Self {
         let left = Duration::from_secs(unix_seconds).saturating_sub(self.since.unix);
         if left < self.lifetime {
@@ -72,7 +72,7 @@ impl Token {
 }
 
 impl Held {
-    /// This token of before, of which nobody knows whether it is still taken.
+    /// A previous token, which may not be valid any more.
     pub(super) fn doubtful(token: Option<Token>) -> Self {
         let token =
             token.map(|token| Token { fresh_until: Duration::ZERO, refused: true, ..token });
@@ -97,14 +97,14 @@ impl Held {
         self.token = Some(token);
     }
 
-    /// No other can be had: nobody waits for one while this lasts.
+    /// No other is available: no request waits for one while this is valid.
     pub(super) fn keep(&mut self) {
         if let Some(token) = &mut self.token {
             token.refused = false;
         }
     }
 
-    /// Notes that the upstream did not take the token of then.
+    /// Records that the upstream refused the token of that time.
     pub(super) fn refuse(&mut self, since: Duration, now: Duration) {
         let lately = self.refused.is_some_and(|last| now < last + BETWEEN_REFUSALS);
         let Some(token) = self.token.as_mut().filter(|token| token.since.elapsed == since) else {

@@ -1,7 +1,7 @@
-//! Token exchange (RFC 8693): each caller's own token for one that the upstream takes.
+//! Token exchange (RFC 8693): each caller's own token for one that the upstream accepts.
 //!
-//! What was exchanged is kept for that token of that caller and shown with no other: it is known by
-//! the digest of the whole token, and the token was verified for each request that comes here.
+//! An exchanged token is cached for that caller's token and used with no other: the key is the digest of the
+//! whole token, and the token was verified for every request that arrives here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     observability::metrics::Metrics,
 };
 
-/// One issuer, and what it exchanged.
+/// One issuer, and its exchanged tokens.
 pub(super) struct TokenExchange {
     name: Label,
     client: Client,
@@ -33,10 +33,10 @@ pub(super) struct TokenExchange {
     requested: Option<TokenType>,
     metrics: Arc<Metrics>,
     kept: Kept,
-    /// For exchanges that run at once.
+    /// Limits concurrent exchanges.
     places: Semaphore,
     outage: Mutex<Outage>,
-    /// For refusals that are told in the log.
+    /// Limits logged refusals.
     told: Allowance,
 }
 
@@ -46,7 +46,7 @@ type Kept = Cache<[u8; 32], Arc<OfCaller>>;
 /// What one token of a caller was exchanged for.
 #[derive(Default)]
 pub(super) struct OfCaller {
-    /// Held while it is exchanged; whoever waits finds how it went after that.
+    /// Locked during an exchange; waiting requests find its result after that.
     in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
 }
@@ -56,29 +56,29 @@ struct Progress {
     held: Held,
     /// When the last exchange ended.
     ended: Option<Duration>,
-    /// Why there was nothing to be had then, if so.
+    /// Why it failed, if it did.
     denial: Option<Denial>,
 }
 
 /// Why there is no token.
 #[derive(Debug, PartialEq)]
 enum Failure {
-    /// For this caller there is none. `said` is the same in words.
+    /// None for this caller. `said` is the issuer's description.
     Refused { cause: String, said: String },
-    /// For nobody, as far as one can see.
+    /// None for any caller, as far as known.
     Broken { cause: String },
 }
 
 const KEPT_MAX: u64 = 10_000;
-/// What no request asked for is let go.
+/// Unused tokens are dropped after this.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 const AT_ONCE_MAX: usize = 32;
 /// How long an exchange waits until it is among those.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A caller's token that could not be exchanged is not tried again before this: nobody's can keep
-/// those of others from being tried.
+/// A caller's token that could not be exchanged is not tried again before this, so that one caller cannot
+/// block the others.
 const DENIED: Duration = Duration::from_secs(15);
-/// The reason of a refusal is told once in this time.
+/// The reason of a refusal is logged once in this time.
 const BETWEEN_TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 /// Errors that are about us or the issuer, and not about the caller.
 const OURS: &[&str] = &[
@@ -91,7 +91,7 @@ const OURS: &[&str] = &[
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 impl TokenExchange {
-    /// `last` is the same with another secret: what it exchanged is as good as before.
+    /// `last` is the same with another secret: its exchanged tokens are still valid.
     pub(super) fn new(
         name: Label,
         written: &config::Credential,
@@ -123,12 +123,12 @@ impl TokenExchange {
         token: &Secret,
         expires: u64,
     ) -> Result<(Token, Arc<OfCaller>), Denial> {
-        // We may be lenient with the clock of its issuer; what lasts longer is not made of it then.
+        // We may accept it within the leeway, but do not exchange an expired token.
         if clock::now().unix_seconds() >= expires {
             return Err(Denial::Token(TokenFault::Expired));
         }
         let of_caller = self.kept.get_with(key(token), Arc::default);
-        // In a statement of its own, so that no lock is held while we wait.
+        // In its own statement, so that no lock is held while we wait.
         let standing = of_caller.progress.lock().held.standing(clock::elapsed());
         let fetch = || {
             // In a task: a client that hangs up must not break off what others wait for.
@@ -173,10 +173,10 @@ impl TokenExchange {
         of_caller.progress.lock().note(&self.name, exchanged, clock::elapsed());
     }
 
-    /// A place among those that ask at once, if the issuer works or may be tried again.
+    /// A permit to send a request, if the issuer works or may be tried again.
     async fn place(&self) -> Option<SemaphorePermit<'_>> {
         let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await.ok()?.ok()?;
-        // Looked at now: it may have begun to fail while many waited for a place.
+        // Checked now: it may have begun to fail while many waited for a permit.
         let outage = self.outage.lock();
         let works = outage.failing().is_none() || outage.may_ask();
         works.then_some(place)
@@ -206,22 +206,23 @@ impl TokenExchange {
 }
 
 impl OfCaller {
-    /// Notes that the upstream did not take the token of then.
+    /// Records that the upstream refused the token of that time.
     pub(super) fn refuse(&self, since: Duration) {
         self.progress.lock().held.refuse(since, clock::elapsed());
     }
 }
 
 impl Progress {
-    /// Whether who asked then need not ask the issuer: somebody did while they waited or before they
-    /// came here, or it is too early after it denied it.
+    /// Whether a request from `asked` needs no exchange: another one made it meanwhile, or the last denial
+    /// is too recent.
     fn is_settled(&self, asked: Duration, now: Duration) -> bool {
         let Some(ended) = self.ended else { return false };
         let fresh = matches!(self.held.standing(now), Standing::Fresh(_));
         fresh || ended >= asked || (self.denial.is_some() && now < ended + DENIED)
     }
 
-    /// Nobody could ask: nothing is known of this caller, and those who waited need not wait again.
+    /// No request could be sent: nothing is known of this caller, and the waiting requests need not wait
+    /// again.
     fn leave(&mut self, now: Duration) {
         (self.ended, self.denial) = (Some(now), None);
     }
@@ -235,7 +236,7 @@ impl Progress {
                 self.held.keep();
                 self.denial = Some(Denial::CredentialUnavailable { credential: name.clone() });
             }
-            // What it was exchanged for before is not shown any more either.
+            // The previously exchanged token is not used any more either.
             Err(Failure::Refused { cause, .. }) => {
                 self.held = Held::default();
                 self.denial = Some(Denial::TokenExchangeRefused {
@@ -265,7 +266,7 @@ fn key(token: &Secret) -> [u8; 32] {
     hash.as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
-/// What is asked for (RFC 8693 2.1).
+/// The request's form (RFC 8693 2.1).
 fn form(written: &config::Credential) -> Vec<(&'static str, String)> {
     let subject = written.subject_token_type.unwrap_or(TokenType::AccessToken);
     let mut form = vec![
@@ -283,7 +284,7 @@ fn form(written: &config::Credential) -> Vec<(&'static str, String)> {
     form
 }
 
-/// Reads an answer (RFC 8693 2.2).
+/// Parses a response (RFC 8693 2.2).
 fn read(answer: &TokenResponse, requested: Option<TokenType>) -> Result<Token, Failure> {
     let granted = answer::granted(answer).and_then(|body| {
         let issued = body["issued_token_type"].as_str();
@@ -294,7 +295,7 @@ fn read(answer: &TokenResponse, requested: Option<TokenType>) -> Result<Token, F
         if !kinds.iter().any(|kind| issued == kind.urn()) {
             return Err("responds with a different `issued_token_type` than requested".to_owned());
         }
-        // Of what is no access token the type is not applicable.
+        // For anything but an access token, the type is `N_A`.
         if !(id && body["token_type"] == "N_A") {
             answer::is_bearer(&body)?;
         }

@@ -20,13 +20,12 @@ pub(super) struct Tokens {
     name: Label,
     issuer: Issuer,
     metrics: Arc<Metrics>,
-    /// Held while one is fetched; whoever waits finds it after that.
+    /// Locked during a fetch; waiting requests find the token after that.
     in_flight: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
 }
 
-/// Whoever hands tokens out, and how it is asked. A new kind is a file with `ask`, and a line here
-/// and below.
+/// The kinds of issuers. A new kind is a file with `ask`, and a line here and below.
 pub(super) enum Issuer {
     ClientCredentials(ClientCredentials),
     Spacelift(ApiKey),
@@ -42,7 +41,7 @@ struct Progress {
 }
 
 impl Issuer {
-    /// Asks for a token. An error tells the operator why there is none, and nothing secret.
+    /// Fetches a token. An error says why there is none, and nothing secret.
     async fn ask(&self) -> Result<Token, String> {
         match self {
             Self::ClientCredentials(client) => client.ask().await,
@@ -53,8 +52,8 @@ impl Issuer {
 }
 
 impl Tokens {
-    /// `last` are those of the same credential with another secret. The issuer may not know the new
-    /// one yet: the last token is good until it ends.
+    /// `last` are those of the same credential with another secret. The issuer may not know the new one yet:
+    /// the last token is used until it expires.
     pub(super) fn new(
         name: Label,
         issuer: Issuer,
@@ -67,7 +66,7 @@ impl Tokens {
         Arc::new(Self { name, issuer, metrics, in_flight: tokio::sync::Mutex::default(), progress })
     }
 
-    /// The token to show. Waits for one if there is none.
+    /// The token to use. Waits for one if there is none.
     pub(super) async fn get(self: &Arc<Self>) -> Option<Token> {
         // In a statement of its own, so that no lock is held while we wait.
         let standing = self.progress.lock().held.standing(clock::elapsed());
@@ -108,7 +107,7 @@ impl Tokens {
         {
             let progress = self.progress.lock();
             let now = clock::elapsed();
-            // Somebody fetched while we waited, or before we came here: what they got is ours.
+            // Another request fetched one while we waited, or just before.
             let done = progress.ended.is_some_and(|ended| ended >= asked)
                 || matches!(progress.held.standing(now), Standing::Fresh(_));
             if done || !progress.outage.may_ask() {

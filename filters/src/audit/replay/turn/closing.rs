@@ -1,4 +1,4 @@
-//! Changes that would refuse what is let through.
+//! Changes that would refuse what is allowed.
 
 use config::{Config, Located, Name};
 
@@ -7,7 +7,7 @@ use super::{
     edit::{Edit, Whose, access_change, edit, option, quoted, whose, workspace_in, workspace_of},
 };
 
-/// What would refuse it.
+/// The changes that would refuse it.
 pub(super) fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
     let exchange = &decided.exchange;
     let mut edits = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
                     list.retain(|one| !all.contains(one));
                 }
                 if access.is_open() {
-                    // An empty list is for everybody.
+                    // An empty list allows everyone.
                     access.callers.push("nobody".to_owned());
                 }
             }));

@@ -1,4 +1,4 @@
-//! Changes to a config, each at the place where it is to be written.
+//! Changes to a config, each with its place in the file.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub(super) fn access(config: &Config, route: &str, list: &'static str, who: &str
     })
 }
 
-/// A change to who may use a route; to each of its GraphQL rules, too, if it has some.
+/// A change to who may use a route, and to each of its GraphQL rules.
 pub(super) fn access_change(
     config: &Config,
     route: &str,
@@ -111,7 +111,7 @@ pub(super) fn access_change(
     }
 }
 
-/// A change to an option of a route of the operator's own.
+/// A change to an option of one of the operator's routes.
 pub(super) fn option(
     config: &Config,
     route: &str,

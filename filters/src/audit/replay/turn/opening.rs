@@ -1,4 +1,4 @@
-//! Changes that would let through what is refused.
+//! Changes that would allow what is refused.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Denial, Policy};
 
-/// What would let it through.
+/// The changes that would allow it.
 pub(super) fn opening(
     config: &Config,
     record: &Record<'_>,
@@ -188,7 +188,7 @@ fn unclosed(config: &Config, route: &str) -> Vec<Edit> {
     })]
 }
 
-/// A method more for a route that has the path, else a route of its own.
+/// Another method for a route that has the path, else a new route.
 fn routes(config: &Config, record: &Record<'_>) -> Vec<Edit> {
     let upper = record.method.to_string();
     let method: Option<config::Method> =
@@ -230,7 +230,7 @@ fn routes(config: &Config, record: &Record<'_>) -> Vec<Edit> {
     edits
 }
 
-/// The operator's own routes that take the same path by other methods.
+/// The operator's routes that match the same path with other methods.
 fn with_other_methods(config: &Config, record: &Record<'_>) -> Vec<usize> {
     let policy = Policy::new(config, "now");
     let Some(listener) = policy.listener(&record.listener) else { return Vec::new() };
@@ -251,10 +251,10 @@ fn with_other_methods(config: &Config, record: &Record<'_>) -> Vec<usize> {
     found
 }
 
-/// Upstreams that a new route is tried with.
+/// The maximum of upstreams that a new route is tried with.
 const UPSTREAMS_MAX: usize = 3;
 
-/// The host, for what is for other hosts now.
+/// The host, added to routes that are for other hosts now.
 fn hosts(config: &Config, host: &str) -> Vec<Edit> {
     let Ok(host) = host.parse::<config::HostPattern>() else { return Vec::new() };
     let change = format!("hosts: add `{host}`");
@@ -274,7 +274,7 @@ fn hosts(config: &Config, host: &str) -> Vec<Edit> {
     edits
 }
 
-/// A rule that is for others, or over, made to be for this caller; else one of its own.
+/// A rule for other callers, or an expired one, extended to this caller; else a new one.
 fn egress(config: &Config, decided: &Decided) -> Vec<Edit> {
     let exchange = &decided.exchange;
     let Some(called) = &exchange.call else { return Vec::new() };

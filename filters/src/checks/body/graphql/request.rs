@@ -1,4 +1,4 @@
-//! A GraphQL request's body, read to what it asks for at its root.
+//! The body of a GraphQL request, parsed to its root fields.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ pub struct Operation {
     pub fields: Vec<Field>,
 }
 
-/// What an operation does. A subscription needs a stream, and is none of ours.
+/// The kind of an operation. A subscription needs a stream, and is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It reads.
@@ -33,7 +33,7 @@ pub enum Kind {
 pub struct Field {
     /// Its name in the schema.
     pub name: Box<str>,
-    /// Its name in the answer: the alias, if it has one.
+    /// Its name in the response: the alias, if it has one.
     pub key: Box<str>,
     /// Its arguments, with variables filled in.
     pub arguments: Vec<Argument>,
@@ -46,11 +46,11 @@ pub struct Field {
 pub struct Argument {
     /// Its name.
     pub name: Box<str>,
-    /// Its value, if it is a text, or a number that an `ID` may be.
+    /// Its value, if it is a string, or a number that an `ID` may be.
     pub text: Option<String>,
 }
 
-/// Deeper than this nobody asks.
+/// The maximum depth; no legitimate request is deeper.
 const DEPTH_MAX: usize = 64;
 const TOKENS_MAX: usize = 4000;
 const FIELDS_MAX: usize = 100;
@@ -58,7 +58,7 @@ const FIELDS_MAX: usize = 100;
 const SPREADS_MAX: usize = 8;
 
 impl Kind {
-    /// As it is written.
+    /// Its keyword.
     pub fn name(self) -> &'static str {
         match self {
             Self::Query => "query",
@@ -68,7 +68,7 @@ impl Kind {
 }
 
 impl Field {
-    /// The text of an argument, if it is given exactly once.
+    /// The text of an argument that is given exactly once.
     pub fn text(&self, name: &str) -> Option<String> {
         let mut given = self.arguments.iter().filter(|argument| &*argument.name == name);
         match (given.next(), given.next()) {
@@ -114,8 +114,8 @@ pub(super) fn read(body: &[u8]) -> Result<Operation, Why> {
     document.read(variables)
 }
 
-/// `text` with blanks in the place of `()`. Spacelift's own plugin sends `query GetStacks () {`,
-/// which the grammar does not have and servers take for nothing.
+/// `text` with blanks in the place of `()`. Spacelift's own plugin sends `query GetStacks () {`, which the
+/// grammar forbids and servers ignore.
 fn without_empty_parens(text: &str) -> Cow<'_, str> {
     let (tokens, _) = Lexer::new(text).with_limit(TOKENS_MAX).lex();
     let means_something = |token: &&Token<'_>| {
@@ -157,7 +157,7 @@ impl Document {
             }
         }
         let operation = operations.pop().ok_or("its `query` has no operation")?;
-        // Which of them is run is the server's choice.
+        // Which of them runs would be the server's choice.
         if !operations.is_empty() {
             return Err("its `query` has several operations; send one");
         }
@@ -212,8 +212,7 @@ impl Document {
         Ok(all)
     }
 
-    /// The fields of a selection, those within fragments too: whether a directive leaves one out
-    /// is not asked.
+    /// The fields of a selection, including those in fragments; directives that may skip one are ignored.
     fn spread(
         &self,
         selected: &cst::SelectionSet,
@@ -282,7 +281,7 @@ fn literal(value: &cst::Value) -> Option<String> {
     }
 }
 
-/// The field's name in the answer, and in the schema.
+/// The field's name in the response, and in the schema.
 fn names(field: &cst::Field) -> Result<(Box<str>, Box<str>), Why> {
     let name = field.name().ok_or("a field has no name")?.text();
     let alias = field.alias().and_then(|alias| alias.name()).map(|alias| alias.text());
@@ -313,7 +312,7 @@ mod tests {
         check("{ stacks { id } }", "query stacks");
         check("query GetStacks { stacks { id runTrigger } }", "query stacks");
         check("mutation { runTrigger(stack: \"a\") { id } }", "mutation runTrigger");
-        // An alias is only what the answer calls it.
+        // An alias is only its name in the response.
         check("mutation { stacks: stackDelete(id: \"a\") { id } }", "mutation stackDelete");
         check("mutation { a: runTrigger(stack: \"a\"), b: x }", "mutation runTrigger,x");
         check(

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::visible;
 
-/// Writes a row. Text that a spreadsheet would take for a formula gets a `'` before it; a program
-/// takes that away again, or asks for JSON.
+/// Writes a row. Text that a spreadsheet would take for a formula gets a `'` before it; a program removes
+/// that again, or uses JSON.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -9,7 +9,7 @@ use std::{
 use super::visible;
 use crate::audit::{member::Member, record::Record};
 
-/// Rows that are looked at together, so that columns fit what is in them.
+/// Rows that are laid out together, so that columns fit their content.
 const TOGETHER: usize = 200;
 /// One long name does not push all other rows aside.
 const WIDTH_MAX: usize = 48;
@@ -24,7 +24,7 @@ pub(in super::super) enum Align {
 }
 use Align::{Left, Right};
 
-/// A table that can go on for ever.
+/// A table of any length.
 pub(in super::super) struct Table {
     columns: Vec<(String, Align)>,
     widths: Vec<usize>,
@@ -42,7 +42,7 @@ impl Table {
         }
     }
 
-    /// Adds a row. It is shown with those that come soon after.
+    /// Adds a row. It is printed together with the next ones.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -104,7 +104,7 @@ pub(super) const RECORD: [Column<'static>; 12] = [
 /// The cells of a record.
 pub(super) fn record(record: &Record<'_>) -> Vec<String> {
     let text = |member| record.text(member).unwrap_or_default().into_owned();
-    // What is no exchange has no decision: its kind is told instead.
+    // Anything but an exchange has no decision: its kind is shown instead.
     let decision = record.text(Member::Decision).unwrap_or_else(|| record.kind());
     let took = record.number(Member::DurationUs);
     vec![
@@ -123,7 +123,7 @@ pub(super) fn record(record: &Record<'_>) -> Vec<String> {
     ]
 }
 
-/// Where it goes: a target and a path, or what else a line has to tell.
+/// The column WHERE: a target and a path, or the main fact of another line.
 fn place(record: &Record<'_>) -> String {
     let of = |member| record.text(member).unwrap_or(Cow::Borrowed(""));
     let place = format!("{}{}", of(Member::Target), of(Member::Path));

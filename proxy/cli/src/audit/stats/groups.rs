@@ -10,7 +10,7 @@ const GROUPS_MAX: usize = 10_000;
 
 pub(super) struct Groups {
     pub(super) members: Vec<Member>,
-    /// By the members as they are written, each with a NUL after it: JSON has none.
+    /// By the raw members, each followed by a NUL, which JSON cannot contain.
     groups: HashMap<String, Tally>,
     other: Tally,
     key: String,

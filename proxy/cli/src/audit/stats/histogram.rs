@@ -1,8 +1,8 @@
-//! How long things took, in little memory.
+//! A histogram of durations, in little memory.
 
 use std::collections::BTreeMap;
 
-/// Buckets between a power of two and the next: what is answered is too high by 1/32 at most.
+/// Buckets between a power of two and the next: results are too high by 1/32 at most.
 const BITS: u32 = 5;
 
 /// Counts of values, in buckets that grow with the value. Of 2^64 values there are at most 1,920.
@@ -28,7 +28,7 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// So many percent are this or less.
+    /// The value that this percentage does not exceed.
     pub(super) fn percentile(&self, percent: u64) -> Option<u64> {
         let rank = u128::from(self.count) * u128::from(percent);
         let mut below = 0;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::audit::{member::Member, record::Record};
 
-/// More than this many that are open at once are not told apart.
+/// The maximum of open intents that are tracked.
 const OPEN_MAX: usize = 100_000;
 
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub(super) struct Intents {
     pub(super) begun: u64,
     /// By id. Clients choose ids, and may choose one twice.
     open: HashMap<String, u64>,
-    /// What a process found after one that was killed.
+    /// Open intents that a process found after a killed one.
     recovered: u64,
 }
 

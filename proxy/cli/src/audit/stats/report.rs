@@ -1,4 +1,4 @@
-//! What was counted, written out.
+//! The report of the counts.
 
 use std::io::{self, Write};
 
@@ -65,7 +65,7 @@ impl Counted {
         all.insert("unknown".to_owned(), self.intents.unknown().into());
         all.insert("not_records".to_owned(), self.not_records.into());
         all.insert("by".to_owned(), self.by.iter().map(|groups| groups.json(top)).collect());
-        // What is not ASCII is in strings only, where JSON has the same escapes.
+        // Non-ASCII text is only in strings, where JSON has the same escapes.
         writeln!(out, "{}", visible(&Value::Object(all).to_string()))
     }
 

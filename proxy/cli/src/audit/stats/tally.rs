@@ -1,4 +1,4 @@
-//! What is counted of records that belong together.
+//! The counts of a group of records.
 
 use super::histogram::Histogram;
 use crate::audit::{member::Member, record::Record};

@@ -13,7 +13,7 @@ fn a_config_reads_back_as_it_was_written() {
     }
 }
 
-/// Everything outward that a config can name. None of its places may be left in a copy.
+/// Every external location that a config can name. None of them may remain in a copy.
 const WHOLE: &str = r#"
 version: stagedoor/v1
 listeners:
@@ -105,7 +105,7 @@ fn nothing_of_the_operators_is_left_in_a_copy() {
         line.contains("/real/") || line.contains("//real.example") || address
     });
     assert_eq!(left, None);
-    // The names of what is somebody else's stay, at the ports of stand-ins.
+    // External names stay, at the ports of stand-ins.
     let urls = copy.config.upstreams.values().map(|upstream| &upstream.url);
     let named: Vec<&str> = urls
         .filter(|url| url.ip().is_none() && url.port != 443)

@@ -1,4 +1,4 @@
-//! What is promised of limits while the Redis that they are shared through is away.
+//! The promises about limits while the shared Redis is unreachable.
 
 use config::OnStoreError;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::counted;
 
-/// It is found again, and callers are admitted as before, in so many seconds.
+/// How many seconds it may take to reconnect and to admit callers as before.
 const BACK: f64 = 2.0;
 
 /// The promises that were broken, in a sentence each.

@@ -1,4 +1,4 @@
-//! How far a sink has got: a small file beside the segments, and a lock so that one process ships.
+//! A sink's cursor: a small file next to the segments, and a lock so that only one process ships.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::observability::audit::read::{segments, stem};
 
-/// What a sink has taken: all that was written before a place, but for what follows other places.
+/// What a sink has accepted: everything before a position, except what follows other positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The segment, without what says how it is written.
+    /// The segment, without its extension.
     pub(super) segment: String,
     /// The place in it.
     #[serde(flatten)]
@@ -36,14 +36,14 @@ pub(super) struct Mark {
     pub(super) chain: Option<String>,
 }
 
-/// Where a sink's cursor is kept, and its lock.
+/// Where a sink's cursor and its lock are stored.
 #[derive(Clone)]
 pub(super) struct Kept {
     folder: PathBuf,
     name: String,
 }
 
-/// What holds the lock while it lives; the system frees it when the process ends, however it does.
+/// The lock, released on drop; the system releases it when the process ends in any way.
 pub(super) struct Held(#[expect(dead_code, reason = "closing it is what frees the lock")] File);
 
 impl Cursor {
@@ -81,7 +81,7 @@ impl Kept {
         }
     }
 
-    /// How far it has got; a new sink begins with the oldest segment. `None` if there is none yet.
+    /// Loads the cursor; a new sink begins with the oldest segment. `None` if there is no segment yet.
     pub(super) fn load(&self) -> io::Result<Option<Cursor>> {
         if !self.path("cursor").exists() && self.path("cursor.parked").exists() {
             fs::rename(self.path("cursor.parked"), self.path("cursor"))?;
@@ -98,12 +98,12 @@ impl Kept {
         }
         let oldest = segments(&self.folder)?;
         let oldest = oldest.first().and_then(|path| stem(path)).map(Cursor::before);
-        // So that nobody removes what it is going to need.
+        // So that no segment is removed that it needs.
         oldest.as_ref().map(|cursor| self.store(cursor)).transpose()?;
         Ok(oldest)
     }
 
-    /// Keeps how far it has got: all of it or nothing, whatever happens meanwhile.
+    /// Stores the cursor atomically.
     pub(super) fn store(&self, cursor: &Cursor) -> io::Result<()> {
         let next = self.path("cursor.part");
         let mut file = File::create(&next)?;
@@ -121,16 +121,15 @@ impl Kept {
     }
 }
 
-/// The oldest segment that a sink still needs, without what says how it is written. `None` if no
-/// sink needs any.
+/// The oldest segment that a sink still needs, without its extension. `None` if no sink needs any.
 pub fn oldest_needed(folder: &Path) -> Option<String> {
     let cursors = cursors(folder).ok()?;
     let read = |path: &PathBuf| serde_json::from_slice::<Cursor>(&fs::read(path).ok()?).ok();
     cursors.iter().filter_map(read).map(Cursor::oldest).min()
 }
 
-/// Puts the cursors of sinks aside that are not among `names` any more, so that nobody waits for
-/// them. One that comes back goes on where it was.
+/// Sets the cursors of removed sinks aside, so that no segment is kept for them. A sink that is added again
+/// continues where it was.
 pub(super) fn park(folder: &Path, names: &[&str]) -> io::Result<()> {
     for path in cursors(folder)? {
         if !names.iter().any(|name| path == Kept::new(folder, name).path("cursor")) {

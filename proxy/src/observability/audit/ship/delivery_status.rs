@@ -1,4 +1,4 @@
-//! What an operator may know of a sink.
+//! The delivery status of a sink, for operators.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 
 use super::cursor::Cursor;
 
-/// What a sink's task tells while it runs.
+/// The status that a sink's task reports.
 pub struct DeliveryStatus {
     pub name: Name,
     pub kind: ShipKind,
-    /// Records that it has taken.
+    /// Records that it has accepted.
     pub shipped: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
-    /// Records that it would not take.
+    /// Records that it refused.
     pub refused: AtomicU64,
     /// Segments that were removed before they were shipped.
     pub lost_segments: AtomicU64,
@@ -27,7 +27,7 @@ pub struct DeliveryStatus {
 pub struct Now {
     /// Whether another process ships there.
     pub elsewhere: bool,
-    /// The place after the last line that it has taken: the segment and the byte.
+    /// The position after the last line that it has accepted: the segment and the byte.
     pub cursor: Option<(String, u64)>,
     /// Since when it fails, in seconds since 1970, and why.
     pub failing: Option<(u64, String)>,

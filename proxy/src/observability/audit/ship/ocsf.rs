@@ -54,7 +54,7 @@ impl Record {
         self.0.get(name).and_then(Value::as_str).map(str::to_owned)
     }
 
-    /// Takes a member that gets a place.
+    /// Takes a member that has a field in OCSF.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.0.shift_remove(name)
     }
@@ -66,7 +66,7 @@ impl Record {
     }
 }
 
-/// What somebody asked for: API Activity.
+/// A request: API Activity.
 fn activity(mut record: Record, line: &[u8]) -> Value {
     let intended = record.text("kind").is_some();
     let method = record.text("method").unwrap_or_default();
@@ -135,7 +135,7 @@ fn activity(mut record: Record, line: &[u8]) -> Value {
     finished(event, record)
 }
 
-/// What is about the log itself: Event Log Activity.
+/// An event about the log itself: Event Log Activity.
 fn of_the_log(mut record: Record, line: &[u8]) -> Value {
     let (activity, severity, message) = match record.text("kind").as_deref() {
         Some("segment") => (5, 1, "a segment of the audit log begins"),
@@ -170,7 +170,7 @@ fn common(
         "product".to_owned(),
         json!({"name": "Stagedoor", "vendor_name": "Stagedoor", "version": env!("CARGO_PKG_VERSION")}),
     );
-    // The digest is of this line and all before it: no two have the same.
+    // The digest covers this line and all before it, so it is unique.
     put(&mut metadata, "uid", record.text("chain").map(Value::from));
     put(&mut metadata, "correlation_uid", record.text("id").map(Value::from));
     put(&mut metadata, "original_time", time.map(Value::from));
@@ -187,7 +187,7 @@ fn common(
     event.insert("type_uid".to_owned(), json!(class * 100 + activity));
     event.insert("time".to_owned(), json!(milliseconds.unwrap_or(0)));
     event.insert("metadata".to_owned(), Value::Object(metadata));
-    // As it stands in the log: what the chain is about.
+    // As in the log: the bytes that the chain covers.
     event.insert("raw_data".to_owned(), json!(String::from_utf8_lossy(line)));
     event
 }
@@ -235,7 +235,7 @@ fn http_request(record: &mut Record) -> Option<Value> {
     (!request.is_empty()).then_some(Value::Object(request))
 }
 
-/// All that has no place of its own.
+/// Everything without its own field goes to `unmapped`.
 fn finished(mut event: Map<String, Value>, record: Record) -> Value {
     if !record.0.is_empty() {
         event.insert("unmapped".to_owned(), Value::Object(record.0));

@@ -1,5 +1,6 @@
 //! Records as OpenTelemetry logs, for the body of a post.
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
@@ -12,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::transport::host_name;
 
-/// A batch. Each is a line, and what stands in the place of it.
+/// A batch. Each record is a line, and the text to send for it.
 pub(super) fn body<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> Vec<u8> {
     let text = |name: &str, value: &str| pair(name, text(value));
     let attributes = vec![
@@ -30,7 +31,7 @@ pub(super) fn body<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> Vec
     ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
 }
 
-/// How many records an answer says were not taken, and why.
+/// How many records a response reports as rejected, and why.
 pub(super) fn rejected(answer: &[u8]) -> Option<(u64, String)> {
     let answer = ExportLogsServiceResponse::decode(answer).ok()?;
     let partial = answer.partial_success?;
@@ -63,7 +64,7 @@ fn log_record(line: &[u8], shown: String) -> LogRecord {
     }
 }
 
-/// The attributes that a member becomes: those of the semantic conventions, or one of our own.
+/// The attributes of a member: by the semantic conventions, or our own.
 fn attributes(name: &str, value: &Value) -> Vec<KeyValue> {
     let usual = match name {
         "time" | "trace_id" => return Vec::new(),
@@ -117,11 +118,9 @@ fn number(value: i64) -> AnyValue {
     AnyValue { value: Some(any_value::Value::IntValue(value)) }
 }
 
-/// The bytes of a trace's id, which is 32 hex digits.
+/// The bytes of a trace id, which is 32 hex digits.
 fn trace_id(hex: &str) -> Option<Vec<u8>> {
-    let fits = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    let number = fits.then(|| u128::from_str_radix(hex, 16).ok()).flatten()?;
-    Some(number.to_be_bytes().to_vec())
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok().filter(|id| id.len() == 16)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Records that a sink would never take, set aside so that those behind them get there.
+//! Records that a sink would never accept, set aside so that later ones are delivered.
 
 use std::{
     fs::File,
@@ -9,10 +9,10 @@ use std::{
 
 use serde_json::value::RawValue;
 
-/// A file that is longer takes no more: somebody must look at it.
+/// The maximum size of the file: then an operator must look at it.
 const BYTES_MAX: u64 = 8 << 20;
 
-/// Sets a record aside. `false` if there is no room any more.
+/// Sets a record aside. `false` if there is no more room.
 pub(super) fn set_aside(file: &Path, line: &[u8], cause: &str) -> io::Result<bool> {
     #[derive(serde::Serialize)]
     struct Refused<'a> {

@@ -1,4 +1,4 @@
-//! What a sink is shown: headers, the key that signs, and the CAs that it is believed by.
+//! The secrets of a sink: headers, the signing key, and the CAs to trust.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::secret_file;
 /// A key that is shorter can be guessed.
 const KEY_MIN: usize = 24;
 
-/// What stands in the files that a sink names. No `Debug`: it would show them.
+/// The content of the files in a sink's config. No `Debug`: it would print them.
 #[derive(Clone, Default, PartialEq)]
 pub struct Secrets {
     /// Marked as sensitive.
@@ -55,7 +55,7 @@ fn value(written: &config::ShipHeader) -> Result<HeaderValue, LoadError> {
     Ok(value)
 }
 
-/// A key as Standard Webhooks write it, or as it stands.
+/// A key in the format of Standard Webhooks, or any text.
 fn key(file: &Path) -> Result<Vec<u8>, LoadError> {
     let wrong = |cause: String| LoadError { file: file.to_owned(), cause };
     let secret = secret_file::line(file)?;

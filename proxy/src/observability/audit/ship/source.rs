@@ -1,4 +1,4 @@
-//! What is to be shipped: whole lines from the segments, in order, from a cursor on.
+//! Reads what to ship: complete lines from the segments, in order, from a cursor on.
 
 use std::{
     collections::BTreeSet,
@@ -20,13 +20,13 @@ pub(super) struct Source {
     at: Cursor,
     /// A segment that is being read.
     lines: Option<(String, Lines)>,
-    /// The segments that were there when it was looked last.
+    /// The segments at the last listing.
     known: Option<BTreeSet<String>>,
-    /// Those that came late: after one with a newer name was begun.
+    /// Late ones, created after one with a newer name.
     late: BTreeSet<String>,
     /// Those that were read again because their lines did not follow each other.
     doubted: BTreeSet<String>,
-    /// Segments that were gone before they were read.
+    /// Segments that were removed before they were read.
     lost: u64,
     buffered: Vec<Record>,
 }
@@ -39,12 +39,12 @@ pub(super) struct Record {
     pub(super) end: Cursor,
 }
 
-/// What reading one segment came to.
+/// The result of reading one segment.
 #[derive(Debug, PartialEq, Eq)]
 enum Came {
-    /// As many as were asked for.
+    /// As many lines as requested.
     Full,
-    /// To the end of what is written, and more may be.
+    /// To the current end; more may follow.
     ToTheEnd,
     /// To the end of what ever will be.
     Through,
@@ -56,12 +56,12 @@ impl Source {
         Self { folder: folder.to_owned(), at, lines, known, late, doubted, lost, buffered }
     }
 
-    /// The place after the last line that was read.
+    /// The position after the last line that was read.
     pub(super) fn at(&self) -> &Cursor {
         &self.at
     }
 
-    /// Segments that were gone before they were read.
+    /// Segments that were removed before they were read.
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
@@ -75,9 +75,9 @@ impl Source {
         }
     }
 
-    /// The next lines, at most so many; none if all that is written was read.
+    /// The next lines, at most `max`; empty if everything was read.
     pub(super) fn read(&mut self, max: usize) -> io::Result<Vec<Record>> {
-        // What was read before an error is not read again.
+        // Lines read before an error are not read again.
         let mut records = std::mem::take(&mut self.buffered);
         let mut tries = 0..3;
         loop {
@@ -117,7 +117,7 @@ impl Source {
         }
     }
 
-    /// Two processes that begin a segment at once may do so in another order than their names have.
+    /// Two processes that begin a segment concurrently may do so in another order than their names.
     fn notice(&mut self, all: &[PathBuf]) {
         let stems: BTreeSet<String> =
             all.iter().filter_map(|path| stem(path)).map(str::to_owned).collect();
@@ -130,7 +130,7 @@ impl Source {
         self.known = Some(stems);
     }
 
-    /// Finds the segment to read. If it is gone, the next newer one. `false` if there is none.
+    /// Finds the segment to read. If it was removed, the next newer one. `false` if there is none.
     fn find(&mut self, all: &[PathBuf]) -> io::Result<bool> {
         if all.iter().any(|path| stem(path) == Some(&*self.at.segment)) {
             return Ok(true);
@@ -167,7 +167,7 @@ impl Source {
             self.gone(segment);
             return Ok(Came::Through);
         };
-        // Looked at before the end is seen: what is closed after that may have grown before.
+        // Checked before the end is reached: a segment that is closed later may still have grown.
         let end = if is_closed(path, all) { Came::Through } else { Came::ToTheEnd };
         let mut mark = self.mark(segment).clone();
         let shrunk = !is_compressed(path) && fs::metadata(path)?.len() < mark.byte;
@@ -195,7 +195,7 @@ impl Source {
                     self.mark(segment).clone_from(&mark);
                     continue;
                 }
-                // What is not whole is being written, or never will be.
+                // An incomplete line is being written, or never will be complete.
                 Some(Line::Torn(_)) | None => {
                     self.lines = None;
                     return Ok(end);
@@ -244,7 +244,7 @@ impl Source {
     }
 }
 
-/// The digest that a segment goes on from.
+/// The digest that a segment continues.
 fn previous(path: &Path) -> io::Result<Option<String>> {
     #[derive(serde::Deserialize)]
     struct First {
@@ -255,7 +255,7 @@ fn previous(path: &Path) -> io::Result<Option<String>> {
     Ok(serde_json::from_slice::<First>(line).ok().and_then(|first| first.previous))
 }
 
-/// Whether nothing is written to a segment any more.
+/// Whether a segment is closed.
 fn is_closed(path: &Path, all: &[PathBuf]) -> bool {
     if is_compressed(path) {
         return true;
@@ -266,7 +266,7 @@ fn is_closed(path: &Path, all: &[PathBuf]) -> bool {
     later_of_it || (process != std::process::id() && !is_open_in(process, path))
 }
 
-/// The process that writes a segment, as its name says.
+/// The process that writes a segment, by its name.
 fn process(path: &Path) -> Option<u32> {
     stem(path)?.rsplit_once('-')?.1.parse().ok()
 }
@@ -301,7 +301,7 @@ mod tests {
         records.iter().map(body).collect()
     }
 
-    /// A process that is not there.
+    /// A process that does not exist.
     const GONE: &str = "4194999";
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
     fn two_processes_that_write_at_once_are_both_read_to_their_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (mut link, mut one) = (Link::START, Link::START);
-        // Its number has to be known before the name of what it has open.
+        // Its number must be known before the name of its open file.
         let script = "f=$0/audit-1-$$.jsonl; : > $f; exec tail -f $f";
         let mut child = std::process::Command::new("sh")
             .args(["-c", script])
@@ -355,7 +355,7 @@ mod tests {
             let mut file = fs::File::options().append(true).create(true).open(path).unwrap();
             io::Write::write_all(&mut file, lines).unwrap();
         };
-        // The old one grows, and goes on in another segment, whose name is older than the next.
+        // The old one grows, and continues in another segment, whose name is older than the next.
         append(&old, &sealed(&mut one, &[r#"{"n":2}"#]));
         assert_eq!(bodies(&source.read(9).unwrap()), [r#"{"n":2}"#]);
         let stored = source.at().clone();

@@ -43,7 +43,7 @@ impl Connection {
     pub(super) async fn is_open(&mut self) -> bool {
         let mut buffer = [0; 512];
         match timeout(Duration::from_millis(1), self.0.read(&mut buffer)).await {
-            // It has nothing to say, which is all that syslog says.
+            // There is nothing to read, as always with syslog.
             Err(_) => true,
             Ok(Ok(read)) => read > 0,
             Ok(Err(_)) => false,
@@ -51,7 +51,7 @@ impl Connection {
     }
 }
 
-/// Messages, each behind its length. `None` if one is too long.
+/// Messages, each after its length. `None` if one is too long.
 pub(super) fn frames<'a>(records: impl Iterator<Item = (&'a [u8], String)>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for (line, shown) in records {

@@ -1,4 +1,4 @@
-//! How batches get to a sink, and what it answers.
+//! Sends batches to a sink, and reads its responses.
 
 use std::{
     io::Write,
@@ -22,16 +22,16 @@ use crate::{
     },
 };
 
-/// What came of sending a batch.
+/// The result of sending a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It was taken.
+    /// It was accepted.
     Taken,
-    /// It was taken, but for so many records.
+    /// It was accepted, except for this many records.
     Partly(u64, String),
-    /// It was looked at and not taken: it is the records' fault.
+    /// It was rejected: the fault is in the records.
     Refused(String),
-    /// It was not taken now.
+    /// It was not accepted now.
     Later(String, Option<Duration>),
 }
 
@@ -41,17 +41,17 @@ pub(super) struct Transport {
     dial: Dial,
     guard: Arc<Guard>,
     secrets: Secrets,
-    /// Why the last secrets are still in use.
+    /// Why the previous secrets are still in use.
     kept: Option<String>,
     client: Option<fetch::Client>,
-    /// What is on the way, as the client knows it.
+    /// The parent proxies that the client uses.
     parents: Arc<Parents>,
-    /// Whom a connection believes.
+    /// The TLS config of connections.
     tls: Option<rustls::ClientConfig>,
     connection: Option<syslog::Connection>,
 }
 
-/// A receiver that wants to be left alone is, but not for ever.
+/// The longest `Retry-After` that is honoured.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 impl Transport {
@@ -66,12 +66,12 @@ impl Transport {
         Self { written, dial, guard, secrets, kept, client, parents, tls, connection }
     }
 
-    /// Whether a batch counts as taken only once the next was, for want of an answer.
+    /// Whether a batch counts only once the next was sent, because there are no acknowledgements.
     pub(super) fn has_no_answers(&self) -> bool {
         self.written.kind == ShipKind::SyslogTls
     }
 
-    /// Whether what was sent last seems to have got there.
+    /// Whether what was sent last seems to have arrived.
     pub(super) async fn is_open(&mut self) -> bool {
         match &mut self.connection {
             Some(connection) => connection.is_open().await,
@@ -91,7 +91,7 @@ impl Transport {
                 ShipKind::Stdout => self.print(records).await,
             }
         };
-        // Standard output cannot be left: what waits there is written some time.
+        // Standard output cannot be abandoned: a blocked write completes some time.
         let patience = if kind == ShipKind::Stdout { Duration::MAX } else { patience };
         match timeout(patience, sent).await {
             Ok(Ok(answer)) => answer,
@@ -106,7 +106,7 @@ impl Transport {
         }
     }
 
-    /// Takes secrets over that have changed. Of those that cannot be used the last stay.
+    /// Applies changed secrets. If they cannot be used, the previous ones stay.
     async fn reread(&mut self) {
         let parents = self.dial.parents();
         if *parents != *self.parents {
@@ -156,7 +156,7 @@ impl Transport {
         if is_otlp {
             headers.insert(header::ACCEPT, HeaderValue::from_static(kind));
         }
-        // `send` knows how long all of it may take.
+        // `send` limits the whole time.
         let request = client.post(&address).headers(headers).timeout(WAIT_MAX).body(body);
         let answer = request.send().await;
         let answer = match answer {
@@ -197,7 +197,7 @@ impl Transport {
         if let Some(connection) = &mut self.connection
             && !connection.is_open().await
         {
-            // What was sent before may not have got there: the caller goes back.
+            // Earlier messages may not have arrived: the caller sends them again.
             return Err(wrong(&"the receiver has closed the connection"));
         }
         let connection = match &mut self.connection {
@@ -250,7 +250,7 @@ impl Transport {
         Ok(Answer::Taken)
     }
 
-    /// A batch as it is sent, made where it keeps no other sink waiting. `None` if that cannot be.
+    /// An encoded batch, made on a blocking thread. `None` if it cannot be encoded.
     async fn encoded(&self, records: &[Record]) -> Result<Option<Vec<u8>>, String> {
         let (kind, format, records) = (self.written.kind, self.written.format, records.to_vec());
         let encoded = tokio::task::spawn_blocking(move || encoded(kind, format, &records));
@@ -268,13 +268,13 @@ fn encoded(kind: ShipKind, format: ShipFormat, records: &[Record]) -> Option<Vec
     }
 }
 
-/// A line as it is sent: JSON, on one line, in ASCII.
+/// A line as sent: JSON, on one line, in ASCII.
 fn shown(format: ShipFormat, line: &[u8]) -> String {
     let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
     match (format, std::str::from_utf8(line)) {
         (ShipFormat::Ocsf, _) => ocsf::event(line),
         (ShipFormat::Stagedoor, Ok(line)) if line.is_ascii() && is_json() => line.to_owned(),
-        // Somebody else wrote it.
+        // It was not written by us.
         _ => {
             let text = String::from_utf8_lossy(line);
             ocsf::ascii(&serde_json::json!({"kind": "unreadable", "line": text}).to_string())
@@ -299,7 +299,7 @@ fn client(
     })
 }
 
-/// How long a receiver wants to be left alone (RFC 9110 10.2.3).
+/// A receiver's `Retry-After` (RFC 9110 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::{
     digest::{SHA256, digest},
@@ -22,11 +23,11 @@ pub(super) fn body(records: impl Iterator<Item = String>) -> Vec<u8> {
     out
 }
 
-/// Says which batch it is, the same for the same records however often they are sent, and signs it.
+/// The headers of a batch: an id, which is the same for the same records however often they are sent, and a
+/// signature.
 pub(super) fn headers(body: &[u8], key: Option<&[u8]>, unix: Duration) -> HeaderMap {
     let digest = digest(&SHA256, body);
-    let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = format!("msg_{hex}");
+    let id = format!("msg_{}", HEXLOWER.encode(&digest.as_ref()[..16]));
     let seconds = unix.as_secs().to_string();
     let mut headers = HeaderMap::new();
     if let Some(key) = key {
