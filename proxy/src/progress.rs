@@ -53,7 +53,7 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> 
                     return Poll::Ready(Some(done));
                 }
                 match wait(timer.as_mut(), cx) {
-                    Wait::Goes => Poll::Pending,
+                    Wait::Running => Poll::Pending,
                     // It polls the client's side, which returns the error.
                     Wait::Over => match exchange.as_mut().poll(cx) {
                         Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -80,7 +80,7 @@ const FAR: Duration = Duration::from_secs(365 * 86_400);
 const LEARNS: Duration = Duration::from_secs(1);
 
 enum Wait {
-    Goes,
+    Running,
     /// Its time is up.
     Over,
     /// Its time was up some time ago.
@@ -97,7 +97,7 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
             if timer.deadline() != lost {
                 timer.as_mut().reset(lost);
             }
-            return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Goes };
+            return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Running };
         }
         // A later deadline is checked when the timer fires: usually the exchange ends before.
         let mut deadline = state.motion.as_ref().and_then(Progress::deadline);
@@ -112,12 +112,12 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
                 timer.as_mut().reset(wanted);
             }
             if timer.as_mut().poll(cx).is_pending() {
-                return Wait::Goes;
+                return Wait::Running;
             }
             timer.as_mut().reset(Instant::now() + FAR);
             deadline = state.motion.as_ref().and_then(Progress::deadline);
         }
-        Wait::Goes
+        Wait::Running
     })
 }
 

@@ -427,7 +427,7 @@ fn listen<A>(
 /// Keys, names and files, while the process runs.
 struct Background(Arc<Process>);
 
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl BackgroundService for Background {
@@ -439,7 +439,7 @@ impl BackgroundService for Background {
                 let snapshot = gateway.snapshot.load_full();
                 gateway.fetcher.refresh(&snapshot.loaded.config).await;
                 drop(snapshot);
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let names = async {
@@ -447,7 +447,7 @@ impl BackgroundService for Background {
                 let snapshot = gateway.snapshot.load_full();
                 snapshot.upstreams.resolve(&gateway.lookup(&snapshot)).await;
                 drop(snapshot);
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let store = async {

@@ -176,7 +176,7 @@ fn limits(exchange: &Exchange, denial: Option<&Denial>) -> Vec<String> {
         workspace: exchange.workspace.as_ref(),
         client: exchange.client,
     });
-    counted.map_or_else(Vec::new, |counted| rate_limit::told(&counted))
+    counted.map_or_else(Vec::new, |counted| rate_limit::describe(&counted))
 }
 
 #[cfg(test)]

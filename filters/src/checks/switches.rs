@@ -22,7 +22,7 @@ use crate::{Denial, Label, Now, identity::Caller};
 /// The maximum number of switches.
 pub const SWITCHES_MAX: usize = 1000;
 /// The maximum time; anything longer belongs in the config.
-pub const LASTS_MAX: Duration = Duration::from_secs(7 * 86_400);
+pub const DURATION_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// The switches that are set. They outlive a reload. Usually there are none, and a request only reads a
 /// flag.
@@ -95,7 +95,7 @@ pub struct About<'a> {
 }
 
 impl Switches {
-    /// Sets a switch for a time, at most [`LASTS_MAX`]. `None` if there are [`SWITCHES_MAX`] already.
+    /// Sets a switch for a time, at most [`DURATION_MAX`]. `None` if there are [`SWITCHES_MAX`] already.
     pub fn set(
         &self,
         scope: Scope,
@@ -117,7 +117,7 @@ impl Switches {
             by: by.into(),
             cuts: false,
             set: now,
-            until: now.plus(lasts.min(LASTS_MAX)),
+            until: now.plus(lasts.min(DURATION_MAX)),
         })
     }
 
@@ -353,7 +353,7 @@ mod tests {
             .collect();
         let more = || switches.set(scope("argocd"), Position::Open, HOUR, ("ada", "x"), at(0));
         assert!(more().is_none());
-        assert_eq!(switches.all()[0].until, Now::default().plus(LASTS_MAX));
+        assert_eq!(switches.all()[0].until, Now::default().plus(DURATION_MAX));
         assert!(switches.remove(ids[7]).is_some());
         assert!(more().is_some_and(|switch| !ids.contains(&switch.id)));
     }

@@ -25,7 +25,7 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// How long one is reused instead of signing a new one: a signature costs more than the rest of a decision.
 /// A reused statement is still valid for the other half of its lifetime.
 const REUSED: Duration = Duration::from_secs(30);
-const KEPT_MAX: u64 = 10_000;
+const CACHED_MAX: u64 = 10_000;
 
 /// What is stated.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Assertions {
             .map_err(|_| WrongKey)?;
         let fingerprint = digest(&SHA256, key.public_key().as_ref());
         let key_id = BASE64URL.encode(&fingerprint.as_ref()[..16]);
-        let recent = Cache::builder().max_capacity(KEPT_MAX).time_to_live(LIFETIME).build();
+        let recent = Cache::builder().max_capacity(CACHED_MAX).time_to_live(LIFETIME).build();
         Ok(Self { key, random, key_id, recent, hasher: RandomState::new() })
     }
 

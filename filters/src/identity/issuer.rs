@@ -179,7 +179,7 @@ impl Issuer {
         if fitting.is_empty() {
             // While the issuer is unreachable, it is unknown whether it has that key by now.
             return match held.failed(now) {
-                Some(ago) if ago < KeySet::ASKED_JUST_NOW => unavailable(None),
+                Some(ago) if ago < KeySet::FETCHED_JUST_NOW => unavailable(None),
                 Some(_) => unavailable(lack()),
                 None => {
                     let denial =

@@ -20,7 +20,7 @@ use crate::{Label, Now, types::sha256};
 
 /// The keys of all issuers. Replaced from outside, whole sets at a time.
 #[derive(Default)]
-pub struct Keys(ArcSwap<HashMap<Source, Arc<Held>>>);
+pub struct Keys(ArcSwap<HashMap<Source, Arc<CachedKeys>>>);
 
 /// Whose keys: an issuer's; or for Backstage, those of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub struct Source {
 
 /// A set of keys, and when it was fetched.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct CachedKeys {
     pub(super) set: KeySet,
     fetched: Now,
     /// When the last fetch failed, in milliseconds since the start, plus 1; 0 if it did not.
@@ -150,7 +150,7 @@ impl Keys {
             }
             if all.len() < SOURCES_MAX || all.contains_key(source) {
                 let failed = AtomicU64::new(0);
-                all.insert(source.clone(), Arc::new(Held { set, fetched: now, failed }));
+                all.insert(source.clone(), Arc::new(CachedKeys { set, fetched: now, failed }));
             }
             all
         });
@@ -223,12 +223,12 @@ impl Keys {
         self.0.load().keys().cloned().collect()
     }
 
-    pub(super) fn of(&self, source: &Source) -> Option<Arc<Held>> {
+    pub(super) fn of(&self, source: &Source) -> Option<Arc<CachedKeys>> {
         self.0.load().get(source).cloned()
     }
 }
 
-impl Held {
+impl CachedKeys {
     pub(super) fn age(&self, now: Now) -> Duration {
         now.elapsed.saturating_sub(self.fetched.elapsed)
     }
@@ -242,7 +242,7 @@ impl Held {
 
 impl KeySet {
     /// After a failed fetch, the keys are not fetched again within this time.
-    pub const ASKED_JUST_NOW: Duration = Duration::from_secs(1);
+    pub const FETCHED_JUST_NOW: Duration = Duration::from_secs(1);
 
     /// The usable keys of a JWKS (RFC 7517). Keys for encryption, unknown kinds and weak keys are left out,
     /// and so are those whose id too many share.

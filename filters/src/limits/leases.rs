@@ -94,7 +94,7 @@ pub struct LeaseStatus {
     pub spent: u64,
 }
 
-const KEPT_MAX: u64 = 100_000;
+const LEASES_MAX: u64 = 100_000;
 /// As for limiters that are not shared: by then it is full again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// How long a replica may spend a lease.
@@ -106,7 +106,7 @@ impl Leases {
     /// Before the store has been reachable.
     pub fn new(on_error: OnStoreError) -> Self {
         Self {
-            all: Cache::builder().max_capacity(KEPT_MAX).time_to_idle(FORGOTTEN_AFTER).build(),
+            all: Cache::builder().max_capacity(LEASES_MAX).time_to_idle(FORGOTTEN_AFTER).build(),
             on_error,
             tide: AtomicU64::new(0),
             replicas: AtomicU32::new(1),
@@ -219,15 +219,15 @@ impl Leases {
 
     /// How many would pass now as far as this replica knows, or how long none will. `None` if it has not
     /// asked the store yet.
-    pub(crate) fn look(&self, key: u64, now: Now) -> Option<Result<u32, Duration>> {
+    pub(crate) fn peek(&self, key: u64, now: Now) -> Option<Result<u32, Duration>> {
         let lease = self.all.get(&key)?;
         let tide = self.tide.load(Ordering::Acquire);
         if is_there(tide) {
-            return lease.look(tide, now);
+            return lease.peek(tide, now);
         }
         match self.on_error {
             OnStoreError::Closed => Some(Ok(0)),
-            OnStoreError::Share | OnStoreError::Open => Some(lease.look_alone(&self.terms(), now)),
+            OnStoreError::Share | OnStoreError::Open => Some(lease.peek_alone(&self.terms(), now)),
         }
     }
 

@@ -16,7 +16,7 @@ struct Pace {
     /// When the whole burst is available again.
     whole_at: Duration,
     /// Until when the upstream refuses everything, by its own response.
-    held_until: Duration,
+    backoff_until: Duration,
 }
 
 /// The pacing rules of an upstream.
@@ -42,11 +42,11 @@ pub struct UpstreamQuota<'a> {
 }
 
 /// The longest time that a response can hold back requests.
-const HELD_MAX: Duration = Duration::from_secs(3600);
+const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// The time if a response reports a spent quota without a time.
-const HELD: Duration = Duration::from_secs(60);
+const BACKOFF: Duration = Duration::from_secs(60);
 /// Above this number, upstreams of former configs are dropped.
-const KEPT_MAX: usize = 10_000;
+const UPSTREAMS_MAX: usize = 10_000;
 
 impl From<config::Pace> for Rules {
     fn from(written: config::Pace) -> Self {
@@ -73,12 +73,12 @@ impl Paces {
     ) -> Result<Duration, Denial> {
         let now = now.elapsed;
         let mut all = self.0.lock();
-        if all.len() >= KEPT_MAX && !all.contains_key(upstream) {
-            all.retain(|_, pace| pace.whole_at > now || pace.held_until > now);
+        if all.len() >= UPSTREAMS_MAX && !all.contains_key(upstream) {
+            all.retain(|_, pace| pace.whole_at > now || pace.backoff_until > now);
         }
         let pace = all.entry(upstream.clone()).or_default();
         let free_at = pace.whole_at.saturating_sub(rules.interval * (rules.burst - 1));
-        let wait = free_at.max(pace.held_until).saturating_sub(now);
+        let wait = free_at.max(pace.backoff_until).saturating_sub(now);
         if wait > rules.wait_max {
             let (upstream, limit) = (upstream.clone(), rules.limit);
             return Err(Denial::PaceExceeded { upstream, limit, retry_after: wait });
@@ -91,14 +91,14 @@ impl Paces {
     pub fn note(&self, upstream: &Label, upstream_quota: &UpstreamQuota<'_>, now: Now) {
         let Some(held) = upstream_quota.spent_for(now) else { return };
         if let Some(pace) = self.0.lock().get_mut(upstream) {
-            pace.held_until = pace.held_until.max(now.elapsed + held);
+            pace.backoff_until = pace.backoff_until.max(now.elapsed + held);
         }
     }
 
     /// How long nothing is sent to the upstream because of its responses.
     pub fn held(&self, upstream: &Label, now: Now) -> Duration {
         let pace = self.0.lock().get(upstream).copied().unwrap_or_default();
-        pace.held_until.saturating_sub(now.elapsed)
+        pace.backoff_until.saturating_sub(now.elapsed)
     }
 }
 
@@ -114,8 +114,8 @@ impl UpstreamQuota<'_> {
         let until_reset = reset.map(|reset| reset.saturating_sub(now.unix_seconds()));
         let seconds = number(self.retry_after).or(until_reset);
         match seconds {
-            Some(seconds) => Some(Duration::from_secs(seconds).min(HELD_MAX)),
-            None if self.status == 429 || none_left => Some(HELD),
+            Some(seconds) => Some(Duration::from_secs(seconds).min(BACKOFF_MAX)),
+            None if self.status == 429 || none_left => Some(BACKOFF),
             // A refusal that says nothing about a quota.
             None => None,
         }

@@ -1,9 +1,9 @@
 //! Rate limits of each workspace, plugin, route, caller and client (GCRA).
 
+mod describe;
 mod each;
-mod left;
 mod limiters;
-mod told;
+mod remaining;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -19,11 +19,11 @@ use crate::{
     limits::leases::{Lease, Taken},
     types::hex,
 };
+pub use describe::{Counted, describe};
 pub use each::Who;
 use each::{OfClient, One, What, each};
-pub use left::Left;
 pub use limiters::Limiters;
-pub use told::{Counted, told};
+pub use remaining::Remaining;
 
 /// The limits of a policy that are not part of a route.
 #[derive(Debug)]

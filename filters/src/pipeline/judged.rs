@@ -17,7 +17,7 @@ use crate::{
 
 /// A request that its route can take, whoever the caller is.
 #[derive(Debug)]
-pub(super) struct Passable {
+pub(super) struct Routed {
     pub(super) route: Arc<Route>,
     pub(super) path: NormalPath,
     /// The query for the upstream, if it differs.

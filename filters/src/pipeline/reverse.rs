@@ -10,7 +10,7 @@ pub use super::{
     dispatch::{Dispatched, dispatch},
     judged::{Judged, Supposed, Who},
 };
-use super::{exchange::Exchange, judged::Passable, policy::Policy, routes::Route, state::State};
+use super::{exchange::Exchange, judged::Routed, policy::Policy, routes::Route, state::State};
 use crate::{
     Denial, Head, Now, Secret,
     checks::{
@@ -94,33 +94,33 @@ struct Checks<'a> {
 impl<'a> Checks<'a> {
     fn judge(&self, exchange: &mut Exchange) -> Result<Judged, Denial> {
         let client = self.client(exchange);
-        let asked = self.passable(exchange).inspect_err(|_| self.recognize(client, exchange))?;
-        if asked.route.options.public {
-            self.anonymous(asked, client, exchange)
+        let routed = self.routed(exchange).inspect_err(|_| self.recognize(client, exchange))?;
+        if routed.route.options.public {
+            self.anonymous(routed, client, exchange)
         } else {
-            self.known(asked, client, exchange)
+            self.known(routed, client, exchange)
         }
     }
 
     /// The checks that do not depend on the caller.
-    fn passable(&self, exchange: &mut Exchange) -> Result<Passable, Denial> {
+    fn routed(&self, exchange: &mut Exchange) -> Result<Routed, Denial> {
         let host = self.host(exchange)?;
         let path = self.path(exchange)?;
         let route = self.route(&host, &path, exchange)?;
         self.open(&route, exchange)?;
         self.unambiguous(&route, &path, exchange)?;
         let query = self.query(&route, exchange)?;
-        Ok(Passable { route, path, query })
+        Ok(Routed { route, path, query })
     }
 
     /// The checks of a public route.
     fn anonymous(
         &self,
-        asked: Passable,
+        routed: Routed,
         client: IpAddr,
         exchange: &mut Exchange,
     ) -> Result<Judged, Denial> {
-        let Passable { route, path, query } = asked;
+        let Routed { route, path, query } = routed;
         let (who, class) = (Who::Anonymous, route.class);
         self.switches(&route, None, None, class, exchange)?;
         self.rate_limit_of_client(&route, client, exchange)?;
@@ -132,11 +132,11 @@ impl<'a> Checks<'a> {
     /// The checks of a route with an authenticated caller.
     fn known(
         &self,
-        asked: Passable,
+        routed: Routed,
         client: IpAddr,
         exchange: &mut Exchange,
     ) -> Result<Judged, Denial> {
-        let Passable { route, path, query } = asked;
+        let Routed { route, path, query } = routed;
         let presented = self.presented(Some(&route));
         let (caller, answer) = self.caller(&route, &presented, client, exchange)?;
         let own = self.workspace(&route, &path, &caller, exchange)?;
@@ -453,8 +453,8 @@ impl Checks<'_> {
         let target = edits.target.as_deref().map_or(head.target, str::as_bytes);
         let caller = request.who.caller().map(|caller| &**caller);
         let workspace = request.who.workspace().map(|workspace| &workspace.name);
-        let asked = coalesce::KeyInput { head, target, rules, caller, workspace };
-        coalesce::Key::of(&asked, &policy.headers, &policy.digest)
+        let routed = coalesce::KeyInput { head, target, rules, caller, workspace };
+        coalesce::Key::of(&routed, &policy.headers, &policy.digest)
     }
 }
 

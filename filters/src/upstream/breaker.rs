@@ -116,7 +116,7 @@ pub struct Status {
 
 /// What a breaker would do with a request. Reading it takes no permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct BreakerState {
     /// Its key. A part may have no breaker yet, which counts as closed.
     pub key: Key,
     /// Its position, and why.
@@ -199,7 +199,7 @@ impl Breakers {
     }
 
     /// The state of a route's breaker, or of one of its parts.
-    pub fn look(&self, key: &Key, part: Option<&str>, now: Now) -> Look {
+    pub fn peek(&self, key: &Key, part: Option<&str>, now: Now) -> BreakerState {
         let all = self.all.read();
         let own = Key { part: part.map(Label::lossy), ..key.clone() };
         // Without room for another part, it is the route's breaker.
@@ -211,11 +211,11 @@ impl Breakers {
         };
         let closed = Status { position: Position::Closed, cause: None };
         let Some(entry) = circuit else {
-            return Look { key, status: closed, since: None, tried_at: None };
+            return BreakerState { key, status: closed, since: None, tried_at: None };
         };
         let circuit = entry.circuit.lock();
         let (since, tried_at) = circuit.times().unzip();
-        Look { key, status: circuit.status(now.elapsed), since, tried_at }
+        BreakerState { key, status: circuit.status(now.elapsed), since, tried_at }
     }
 
     /// The status of each breaker, sorted by name.

@@ -301,7 +301,7 @@ impl Address {
     }
 
     /// Ends its ejection if that is over, and resets its checks if none are configured any more.
-    fn look(&self, checks: Option<&config::HealthCheck>, now: Now) -> Option<Change> {
+    fn expire(&self, checks: Option<&config::HealthCheck>, now: Now) -> Option<Change> {
         let mut history = self.history.lock();
         let before = history.condition();
         if checks.is_none() {

@@ -67,7 +67,7 @@ impl Audit {
                 ExitCode::SUCCESS
             }
             Err(trouble) => {
-                source::tell(&trouble.to_string());
+                source::report(&trouble.to_string());
                 ExitCode::from(2)
             }
         }

@@ -120,14 +120,14 @@ impl BackgroundService for Hint {
         for address in self.listening {
             #[expect(clippy::disallowed_methods, reason = "it is our own address")]
             while TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
         crate::say::out(format_args!("{}", self.text));
     }
 }
 
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 fn commands(demo: &Demo, folder: &Path, issuer: &Issuer) -> String {
     let ada = issuer.token("user:default/ada", &["payments"], &["deployer"]);

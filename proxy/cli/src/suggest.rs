@@ -1,17 +1,17 @@
 //! `stagedoor suggest`: proposes config from records.
 
 mod calls;
+mod context;
 mod groups;
 mod proposal;
 mod records;
 mod risks;
-mod standing;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use self::{calls::Calls, standing::Standing};
+use self::{calls::Calls, context::Context};
 use proxy::{clock, lifecycle::reload};
 
 /// Propose additions to the config. Applies nothing and writes no file.
@@ -62,9 +62,9 @@ impl Egress {
         };
         let mut calls = Calls::default();
         let read = records::read(&self.audit, |record| calls.take(record))?;
-        read.tell();
-        calls.left.tell();
-        let standing = Standing::of(loaded.as_ref().map(|loaded| &loaded.config));
-        Ok(proposal::write(calls, &standing, clock::now()))
+        read.report();
+        calls.left.report();
+        let context = Context::of(loaded.as_ref().map(|loaded| &loaded.config));
+        Ok(proposal::write(calls, &context, clock::now()))
     }
 }

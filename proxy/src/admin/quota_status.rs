@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 
 use filters::{
     Label, Now,
-    breaker::Look,
-    rate_limit::{Left, Of, Who},
+    breaker::BreakerState,
+    rate_limit::{Of, Remaining, Who},
     routes::Route,
     workspaces::Workspace,
 };
@@ -79,12 +79,12 @@ fn standing(process: &Process, snapshot: &Snapshot, about: &About) -> Result<Val
     let route = route.ok_or_else(|| format!("the config in force has no route `{wanted}`"))?;
     let now = clock::now();
     let part = about.part.as_deref().filter(|_| route.breaker_by.is_some());
-    let look = process.gateway.state.breakers.look(&route.breaker.key, part, now);
+    let peek = process.gateway.state.breakers.peek(&route.breaker.key, part, now);
     let left = left(process, snapshot, about, route, now)?;
     Ok(json!({
         "config": snapshot.policy.digest.as_str(),
         "route": route.name.as_str(),
-        "breaker": Moment::of(look, now),
+        "breaker": Moment::of(peek, now),
         "limits": left.iter().map(limit).collect::<Vec<_>>(),
     }))
 }
@@ -95,12 +95,12 @@ fn left(
     about: &About,
     route: &Route,
     now: Now,
-) -> Result<Vec<Left>, String> {
+) -> Result<Vec<Remaining>, String> {
     let (limits, limiters) = (&snapshot.policy.rate_limits, &process.gateway.state.limiters);
     if route.options.public {
         let client =
             about.client.ok_or("that route is public and has no caller: write `client`")?;
-        return Ok(vec![limits.left_public(limiters, &route.limits, client, now)]);
+        return Ok(vec![limits.remaining_public(limiters, &route.limits, client, now)]);
     }
     let subject = about.caller.as_ref().ok_or("write `caller`: its limits count per caller")?;
     let workspace = about.workspace.as_ref().map(|name| Workspace {
@@ -133,8 +133,8 @@ struct Moment {
 }
 
 impl Moment {
-    fn of(look: Look, now: Now) -> Self {
-        let Look { key, status, since, tried_at } = look;
+    fn of(peek: BreakerState, now: Now) -> Self {
+        let BreakerState { key, status, since, tried_at } = peek;
         let ago = |then: Duration| now.elapsed.saturating_sub(then);
         Self {
             breaker: Breaker::of(&key, status),
@@ -145,7 +145,7 @@ impl Moment {
     }
 }
 
-fn limit(left: &Left) -> Value {
+fn limit(left: &Remaining) -> Value {
     let (kind, of) = match &left.of {
         Of::Rest => ("rest", None),
         Of::Bucket(name) => ("bucket", Some(name)),

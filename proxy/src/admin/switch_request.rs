@@ -4,7 +4,7 @@ use std::fmt;
 
 use filters::{
     Label,
-    switches::{LASTS_MAX, Position, Scope},
+    switches::{DURATION_MAX, Position, Scope},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -25,7 +25,7 @@ pub(super) struct SwitchRequest {
 }
 
 /// The names in the config in force.
-pub(super) struct Known<'a> {
+pub(super) struct Names<'a> {
     pub(super) upstreams: Vec<&'a str>,
     /// `None` if callers name their plugin: then it may be any.
     pub(super) plugins: Option<Vec<&'a str>>,
@@ -56,7 +56,7 @@ const TEXT_MAX: usize = 200;
 impl SwitchRequest {
     /// # Errors
     /// Everything that is wrong with it, and what to write instead.
-    pub(super) fn read(body: &[u8], known: &Known<'_>) -> Result<Self, Vec<String>> {
+    pub(super) fn read(body: &[u8], known: &Names<'_>) -> Result<Self, Vec<String>> {
         let mut members = Members::read(body)?;
         let scope = Scope {
             upstream: members.name("upstream", Some(&known.upstreams)),
@@ -101,7 +101,7 @@ pub(super) fn remover(body: &[u8]) -> Result<String, Vec<String>> {
 impl Members {
     fn read(body: &[u8]) -> Result<Self, Vec<String>> {
         let example = "{\"plugin\": \"argocd\", \"position\": \"open\", \"for\": \"30m\", \"reason\": \"...\", \"by\": \"ada\"}";
-        let Left(left) = serde_json::from_slice(body)
+        let RawMembers(left) = serde_json::from_slice(body)
             .map_err(|error| vec![format!("{error}; write for example `{example}`")])?;
         Ok(Self { left, wrong: Vec::new() })
     }
@@ -181,7 +181,7 @@ impl Members {
         let text = self.needed("for", "how long it lasts, for example `\"for\": \"30m\"`")?;
         let wrong = match text.parse::<config::Duration>() {
             Ok(lasts) if lasts.is_zero() => format!("`for` is `{text}`; write for example `30m`"),
-            Ok(lasts) if *lasts > LASTS_MAX => format!(
+            Ok(lasts) if *lasts > DURATION_MAX => format!(
                 "`for` is `{text}`; write at most `7d`; anything that should last longer belongs in the config"
             ),
             Ok(lasts) => return Some(*lasts),
@@ -217,22 +217,22 @@ impl Members {
 }
 
 /// An object's members in order, including duplicates.
-struct Left(Vec<(String, Value)>);
+struct RawMembers(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Left {
+impl<'de> Deserialize<'de> for RawMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each;
         impl<'de> Visitor<'de> for Each {
-            type Value = Left;
+            type Value = RawMembers;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Left, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers, A::Error> {
                 let mut all = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     all.push(member);
                 }
-                Ok(Left(all))
+                Ok(RawMembers(all))
             }
         }
         deserializer.deserialize_map(Each)
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<SwitchRequest, Vec<String>> {
-        let known = Known {
+        let known = Names {
             upstreams: vec!["dxcp", "portal"],
             plugins: Some(vec!["argocd"]),
             workspaces: Some(vec!["payments"]),

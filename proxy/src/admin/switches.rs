@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     another_method, from_page,
-    switch_request::{Known, SwitchRequest, remover},
+    switch_request::{Names, SwitchRequest, remover},
     text,
 };
 use crate::{clock, data_plane::gateway::Snapshot, lifecycle::process::Process};
@@ -186,7 +186,7 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>>
 }
 
 /// What the config in force calls things.
-fn known(snapshot: &Snapshot) -> Known<'_> {
+fn known(snapshot: &Snapshot) -> Names<'_> {
     let config = &snapshot.loaded.config;
     let mut plugins: Vec<&str> = config.plugins.keys().map(|name| &**name).collect();
     let (routes, rules) = (snapshot.policy.routes.all(), &config.egress.rules);
@@ -204,7 +204,7 @@ fn known(snapshot: &Snapshot) -> Known<'_> {
     let may_say = config.listeners.values().any(|listener| asks(listener))
         && config.identity.issuers.values().any(|issuer| issuer.kind == IssuerKind::Backstage);
     let workspaces = &config.workspaces;
-    Known {
+    Names {
         upstreams: config.upstreams.keys().map(|name| &**name).collect(),
         plugins: (!may_say).then_some(plugins),
         workspaces: (!workspaces.undeclared)

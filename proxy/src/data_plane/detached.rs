@@ -22,9 +22,9 @@ enum Client {
     /// The exchange ends with it.
     Attends,
     /// The exchange continues without its client.
-    MayGo,
+    Detachable,
     /// The client has disconnected, and the exchange continues.
-    Gone,
+    Disconnected,
 }
 
 /// Runs one exchange.
@@ -34,7 +34,7 @@ pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> T {
 
 /// From now on the exchange continues without its client, once the request is complete.
 pub(crate) fn begin() {
-    let _ = CLIENT.try_with(|client| client.set(Client::MayGo));
+    let _ = CLIENT.try_with(|client| client.set(Client::Detachable));
 }
 
 /// Pingora's session of an HTTP/2 stream: it does not end the exchange when the client disconnects, lingers
@@ -48,7 +48,7 @@ pub(crate) fn lost() -> bool {
     let goes_on = CLIENT.try_with(|client| {
         let goes_on = client.get() != Client::Attends;
         if goes_on {
-            client.set(Client::Gone);
+            client.set(Client::Disconnected);
         }
         goes_on
     });
@@ -57,5 +57,5 @@ pub(crate) fn lost() -> bool {
 
 /// Whether the exchange continues without its client.
 pub(crate) fn is() -> bool {
-    CLIENT.try_with(|client| client.get() == Client::Gone).unwrap_or(false)
+    CLIENT.try_with(|client| client.get() == Client::Disconnected).unwrap_or(false)
 }

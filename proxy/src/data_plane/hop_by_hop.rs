@@ -9,7 +9,8 @@ use pingora::http::RequestHeader;
 /// No legitimate client names more.
 const NAMED_MAX: usize = 100;
 /// Without these the end of a request, or its host, would be unknown.
-const KEPT: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+const PRESERVED: [HeaderName; 3] =
+    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 /// Removes the headers that `Connection` names, except those that `is_reserved`: they identify the caller,
 /// and no client may have them removed.
@@ -22,7 +23,7 @@ pub(crate) fn end(head: &mut RequestHeader, is_reserved: impl Fn(&HeaderName) ->
     let names = tokens(head).filter(|token| word(token).is_none()).take(NAMED_MAX);
     let names = names.filter_map(|token| HeaderName::from_bytes(token).ok());
     let named: Vec<HeaderName> =
-        names.filter(|name| !KEPT.contains(name) && !is_reserved(name)).collect();
+        names.filter(|name| !PRESERVED.contains(name) && !is_reserved(name)).collect();
     for name in &named {
         head.remove_header(name);
     }

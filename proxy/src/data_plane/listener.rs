@@ -392,7 +392,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
                     }
                     return None;
                 }
-                Err(NotAccepted::Gone) => return None,
+                Err(NotAccepted::Closed) => return None,
             }
         }
         let place = self.place(peer);
@@ -403,7 +403,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<A> {
                 self.refusals.refused(refusal, peer, b"", false);
                 return None;
             }
-            Err(NotAccepted::Gone) => return None,
+            Err(NotAccepted::Closed) => return None,
         };
         let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         let Some(place) = place else {

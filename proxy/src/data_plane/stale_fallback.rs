@@ -10,9 +10,9 @@ use moka::{Expiry, sync::Cache};
 use crate::data_plane::coalescing::StoredResponse;
 
 /// The stored responses, within a memory limit.
-pub struct StaleResponses(Cache<Key, Arc<Kept>>);
+pub struct StaleResponses(Cache<Key, Arc<Stored>>);
 
-struct Kept {
+struct Stored {
     varied: Varied,
     answer: Arc<StoredResponse>,
 }
@@ -30,7 +30,7 @@ pub struct ResponseBuffer {
 impl StaleResponses {
     /// An empty store of at most this many bytes.
     pub fn new(bytes_max: u64) -> Self {
-        let weigh = |_: &Key, kept: &Arc<Kept>| kept.answer.weight();
+        let weigh = |_: &Key, kept: &Arc<Stored>| kept.answer.weight();
         let cache = Cache::builder().max_capacity(bytes_max).weigher(weigh);
         Self(cache.expire_after(Ttl).build())
     }
@@ -49,7 +49,7 @@ impl StaleResponses {
             return;
         }
         let answer = Arc::new(StoredResponse::new(status, headers, body.freeze(), rules.ttl));
-        self.0.insert(key, Arc::new(Kept { varied, answer }));
+        self.0.insert(key, Arc::new(Stored { varied, answer }));
     }
 
     /// The approximate size of all stored responses.
@@ -82,11 +82,11 @@ impl ResponseBuffer {
 /// Each is stored for its route's `ttl`.
 struct Ttl;
 
-impl Expiry<Key, Arc<Kept>> for Ttl {
+impl Expiry<Key, Arc<Stored>> for Ttl {
     fn expire_after_create(
         &self,
         _: &Key,
-        kept: &Arc<Kept>,
+        kept: &Arc<Stored>,
         _: std::time::Instant,
     ) -> Option<Duration> {
         Some(kept.answer.left())
@@ -95,7 +95,7 @@ impl Expiry<Key, Arc<Kept>> for Ttl {
     fn expire_after_update(
         &self,
         _: &Key,
-        kept: &Arc<Kept>,
+        kept: &Arc<Stored>,
         _: std::time::Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {

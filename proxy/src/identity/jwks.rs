@@ -93,9 +93,9 @@ const OF_UNPROVEN: Rate = Rate::new(20, Duration::from_secs(1));
 /// A missing key id is not fetched again before this.
 const ABSENT: Duration = Duration::from_secs(30);
 /// Keys this old may have arrived while a request was decided without them.
-const JUST_NOW: Duration = KeySet::ASKED_JUST_NOW;
+const JUST_NOW: Duration = KeySet::FETCHED_JUST_NOW;
 /// Concurrent background fetches.
-const AT_ONCE: usize = 16;
+const FETCHES_MAX: usize = 16;
 /// Plugins and key ids are named by strangers' tokens.
 const FLIGHTS_MAX: u64 = 1000;
 const ABSENT_MAX: u64 = 10_000;
@@ -172,7 +172,7 @@ impl Fetcher {
         let each = |(issuer, source): (Issuer, Source)| async move {
             let _ = self.keys(guard, &issuer, &source, Cause::Time).await;
         };
-        stream::iter(due).for_each_concurrent(AT_ONCE, each).await;
+        stream::iter(due).for_each_concurrent(FETCHES_MAX, each).await;
     }
 
     /// Reads keys and secrets from files again. Returns the problems.
@@ -198,7 +198,7 @@ impl Fetcher {
         let all: Vec<(Source, Issuer)> =
             all.map(|(source, issuer)| (source, issuer.value.clone())).collect();
         let each = all.into_iter().map(|(source, issuer)| self.renewed(guard, issuer, source));
-        let failures = stream::iter(each).buffered(AT_ONCE);
+        let failures = stream::iter(each).buffered(FETCHES_MAX);
         failures.filter_map(|failure| async { failure }).collect().await
     }
 
@@ -440,7 +440,7 @@ impl Progress {
         }
         match failure {
             Some(Fault::Contradicted(said)) if self.contradicted.as_ref() != Some(said) => {
-                let (configured, discovered) = (&said.configured, said.shown());
+                let (configured, discovered) = (&said.configured, said.printable());
                 let correction = said.correction();
                 tracing::warn!(issuer = %source.issuer, configured, discovered, correction, "discovery contradicts the configured issuer, so its keys are not used");
                 self.contradicted = Some(said.clone());

@@ -12,7 +12,7 @@ use config::{ControlDocument, Loaded};
 use filters::guard::Guard;
 use parking_lot::Mutex;
 
-use self::status::{Confirmed, Held, SourceStatus};
+use self::status::{Confirmed, SourceStatus, StoredResponse};
 use crate::{
     clock,
     net::{dial::Dial, parent::Parents},
@@ -29,7 +29,7 @@ pub struct Control {
 
 /// A response that fits the files.
 pub struct ControlAnswer {
-    held: Held,
+    held: StoredResponse,
     /// The files with it.
     pub loaded: Loaded,
 }
@@ -162,7 +162,7 @@ impl Control {
                     ControlDocument::read(control, &body).map_err(|problems| lines(&problems));
                 let said = read.and_then(|answer| {
                     let of = control.value.clone();
-                    self.said(files, Held { of, answer, etag, confirmed })
+                    self.said(files, StoredResponse { of, answer, etag, confirmed })
                 });
                 said.map(Some).map_err(|problems| self.refuse(problems))
             }
@@ -174,7 +174,7 @@ impl Control {
         }
     }
 
-    fn said(&self, files: &Loaded, held: Held) -> Result<ControlAnswer, Vec<String>> {
+    fn said(&self, files: &Loaded, held: StoredResponse) -> Result<ControlAnswer, Vec<String>> {
         let loaded = files.with(&held.answer).map_err(|problems| lines(&problems))?;
         Ok(ControlAnswer { held, loaded })
     }
@@ -186,7 +186,7 @@ impl Control {
             let mut known = self.known.lock();
             let last = known.held.replace(said.held.clone());
             known.went_well();
-            let as_it_was = |last: Held| {
+            let as_it_was = |last: StoredResponse| {
                 (last.answer, last.etag) == (said.held.answer.clone(), said.held.etag.clone())
                     && last.of == said.held.of
             };

@@ -15,25 +15,25 @@ use crate::lifecycle::reload;
 
 /// The state of those files. Two are equal if no file has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FileStates(HashMap<Looked, Option<Vec<u8>>>);
+pub struct FileStates(HashMap<Watched, Option<Vec<u8>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Looked {
-    AtFile(PathBuf),
+enum Watched {
+    File(PathBuf),
     /// The files that an `include` matches.
-    ForFiles(Pattern),
+    Glob(Pattern),
 }
 
 impl FileStates {
     /// Loads a config file with the environment of this process.
     pub fn load(path: &Path) -> (Self, Result<Loaded, Problems>) {
-        let noting = Noting::default();
+        let noting = Recording::default();
         let loaded = reload::load_from(path, &noting);
         let mut seen = noting.0.into_inner();
         // Before they are used: what changes from now on is seen as a change.
         if let Ok(loaded) = &loaded {
             for path in named(&loaded.config) {
-                seen.0.insert(Looked::AtFile(path.clone()), hash(&Disk.read(&path)));
+                seen.0.insert(Watched::File(path.clone()), hash(&Disk.read(&path)));
             }
         }
         (seen, loaded)
@@ -44,8 +44,8 @@ impl FileStates {
     pub fn again(&self) -> Self {
         let looked = self.0.keys().map(|looked| {
             let hash = match looked {
-                Looked::AtFile(path) => hash(&Disk.read(path)),
-                Looked::ForFiles(pattern) => hash(&names(&Disk.list(pattern))),
+                Watched::File(path) => hash(&Disk.read(path)),
+                Watched::Glob(pattern) => hash(&names(&Disk.list(pattern))),
             };
             (looked.clone(), hash)
         });
@@ -55,18 +55,18 @@ impl FileStates {
 
 /// The local files; records which ones are used.
 #[derive(Default)]
-struct Noting(RefCell<FileStates>);
+struct Recording(RefCell<FileStates>);
 
-impl Files for Noting {
+impl Files for Recording {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let read = Disk.read(path);
-        self.0.borrow_mut().0.insert(Looked::AtFile(path.to_owned()), hash(&read));
+        self.0.borrow_mut().0.insert(Watched::File(path.to_owned()), hash(&read));
         read
     }
 
     fn list(&self, pattern: &Pattern) -> io::Result<Vec<String>> {
         let found = Disk.list(pattern);
-        self.0.borrow_mut().0.insert(Looked::ForFiles(pattern.clone()), hash(&names(&found)));
+        self.0.borrow_mut().0.insert(Watched::Glob(pattern.clone()), hash(&names(&found)));
         found
     }
 }

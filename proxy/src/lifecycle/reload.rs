@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a reload waits for the names and keys of a config that is in force already.
-const BESIDE: Duration = Duration::from_secs(4);
+const LOOKUP_WAIT: Duration = Duration::from_secs(4);
 /// How often files are checked. Kubernetes swaps symlinks and editors rename files: polling is more reliable
 /// than notifications.
 const PACE: Duration = Duration::from_secs(2);
@@ -270,9 +270,13 @@ impl Process {
                 false => Vec::new(),
             }
         };
-        let (names, keys, control) =
-            tokio::join!(timeout(BESIDE, names), timeout(BESIDE, keys), timeout(BESIDE, control));
-        let late = |what: &str| vec![format!("{what} within {BESIDE:?}; Stagedoor keeps trying")];
+        let (names, keys, control) = tokio::join!(
+            timeout(LOOKUP_WAIT, names),
+            timeout(LOOKUP_WAIT, keys),
+            timeout(LOOKUP_WAIT, control)
+        );
+        let late =
+            |what: &str| vec![format!("{what} within {LOOKUP_WAIT:?}; Stagedoor keeps trying")];
         let mut messages =
             names.map_or_else(|_| late("not all upstreams got an address"), |()| Vec::new());
         let keys = keys.unwrap_or_else(|_| late("not all issuers' keys were fetched"));

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 /// More are forgotten; records have them.
-const KEPT_MAX: usize = 100;
+const ENTRIES_MAX: usize = 100;
 /// Further lines of an entry are counted and not stored.
 const LINES_MAX: usize = 100;
 
@@ -51,7 +51,7 @@ impl History {
                 return;
             }
         }
-        if kept.len() == KEPT_MAX {
+        if kept.len() == ENTRIES_MAX {
             kept.pop_front();
         }
         kept.push_back(entry);
@@ -83,11 +83,11 @@ mod tests {
     #[test]
     fn the_newest_comes_first_and_the_oldest_is_forgotten() {
         let history = History::default();
-        for time in 0..KEPT_MAX as u64 + 10 {
+        for time in 0..ENTRIES_MAX as u64 + 10 {
             history.add(entry(time, &time.to_string()));
         }
         let all = history.all();
-        assert_eq!((all.len(), all[0].time, all.last().unwrap().time), (KEPT_MAX, 109, 10));
+        assert_eq!((all.len(), all[0].time, all.last().unwrap().time), (ENTRIES_MAX, 109, 10));
     }
 
     #[test]

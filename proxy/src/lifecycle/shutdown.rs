@@ -23,11 +23,11 @@ pub struct Shutdown {
     pub drained: mpsc::Sender<()>,
 }
 
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long Pingora lets both processes accept before the old one stops.
 const OVERLAP: Duration = Duration::from_secs(5);
 /// How long a client may take to read GOAWAY, while its earlier requests are in transit.
-const HEARD: Duration = Duration::from_secs(1);
+const GOAWAY_TIME: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl ShutdownSignalWatch for Shutdown {
@@ -41,7 +41,7 @@ impl ShutdownSignalWatch for Shutdown {
                     self.drain().await;
                     self.process.gateway.drain.end();
                     // So that GOAWAY frames are sent, and the store is notified.
-                    sleep(HEARD).await;
+                    sleep(GOAWAY_TIME).await;
                     // Drops what is still in flight, which is then on record.
                     return ShutdownSignal::FastShutdown;
                 }
@@ -75,7 +75,7 @@ impl Shutdown {
         sleep(*written.drain_delay).await;
         let drain = &self.process.gateway.drain;
         drain.close_idle();
-        if timeout(*written.drain_timeout, drain.drained(HEARD)).await.is_err() {
+        if timeout(*written.drain_timeout, drain.drained(GOAWAY_TIME)).await.is_err() {
             tracing::warn!(cut = drain.in_flight(), "exchanges were still in flight");
         }
     }
@@ -87,9 +87,9 @@ impl Shutdown {
         let gateway = Arc::clone(&self.process.gateway);
         self.end_when(move |told| {
             let limit = *gateway.snapshot.load().loaded.config.process.drain_timeout;
-            let waited = told.elapsed().saturating_sub(OVERLAP + HEARD);
+            let waited = told.elapsed().saturating_sub(OVERLAP + GOAWAY_TIME);
             let busy = gateway.drain.in_flight() > 0;
-            told.elapsed() > OVERLAP + HEARD && (!busy || waited >= limit)
+            told.elapsed() > OVERLAP + GOAWAY_TIME && (!busy || waited >= limit)
         });
     }
 
@@ -98,7 +98,7 @@ impl Shutdown {
         let (drained, told) = (self.drained.clone(), Instant::now());
         thread::spawn(move || {
             while !may(told) {
-                thread::sleep(LOOK);
+                thread::sleep(POLL_INTERVAL);
             }
             let _ = drained.send(());
         });

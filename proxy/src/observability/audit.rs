@@ -113,7 +113,7 @@ impl Audit {
         let mut sink = match &written.folder {
             None => Sink::Stdout { run, chain: Chain::new(signing, Link::START) },
             Some(path) => {
-                let found = Found::look(path)?;
+                let found = Found::scan(path)?;
                 let chain = Chain::new(signing, found.link);
                 // Of a process that is still writing, nothing is unknown.
                 let lines = if takes_over { Vec::new() } else { found.lines(clock::now()) };

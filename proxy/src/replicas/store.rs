@@ -83,12 +83,12 @@ static COUNT_SHA: LazyLock<String> =
     LazyLock::new(|| hex::write(digest(&SHA1_FOR_LEGACY_USE_ONLY, COUNT.as_bytes()).as_ref()));
 
 /// A replica without a heartbeat for this long counts as gone.
-const THERE: Duration = Duration::from_secs(3);
+const ALIVE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(1);
 /// How often other replicas' switches are fetched.
-const LOOK: Duration = Duration::from_secs(1);
+const SWITCHES_INTERVAL: Duration = Duration::from_secs(1);
 /// Longer than a replica spends it, so that nothing is spent twice.
-const KEPT: Duration = Duration::from_secs(2);
+const RESERVED: Duration = Duration::from_secs(2);
 /// Limits in one run of the script: others wait for Redis meanwhile.
 const LIMITS_MAX: usize = 64;
 /// A store that was reachable for this long is reconnected immediately.
@@ -213,7 +213,7 @@ impl Store {
                 if let Err(fault) = self.share_switches(&mut connection, switchboard).await {
                     return fault;
                 }
-                look = now() + LOOK;
+                look = now() + SWITCHES_INTERVAL;
             }
             let sent = clock::now();
             let batch = self.leases.begin(sent);
@@ -285,7 +285,7 @@ impl Store {
             for question in questions {
                 run.arg(self.key(&question.lease.name));
             }
-            run.arg(&self.id).arg(micros(THERE)).arg(micros(KEPT));
+            run.arg(&self.id).arg(micros(ALIVE)).arg(micros(RESERVED));
             for Question { lease, spent, acked, left, ask, debt, carried } in questions {
                 let mark = if *carried { "!" } else { "" };
                 run.arg(format!("{}.{}", self.id, lease.number))
@@ -378,7 +378,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(LEASE.as_millis() < KEPT.as_millis());
+const _: () = assert!(LEASE.as_millis() < RESERVED.as_millis());
 
 #[cfg(test)]
 mod tests {

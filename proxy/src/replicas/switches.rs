@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use filters::{
     Now, State,
     audit::event::SwitchChange,
-    switches::{LASTS_MAX, Position, Scope, Switch},
+    switches::{DURATION_MAX, Position, Scope, Switch},
 };
 
 use super::store::Store;
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often expired switches are looked for, to record them. They no longer count anyway.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sets switches and removes them, here and for all replicas.
 pub struct Switchboard {
@@ -67,7 +67,7 @@ impl Switchboard {
                 by: by.into(),
                 cuts,
                 set: now,
-                until: now.plus(lasts.min(LASTS_MAX)),
+                until: now.plus(lasts.min(DURATION_MAX)),
             })?,
         };
         // After it is set: whatever begins from now on is checked against it.
@@ -114,7 +114,7 @@ impl Switchboard {
     /// Does so until the process ends.
     pub async fn run(&self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             self.expire();
         }
     }

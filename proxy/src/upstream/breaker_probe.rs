@@ -21,7 +21,7 @@ use crate::{clock, observability::changes::breaker_moved};
 #[derive(Default)]
 pub(crate) struct Probing {
     sought: HashMap<Label, Sought>,
-    looks: JoinSet<(Label, bool)>,
+    probes: JoinSet<(Label, bool)>,
 }
 
 struct Sought {
@@ -42,7 +42,7 @@ const ADDRESSES_MAX: usize = 3;
 
 impl Probing {
     /// Collects results, and starts the probes that are due.
-    pub(crate) fn look(
+    pub(crate) fn tick(
         &mut self,
         watch: &Watch,
         upstreams: &Upstreams,
@@ -50,7 +50,7 @@ impl Probing {
         connector: &OnceLock<Arc<Connector>>,
     ) {
         let now = clock::now();
-        while let Some(looked) = self.looks.try_join_next() {
+        while let Some(looked) = self.probes.try_join_next() {
             // A probe that panicked has no result, and keeps its place until its upstream is reachable.
             let Ok((name, there)) = looked else { continue };
             if let Some(sought) = self.sought.get_mut(&name) {
@@ -76,7 +76,7 @@ impl Probing {
             let connector = connector.get_or_init(|| Arc::new(Connector::new(None)));
             let (watch, policy) = (watch.clone(), Arc::clone(policy));
             let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
-            self.looks.spawn(async move {
+            self.probes.spawn(async move {
                 let there = is_there(&watch, &policy.guard, &upstream, &connector).await;
                 (upstream.name.clone(), there)
             });
@@ -106,10 +106,10 @@ async fn is_there(
     let mut addresses: Vec<_> = upstream.pool.facts().iter().map(|facts| facts.at).collect();
     fastrand::shuffle(&mut addresses);
     addresses.truncate(ADDRESSES_MAX);
-    let mut looks = JoinSet::new();
+    let mut probes = JoinSet::new();
     for at in addresses {
         let (upstream, connector) = (Arc::clone(upstream), Arc::clone(connector));
-        looks.spawn(async move {
+        probes.spawn(async move {
             if let Some(rules) = &upstream.written.health_check {
                 let asked = timeout(*rules.timeout, health::ask(&connector, &upstream, at)).await;
                 return matches!(asked, Ok(Ok(status)) if rules.status.contains(status.as_u16()));
@@ -117,7 +117,7 @@ async fn is_there(
             health::takes_connections(&connector, &upstream, at, CONNECT).await
         });
     }
-    while let Some(looked) = looks.join_next().await {
+    while let Some(looked) = probes.join_next().await {
         if matches!(looked, Ok(true)) {
             return true;
         }

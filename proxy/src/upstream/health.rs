@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often due checks are looked for.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("stagedoor/", env!("CARGO_PKG_VERSION"), " health_check"));
 
@@ -54,15 +54,15 @@ impl Watch {
         let connector: OnceLock<Arc<Connector>> = OnceLock::new();
         let (mut checks, mut probing) = (JoinSet::new(), Probing::default());
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             while let Some(Ok(checked)) = checks.try_join_next() {
                 self.checked(&checked);
             }
             let (upstreams, policy) = in_force();
-            probing.look(self, &upstreams, &policy, &connector);
+            probing.tick(self, &upstreams, &policy, &connector);
             for (name, upstream) in upstreams.iter() {
                 let (rules, now) = (upstream.written.health_check.as_ref(), clock::now());
-                for change in upstream.pool.look(rules, now) {
+                for change in upstream.pool.expire(rules, now) {
                     address_changed(&self.audit, &self.metrics, name, &change);
                 }
                 let Some(rules) = rules else { continue };

@@ -59,7 +59,9 @@ pub(super) fn proof_of(record: &Record<'_>) -> Result<Option<Proof>, Why> {
     record.proof.as_deref().map(|name| Proof::of(name).ok_or(Why::Unknown)).transpose()
 }
 
-pub(super) fn operation(asked: &record::Asked<'_>) -> Result<graphql::Operation, Why> {
+pub(super) fn operation(
+    recorded: &record::RecordedOperation<'_>,
+) -> Result<graphql::Operation, Why> {
     let field = |field: &record::Field<'_>| Field {
         name: (*field.name).into(),
         key: (*field.name).into(),
@@ -74,15 +76,15 @@ pub(super) fn operation(asked: &record::Asked<'_>) -> Result<graphql::Operation,
             .collect(),
         selected: Vec::new(),
     };
-    let kind = kind_of(&asked.kind).ok_or(Why::Unknown)?;
-    Ok(graphql::Operation { kind, fields: asked.fields.iter().map(field).collect() })
+    let kind = kind_of(&recorded.kind).ok_or(Why::Unknown)?;
+    Ok(graphql::Operation { kind, fields: recorded.fields.iter().map(field).collect() })
 }
 
 pub(super) fn kind_of(name: &str) -> Option<Kind> {
     [Kind::Query, Kind::Mutation].into_iter().find(|kind| kind.name() == name)
 }
 
-pub(super) fn certificate(shown: &record::Shown<'_>) -> ClientCertificate {
+pub(super) fn certificate(shown: &record::RecordedCertificate<'_>) -> ClientCertificate {
     ClientCertificate {
         common_name: shown.common_name.as_deref().map(label),
         dns: labels(&shown.dns),

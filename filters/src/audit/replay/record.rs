@@ -87,7 +87,7 @@ pub struct Record<'a> {
     #[serde(borrow)]
     pub operation: Option<Text<'a>>,
     #[serde(borrow)]
-    pub graphql: Option<Asked<'a>>,
+    pub graphql: Option<RecordedOperation<'a>>,
     #[serde(borrow)]
     pub class: Option<Text<'a>>,
     #[serde(borrow)]
@@ -117,7 +117,7 @@ pub struct Record<'a> {
     #[serde(borrow)]
     pub caller_plugin: Option<Text<'a>>,
     #[serde(borrow)]
-    pub certificate: Option<Shown<'a>>,
+    pub certificate: Option<RecordedCertificate<'a>>,
     #[serde(borrow)]
     pub decision: Text<'a>,
     #[serde(borrow)]
@@ -145,7 +145,7 @@ pub struct Record<'a> {
 /// A GraphQL operation of a record.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "as in `graphql::Operation`")]
-pub struct Asked<'a> {
+pub struct RecordedOperation<'a> {
     #[serde(borrow)]
     pub kind: Text<'a>,
     #[serde(borrow)]
@@ -166,7 +166,7 @@ pub struct Field<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "as in `identity::ClientCertificate`")]
-pub struct Shown<'a> {
+pub struct RecordedCertificate<'a> {
     #[serde(borrow)]
     pub common_name: Option<Text<'a>>,
     #[serde(borrow)]

@@ -128,13 +128,13 @@ impl Replay {
         if exchange.lack.is_some() && &*record.code != "graphql_malformed" {
             return Err(Why::Body);
         }
-        let (Some(asked), Some(OperationRules::Graphql(rules)), Some(Operation::Graphql { .. })) =
+        let (Some(recorded), Some(OperationRules::Graphql(rules)), Some(Operation::Graphql { .. })) =
             (&record.graphql, route.body.operations(), &exchange.operation)
         else {
             return Ok(());
         };
-        let kind = facts::kind_of(&asked.kind).ok_or(Why::Unknown)?;
-        for field in &asked.fields {
+        let kind = facts::kind_of(&recorded.kind).ok_or(Why::Unknown)?;
+        for field in &recorded.fields {
             let has = |name: &str| field.arguments.0.iter().any(|(known, _)| **known == *name);
             if !rules.arguments_of(kind, &field.name).into_iter().all(has) {
                 return Err(Why::Argument);
@@ -150,17 +150,17 @@ impl Replay {
         if record.upgrade {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
-        if let Some(asked) = &record.asked_workspace {
+        if let Some(recorded) = &record.asked_workspace {
             let name = self.policy.workspaces.header();
-            let value = HeaderValue::from_str(asked);
+            let value = HeaderValue::from_str(recorded);
             let value = value.unwrap_or(HeaderValue::from_static("?"));
             headers.insert(name, value.clone());
             if record.workspace_ambiguous {
                 headers.append(name, value);
             }
         }
-        if let Some(asked) = &record.cookie_workspace {
-            let pair = format!("{}={}", self.policy.workspaces.cookie(), &**asked);
+        if let Some(recorded) = &record.cookie_workspace {
+            let pair = format!("{}={}", self.policy.workspaces.cookie(), &**recorded);
             let pair = HeaderValue::from_str(&pair).unwrap_or(HeaderValue::from_static("?"));
             headers.append(header::COOKIE, pair.clone());
             if record.cookie_ambiguous {

@@ -9,7 +9,7 @@ use config::Config;
 
 use self::{
     closing::closing,
-    edit::{Edit, Whose, whose},
+    edit::{Edit, RouteOwner, whose},
     opening::opening,
 };
 use super::{Decided, Replay, Why, record::Record};
@@ -55,7 +55,7 @@ pub fn settled(config: &Config, decided: &Decided) -> Option<String> {
             "`{route}` is closed for good if the upstream decides about delivery, unless its preset can open it"
         ),
         Denial::RouteClosed { route } => match whose(config, route) {
-            Some((Whose::Preset(_, name), _)) => {
+            Some((RouteOwner::Preset(_, name), _)) => {
                 format!(
                     "`{name}` may be closed for good by its preset: `open` can open only routes that the preset leaves to you"
                 )

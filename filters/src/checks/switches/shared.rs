@@ -9,12 +9,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LASTS_MAX, Position, Scope, Switch};
+use super::{DURATION_MAX, Position, Scope, Switch};
 use crate::{Label, Now};
 
 /// A switch, as stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Known {
+pub struct StoredSwitch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub struct Plan {
     /// Remove these here, with who removed them.
     pub remove: Vec<(u64, String)>,
     /// Write these to the store.
-    pub tell: Vec<(u64, Known)>,
+    pub store: Vec<(u64, StoredSwitch)>,
     /// Delete these from the store.
     pub ended: Vec<u64>,
 }
@@ -60,7 +60,7 @@ const WORTH: Duration = Duration::from_secs(1);
 pub fn plan(
     own: &[Arc<Switch>],
     removed: &Removed,
-    known: &[(u64, Option<Known>)],
+    known: &[(u64, Option<StoredSwitch>)],
     store_now: Duration,
     now: Now,
 ) -> Plan {
@@ -89,17 +89,17 @@ pub fn plan(
             known.iter().find(|(other, _)| other == id).and_then(|(_, known)| known.as_ref());
         found.is_none_or(|known| as_removed && known.removed_by.is_none())
     };
-    let mut tell = |switch: &Switch, by: Option<&str>| {
+    let mut store = |switch: &Switch, by: Option<&str>| {
         if switch.lasts(now) && lacks(&switch.id, by.is_some()) {
-            plan.tell.push((switch.id, Known::of(switch, by, store_now, now)));
+            plan.store.push((switch.id, StoredSwitch::of(switch, by, store_now, now)));
         }
     };
-    own.iter().for_each(|switch| tell(switch, None));
-    removed.values().for_each(|(switch, by)| tell(switch, Some(by)));
+    own.iter().for_each(|switch| store(switch, None));
+    removed.values().for_each(|(switch, by)| store(switch, Some(by)));
     plan
 }
 
-impl Known {
+impl StoredSwitch {
     fn of(switch: &Switch, removed_by: Option<&str>, store_now: Duration, now: Now) -> Self {
         let text = |label: &Option<Label>| label.as_ref().map(|label| label.to_string());
         let Scope { upstream, plugin, workspace, caller, class } = &switch.scope;
@@ -152,7 +152,7 @@ impl Known {
             by: self.by.as_str().into(),
             cuts: self.cut,
             set: Now { unix: Duration::from_millis(self.set), ..now },
-            until: now.plus(left.min(LASTS_MAX)),
+            until: now.plus(left.min(DURATION_MAX)),
         })
     }
 }
@@ -186,13 +186,13 @@ mod tests {
     }
 
     /// As a replica with another clock finds it later.
-    fn read(known: &Known) -> Option<Known> {
+    fn read(known: &StoredSwitch) -> Option<StoredSwitch> {
         serde_json::from_str(&serde_json::to_string(known).unwrap()).unwrap()
     }
 
     #[test]
     fn what_one_sets_another_takes_over_with_its_end_and_keeps() {
-        let told = plan(&[switch(7)], &Removed::new(), &[], STORE, at(10)).tell;
+        let told = plan(&[switch(7)], &Removed::new(), &[], STORE, at(10)).store;
         let [(7, known)] = &told[..] else { panic!("{told:?}") };
         let store = [(7, read(known))];
         let later = STORE + Duration::from_secs(40);
@@ -205,23 +205,23 @@ mod tests {
         );
         let same = [switch(7)];
         let again = plan(&same, &Removed::new(), &store, STORE, at(10));
-        assert!(again.set.is_empty() && again.tell.is_empty() && again.ended.is_empty());
+        assert!(again.set.is_empty() && again.store.is_empty() && again.ended.is_empty());
     }
 
     #[test]
     fn what_one_removes_is_removed_everywhere_and_does_not_come_back() {
-        let set = plan(&[switch(7)], &Removed::new(), &[], STORE, at(0)).tell.remove(0);
+        let set = plan(&[switch(7)], &Removed::new(), &[], STORE, at(0)).store.remove(0);
         let removed: Removed = [(7, (switch(7), "bo".into()))].into();
         let known = [(7, read(&set.1))];
         let told = plan(&[], &removed, &known, STORE, at(1));
         assert!(told.set.is_empty());
-        let store = [(7, read(&told.tell[0].1))];
+        let store = [(7, read(&told.store[0].1))];
         assert_eq!(
             plan(&[switch(7)], &Removed::new(), &store, STORE, at(1)).remove,
             [(7, "bo".to_owned())]
         );
         assert!(plan(&[], &Removed::new(), &store, STORE, at(1)).set.is_empty());
-        assert!(plan(&[], &removed, &store, STORE, at(1)).tell.is_empty());
+        assert!(plan(&[], &removed, &store, STORE, at(1)).store.is_empty());
         // And it is forgotten when it would have ended.
         assert_eq!(
             plan(&[], &removed, &store, STORE + Duration::from_secs(200), at(201)).ended,
@@ -232,23 +232,23 @@ mod tests {
     #[test]
     fn a_store_that_lost_everything_is_told_again() {
         let removed: Removed = [(8, (switch(8), "bo".into()))].into();
-        let told = plan(&[switch(7)], &removed, &[], STORE, at(50)).tell;
+        let told = plan(&[switch(7)], &removed, &[], STORE, at(50)).store;
         assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [7, 8]);
-        assert!(plan(&[switch(7)], &removed, &[], STORE, at(100)).tell.is_empty());
+        assert!(plan(&[switch(7)], &removed, &[], STORE, at(100)).store.is_empty());
     }
 
     #[test]
     fn what_is_none_is_not_taken_over() {
-        let (_, good) = plan(&[switch(7)], &Removed::new(), &[], STORE, at(0)).tell.remove(0);
-        let check = |known: Option<Known>, set: usize| {
+        let (_, good) = plan(&[switch(7)], &Removed::new(), &[], STORE, at(0)).store.remove(0);
+        let check = |known: Option<StoredSwitch>, set: usize| {
             let plan = plan(&[], &Removed::new(), &[(7, known)], STORE, at(0));
             assert_eq!((plan.set.len(), plan.ended.len()), (set, 1 - set));
         };
         check(Some(good.clone()), 1);
         check(None, 0);
-        check(Some(Known { class: Some("admin".to_owned()), ..good.clone() }), 0);
-        check(Some(Known { position: "ajar".to_owned(), ..good.clone() }), 0);
-        check(Some(Known { plugin: Some("a b\n".to_owned()), ..good.clone() }), 0);
-        check(Some(Known { plugin: None, class: None, ..good }), 0);
+        check(Some(StoredSwitch { class: Some("admin".to_owned()), ..good.clone() }), 0);
+        check(Some(StoredSwitch { position: "ajar".to_owned(), ..good.clone() }), 0);
+        check(Some(StoredSwitch { plugin: Some("a b\n".to_owned()), ..good.clone() }), 0);
+        check(Some(StoredSwitch { plugin: None, class: None, ..good }), 0);
     }
 }

@@ -17,12 +17,12 @@ pub struct Lease {
     pub interval: Duration,
     /// Requests that pass in one burst.
     pub burst: u32,
-    held: Mutex<Held>,
+    held: Mutex<LeaseState>,
 }
 
 /// The part that changes. Times are nanoseconds since the process started.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct LeaseState {
     /// The latest moment of a decided request.
     latest: u64,
     /// The tide at which the store granted what is here.
@@ -103,7 +103,7 @@ impl Lease {
             number,
             interval: limit.rate.interval(),
             burst: limit.burst().get(),
-            held: Mutex::new(Held { plan: 1, ..Held::default() }),
+            held: Mutex::new(LeaseState { plan: 1, ..LeaseState::default() }),
         }
     }
 
@@ -114,7 +114,7 @@ impl Lease {
         tide: u64,
         terms: &Terms,
         now: Now,
-        queue: impl FnOnce(&mut Held) -> u64,
+        queue: impl FnOnce(&mut LeaseState) -> u64,
     ) -> Taken {
         let mut held = self.held.lock();
         let at = held.moment(now);
@@ -156,7 +156,7 @@ impl Lease {
     }
 
     /// What would pass of the held tokens and of the store's rest. `None` if the store has not answered yet.
-    pub(super) fn look(&self, tide: u64, now: Now) -> Option<Result<u32, Duration>> {
+    pub(super) fn peek(&self, tide: u64, now: Now) -> Option<Result<u32, Duration>> {
         let at = nanos(now.elapsed);
         let held = self.held.lock();
         if held.tide != tide || held.rest_at == 0 {
@@ -172,7 +172,7 @@ impl Lease {
     }
 
     /// The same for this replica's share.
-    pub(super) fn look_alone(&self, terms: &Terms, now: Now) -> Result<u32, Duration> {
+    pub(super) fn peek_alone(&self, terms: &Terms, now: Now) -> Result<u32, Duration> {
         let at = nanos(now.elapsed);
         let (interval, full) = self.part(terms);
         let debt = self.held.lock().whole_at.saturating_sub(at);
@@ -253,14 +253,14 @@ impl Lease {
     }
 
     /// What other replicas spend is unknown until the next question, so it may be less.
-    fn remaining(&self, held: &Held, left: u32, at: u64) -> u32 {
+    fn remaining(&self, held: &LeaseState, left: u32, at: u64) -> u32 {
         let back = at.saturating_sub(held.rest_at) / nanos(self.interval).max(1);
         let back = u32::try_from(back).unwrap_or(u32::MAX);
         held.rest.saturating_add(back).saturating_add(left).min(self.burst)
     }
 
     /// Charges this replica's share as well, so that it is not full when the store becomes unreachable.
-    fn charge(&self, held: &mut Held, terms: &Terms, at: u64) {
+    fn charge(&self, held: &mut LeaseState, terms: &Terms, at: u64) {
         let (interval, full) = self.part(terms);
         let then = held.whole_at.max(at).saturating_add(interval);
         held.whole_at = then.min(at.saturating_add(full));
@@ -278,7 +278,7 @@ impl Lease {
     }
 }
 
-impl Held {
+impl LeaseState {
     /// The moment a request counts at: concurrent requests are decided out of order, and a late one must not
     /// be refused for what later ones took.
     fn moment(&mut self, now: Now) -> u64 {

@@ -30,7 +30,7 @@ pub struct Budget {
 }
 
 /// How long a replica's tokens are reserved for it.
-const HELD: f64 = 2_000_000.0;
+const RESERVED: f64 = 2_000_000.0;
 
 impl Store {
     /// Answers a replica's question about a limit.
@@ -71,7 +71,7 @@ impl Store {
         let granted = question.ask.min(free);
         whole += f64::from(granted) * interval;
         budget.whole_at = Some(whole);
-        budget.held.insert(replica, (left + i64::from(granted), spent, at + HELD));
+        budget.held.insert(replica, (left + i64::from(granted), spent, at + RESERVED));
         let wait = (whole + interval - at - full).max(0.0);
         let micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
         let again = micros(wait.min(soonest - at));

@@ -250,10 +250,10 @@ fn a_token_that_was_put_back_is_there_again() {
 #[test]
 fn leases_are_forgotten_before_memory_runs_out() {
     let leases = Leases::new(OnStoreError::Share);
-    for n in 0..KEPT_MAX * 2 {
+    for n in 0..LEASES_MAX * 2 {
         leases.of(n, |number| Lease::new(String::new(), number, limit("1/s", 1)));
     }
-    assert!(leases.status().limits <= KEPT_MAX);
+    assert!(leases.status().limits <= LEASES_MAX);
 }
 
 #[test]
@@ -270,13 +270,13 @@ fn a_crowd_that_is_decided_late_is_not_refused_for_those_who_came_later() {
 #[test]
 fn to_look_at_what_is_leased_takes_nothing() {
     let mut stage = Harness::new(limit("10/s", 20), 1, OnStoreError::Share);
-    let look = |stage: &Harness, at| stage.replicas[0].0.look(7, after(at));
-    assert_eq!(look(&stage, 0), None, "it has not asked yet");
+    let peek = |stage: &Harness, at| stage.replicas[0].0.peek(7, after(at));
+    assert_eq!(peek(&stage, 0), None, "it has not asked yet");
     let mut left = 20;
     for at in 0..40 {
         let taken = stage.ask(0, at, false);
-        let looked = look(&stage, at);
-        assert_eq!(look(&stage, at), looked);
+        let looked = peek(&stage, at);
+        assert_eq!(peek(&stage, at), looked);
         match taken {
             Taken::Token { .. } => {
                 left -= 1;
@@ -288,15 +288,15 @@ fn to_look_at_what_is_leased_takes_nothing() {
     assert_eq!((left, stage.let_through), (0, 20));
     // Without the store this replica's share counts.
     stage.replicas[0].0.lost();
-    let looked = look(&stage, 50).unwrap();
+    let looked = peek(&stage, 50).unwrap();
     assert!(looked.is_err(), "it spent its part as well: {looked:?}");
     let alone = Leases::new(OnStoreError::Share);
     let lease = alone.of(7, |number| Lease::new("workspace:a".to_owned(), number, stage.limit));
     for left in (0..20).rev() {
-        assert_eq!(alone.look(7, after(0)), Some(Ok(left + 1)));
+        assert_eq!(alone.peek(7, after(0)), Some(Ok(left + 1)));
         assert_eq!(alone.take(&lease, after(0)), Taken::Token { remaining: left });
     }
-    assert_eq!(alone.look(7, after(0)), Some(Err(Duration::from_millis(100))));
+    assert_eq!(alone.peek(7, after(0)), Some(Err(Duration::from_millis(100))));
 }
 
 proptest! {

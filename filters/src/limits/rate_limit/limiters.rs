@@ -36,7 +36,7 @@ pub struct Limiters {
 
 /// The state of one limit.
 struct Limiter {
-    counted: RateLimiter<NotKeyed, Kept, Given, StateInformationMiddleware>,
+    counted: RateLimiter<NotKeyed, PeekableState, DecisionTime, StateInformationMiddleware>,
     /// The latest moment of a decided request, in nanoseconds since the start.
     latest: AtomicU64,
 }
@@ -122,12 +122,12 @@ impl Limiters {
     }
 
     /// How many requests of a verified name would pass now, or how long none will.
-    pub(super) fn look(&self, key: u64, limit: config::Limit, now: Now) -> Result<u32, Duration> {
-        look_at(&self.verified, key, limit, now)
+    pub(super) fn peek(&self, key: u64, limit: config::Limit, now: Now) -> Result<u32, Duration> {
+        peek_at(&self.verified, key, limit, now)
     }
 
     /// The same for a client, of the limit that `of` names.
-    pub(super) fn look_stranger(
+    pub(super) fn peek_stranger(
         &self,
         of: (&str, &str),
         limit: config::Limit,
@@ -135,18 +135,18 @@ impl Limiters {
         now: Now,
     ) -> Result<u32, Duration> {
         let key = self.key(&(of, client::network(client)), limit);
-        look_at(&self.strangers, key, limit, now)
+        peek_at(&self.strangers, key, limit, now)
     }
 }
 
-fn look_at(
+fn peek_at(
     all: &Cache<u64, Arc<Limiter>>,
     key: u64,
     limit: config::Limit,
     now: Now,
 ) -> Result<u32, Duration> {
     // An unused limit is whole.
-    all.get(&key).map_or(Ok(limit.burst().get()), |limiter| limiter.look(now))
+    all.get(&key).map_or(Ok(limit.burst().get()), |limiter| limiter.peek(now))
 }
 
 impl Limiter {
@@ -154,7 +154,7 @@ impl Limiter {
         let quota = Quota::with_period(limit.rate.interval())
             .expect("a rate is at most one per nanosecond")
             .allow_burst(limit.burst());
-        let new = || RateLimiter::new(quota, Kept::default(), Given);
+        let new = || RateLimiter::new(quota, PeekableState::default(), DecisionTime);
         Self { counted: at(now.elapsed, new), latest: AtomicU64::new(0) }
     }
 
@@ -169,11 +169,11 @@ impl Limiter {
     }
 
     /// How many would pass, or how long none will.
-    fn look(&self, now: Now) -> Result<u32, Duration> {
+    fn peek(&self, now: Now) -> Result<u32, Duration> {
         let latest = self.latest.load(Ordering::Relaxed).max(nanos(now.elapsed));
-        let looked = looking(|| self.count(Duration::from_nanos(latest)));
+        let peeked = peeking(|| self.count(Duration::from_nanos(latest)));
         // That is what would be left after it.
-        looked.map(|left| left + 1)
+        peeked.map(|left| left + 1)
     }
 
     fn count(&self, moment: Duration) -> Result<u32, Duration> {
@@ -188,19 +188,19 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// governor always counts. While `LOOKING` is set, this wrapper discards the count, so that a limit can be
+/// governor always counts. While `PEEKING` is set, this wrapper discards the count, so that a limit can be
 /// read.
 #[derive(Default)]
-struct Kept(InMemoryState);
+struct PeekableState(InMemoryState);
 
-impl StateStore for Kept {
+impl StateStore for PeekableState {
     type Key = NotKeyed;
 
     fn measure_and_replace<T, F, E>(&self, key: &NotKeyed, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        if !LOOKING.get() {
+        if !PEEKING.get() {
             return self.0.measure_and_replace(key, measure);
         }
         // A refusal replaces nothing.
@@ -211,11 +211,11 @@ impl StateStore for Kept {
 
 /// The clock for governor: the moment of the decision.
 #[derive(Clone, Copy, Debug)]
-struct Given;
+struct DecisionTime;
 
 thread_local! {
     static MOMENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static LOOKING: Cell<bool> = const { Cell::new(false) };
+    static PEEKING: Cell<bool> = const { Cell::new(false) };
 }
 
 fn at<T>(moment: Duration, run: impl FnOnce() -> T) -> T {
@@ -223,14 +223,14 @@ fn at<T>(moment: Duration, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-fn looking<T>(run: impl FnOnce() -> T) -> T {
-    LOOKING.set(true);
+fn peeking<T>(run: impl FnOnce() -> T) -> T {
+    PEEKING.set(true);
     let found = run();
-    LOOKING.set(false);
+    PEEKING.set(false);
     found
 }
 
-impl Clock for Given {
+impl Clock for DecisionTime {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
@@ -292,20 +292,20 @@ mod tests {
             asked in proptest::collection::vec((0u64..400, any::<bool>()), 1..100),
             burst in 1u32..20,
         ) {
-            let (looked_at, left_alone) = (Limiters::default(), Limiters::default());
+            let (peeked_at, left_alone) = (Limiters::default(), Limiters::default());
             let (limit, mut ms) = (limit("10/s", burst), 0);
-            prop_assert_eq!(looked_at.look(1, limit, at_ms(0)), Ok(burst));
-            prop_assert_eq!(looked_at.len().0, 0);
+            prop_assert_eq!(peeked_at.peek(1, limit, at_ms(0)), Ok(burst));
+            prop_assert_eq!(peeked_at.len().0, 0);
             for (gap, take) in asked {
                 ms += gap;
-                let looked = looked_at.look(1, limit, at_ms(ms));
-                prop_assert_eq!(looked, looked_at.look(1, limit, at_ms(ms)));
+                let peeked = peeked_at.peek(1, limit, at_ms(ms));
+                prop_assert_eq!(peeked, peeked_at.peek(1, limit, at_ms(ms)));
                 if !take {
                     continue;
                 }
-                let taken = looked_at.take(1, limit, at_ms(ms));
+                let taken = peeked_at.take(1, limit, at_ms(ms));
                 prop_assert_eq!(taken, left_alone.take(1, limit, at_ms(ms)));
-                prop_assert_eq!(looked, taken.map(|left| left + 1));
+                prop_assert_eq!(peeked, taken.map(|left| left + 1));
             }
         }
     }

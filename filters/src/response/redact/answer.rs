@@ -9,7 +9,7 @@ use super::{NotJson, redact};
 
 /// How much of a response is buffered to be parsed: a whole JSON text, or one line of several. Anything
 /// longer is refused.
-pub const HELD_MAX: usize = 8 << 20;
+pub const BUFFER_MAX: usize = 8 << 20;
 
 /// The byte order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -99,7 +99,7 @@ impl Redactor {
             _ if ends => self.whole(names)?,
             _ => Vec::new(),
         };
-        if self.held.len() > HELD_MAX {
+        if self.held.len() > BUFFER_MAX {
             return Err(NotJson);
         }
         Ok(left.into())
@@ -108,7 +108,7 @@ impl Redactor {
     fn whole(&mut self, names: &[String]) -> Result<Vec<u8>, NotJson> {
         let held = std::mem::take(&mut self.held);
         // A response to HEAD has no body, and neither have some others.
-        if held.len() > HELD_MAX {
+        if held.len() > BUFFER_MAX {
             return Err(NotJson);
         }
         if held.iter().all(u8::is_ascii_whitespace) {
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_to_be_read_does_not_pass() {
-        let long = Bytes::from(vec![b'['; HELD_MAX + 1]);
+        let long = Bytes::from(vec![b'['; BUFFER_MAX + 1]);
         for kind in [Kind::Json, Kind::Lines, Kind::Sniffed] {
             assert_eq!(
                 Redactor::new(kind).part(long.clone(), false, &[]),
@@ -276,7 +276,7 @@ mod tests {
                 "{kind:?}"
             );
         }
-        let plain = Bytes::from(vec![b'x'; HELD_MAX + 1]);
+        let plain = Bytes::from(vec![b'x'; BUFFER_MAX + 1]);
         assert!(Redactor::new(Kind::Sniffed).part(plain, false, &[]).is_ok());
     }
 

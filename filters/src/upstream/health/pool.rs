@@ -155,10 +155,10 @@ impl Pool {
     }
 
     /// Ends ejections that are over; `checks` are the rules of health checks, if there are any.
-    pub fn look(&self, checks: Option<&config::HealthCheck>, now: Now) -> Vec<Change> {
+    pub fn expire(&self, checks: Option<&config::HealthCheck>, now: Now) -> Vec<Change> {
         let _one = self.changing.lock();
         let all = &self.view.load().all;
-        let changes = all.iter().filter_map(|address| address.look(checks, now)).collect();
+        let changes = all.iter().filter_map(|address| address.expire(checks, now)).collect();
         // This includes changes by another config's pool, which has the same addresses for some time.
         self.refresh();
         changes
@@ -270,8 +270,8 @@ mod tests {
             let change = self.pool.checked(&self.address(n), went, &self.check, seconds(now));
             change.map(|change| change.to.name())
         }
-        fn look(&self, now: f64) -> Vec<(SocketAddr, &'static str)> {
-            let changes = self.pool.look(Some(&self.check), seconds(now));
+        fn expire(&self, now: f64) -> Vec<(SocketAddr, &'static str)> {
+            let changes = self.pool.expire(Some(&self.check), seconds(now));
             changes.iter().map(|change| (change.at, change.to.name())).collect()
         }
         fn used(&self) -> Vec<SocketAddr> {
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!((change.at, change.to.name(), rig.until(1)), (at(1), "ejected", Some(40.0)));
         assert_eq!(change.to.fault(), Some(Fault::Reset));
         assert_eq!(rig.used(), [at(2)]);
-        assert_eq!(rig.look(39.9), []);
-        assert_eq!(rig.look(40.0), [(at(1), "healthy")]);
+        assert_eq!(rig.expire(39.9), []);
+        assert_eq!(rig.expire(40.0), [(at(1), "healthy")]);
         assert_eq!(rig.used(), [at(1), at(2)]);
     }
 
@@ -318,13 +318,13 @@ mod tests {
             let until = rig.until(1).unwrap();
             rests.push(until - now);
             now = until;
-            rig.look(now);
+            rig.expire(now);
         }
         assert_eq!(rests[..3], [30.0, 60.0, 90.0]);
         assert_eq!(rests[9..], [300.0; 3]);
         rig.fails(1, 3, now + 299.0).unwrap();
         assert_eq!(rig.until(1), Some(now + 599.0));
-        rig.look(now + 599.0);
+        rig.expire(now + 599.0);
         rig.fails(1, 3, now + 900.0).unwrap();
         assert_eq!(rig.until(1), Some(now + 930.0), "it was well for long");
     }
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!([(); 2].map(|()| rig.checked(1, Err(()), 0.0)), none, "not in a row");
         assert_eq!(rig.checked(1, Err(()), 0.0), Some("unhealthy"));
         assert_eq!(rig.used(), [at(2)]);
-        assert_eq!(rig.look(1e6), [], "time alone makes nobody well");
+        assert_eq!(rig.expire(1e6), [], "time alone makes nobody well");
         assert_eq!(rig.fails(2, 9, 0.0), None, "half of them are out already");
         assert_eq!(rig.checked(1, Ok(()), 0.0), None);
         assert_eq!(rig.checked(1, Ok(()), 0.0), Some("healthy"));
@@ -383,7 +383,7 @@ mod tests {
     fn without_checks_nobody_stays_unhealthy() {
         let rig = rig(2);
         (0..3).for_each(|_| _ = rig.checked(1, Err(()), 0.0));
-        let changes = rig.pool.look(None, seconds(1.0));
+        let changes = rig.pool.expire(None, seconds(1.0));
         assert_eq!(changes, [Change { at: at(1), to: Condition::Healthy }]);
     }
 
@@ -453,7 +453,7 @@ mod tests {
                     0 => rig.succeeds(n),
                     1 => _ = rig.fails(n, 3, now),
                     2 => _ = rig.checked(n, if step % 3 == 0 { Ok(()) } else { Err(()) }, now),
-                    _ => _ = rig.look(now),
+                    _ => _ = rig.expire(now),
                 }
                 let facts = rig.pool.facts();
                 let out = facts.iter().filter(|f| f.condition != Condition::Healthy).count();

@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Asked {
+    struct Case {
         #[command(flatten)]
         filters: Filters,
         #[command(flatten)]
@@ -284,7 +284,7 @@ mod tests {
 
     fn filter(flags: &str) -> Result<Filter, String> {
         let flags = std::iter::once("x").chain(flags.split_whitespace());
-        let asked = Asked::try_parse_from(flags).map_err(|error| error.to_string())?;
+        let asked = Case::try_parse_from(flags).map_err(|error| error.to_string())?;
         Ok(asked.filters.ready(Some(asked.kinds)))
     }
 

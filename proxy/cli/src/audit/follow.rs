@@ -31,7 +31,7 @@ struct Seen {
     /// Lines that end before this are skipped.
     after: u64,
     /// The file at the last poll, and its length then.
-    looked: Option<(PathBuf, u64)>,
+    polled: Option<(PathBuf, u64)>,
     /// Stays open, so that a poll does not read everything from the beginning.
     open: Option<Lines>,
     is_torn: bool,
@@ -46,7 +46,7 @@ impl Follower {
         let seen = |file: &PathBuf| {
             let length = file.metadata().map_or(0, |data| data.len());
             let after = if is_compressed(file) { u64::MAX } else { length };
-            (name(file), Seen { after, looked: Some((file.clone(), length)), ..Seen::default() })
+            (name(file), Seen { after, polled: Some((file.clone(), length)), ..Seen::default() })
         };
         Self { seen: files.iter().map(seen).collect(), reading: Reading::default() }
     }
@@ -64,10 +64,10 @@ impl Follower {
     ///
     /// # Errors
     /// If the output is closed.
-    pub(super) fn look(&mut self, files: &[PathBuf], each: &mut Each<'_>) -> io::Result<()> {
+    pub(super) fn poll(&mut self, files: &[PathBuf], each: &mut Each<'_>) -> io::Result<()> {
         for (index, file) in files.iter().enumerate() {
             let seen = self.seen.entry(name(file)).or_default();
-            seen.look(file, &mut self.reading, each)?;
+            seen.poll(file, &mut self.reading, each)?;
             // Only the newest is written to, but for a process that drains.
             if index + 1 < files.len() {
                 seen.open = None;
@@ -83,22 +83,22 @@ impl Follower {
 }
 
 impl Seen {
-    fn look(&mut self, file: &Path, reading: &mut Reading, each: &mut Each<'_>) -> io::Result<()> {
+    fn poll(&mut self, file: &Path, reading: &mut Reading, each: &mut Each<'_>) -> io::Result<()> {
         // A missing file was pruned, or is being compressed.
         let Ok(length) = file.metadata().map(|data| data.len()) else { return Ok(()) };
-        match &self.looked {
-            Some((path, looked)) if path == file && *looked == length => return Ok(()),
+        match &self.polled {
+            Some((path, polled)) if path == file && *polled == length => return Ok(()),
             Some((path, _)) if path == file => {}
             _ => self.open = None,
         }
-        self.looked = Some((file.to_owned(), length));
+        self.polled = Some((file.to_owned(), length));
         if !is_compressed(file) && length < self.byte {
             reading.problem(format!(
                 "`{}` is shorter than before; continuing at its end",
                 file.display()
             ));
             *self =
-                Self { byte: length, after: length, looked: self.looked.take(), ..Self::default() };
+                Self { byte: length, after: length, polled: self.polled.take(), ..Self::default() };
         }
         match self.open(file) {
             Ok(lines) => self.rest(file, lines, reading, each),
@@ -196,14 +196,14 @@ mod tests {
             fs::remove_file(path).unwrap();
         }
 
-        fn look(&mut self) -> String {
+        fn poll(&mut self) -> String {
             let mut all = Vec::new();
             let files = segments(self.folder.path()).unwrap();
             let mut each = |_: &mut Reading, line: &[u8]| {
                 all.push(String::from_utf8_lossy(line).into_owned());
                 Ok(())
             };
-            self.follower.look(&files, &mut each).unwrap();
+            self.follower.poll(&files, &mut each).unwrap();
             all.join(" ")
         }
     }
@@ -211,41 +211,41 @@ mod tests {
     #[test]
     fn each_line_is_told_once_over_rotation_and_compressing() {
         let mut watched = Watched::new("old\n");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "a\nb\n");
-        assert_eq!(watched.look(), "a b");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "a b");
+        assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "c\n");
         watched.append("audit-2.jsonl", "d\n");
-        assert_eq!(watched.look(), "c d");
+        assert_eq!(watched.poll(), "c d");
         // The process before drains still.
         watched.append("audit-1.jsonl", "e\n");
         watched.append("audit-2.jsonl", "f\n");
-        assert_eq!(watched.look(), "e f");
+        assert_eq!(watched.poll(), "e f");
         // Compressed with a line that was not seen yet.
         watched.append("audit-1.jsonl", "g\n");
         watched.compress("audit-1.jsonl");
-        assert_eq!(watched.look(), "g");
+        assert_eq!(watched.poll(), "g");
         watched.compress("audit-2.jsonl");
         watched.append("audit-3.jsonl", "h\n");
-        assert_eq!(watched.look(), "h");
+        assert_eq!(watched.poll(), "h");
         fs::remove_file(watched.folder.path().join("audit-1.jsonl.zst")).unwrap();
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         assert_eq!(watched.follower.reading, Reading::default());
     }
 
     #[test]
     fn a_torn_line_is_told_when_it_is_completed_and_not_before() {
         let mut watched = Watched::new("old\nto");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "r");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "n\nnext\n");
-        assert_eq!(watched.look(), "torn next");
+        assert_eq!(watched.poll(), "torn next");
         watched.append("audit-1.jsonl", "ha");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.compress("audit-1.jsonl");
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.follower.end();
         assert_eq!(watched.follower.reading.not_records, 1);
     }
@@ -254,15 +254,15 @@ mod tests {
     fn a_file_that_was_cut_is_followed_from_its_end() {
         let mut watched = Watched::new("");
         watched.append("audit-1.jsonl", "a\nbbbbbb\n");
-        assert_eq!(watched.look(), "a bbbbbb");
+        assert_eq!(watched.poll(), "a bbbbbb");
         File::options()
             .write(true)
             .open(watched.folder.path().join("audit-1.jsonl"))
             .unwrap()
             .set_len(2)
             .unwrap();
-        assert_eq!(watched.look(), "");
+        assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "c\n");
-        assert_eq!(watched.look(), "c");
+        assert_eq!(watched.poll(), "c");
     }
 }

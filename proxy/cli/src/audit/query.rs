@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The memory for lines to be shown in reverse. Beyond it they are read again.
-const HELD: usize = 16 << 20;
+const BUFFER_BYTES: usize = 16 << 20;
 
 /// Show matching records, oldest first. Exit code 1 if there are none.
 #[derive(Args)]
@@ -64,7 +64,7 @@ impl Query {
             }
         }
         answer.records.flush()?;
-        reading.tell();
+        reading.report();
         Ok(Ended { found: answer.found, unreadable: reading.unreadable_files > 0 })
     }
 }
@@ -88,7 +88,7 @@ impl<W: Write> Answer<W> {
     fn backward(&mut self, file: &Path, reading: &mut Reading) -> Done {
         let mut until = u64::MAX;
         loop {
-            let mut held = Held::default();
+            let mut held = Buffered::default();
             let mut again = Reading::default();
             // Only the first reading is counted.
             let counts = if until == u64::MAX { &mut *reading } else { &mut again };
@@ -124,17 +124,19 @@ impl<W: Write> Answer<W> {
 
 /// The last matching lines, with their positions.
 #[derive(Default)]
-struct Held {
+struct Buffered {
     lines: VecDeque<(u64, Vec<u8>)>,
     bytes: usize,
     has_left_out: bool,
 }
 
-impl Held {
+impl Buffered {
     fn take(&mut self, begins: u64, line: &[u8], count_max: u64) {
         self.bytes += line.len();
         self.lines.push_back((begins, line.to_owned()));
-        while self.lines.len() > 1 && (self.bytes > HELD || self.lines.len() as u64 > count_max) {
+        while self.lines.len() > 1
+            && (self.bytes > BUFFER_BYTES || self.lines.len() as u64 > count_max)
+        {
             let (_, first) = self.lines.pop_front().expect("there are two");
             self.bytes -= first.len();
             self.has_left_out = true;
@@ -195,7 +197,7 @@ mod tests {
             .map(|n| format!("{{\"time\":\"t\",\"status\":{n},\"path\":\"{rest}\"}}\n"))
             .collect();
         let all = format!("no record\n{all}{{\"time\":\"torn");
-        assert!(all.len() > 2 * HELD);
+        assert!(all.len() > 2 * BUFFER_BYTES);
         fs::write(&file, zstd::encode_all(all.as_bytes(), 1).unwrap()).unwrap();
         let forward: Vec<u64> = (0..100).collect();
         let backward: Vec<u64> = (0..100).rev().collect();

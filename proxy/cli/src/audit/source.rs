@@ -192,22 +192,24 @@ impl Reading {
     }
 
     /// Reports on standard error what was left out since the last report.
-    pub(super) fn tell(&mut self) {
-        mem::take(&mut self.problems).iter().for_each(|problem| tell(problem));
+    pub(super) fn report(&mut self) {
+        mem::take(&mut self.problems).iter().for_each(|problem| report(problem));
         let (lines, files) = (mem::take(&mut self.not_records), mem::take(&mut self.passed_over));
         if lines > 0 {
             let lines = counted(lines, "line");
-            tell(&format!("left out, not records (torn, or not JSON): {lines}"));
+            report(&format!("left out, not records (torn, or not JSON): {lines}"));
         }
         if files > 0 {
             let files = counted(files, "file");
-            tell(&format!("not opened, last written more than an hour before `--since`: {files}"));
+            report(&format!(
+                "not opened, last written more than an hour before `--since`: {files}"
+            ));
         }
     }
 }
 
 /// Prints to standard error, if it is open.
-pub(super) fn tell(what: &str) {
+pub(super) fn report(what: &str) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 

@@ -70,7 +70,7 @@ impl Stats {
         }
         counted.not_records = reading.not_records;
         counted.write(&mut stdout(), self.output.format(), self.top)?;
-        reading.tell();
+        reading.report();
         Ok(Ended { found: true, unreadable: reading.unreadable_files > 0 })
     }
 }

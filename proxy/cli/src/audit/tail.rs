@@ -59,12 +59,12 @@ impl Tail {
             follower.back(&files, &start);
         }
         let mut show = |files: &[PathBuf]| -> io::Result<()> {
-            follower.look(files, &mut |reading, line| match filter.record(reading, line) {
+            follower.poll(files, &mut |reading, line| match filter.record(reading, line) {
                 Some(record) => records.write(line, &record),
                 None => Ok(()),
             })?;
             records.flush()?;
-            follower.reading.tell();
+            follower.reading.report();
             Ok(())
         };
         show(&files)?;
@@ -78,7 +78,7 @@ impl Tail {
             }
         }
         follower.end();
-        follower.reading.tell();
+        follower.reading.report();
         Ok(Ended { found: true, unreadable: follower.reading.unreadable_files > 0 })
     }
 }

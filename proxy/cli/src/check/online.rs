@@ -52,13 +52,13 @@ enum Finding {
     Warning(String),
 }
 
-type Asked = (Answer, Vec<Finding>);
+type Contacted = (Answer, Vec<Finding>);
 
 /// All systems are contacted concurrently, and one without a response by then counts as unreachable.
 /// Discovery and keys have 3 s each.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The maximum of concurrent contacts.
-const AT_ONCE: usize = 32;
+const CONTACTS_MAX: usize = 32;
 const CONNECT: Duration = Duration::from_secs(3);
 /// More addresses of an upstream are not tried.
 const ADDRESSES_MAX: usize = 3;
@@ -86,7 +86,7 @@ impl Online {
         let metrics = Arc::new(Metrics::new(config));
         let fetcher = Arc::new(Fetcher::new(dial.clone(), state, metrics, None));
         let connector = Arc::new(Connector::new(None));
-        let (turns, mut asked) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+        let (turns, mut asked) = (Arc::new(Semaphore::new(CONTACTS_MAX)), JoinSet::new());
         for (index, (name, issuer)) in config.identity.issuers.iter().enumerate() {
             let (config, fetcher) = (Arc::clone(config), Arc::clone(&fetcher));
             let (name, place) = (name.clone(), issuer.place.clone());
@@ -121,9 +121,9 @@ impl Online {
 async fn in_time(
     turns: Arc<Semaphore>,
     order: (u8, usize),
-    answer: impl Future<Output = Asked>,
-    silent: Asked,
-) -> ((u8, usize), Asked) {
+    answer: impl Future<Output = Contacted>,
+    silent: Contacted,
+) -> ((u8, usize), Contacted) {
     let answer = async move {
         let _turn = turns.acquire().await;
         answer.await
@@ -131,7 +131,7 @@ async fn in_time(
     (order, timeout(DEADLINE, answer).await.unwrap_or(silent))
 }
 
-fn silent(kind: &'static str, name: &Name, place: &Place) -> Asked {
+fn silent(kind: &'static str, name: &Name, place: &Place) -> Contacted {
     let found = format!("no response within {} s", DEADLINE.as_secs());
     let warning = Finding::Warning(format!("{kind} `{name}`: {found}"));
     let answer = Answer {
@@ -146,7 +146,7 @@ fn silent(kind: &'static str, name: &Name, place: &Place) -> Asked {
     (answer, vec![warning])
 }
 
-async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) -> Asked {
+async fn issuer(config: &Config, fetcher: &Fetcher, name: Name, place: Place) -> Contacted {
     let written = &config.identity.issuers[&name];
     let Inspection { keys, discovery } = fetcher.inspect(config, &name, written).await;
     let mut findings = Vec::new();
@@ -228,7 +228,7 @@ async fn upstream_answer(
     connector: &Arc<Connector>,
     name: Name,
     place: Place,
-) -> Asked {
+) -> Contacted {
     let written = &config.upstreams[&name];
     let answered = async {
         let upstream = Upstream::new(Label::from(&name), written, dial);

@@ -100,7 +100,7 @@ impl Report {
             text += "no Stagedoor process is visible, so its own connections are among these: run this in its container, as its user or as root\n";
         }
         for bypass in self.bypasses.iter().take(LINES_MAX) {
-            bypass.tell(&mut text);
+            bypass.describe(&mut text);
         }
         more(&mut text, self.bypasses.len());
         if self.too_short > 0 {
@@ -113,7 +113,7 @@ impl Report {
         let lacking: Vec<&Node> =
             self.node.iter().filter(|node| !node.readable || !node.lacks.is_empty()).collect();
         for node in lacking.iter().take(LINES_MAX) {
-            node.tell(&mut text);
+            node.describe(&mut text);
         }
         more(&mut text, lacking.len());
         let looks = counted(self.looks.into(), "look");
@@ -135,7 +135,7 @@ fn more(text: &mut String, all: usize) {
 }
 
 impl Bypass {
-    fn tell(&self, text: &mut String) {
+    fn describe(&self, text: &mut String) {
         let Self { remote, connections, seen, .. } = self;
         let who = match (self.pid, &self.command) {
             (Some(pid), Some(command)) => format!("pid {pid}, {command}"),
@@ -155,7 +155,7 @@ impl Bypass {
 }
 
 impl Node {
-    fn tell(&self, text: &mut String) {
+    fn describe(&self, text: &mut String) {
         let _ = writeln!(text, "pid {}, {}:", self.pid, self.command);
         if !self.readable {
             text.push_str("  its environment cannot be read: run this as its user or as root\n");

@@ -77,7 +77,7 @@ impl<'a> Watch<'a> {
     pub(super) async fn run(&mut self, time: Duration) -> Result<(), String> {
         let end = clock::elapsed() + time;
         loop {
-            self.look()
+            self.poll()
                 .map_err(|error| format!("cannot read the tables of connections: {error}"))?;
             if clock::elapsed() >= end {
                 return Ok(());
@@ -100,7 +100,7 @@ impl<'a> Watch<'a> {
         (found, short.len())
     }
 
-    fn look(&mut self) -> Result<(), ProcError> {
+    fn poll(&mut self) -> Result<(), ProcError> {
         let mut pids = self.ours.all();
         let sockets = |pids: &HashSet<i32>| -> HashSet<u64> {
             pids.iter().flat_map(|pid| processes::sockets(*pid)).collect()

@@ -31,7 +31,7 @@ pub(super) struct Aim {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Nature {
     /// Its name is resolved, so that a poisoned response could reach it.
-    pub(super) looked_up: bool,
+    pub(super) resolved: bool,
     /// Callers see a certificate of ours.
     pub(super) own_tls: bool,
     /// A certificate of elsewhere is seen.
@@ -40,14 +40,14 @@ pub(super) struct Nature {
 
 /// A target that was not driven, and why.
 #[derive(Clone)]
-pub(super) struct Left {
+pub(super) struct Skipped {
     pub(super) of: String,
     pub(super) why: String,
 }
 
 /// Callers without credentials, and users of issuers.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Shown {
+pub(super) enum Credential {
     Nothing,
     Token {
         issuer: String,
@@ -58,7 +58,7 @@ pub(super) enum Shown {
 }
 
 /// Everything that a config allows.
-pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
+pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Skipped>) {
     let (mut aims, mut left) = (Vec::new(), Vec::new());
     let routes = config.all_routes();
     for (name, listener) in &config.listeners {
@@ -70,7 +70,7 @@ pub(super) fn all(config: &Config, mint: &Mint) -> (Vec<Aim>, Vec<Left>) {
                 for route in routes.iter().filter(|route| on(route)) {
                     let of = format!("route {} on {name}", route.name);
                     match unaskable(route) {
-                        Some(why) => left.push(Left { of, why: why.to_owned() }),
+                        Some(why) => left.push(Skipped { of, why: why.to_owned() }),
                         None => aims.push(of_route(config, mint, listener, route, of)),
                     }
                 }
@@ -120,7 +120,7 @@ fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{host}:{}", listener.address.port());
     let method = method(route).expect("it was looked for one");
-    let way = |workspace: Option<(&Name, &Workspace)>, shown: Shown| {
+    let way = |workspace: Option<(&Name, &Workspace)>, credential: Credential| {
         let path = path(route, workspace);
         let chosen = workspace.map(|(name, _)| name.to_string());
         let header = config.headers.workspace.to_string();
@@ -131,30 +131,30 @@ fn of_route(config: &Config, mint: &Mint, listener: &Listener, route: &Route, of
             action: route.class == Class::Action,
             unlike: route.options.coalesce.is_some(),
             header: chosen.filter(|_| by_header).map(|chosen| (header, chosen)),
-            shown,
+            credential,
         }
     };
     let mut ways = Vec::new();
     if route.options.public {
-        ways.push(way(None, Shown::Nothing));
+        ways.push(way(None, Credential::Nothing));
     }
     let nobody = Workspace::default();
     for workspace in workspaces(config, listener) {
         let known = config.workspaces.named.get(&workspace).map_or(&nobody, |w| &w.value);
         for issuer in mint.names() {
-            let shown = somebody(mint, issuer, &route.options.access, &workspace, known);
-            ways.push(way(Some((&workspace, known)), shown));
+            let credential = somebody(mint, issuer, &route.options.access, &workspace, known);
+            ways.push(way(Some((&workspace, known)), credential));
         }
         if !config.identity.client_certificates.is_empty() {
-            ways.push(way(Some((&workspace, known)), Shown::Nothing));
+            ways.push(way(Some((&workspace, known)), Credential::Nothing));
         }
     }
     if ways.is_empty() {
-        ways.push(way(None, Shown::Nothing));
+        ways.push(way(None, Credential::Nothing));
     }
     let upstream = config.upstreams.get(&route.upstream.value);
     let nature = Nature {
-        looked_up: upstream.is_some_and(|up| up.external && up.url.ip().is_none()),
+        resolved: upstream.is_some_and(|up| up.external && up.url.ip().is_none()),
         own_tls: listener.tls.is_some(),
         their_tls: upstream.is_some_and(|up| up.url.tls),
     };
@@ -209,17 +209,17 @@ fn value(route: &Route, parameter: &str, workspace: Option<(&Name, &Workspace)>)
 /// The hosts that the rules allow someone to call.
 fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<Aim> {
     let egress = &config.egress;
-    let mut shown = vec![Shown::Nothing];
+    let mut credential = vec![Credential::Nothing];
     for (caller, written) in &egress.callers {
         let password = std::fs::read_to_string(&*written.password_file).unwrap_or_default();
-        shown.push(Shown::Password(caller.to_string(), password));
+        credential.push(Credential::Password(caller.to_string(), password));
     }
     for workspace in workspaces(config, listener) {
         let known = config.workspaces.named.get(&workspace);
         let nobody = Workspace::default();
         let known = known.map_or(&nobody, |known| &known.value);
         for issuer in mint.names() {
-            shown.push(somebody(mint, issuer, &Access::default(), &workspace, known));
+            credential.push(somebody(mint, issuer, &Access::default(), &workspace, known));
         }
     }
     let mut aims = Vec::new();
@@ -232,19 +232,19 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
         });
         for host in hosts {
             let tunnel = egress.tls_ports.contains(&host.port);
-            let way = |shown: &Shown| Call::Out {
+            let way = |credential: &Credential| Call::Out {
                 proxy: listener.address,
                 proxy_tls: listener.tls.is_some(),
                 host: one_of_rule(host),
                 port: host.port,
                 tunnel,
-                shown: shown.clone(),
+                credential: credential.clone(),
             };
             aims.push(Aim {
                 of: format!("{} of rule {} on {name}", one_of_rule(host), rule.name),
-                ways: shown.iter().map(way).collect(),
+                ways: credential.iter().map(way).collect(),
                 nature: Nature {
-                    looked_up: host.ip().is_none(),
+                    resolved: host.ip().is_none(),
                     own_tls: listener.tls.is_some(),
                     their_tls: tunnel,
                 },
@@ -259,7 +259,7 @@ fn calls(config: &Config, mint: &Mint, name: &Name, listener: &Listener) -> Vec<
 mod tests {
     use super::*;
 
-    fn aims(config: &str) -> (Vec<Aim>, Vec<Left>) {
+    fn aims(config: &str) -> (Vec<Aim>, Vec<Skipped>) {
         let text = format!(
             "version: stagedoor/v1\nlisteners: {{e: {{kind: reverse, address: '127.0.0.1:1'}}}}\n\
              upstreams: {{up: {{url: 'http://a'}}}}\n{config}"
@@ -281,7 +281,8 @@ mod tests {
              - {name: r, hosts: ['*.a.example'], methods: [ANY], path: '/{workspace}/{stack}/{x}/**', upstream: up, class: action, options: {access: {roles: [deployer], groups: [h]}, resources: {stack: stack}}}\n",
         );
         assert!(left.is_empty());
-        let [Call::Request { method, url, action, header, shown, .. }] = &aims[0].ways[..] else {
+        let [Call::Request { method, url, action, header, credential, .. }] = &aims[0].ways[..]
+        else {
             panic!("there is one way")
         };
         assert_eq!((method.as_str(), *action), ("POST", true));
@@ -294,7 +295,7 @@ mod tests {
             groups: text(&["g", "h"]),
             workspaces: Vec::new(),
         };
-        assert_eq!(*shown, Shown::Token { issuer: "i".to_owned(), person });
+        assert_eq!(*credential, Credential::Token { issuer: "i".to_owned(), person });
     }
 
     #[test]

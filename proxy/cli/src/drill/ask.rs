@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio_rustls::TlsConnector;
 
-use super::{aims::Shown, http::MARK, tokens::Mint};
+use super::{aims::Credential, http::MARK, tokens::Mint};
 use proxy::net::dial::Dial;
 
 /// A request or an outbound call, with its caller.
@@ -35,7 +35,7 @@ pub(super) enum Call {
         unlike: bool,
         /// The header that chooses the workspace.
         header: Option<(String, String)>,
-        shown: Shown,
+        credential: Credential,
     },
     /// A call to a host through a forward listener.
     Out {
@@ -45,7 +45,7 @@ pub(super) enum Call {
         port: u16,
         /// CONNECT and TLS within; else the absolute form.
         tunnel: bool,
-        shown: Shown,
+        credential: Credential,
     },
 }
 
@@ -188,7 +188,7 @@ impl Client {
     }
 
     async fn request(&self, call: &Call, id: &str) -> reqwest::Result<(Saw, HeaderMap)> {
-        let Call::Request { method, url, action, unlike, header, shown } = call else {
+        let Call::Request { method, url, action, unlike, header, credential } = call else {
             unreachable!("it was asked which it is")
         };
         let mut request = self.http.request(method.clone(), url).header("x-request-id", id);
@@ -198,7 +198,7 @@ impl Client {
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        if let Some(authorization) = self.authorization(shown) {
+        if let Some(authorization) = self.authorization(credential) {
             request = request.header("authorization", authorization);
         }
         if *action {
@@ -212,13 +212,13 @@ impl Client {
         Ok((saw, headers))
     }
 
-    fn authorization(&self, shown: &Shown) -> Option<String> {
-        match shown {
-            Shown::Nothing => None,
-            Shown::Token { issuer, person } => {
+    fn authorization(&self, credential: &Credential) -> Option<String> {
+        match credential {
+            Credential::Nothing => None,
+            Credential::Token { issuer, person } => {
                 Some(format!("Bearer {}", self.mint.token(issuer, person)))
             }
-            Shown::Password(name, password) => {
+            Credential::Password(name, password) => {
                 Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{password}"))))
             }
         }

@@ -37,7 +37,7 @@ pub(super) enum Counts {
 const SHELL: &str = "/bin/sh";
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Whether a copy's records folder can be made to look full.
 pub(super) fn can_be_full() -> bool {
@@ -79,7 +79,7 @@ impl Child {
             if !child.is_running() || began.elapsed() > START {
                 return Err(format!("the copy did not start:\n{}", child.said()));
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(child)
     }
@@ -129,7 +129,7 @@ impl Child {
             if store["there"] == (counts == Counts::Shared) {
                 return Ok(Some(store["tokens_leased"].as_u64().unwrap_or(0)));
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(None)
     }
@@ -165,7 +165,7 @@ impl Child {
             match self.process.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => return Err(format!("the copy ended with {status}")),
-                Ok(None) => sleep(LOOK).await,
+                Ok(None) => sleep(POLL_INTERVAL).await,
                 Err(error) => return Err(error.to_string()),
             }
         }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::{
-    aims::{Nature, Shown},
+    aims::{Credential, Nature},
     ask::Call,
     child, copy,
     http::Mood,
@@ -62,7 +62,7 @@ const PRIVATE: [Ipv4Addr; 3] = [
     Ipv4Addr::new(192, 168, 66, 66),
 ];
 /// Names of upstreams are resolved every 5 s.
-const LOOKED_UP: Duration = Duration::from_secs(8);
+const LOOKUP_TIME: Duration = Duration::from_secs(8);
 
 impl Fault {
     /// Why it cannot happen with this config, if so.
@@ -101,7 +101,7 @@ impl Fault {
     /// Whether it can affect requests of this nature.
     pub(super) fn touches(self, nature: Nature) -> bool {
         match self {
-            Self::DnsPoison => nature.looked_up,
+            Self::DnsPoison => nature.resolved,
             Self::CertExpired => nature.their_tls,
             Self::OwnCertExpired => nature.own_tls,
             _ => true,
@@ -110,10 +110,10 @@ impl Fault {
 
     /// Whether it can affect requests with this caller.
     pub(super) fn touches_whom(self, call: &Call, mint: &Mint) -> bool {
-        let (Call::Request { shown, .. } | Call::Out { shown, .. }) = call;
+        let (Call::Request { credential, .. } | Call::Out { credential, .. }) = call;
         match self {
             Self::IdpDown | Self::IdpSlow | Self::JwksRotated => {
-                matches!(shown, Shown::Token { issuer, .. } if mint.is_asked(issuer))
+                matches!(credential, Credential::Token { issuer, .. } if mint.is_asked(issuer))
             }
             _ => true,
         }
@@ -133,7 +133,7 @@ impl Fault {
     /// How long it lasts, if `asked` is requested.
     pub(super) fn lasts(self, asked: Duration, config: &Config) -> Duration {
         let external = config.upstreams.values().any(|upstream| upstream.external);
-        if self == Self::DnsPoison && external { asked.max(LOOKED_UP) } else { asked }
+        if self == Self::DnsPoison && external { asked.max(LOOKUP_TIME) } else { asked }
     }
 
     /// Breaks it.

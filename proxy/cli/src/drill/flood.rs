@@ -30,14 +30,14 @@ use super::{
 /// What floods met.
 #[derive(Default)]
 pub(super) struct Limits {
-    pub(super) met: Vec<Met>,
+    pub(super) met: Vec<FloodResult>,
     /// The promises that were broken.
     pub(super) broken: Vec<String>,
 }
 
 /// What a flood met.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Met {
+pub(super) struct FloodResult {
     /// What the limit is of.
     pub(super) share: String,
     /// The target.
@@ -131,7 +131,12 @@ async fn admitted(client: &Client, aim: &Aim) -> Option<Call> {
 }
 
 /// Calls until there is a refusal; returns the result, and whether the refusal is complete.
-async fn flood(client: &Arc<Client>, aim: &Aim, call: &Call, time: Duration) -> (Met, bool) {
+async fn flood(
+    client: &Arc<Client>,
+    aim: &Aim,
+    call: &Call,
+    time: Duration,
+) -> (FloodResult, bool) {
     let (over, passed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
     let refusal = Arc::<Mutex<Option<HeaderMap>>>::default();
     let began = Instant::now();
@@ -164,7 +169,7 @@ async fn flood(client: &Arc<Client>, aim: &Aim, call: &Call, time: Duration) -> 
     // A forward listener's response is not fully visible.
     let seen = matches!(call, Call::Request { .. });
     let whole = !seen || HEADERS.iter().all(|name| text(name).is_some());
-    let met = Met {
+    let met = FloodResult {
         share: aim.share.clone(),
         of: aim.of.clone(),
         passed: passed.load(Ordering::Relaxed),
@@ -185,7 +190,7 @@ impl Limits {
     pub(super) fn text(&self) -> String {
         let mut text = String::from("\nlimits as written, flooded one after the other:\n");
         for met in &self.met {
-            let Met { share, of, passed, .. } = met;
+            let FloodResult { share, of, passed, .. } = met;
             let _ = match &met.policy {
                 _ if !met.refused => {
                     writeln!(
@@ -211,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_passed_and_what_then_was_told() {
-        let met = |refused: bool| Met {
+        let met = |refused: bool| FloodResult {
             share: "bucket `pages` of workspaces".to_owned(),
             of: "route a on edge".to_owned(),
             passed: 301,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{aims::Left, fault::Fault, flood::Limits, measured::Measured};
+use super::{aims::Skipped, fault::Fault, flood::Limits, measured::Measured};
 
 /// One fault.
 #[derive(Serialize)]
@@ -62,7 +62,7 @@ pub(super) struct StoreSeen {
 pub(super) struct Report {
     pub(super) rows: Vec<Row>,
     pub(super) driven: usize,
-    pub(super) left: Vec<Left>,
+    pub(super) left: Vec<Skipped>,
     pub(super) notes: Vec<String>,
     /// The results of the floods, unless a single fault was requested.
     pub(super) limits: Option<Result<Limits, String>>,
@@ -245,7 +245,7 @@ mod tests {
             Row::ran(Fault::Upstream500, drilled),
             Row::not(Fault::RedisDown, "limits are not shared"),
         ];
-        let left = vec![Left { of: "route a on edge".to_owned(), why: "closed".to_owned() }];
+        let left = vec![Skipped { of: "route a on edge".to_owned(), why: "closed".to_owned() }];
         let report = Report { rows, driven: 4, left, notes: Vec::new(), limits: None };
         let expected = "\
 fault         admitted  added p50/p99  lost  twice  back after  callers saw

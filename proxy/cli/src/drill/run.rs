@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 use config::{Config, Limit, ListenerKind, Rate};
 
 use super::{
-    aims::{self, Aim, Left},
+    aims::{self, Aim, Skipped},
     ask::{Client, Saw},
     copy::Counting,
     fault::Fault,
@@ -63,7 +63,7 @@ pub(super) struct Outcome {
     pub(super) row: Row,
     /// The number of targets that were driven.
     pub(super) driven: usize,
-    pub(super) left: Vec<Left>,
+    pub(super) left: Vec<Skipped>,
     /// How the copy differs.
     pub(super) notes: Vec<String>,
 }
@@ -187,7 +187,7 @@ fn patience(config: &Config) -> Duration {
 }
 
 /// Tries each aim once in each way, and keeps the way that is admitted.
-async fn driven(test_bed: &TestBed, client: &Client) -> (Vec<Aim>, Vec<Left>) {
+async fn driven(test_bed: &TestBed, client: &Client) -> (Vec<Aim>, Vec<Skipped>) {
     let (all, mut left) = aims::all(&test_bed.copy.config, &test_bed.mint);
     let mut aims = Vec::new();
     for mut aim in all {
@@ -207,7 +207,7 @@ async fn driven(test_bed: &TestBed, client: &Client) -> (Vec<Aim>, Vec<Left>) {
                 aim.ways = vec![way];
                 aims.push(aim);
             }
-            None => left.push(Left {
+            None => left.push(Skipped {
                 of: aim.of,
                 why: format!("no caller that a drill can act as is let through: {why}"),
             }),

@@ -128,8 +128,8 @@ impl Mint {
 
     /// What Backstage says of whoever shows a token of its own.
     fn user_info(&self, asked: &Request<Bytes>) -> Value {
-        let shown = asked.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let subject = shown.and_then(subject).unwrap_or_default();
+        let credential = asked.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let subject = credential.and_then(subject).unwrap_or_default();
         let groups = self.groups.lock().get(&subject).cloned().unwrap_or_default();
         json!({"claims": {"sub": subject, "ent": groups}})
     }

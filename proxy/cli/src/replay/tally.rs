@@ -18,7 +18,7 @@ use crate::counted;
 /// The maximum of groups, which bounds the memory.
 const GROUPS_MAX: usize = 10_000;
 /// Groups of a kind that a table shows.
-const SHOWN_MAX: usize = 100;
+const ROWS_MAX: usize = 100;
 
 /// The counts of a replay.
 #[derive(Default)]
@@ -272,7 +272,7 @@ impl<K: Ord> Groups<K> {
         }
         let sorted = self.sorted();
         let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|c| (*c).to_owned()).collect()];
-        rows.extend(sorted.iter().take(SHOWN_MAX).map(|(key, _)| row(key)));
+        rows.extend(sorted.iter().take(ROWS_MAX).map(|(key, _)| row(key)));
         let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns.len()).map(width).collect();
         let _ = writeln!(out, "\n{title}");
@@ -286,7 +286,7 @@ impl<K: Ord> Groups<K> {
             });
             let _ = writeln!(out, "{}", line.trim_end());
         }
-        let rest: u64 = sorted.iter().skip(SHOWN_MAX).map(|(_, count)| count).sum();
+        let rest: u64 = sorted.iter().skip(ROWS_MAX).map(|(_, count)| count).sum();
         if rest + self.other > 0 {
             let _ = writeln!(out, "{:>9}  others", rest + self.other);
         }

@@ -15,7 +15,7 @@ use crate::counted;
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     pub(super) by: BTreeMap<(Who, Where), Tally>,
-    pub(super) left: Left,
+    pub(super) left: Omitted,
 }
 
 /// Who called, as far as a rule can name it.
@@ -59,7 +59,7 @@ pub(super) struct Few<T> {
 
 /// What the proposal leaves out, and why.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct Omitted {
     /// Records of calls with a name that no rule can contain.
     unwritable: u64,
     /// Calls to hosts beyond [`HOSTS_MAX`].
@@ -211,9 +211,9 @@ impl<T> Default for Few<T> {
     }
 }
 
-impl Left {
+impl Omitted {
     /// Reports on standard error what is left out.
-    pub(super) fn tell(&self) {
+    pub(super) fn report(&self) {
         if self.unwritable > 0 {
             let records = counted(self.unwritable, "record");
             crate::say::err(format_args!(

@@ -6,7 +6,7 @@ use config::{HostRule, Name};
 
 use super::{
     calls::{Tally, Where, Who},
-    standing::Standing,
+    context::Context,
 };
 
 /// A called host and port, and how.
@@ -15,13 +15,13 @@ pub(super) type Hosts = BTreeMap<Where, Tally>;
 /// The groups of the config and of ours that cover some of these hosts, those that cover most first.
 pub(super) fn covering<'a>(
     hosts: &'a Hosts,
-    standing: &'a Standing<'_>,
+    context: &'a Context<'_>,
 ) -> Vec<(&'a Name, Vec<&'a Where>)> {
     let mut left: Vec<&Where> = hosts.keys().collect();
     let mut chosen = Vec::new();
     loop {
         let mut best: Option<(&Name, Vec<&Where>)> = None;
-        for (name, group) in &standing.groups {
+        for (name, group) in &context.groups {
             let of: Vec<&Where> =
                 left.iter().copied().filter(|place| group.iter().any(|r| place.is_of(r))).collect();
             if of.len() > best.as_ref().map_or(0, |(_, of)| of.len()) {
@@ -37,12 +37,12 @@ pub(super) fn covering<'a>(
 /// Hosts that the same several callers call become a group, so that a change is made once.
 pub(super) fn shared(
     wanted: &BTreeMap<Who, Hosts>,
-    standing: &Standing<'_>,
+    context: &Context<'_>,
 ) -> Vec<(String, BTreeSet<Where>)> {
     let mut callers: BTreeMap<&Where, BTreeSet<&Who>> = BTreeMap::new();
     for (who, hosts) in wanted {
         let covered: Vec<&Where> =
-            covering(hosts, standing).into_iter().flat_map(|(_, of)| of).collect();
+            covering(hosts, context).into_iter().flat_map(|(_, of)| of).collect();
         for place in hosts.keys().filter(|place| !covered.contains(place)) {
             callers.entry(place).or_default().insert(who);
         }
@@ -51,7 +51,7 @@ pub(super) fn shared(
     for (place, callers) in callers {
         by_callers.entry(callers).or_default().insert(place.clone());
     }
-    let own = standing.egress.hosts.keys().map(ToString::to_string);
+    let own = context.egress.hosts.keys().map(ToString::to_string);
     let shipped = config::shipped_hosts();
     let mut names: BTreeSet<String> = own.chain(shipped.keys().map(ToString::to_string)).collect();
     by_callers

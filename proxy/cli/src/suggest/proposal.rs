@@ -9,24 +9,24 @@ use filters::Now;
 
 use super::{
     calls::{Calls, Tally, Where, Who},
+    context::Context,
     groups::{Hosts, covering, free_name, shared},
     risks,
-    standing::Standing,
 };
 use crate::counted;
 
 /// The proposal, with comments about what it leaves out.
-pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
+pub(super) fn write(calls: Calls, context: &Context<'_>, now: Now) -> String {
     let mut wanted: BTreeMap<Who, Hosts> = BTreeMap::new();
     let mut notes: BTreeSet<String> = BTreeSet::new();
     let mut allowed = 0_u64;
     for ((who, place), tally) in calls.by {
         let host = place.rule();
         if tally.calls == 0 {
-            notes.extend(refused_otherwise(&who, &place, &tally, standing));
-        } else if standing.allows(&who, &place, now) {
+            notes.extend(refused_otherwise(&who, &place, &tally, context));
+        } else if context.allows(&who, &place, now) {
             allowed += tally.calls;
-        } else if standing.can_name(who.workspace.as_ref()) {
+        } else if context.can_name(who.workspace.as_ref()) {
             wanted.entry(who).or_default().insert(place, tally);
         } else {
             notes.insert(format!("{host} for {who}: `workspaces.named` has no such workspace"));
@@ -37,7 +37,7 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
          # Paste what is below `egress:` there, after what `hosts` and `rules` have already; or save all of it\n\
          # as a file that `include` names.\n"
         .to_owned();
-    if standing.config.is_none() {
+    if context.config.is_none() {
         text += "# Made without the config (`-c`): calls that its rules allow are not left out, and its workspaces and\n# groups of hosts are not known.\n";
     }
     if allowed > 0 {
@@ -53,7 +53,7 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
     if wanted.is_empty() {
         return text + "# No rule is missing.\n";
     }
-    let shared = shared(&wanted, standing);
+    let shared = shared(&wanted, context);
     text += "egress:\n";
     if !shared.is_empty() {
         put(&mut text, 1, "hosts:");
@@ -68,14 +68,14 @@ pub(super) fn write(calls: Calls, standing: &Standing<'_>, now: Now) -> String {
         for place in hosts {
             let mut all = Tally::default();
             wanted.values().filter_map(|hosts| hosts.get(place)).for_each(|tally| all.add(tally));
-            listed(&mut text, 3, place, &all, standing);
+            listed(&mut text, 3, place, &all, context);
         }
     }
     put(&mut text, 1, "rules:");
     let mut names: BTreeSet<String> =
-        standing.egress.rules.iter().map(|rule| rule.name.to_string()).collect();
+        context.egress.rules.iter().map(|rule| rule.name.to_string()).collect();
     for (who, hosts) in &wanted {
-        rule(&mut text, who, hosts, &shared, standing, &mut names);
+        rule(&mut text, who, hosts, &shared, context, &mut names);
     }
     text
 }
@@ -85,7 +85,7 @@ fn rule(
     who: &Who,
     hosts: &Hosts,
     shared: &[(String, BTreeSet<Where>)],
-    standing: &Standing<'_>,
+    context: &Context<'_>,
     names: &mut BTreeSet<String>,
 ) {
     let mut all = Tally::default();
@@ -109,13 +109,13 @@ fn rule(
     }
     put(text, 3, "to:");
     let mut left: BTreeSet<&Where> = hosts.keys().collect();
-    for (group, of_group) in covering(hosts, standing) {
+    for (group, of_group) in covering(hosts, context) {
         put(text, 4, "# Of its hosts were called:");
         for place in &of_group {
             left.remove(place);
             let tally = &hosts[*place];
             put(text, 4, &format!("#   {}: {}", place.rule(), facts(tally)));
-            risky(text, 4, place, tally, standing);
+            risky(text, 4, place, tally, context);
         }
         put(text, 4, &format!("- {}", quoted(group)));
     }
@@ -127,7 +127,7 @@ fn rule(
         }
     }
     for place in left {
-        listed(text, 4, place, &hosts[place], standing);
+        listed(text, 4, place, &hosts[place], context);
     }
 }
 
@@ -136,7 +136,7 @@ fn refused_otherwise(
     who: &Who,
     place: &Where,
     tally: &Tally,
-    standing: &Standing<'_>,
+    context: &Context<'_>,
 ) -> Vec<String> {
     let host = place.rule();
     let mut notes = Vec::new();
@@ -151,20 +151,20 @@ fn refused_otherwise(
         let times = counted(tally.by_address, "time");
         notes.push(format!("{host} for {who}: refused by its address, {times}"));
         let of = tally.addresses.some.iter();
-        let refused = of.filter_map(|ip| Some((*ip, standing.refuses(place, *ip)?)));
+        let refused = of.filter_map(|ip| Some((*ip, context.refuses(place, *ip)?)));
         notes.extend(refused.map(|(ip, c)| format!("{host}: {}", risks::private(place, ip, c))));
     }
     notes
 }
 
-fn listed(text: &mut String, depth: usize, place: &Where, tally: &Tally, standing: &Standing<'_>) {
+fn listed(text: &mut String, depth: usize, place: &Where, tally: &Tally, context: &Context<'_>) {
     put(text, depth, &format!("# {}", facts(tally)));
-    risky(text, depth, place, tally, standing);
+    risky(text, depth, place, tally, context);
     put(text, depth, &format!("- {}", quoted(&place.rule().to_string())));
 }
 
-fn risky(text: &mut String, depth: usize, place: &Where, tally: &Tally, standing: &Standing<'_>) {
-    for risk in risks::of(place, tally, standing) {
+fn risky(text: &mut String, depth: usize, place: &Where, tally: &Tally, context: &Context<'_>) {
+    for risk in risks::of(place, tally, context) {
         put(text, depth, &format!("# Risk: {risk}"));
     }
 }

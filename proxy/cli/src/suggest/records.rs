@@ -62,7 +62,7 @@ impl Reading {
     }
 
     /// Reports on standard error what was read, and what could not be.
-    pub(super) fn tell(&self) {
+    pub(super) fn report(&self) {
         let (records, files) = (counted(self.records, "record"), counted(self.files, "file"));
         crate::say::err(format_args!("{records} in {files}"));
         if self.unreadable > 0 {

@@ -6,7 +6,7 @@ use filters::addresses::AddressClass;
 
 use super::{
     calls::{Tally, Where},
-    standing::Standing,
+    context::Context,
 };
 use crate::counted;
 
@@ -14,7 +14,7 @@ use crate::counted;
 const NEAR_MIN: usize = 5;
 
 /// The notes on a proposed host.
-pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<String> {
+pub(super) fn of(place: &Where, tally: &Tally, context: &Context<'_>) -> Vec<String> {
     let mut risks = Vec::new();
     let rule = place.rule();
     let host = &*place.host;
@@ -29,12 +29,12 @@ pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<S
     if host.split('.').any(|label| label.starts_with("xn--")) {
         risks.push("punycode: it is displayed with other letters".to_owned());
     }
-    if let Some(known) = look_alike(host, standing) {
+    if let Some(known) = look_alike(host, context) {
         risks.push(format!("a look-alike of {known}?"));
     }
     if tally.plain > 0 {
         risks.push("plain HTTP: anyone on the network path can read and change it".to_owned());
-    } else if !standing.egress.tls_ports.contains(&place.port) {
+    } else if !context.egress.tls_ports.contains(&place.port) {
         risks.push(format!(
             "port {} is not in `egress.tls_ports`: its tunnels are not inspected",
             place.port
@@ -44,7 +44,7 @@ pub(super) fn of(place: &Where, tally: &Tally, standing: &Standing<'_>) -> Vec<S
         risks.push(format!("refused by its address, {}", counted(tally.by_address, "time")));
     }
     for ip in tally.addresses.some.iter().chain(&rule.ip()) {
-        if let Some(class) = standing.refuses(place, *ip) {
+        if let Some(class) = context.refuses(place, *ip) {
             risks.push(private(place, *ip, class));
         }
     }
@@ -66,13 +66,13 @@ pub(super) fn private(place: &Where, ip: IpAddr, class: AddressClass) -> String 
 }
 
 /// The registered name of a known host that this one's is only one letter away from.
-fn look_alike<'a>(host: &str, standing: &'a Standing<'_>) -> Option<&'a str> {
+fn look_alike<'a>(host: &str, context: &'a Context<'_>) -> Option<&'a str> {
     let own = config::registered(host)?;
     let shown = idna::domain_to_unicode(own).0;
     let near = |known: &str| {
         known.len() >= NEAR_MIN && known != own && strsim::osa_distance(known, &shown) == 1
     };
-    standing.known.iter().map(String::as_str).find(|known| near(known))
+    context.known.iter().map(String::as_str).find(|known| near(known))
 }
 
 #[cfg(test)]
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn each_host_has_the_notes_that_are_true_of_it() {
-        let standing = Standing::of(None);
+        let context = Context::of(None);
         let check = |host: &str, port: u16, tally: &Tally, expected: &[&str]| {
             let place = Where { host: host.to_owned(), port };
-            let risks = of(&place, tally, &standing);
+            let risks = of(&place, tally, &context);
             assert_eq!(risks.len(), expected.len(), "{host}: {risks:?}");
             for (risk, expected) in risks.iter().zip(expected) {
                 assert!(risk.contains(expected), "{host}: {risks:?}");

@@ -30,7 +30,7 @@ use crate::{data_plane::http2::Stream as Http2, progress};
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
 /// The stream, and whether its response is complete. `None` only when it is over.
-struct Kept {
+struct DetachedStream {
     stream: Option<Http2>,
     answered: bool,
 }
@@ -40,7 +40,7 @@ struct Kept {
 const LISTEN: Duration = Duration::from_secs(2);
 const LISTEN_BYTES_MAX: usize = 16 << 20;
 
-impl Drop for Kept {
+impl Drop for DetachedStream {
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
         if !self.answered || stream.is_body_done() {
@@ -62,10 +62,10 @@ impl Drop for Kept {
 
 /// The session of a new stream.
 pub(super) fn session(stream: Http2) -> ServerSession {
-    ServerSession::Custom(Box::new(Kept { stream: Some(stream), answered: false }))
+    ServerSession::Custom(Box::new(DetachedStream { stream: Some(stream), answered: false }))
 }
 
-impl Kept {
+impl DetachedStream {
     fn get(&self) -> &Http2 {
         self.stream.as_ref().expect("it is not over")
     }
@@ -125,7 +125,7 @@ fn parts(tasks: Vec<HttpTask>) -> Vec<HttpTask> {
 }
 
 #[async_trait]
-impl Session for Kept {
+impl Session for DetachedStream {
     /// Where a disconnected client would end the exchange, this waits forever.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let all_there = no_body_expected || self.get().is_body_done();

@@ -26,7 +26,7 @@ pub(super) enum NotAccepted {
     /// Refused by us, so it is recorded.
     Refused(HeadRefusal),
     /// Closed by its client, or not TLS.
-    Gone,
+    Closed,
 }
 
 impl Accept {
@@ -55,12 +55,12 @@ impl Accept {
             .handshakes
             .take(peer, max, per_client_max)
             .ok_or(NotAccepted::Refused(HeadRefusal::HandshakesExhausted))?;
-        let socket = stream.into_any().downcast::<Socket>().map_err(|_| NotAccepted::Gone)?;
+        let socket = stream.into_any().downcast::<Socket>().map_err(|_| NotAccepted::Closed)?;
         let mut socket = *socket;
         let mut first = [0; 12];
         let count = match timeout_at(deadline, socket.read(&mut first)).await {
             Ok(Ok(count @ 1..)) => count,
-            Ok(_) => return Err(NotAccepted::Gone),
+            Ok(_) => return Err(NotAccepted::Closed),
             Err(_) => return Err(NotAccepted::Refused(HeadRefusal::HandshakeTimeout)),
         };
         let first = &first[..count];
@@ -72,7 +72,7 @@ impl Accept {
             Ok(Ok(secured)) => Ok(Box::new(secured)),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "no TLS handshake");
-                Err(NotAccepted::Gone)
+                Err(NotAccepted::Closed)
             }
             Err(_) => Err(NotAccepted::Refused(HeadRefusal::HandshakeTimeout)),
         }

@@ -15,7 +15,7 @@ pub(super) struct Frames {
     /// The parts before it.
     block: Vec<u8>,
     /// Buffered bytes, which begin with a frame.
-    held: Vec<u8>,
+    buffered: Vec<u8>,
     last_stream: u32,
     /// Streams whose client has not ended them.
     open: BTreeSet<u32>,
@@ -49,7 +49,7 @@ impl Frames {
             left: PREFACE,
             part: None,
             block: Vec::new(),
-            held: Vec::new(),
+            buffered: Vec::new(),
             last_stream: 0,
             open: BTreeSet::new(),
             table: Some(Table::default()),
@@ -60,19 +60,19 @@ impl Frames {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn look(&mut self, came: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
-        if self.held.is_empty() {
-            return self.walk(came);
+    pub(super) fn inspect(&mut self, received: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+        if self.buffered.is_empty() {
+            return self.walk(received);
         }
-        let mut all = std::mem::take(&mut self.held);
-        all.extend_from_slice(came);
+        let mut all = std::mem::take(&mut self.buffered);
+        all.extend_from_slice(received);
         Ok(Some(self.walk(&all)?.unwrap_or(all)))
     }
 
-    /// The same for `bytes`, with nothing buffered before them. An incomplete rest is buffered in `held`.
+    /// The same for `bytes`, with nothing buffered before them. An incomplete rest is buffered in `buffered`.
     fn walk(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
         // The replacement of everything before `from`.
-        let mut instead = Vec::new();
+        let mut replacement = Vec::new();
         let (mut from, mut at) = (0, 0);
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -87,7 +87,7 @@ impl Frames {
                 continue;
             }
             let Some(head) = Head::of(rest) else {
-                self.held = rest.to_vec();
+                self.buffered = rest.to_vec();
                 break;
             };
             if head.kind == HEADERS && head.stream <= self.last_stream && self.table.is_some() {
@@ -96,14 +96,14 @@ impl Frames {
                     return Err("the trailers are too long");
                 }
                 let Some(length) = length else {
-                    self.held = rest.to_vec();
+                    self.buffered = rest.to_vec();
                     break;
                 };
                 let block = joined(&rest[..length]);
                 // Frames after the end of a stream are a fault that h2 detects.
                 if self.has_pseudo(&block) && self.open.contains(&head.stream) {
-                    instead.extend_from_slice(&bytes[from..at]);
-                    spoil(&head, &block, &mut instead);
+                    replacement.extend_from_slice(&bytes[from..at]);
+                    spoil(&head, &block, &mut replacement);
                     from = at + length;
                 }
                 self.note(&head);
@@ -120,11 +120,11 @@ impl Frames {
             at += HEAD;
             self.part_ended();
         }
-        if from == 0 && self.held.is_empty() {
+        if from == 0 && self.buffered.is_empty() {
             return Ok(None);
         }
-        instead.extend_from_slice(&bytes[from..at]);
-        Ok(Some(instead))
+        replacement.extend_from_slice(&bytes[from..at]);
+        Ok(Some(replacement))
     }
 
     /// Tracks which streams the client has begun and not ended.
@@ -289,7 +289,7 @@ mod tests {
             let mut frames = Frames::new();
             let mut read = Vec::new();
             for piece in bytes.chunks(size) {
-                match frames.look(piece).unwrap() {
+                match frames.inspect(piece).unwrap() {
                     Some(other) => read.extend(other),
                     None => read.extend_from_slice(piece),
                 }
@@ -362,9 +362,9 @@ mod tests {
     #[test]
     fn streams_that_are_left_open_are_forgotten_at_some_time() {
         let mut frames = Frames::new();
-        assert_eq!(frames.look(&begun()), Ok(None));
+        assert_eq!(frames.inspect(&begun()), Ok(None));
         for n in 1..5000 {
-            assert_eq!(frames.look(&frame(1, END_HEADERS, 1 + 2 * n, REQUEST)), Ok(None));
+            assert_eq!(frames.inspect(&frame(1, END_HEADERS, 1 + 2 * n, REQUEST)), Ok(None));
         }
         assert_eq!(frames.open.len(), OPEN_MAX);
     }
@@ -373,18 +373,18 @@ mod tests {
     fn what_cannot_be_read_is_left_to_h2() {
         let mut frames = Frames::new();
         let bytes = [begun(), frame(1, END, 3, b"\xff\xff\xff\xff\xff"), frame(1, END, 1, b"\x82")];
-        assert_eq!(frames.look(&bytes.concat()), Ok(None));
+        assert_eq!(frames.inspect(&bytes.concat()), Ok(None));
         assert!(frames.table.is_none());
     }
 
     #[test]
     fn trailers_that_do_not_end_are_not_kept_for_ever() {
         let mut frames = Frames::new();
-        assert_eq!(frames.look(&begun()), Ok(None));
+        assert_eq!(frames.inspect(&begun()), Ok(None));
         let mut error = None;
         for n in 0..40 {
             let kind = if n == 0 { HEADERS } else { CONTINUATION };
-            error = error.or(frames.look(&frame(kind, 0, 1, &[b'x'; 1000])).err());
+            error = error.or(frames.inspect(&frame(kind, 0, 1, &[b'x'; 1000])).err());
         }
         assert_eq!(error, Some("the trailers are too long"));
     }

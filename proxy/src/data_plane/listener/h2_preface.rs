@@ -30,7 +30,7 @@ pub(super) struct PrefaceDeadline {
     late: Arc<AtomicBool>,
     frames: Frames,
     /// The replacement to read next.
-    instead: Bytes,
+    replacement: Bytes,
 }
 
 impl PrefaceDeadline {
@@ -41,7 +41,7 @@ impl PrefaceDeadline {
             missing: PREFACE,
             late,
             frames: Frames::new(),
-            instead: Bytes::new(),
+            replacement: Bytes::new(),
         }
     }
 
@@ -52,24 +52,24 @@ impl PrefaceDeadline {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.instead.is_empty() {
+        while self.replacement.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut *inner).poll_read(cx, buf))?;
-            let came = &buf.filled()[before..];
-            if came.is_empty() {
+            let received = &buf.filled()[before..];
+            if received.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            match self.frames.look(came) {
+            match self.frames.inspect(received) {
                 Ok(None) => return Poll::Ready(Ok(())),
-                Ok(Some(instead)) => self.instead = instead.into(),
+                Ok(Some(replacement)) => self.replacement = replacement.into(),
                 Err(why) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
             }
             buf.set_filled(before);
         }
-        let here = self.instead.len().min(buf.remaining());
-        buf.put_slice(&self.instead.split_to(here));
+        let here = self.replacement.len().min(buf.remaining());
+        buf.put_slice(&self.replacement.split_to(here));
         Poll::Ready(Ok(()))
     }
 }

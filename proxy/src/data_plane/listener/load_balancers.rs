@@ -12,7 +12,7 @@ use super::{
     HeadRefusal, IsBalancer, Limits,
     accept::NotAccepted,
     connection_limits::ConnectionLimits,
-    proxy_protocol::{self, Fault, Told},
+    proxy_protocol::{self, Fault, Header},
 };
 
 /// The load balancers, and the number of connections whose header has not arrived.
@@ -42,14 +42,14 @@ impl Balancers {
             return refused(HeadRefusal::ConnectionsExhausted);
         };
         match timeout_at(deadline, proxy_protocol::read(stream)).await {
-            Ok(Ok(Told::Client(client))) => {
+            Ok(Ok(Header::Client(client))) => {
                 note(stream, client);
                 Ok(client.ip())
             }
-            Ok(Ok(Told::Nobody)) => Ok(peer),
+            Ok(Ok(Header::Local)) => Ok(peer),
             Ok(Err(Fault::Missing)) => refused(HeadRefusal::ProxyHeaderMissing),
             Ok(Err(Fault::Malformed(why))) => refused(HeadRefusal::ProxyHeaderMalformed(why)),
-            Ok(Err(Fault::Gone)) => Err(NotAccepted::Gone),
+            Ok(Err(Fault::Closed)) => Err(NotAccepted::Closed),
             Err(_) => refused(HeadRefusal::Timeout),
         }
     }

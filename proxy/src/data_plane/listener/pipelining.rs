@@ -28,7 +28,7 @@ use crate::data_plane::detached;
 pub(super) struct Pipelining {
     /// Bytes that belong to a later request.
     pub(super) ahead: BytesMut,
-    rest: Rest,
+    rest: RemainingBody,
     /// The response to an HTTP/1.0 client, if it is one.
     old: Option<Box<Old>>,
     unread: UnreadRequest,
@@ -36,7 +36,7 @@ pub(super) struct Pipelining {
 
 /// The rest of a request's body.
 #[derive(Debug)]
-enum Rest {
+enum RemainingBody {
     Length(u64),
     Chunked(Chunks),
     /// A request to go over to another protocol: the connection is not ours to divide.
@@ -49,12 +49,17 @@ const AHEAD_MAX: usize = 16 << 10;
 impl Pipelining {
     /// A connection that is abandoned within a request is put into `unread`.
     pub(super) fn new(unread: UnreadRequest) -> Self {
-        Self { ahead: BytesMut::with_capacity(4096), rest: Rest::Length(0), old: None, unread }
+        Self {
+            ahead: BytesMut::with_capacity(4096),
+            rest: RemainingBody::Length(0),
+            old: None,
+            unread,
+        }
     }
 
     /// Whether another request may follow this one.
     fn is_at_end(&self) -> bool {
-        (matches!(self.rest, Rest::Everything) || self.rest.is_over())
+        (matches!(self.rest, RemainingBody::Everything) || self.rest.is_over())
             && !self.old.as_ref().is_some_and(|old| old.ends_connection())
     }
 
@@ -115,9 +120,9 @@ impl WrappedStream<Pipelining> {
     pub(super) fn begin(&mut self, end: usize, body: Body) -> Result<BytesMut, HeadRefusal> {
         let turns = &mut self.reading;
         turns.rest = match body {
-            Body::Length(length) => Rest::Length(length),
-            Body::Chunked => Rest::Chunked(Chunks::default()),
-            Body::Upgrade | Body::Tunnel => Rest::Everything,
+            Body::Length(length) => RemainingBody::Length(length),
+            Body::Chunked => RemainingBody::Chunked(Chunks::default()),
+            Body::Upgrade | Body::Tunnel => RemainingBody::Everything,
         };
         let line = turns.ahead[..end].split(|b| *b == b'\r').next().unwrap_or_default();
         turns.old = line.ends_with(b" HTTP/1.0").then(Box::default);
@@ -169,7 +174,7 @@ impl Reading for Pipelining {
     }
 }
 
-impl Rest {
+impl RemainingBody {
     fn is_over(&self) -> bool {
         match self {
             Self::Length(length) => *length == 0,

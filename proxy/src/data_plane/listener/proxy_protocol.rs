@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The content of a PROXY protocol header.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Header {
     /// The client's address.
     Client(SocketAddr),
     /// Nothing: it speaks for itself (`UNKNOWN`, `LOCAL`), as to see whether we are well.
-    Nobody,
+    Local,
 }
 
 /// Why there is no such header.
@@ -25,7 +25,7 @@ pub(super) enum Fault {
     /// It is broken.
     Malformed(&'static str),
     /// The client has disconnected.
-    Gone,
+    Closed,
 }
 
 /// The sentence about a header where none is expected.
@@ -48,14 +48,14 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// If there is none, or it is malformed.
-pub(super) async fn read<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
+pub(super) async fn read<R: AsyncRead + Unpin>(from: &mut R) -> Result<Header, Fault> {
     let mut start = [0; 12];
     let mut came = 0;
     // Anything else may be shorter, so do not wait for more.
     while came < start.len() {
-        let count = from.read(&mut start[came..]).await.map_err(|_| Fault::Gone)?;
+        let count = from.read(&mut start[came..]).await.map_err(|_| Fault::Closed)?;
         if count == 0 {
-            return Err(if came == 0 { Fault::Gone } else { Fault::Missing });
+            return Err(if came == 0 { Fault::Closed } else { Fault::Missing });
         }
         came += count;
         let (word, signature) = (came.min(WORD.len()), came.min(SIGNATURE.len()));
@@ -67,14 +67,14 @@ pub(super) async fn read<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fau
 }
 
 /// Of version 1, with its first bytes.
-async fn version_1<R: AsyncRead + Unpin>(from: &mut R, start: &[u8]) -> Result<Told, Fault> {
+async fn version_1<R: AsyncRead + Unpin>(from: &mut R, start: &[u8]) -> Result<Header, Fault> {
     let mut line = Vec::with_capacity(LINE_MAX);
     line.extend_from_slice(start);
     while !line.ends_with(b"\r\n") {
         if line.len() >= LINE_MAX {
             return Err(Fault::Malformed("its line is too long"));
         }
-        line.push(from.read_u8().await.map_err(|_| Fault::Gone)?);
+        line.push(from.read_u8().await.map_err(|_| Fault::Closed)?);
     }
     let wrong = Err(Fault::Malformed("its line is not `PROXY TCP4 from to port port`"));
     let line = &line[..line.len() - 2];
@@ -82,17 +82,17 @@ async fn version_1<R: AsyncRead + Unpin>(from: &mut R, start: &[u8]) -> Result<T
     let mut words = line.split(' ').skip(1);
     let family = words.next();
     if family == Some("UNKNOWN") {
-        return Ok(Told::Nobody);
+        return Ok(Header::Local);
     }
     let words: Vec<&str> = words.collect();
     let [source, destination, port, other] = words[..] else { return wrong };
-    let told = match family {
+    let header = match family {
         Some("TCP4") => both::<std::net::Ipv4Addr>(source, destination),
         Some("TCP6") => both::<std::net::Ipv6Addr>(source, destination),
         _ => None,
     };
-    match (told, number(port), number(other)) {
-        (Some(ip), Some(port), Some(_)) => Ok(Told::Client(SocketAddr::new(ip, port))),
+    match (header, number(port), number(other)) {
+        (Some(ip), Some(port), Some(_)) => Ok(Header::Client(SocketAddr::new(ip, port))),
         _ => wrong,
     }
 }
@@ -110,16 +110,16 @@ fn number(text: &str) -> Option<u16> {
 }
 
 /// Of version 2, after its signature.
-async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
+async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Header, Fault> {
     let mut head = [0; 4];
-    from.read_exact(&mut head).await.map_err(|_| Fault::Gone)?;
+    from.read_exact(&mut head).await.map_err(|_| Fault::Closed)?;
     let [version, family, high, low] = head;
     let length = usize::from(u16::from_be_bytes([high, low]));
     if length > REST_MAX {
         return Err(Fault::Malformed("it is longer than 4096 bytes"));
     }
     let mut rest = vec![0; length];
-    from.read_exact(&mut rest).await.map_err(|_| Fault::Gone)?;
+    from.read_exact(&mut rest).await.map_err(|_| Fault::Closed)?;
     // The family determines the length of the addresses; after them come TLVs.
     let addresses = match family >> 4 {
         0 => 0,
@@ -136,16 +136,16 @@ async fn version_2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Told, Fault> {
     let part = |length: usize| &addresses[..length];
     match (version, family) {
         // A connection of the load balancer itself.
-        (0x20, _) => Ok(Told::Nobody),
+        (0x20, _) => Ok(Header::Local),
         // A client without an internet address.
-        (0x21, 0x00 | 0x31) => Ok(Told::Nobody),
+        (0x21, 0x00 | 0x31) => Ok(Header::Local),
         (0x21, 0x11) => {
             let ip: [u8; 4] = part(4).try_into().expect("four bytes are four");
-            Ok(Told::Client(SocketAddr::new(ip.into(), port(8))))
+            Ok(Header::Client(SocketAddr::new(ip.into(), port(8))))
         }
         (0x21, 0x21) => {
             let ip: [u8; 16] = part(16).try_into().expect("sixteen bytes are sixteen");
-            Ok(Told::Client(SocketAddr::new(ip.into(), port(32))))
+            Ok(Header::Client(SocketAddr::new(ip.into(), port(32))))
         }
         (0x21, _) => Err(Fault::Malformed("it is not for a stream")),
         _ => Err(Fault::Malformed("its version or command is unknown")),
@@ -208,30 +208,30 @@ mod tests {
     use super::*;
 
     /// What is parsed of these bytes, and how many are left.
-    async fn of(bytes: &[u8]) -> (Result<Told, Fault>, usize) {
+    async fn of(bytes: &[u8]) -> (Result<Header, Fault>, usize) {
         let mut rest = bytes;
-        let told = read(&mut rest).await;
-        (told, rest.len())
+        let header = read(&mut rest).await;
+        (header, rest.len())
     }
 
-    fn client(text: &str) -> Result<Told, Fault> {
-        Ok(Told::Client(text.parse().unwrap()))
+    fn client(text: &str) -> Result<Header, Fault> {
+        Ok(Header::Client(text.parse().unwrap()))
     }
 
     #[tokio::test]
     async fn version_1_is_one_line() {
-        let check = async |line: &str, expected: Result<Told, Fault>| {
+        let check = async |line: &str, expected: Result<Header, Fault>| {
             let bytes = format!("{line}\r\nGET /");
-            let (told, left) = of(bytes.as_bytes()).await;
-            assert_eq!(told, expected, "{line}");
-            if told.is_ok() {
+            let (header, left) = of(bytes.as_bytes()).await;
+            assert_eq!(header, expected, "{line}");
+            if header.is_ok() {
                 assert_eq!(left, 5, "{line}");
             }
         };
         check("PROXY TCP4 203.0.113.7 10.0.0.1 51111 443", client("203.0.113.7:51111")).await;
         check("PROXY TCP6 2001:db8::7 ::1 1 65535", client("[2001:db8::7]:1")).await;
-        check("PROXY UNKNOWN", Ok(Told::Nobody)).await;
-        check("PROXY UNKNOWN ffff::1 a b c", Ok(Told::Nobody)).await;
+        check("PROXY UNKNOWN", Ok(Header::Local)).await;
+        check("PROXY UNKNOWN ffff::1 a b c", Ok(Header::Local)).await;
         let wrong = || Err(Fault::Malformed("its line is not `PROXY TCP4 from to port port`"));
         for line in [
             "PROXY TCP4 203.0.113.7 10.0.0.1 51111",
@@ -256,12 +256,12 @@ mod tests {
         let long = format!("PROXY UNKNOWN {}", "a".repeat(10_000));
         check(&long, Err(Fault::Malformed("its line is too long"))).await;
         let longest = format!("PROXY UNKNOWN {}", "a".repeat(LINE_MAX - 16));
-        check(&longest, Ok(Told::Nobody)).await;
+        check(&longest, Ok(Header::Local)).await;
         for other in ["GET / HTTP/1.1", "PROX", "PROXYTCP4", "proxy TCP4 a", "\r\nGET /", ""] {
             check(other, Err(Fault::Missing)).await;
         }
-        assert_eq!(of(b"").await.0, Err(Fault::Gone));
-        assert_eq!(of(b"PROXY TCP4 203.0").await.0, Err(Fault::Gone));
+        assert_eq!(of(b"").await.0, Err(Fault::Closed));
+        assert_eq!(of(b"PROXY TCP4 203.0").await.0, Err(Fault::Closed));
         assert_eq!(of(b"\x16\x03\x01\x02\x00").await.0, Err(Fault::Missing));
     }
 
@@ -272,11 +272,11 @@ mod tests {
 
     #[tokio::test]
     async fn version_2_is_what_its_length_says() {
-        let check = async |header: Vec<u8>, expected: Result<Told, Fault>| {
+        let check = async |header: Vec<u8>, expected: Result<Header, Fault>| {
             let bytes = [&header, b"GET /".as_slice()].concat();
-            let (told, left) = of(&bytes).await;
-            assert_eq!(told, expected, "{header:?}");
-            if told.is_ok() {
+            let (header, left) = of(&bytes).await;
+            assert_eq!(header, expected, "{header:?}");
+            if header.is_ok() {
                 assert_eq!(left, 5);
             }
         };
@@ -285,10 +285,10 @@ mod tests {
         let mut v6 = vec![0; 36];
         (v6[0], v6[1], v6[15], v6[33]) = (0x20, 0x01, 7, 9);
         check(v2(0x21, 0x21, &v6), client("[2001::7]:9")).await;
-        check(v2(0x20, 0x00, &[]), Ok(Told::Nobody)).await;
-        check(v2(0x20, 0x11, &v4), Ok(Told::Nobody)).await;
-        check(v2(0x21, 0x00, &[]), Ok(Told::Nobody)).await;
-        check(v2(0x21, 0x31, &[0; 216]), Ok(Told::Nobody)).await;
+        check(v2(0x20, 0x00, &[]), Ok(Header::Local)).await;
+        check(v2(0x20, 0x11, &v4), Ok(Header::Local)).await;
+        check(v2(0x21, 0x00, &[]), Ok(Header::Local)).await;
+        check(v2(0x21, 0x31, &[0; 216]), Ok(Header::Local)).await;
         let parts = [&v4[..], &[0x04, 0, 3, 1, 2, 3, 0xea, 0, 0]].concat();
         check(v2(0x21, 0x11, &parts), client("203.0.113.7:51111")).await;
 
@@ -309,7 +309,7 @@ mod tests {
         check(v2(0x21, 0x11, &[0; 4097]), malformed("it is longer than 4096 bytes")).await;
         let longest = [SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat();
         check(longest, malformed("it is longer than 4096 bytes")).await;
-        assert_eq!(of(&v2(0x21, 0x11, &v4)[..20]).await.0, Err(Fault::Gone));
+        assert_eq!(of(&v2(0x21, 0x11, &v4)[..20]).await.0, Err(Fault::Closed));
     }
 
     #[tokio::test]

@@ -122,7 +122,7 @@ fn spelled(name: &HeaderName) -> Vec<u8> {
 }
 
 /// The headers that determine the format of the response.
-static LOOKED_AT: [HeaderName; 5] = [
+static FORMAT_HEADERS: [HeaderName; 5] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
     header::ORIGIN,
@@ -142,8 +142,9 @@ fn read(head: &[u8]) -> (Method, Option<&[u8]>, HeaderMap) {
     for line in lines.take_while(|line| !line.is_empty()) {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let known =
-            LOOKED_AT.iter().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()));
+        let known = FORMAT_HEADERS
+            .iter()
+            .find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()));
         if let (Some(name), Ok(value)) = (known, HeaderValue::from_bytes(value)) {
             asked.append(name, value);
         }

@@ -74,7 +74,7 @@ pub fn settings(
     written: &config::Tls,
     certificates: &ListenerCertificates,
 ) -> pingora::Result<TlsSettings> {
-    let mut settings = TlsSettings::with_callbacks(Box::new(Note))?;
+    let mut settings = TlsSettings::with_callbacks(Box::new(HandshakeCallbacks))?;
     settings.set_cert_resolver(Arc::new(certificates.certificates.clone()));
     if let Some(clients) = &certificates.clients {
         settings.set_client_cert_verifier(Arc::clone(clients) as _);
@@ -85,10 +85,10 @@ pub fn settings(
     Ok(settings)
 }
 
-struct Note;
+struct HandshakeCallbacks;
 
 #[async_trait]
-impl TlsAccept for Note {
+impl TlsAccept for HandshakeCallbacks {
     async fn handshake_complete_callback(
         &self,
         tls: &TlsRef,

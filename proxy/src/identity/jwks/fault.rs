@@ -35,7 +35,7 @@ pub struct Contradiction {
 }
 
 /// More of what a stranger calls itself is not repeated.
-const SHOWN_MAX: usize = 256;
+const PRINTED_MAX: usize = 256;
 
 impl Contradiction {
     /// What differs, and what to write.
@@ -52,20 +52,20 @@ impl Contradiction {
     }
 
     /// Its own name, safe to print.
-    pub fn shown(&self) -> String {
+    pub fn printable(&self) -> String {
         let Some(discovered) = &self.discovered else { return "none".to_owned() };
-        let mut shown: String = discovered.chars().take(SHOWN_MAX).collect();
-        if shown.len() < discovered.len() {
-            shown.push('…');
+        let mut printable: String = discovered.chars().take(PRINTED_MAX).collect();
+        if printable.len() < discovered.len() {
+            printable.push('…');
         }
-        format!("`{}`", shown.escape_debug())
+        format!("`{}`", printable.escape_debug())
     }
 }
 
 /// Whether it can be written in a config unquoted.
 fn is_plain(issuer: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?@!$&()*+;=%".contains(&b);
-    issuer.len() <= SHOWN_MAX && issuer.parse::<config::Url>().is_ok() && issuer.bytes().all(fits)
+    issuer.len() <= PRINTED_MAX && issuer.parse::<config::Url>().is_ok() && issuer.bytes().all(fits)
 }
 
 impl From<String> for Fault {
@@ -80,7 +80,7 @@ impl fmt::Display for Contradiction {
         write!(
             f,
             "`{url}` says that its `issuer` is {}, but the config says `{configured}`; {}",
-            self.shown(),
+            self.printable(),
             self.correction()
         )
     }

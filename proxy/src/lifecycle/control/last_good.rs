@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::status::{Confirmed, Held};
+use super::status::{Confirmed, StoredResponse};
 use crate::clock;
 
 const VERSION: &str = "stagedoor/kept-v1";
@@ -36,7 +36,10 @@ struct SavedDocument {
 }
 
 /// The stored response of this source; `None` if there is none.
-pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held>, String> {
+pub(super) fn read(
+    file: &Path,
+    control: &config::Control,
+) -> Result<Option<StoredResponse>, String> {
     let shown = file.display();
     let wrong = |cause: &str| {
         let told = format!("control: the response kept in `{shown}` is not used: {cause}");
@@ -66,11 +69,11 @@ pub(super) fn read(file: &Path, control: &config::Control) -> Result<Option<Held
     let confirmed = Confirmed { at, before };
     // A response for another list of plugins must not be revalidated by its `ETag`.
     let etag = kept.etag.filter(|_| kept.plugins == plugins(control));
-    Ok(Some(Held { of: control.clone(), answer, etag, confirmed }))
+    Ok(Some(StoredResponse { of: control.clone(), answer, etag, confirmed }))
 }
 
 /// Stores a response.
-pub(super) fn write(file: &Path, held: &Held) -> Result<(), String> {
+pub(super) fn write(file: &Path, held: &StoredResponse) -> Result<(), String> {
     let text = held.answer.text();
     let digest = hash(&text);
     let text = String::from_utf8(text).expect("JSON is UTF-8");
@@ -135,7 +138,8 @@ mod tests {
         let answer = r#"{"version": "stagedoor/control-v1", "plugins": {"argocd": {"enabled_percent": 10}}}"#;
         let answer = ControlDocument::read(&of, answer.as_bytes()).unwrap();
         let confirmed = Confirmed { at: clock::now(), before: Duration::from_secs(100) };
-        let held = Held { of: of.clone(), answer, etag: Some("\"a\"".to_owned()), confirmed };
+        let held =
+            StoredResponse { of: of.clone(), answer, etag: Some("\"a\"".to_owned()), confirmed };
         write(&file, &held).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let found = read(&file, &of).unwrap().unwrap();

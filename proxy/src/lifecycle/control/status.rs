@@ -8,7 +8,7 @@ use filters::Now;
 /// The state of the source.
 #[derive(Default)]
 pub(super) struct SourceStatus {
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<StoredResponse>,
     /// When it was last polled.
     pub(super) asked: Option<Duration>,
     /// Since when it is waited for.
@@ -20,7 +20,7 @@ pub(super) struct SourceStatus {
 
 /// The last good response.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct StoredResponse {
     pub(super) of: config::Control,
     pub(super) answer: ControlDocument,
     pub(super) etag: Option<String>,
@@ -36,13 +36,13 @@ pub(super) struct Confirmed {
 }
 
 impl SourceStatus {
-    pub(super) fn held_of(&self, files: &Loaded) -> Option<&Held> {
+    pub(super) fn held_of(&self, files: &Loaded) -> Option<&StoredResponse> {
         let control = files.config.control.as_ref()?;
         self.held.as_ref().filter(|held| held.of.is_same_source(control))
     }
 
     /// The response for these files; not one for another list of plugins, or stored elsewhere.
-    pub(super) fn answer_to(&self, files: &Loaded) -> Option<&Held> {
+    pub(super) fn answer_to(&self, files: &Loaded) -> Option<&StoredResponse> {
         let control = files.config.control.as_ref()?;
         self.held_of(files).filter(|held| {
             (&held.of.plugins, &held.of.keep_file) == (&control.plugins, &control.keep_file)

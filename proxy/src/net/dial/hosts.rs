@@ -32,7 +32,7 @@ type Names = HashMap<String, Vec<IpAddr>>;
 type Version = (u64, u64, i64, i64);
 
 /// How often the file is checked for changes.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// More is not read.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -59,7 +59,7 @@ impl Hosts {
     fn names(&self) -> Arc<Names> {
         let mut last = self.last.lock();
         if let Some(last) = &*last
-            && last.looked.elapsed() < LOOK
+            && last.looked.elapsed() < POLL_INTERVAL
         {
             return Arc::clone(&last.names);
         }
@@ -141,7 +141,7 @@ mod tests {
         let hosts = Hosts::at(path.clone());
         let found = |name: &str| {
             if let Some(last) = hosts.last.lock().as_mut() {
-                last.looked -= LOOK;
+                last.looked -= POLL_INTERVAL;
             }
             hosts.addresses(name).map(|all| all[0].to_string())
         };

@@ -26,7 +26,7 @@ pub(super) struct Folder {
     takes_over: bool,
     length_max: u64,
     age_max: Duration,
-    kept: Kept,
+    kept: Retention,
     compresses: bool,
     compress: Option<Compress>,
     open: Option<Segment>,
@@ -47,7 +47,7 @@ pub(super) struct Unwritten {
 }
 
 /// Which segments stay.
-struct Kept {
+struct Retention {
     count: usize,
     age_max: Option<Duration>,
 }
@@ -69,7 +69,7 @@ impl Folder {
             takes_over,
             length_max: written.segment_max.bytes(),
             age_max: *written.segment_age_max,
-            kept: Kept {
+            kept: Retention {
                 count: match written.segments_kept {
                     0 => usize::MAX,
                     count => count as usize,
@@ -241,7 +241,7 @@ struct Surplus {
     oldest_left: Option<String>,
 }
 
-impl Kept {
+impl Retention {
     /// Segments that are too old or too many. The newest always stays, and one that a sink still needs stays
     /// until there are twice as many, or it is twice as old.
     fn surplus(&self, folder: &Path) -> Surplus {
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn what_is_too_old_or_too_many_is_removed_and_the_newest_stays() {
-        let left_of = |kept: Kept, needed: Option<u32>| {
+        let left_of = |kept: Retention, needed: Option<u32>| {
             let path = tempfile::tempdir().unwrap();
             let at = |n: u32| path.path().join(format!("audit-{n}.jsonl"));
             (1..=4).for_each(|n| fs::write(at(n), "").unwrap());
@@ -472,14 +472,14 @@ mod tests {
             assert!(named.is_none_or(|named| stem(&left[0]) == Some(&named)));
             (1..=4).filter(|n| at(*n).exists()).collect::<Vec<_>>()
         };
-        let left = |kept: Kept| left_of(kept, None);
+        let left = |kept: Retention| left_of(kept, None);
         let age_max = Some(Duration::from_secs(50));
-        assert_eq!(left(Kept { count: usize::MAX, age_max: None }), [1, 2, 3, 4]);
-        assert_eq!(left(Kept { count: 2, age_max: None }), [3, 4]);
-        assert_eq!(left(Kept { count: usize::MAX, age_max }), [2, 3, 4]);
-        assert_eq!(left(Kept { count: 3, age_max }), [2, 3, 4]);
+        assert_eq!(left(Retention { count: usize::MAX, age_max: None }), [1, 2, 3, 4]);
+        assert_eq!(left(Retention { count: 2, age_max: None }), [3, 4]);
+        assert_eq!(left(Retention { count: usize::MAX, age_max }), [2, 3, 4]);
+        assert_eq!(left(Retention { count: 3, age_max }), [2, 3, 4]);
         // What a sink still needs stays longer, but not forever.
-        assert_eq!(left_of(Kept { count: 2, age_max: None }, Some(2)), [2, 3, 4]);
-        assert_eq!(left_of(Kept { count: 1, age_max: None }, Some(1)), [3, 4]);
+        assert_eq!(left_of(Retention { count: 2, age_max: None }, Some(2)), [2, 3, 4]);
+        assert_eq!(left_of(Retention { count: 1, age_max: None }, Some(1)), [3, 4]);
     }
 }

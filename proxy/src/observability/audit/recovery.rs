@@ -31,7 +31,7 @@ pub(super) struct Found {
 }
 
 /// At least this many segments with records are read,
-const LOOKED_AT: usize = 2;
+const SEGMENTS_MIN: usize = 2;
 /// and those that are not older than this, because an action may take longer than it takes to fill a small
 /// segment,
 const AGE_MAX: Duration = Duration::from_secs(3600);
@@ -74,7 +74,7 @@ impl Found {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(super) fn look(folder: &Path) -> io::Result<Self> {
+    pub(super) fn scan(folder: &Path) -> io::Result<Self> {
         let (mut begun, mut link, mut torn_bytes) = (BTreeMap::new(), Link::START, 0);
         let mut runs = BTreeMap::new();
         for path in recent(segments(folder)?)? {
@@ -146,7 +146,7 @@ fn recent(mut all: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {
         let newest = *newest.get_or_insert(changed);
         bytes += data.len();
         let is_old = newest.duration_since(changed).is_ok_and(|age| age > AGE_MAX);
-        if with_records >= LOOKED_AT && (is_old || bytes > BYTES_MAX) {
+        if with_records >= SEGMENTS_MIN && (is_old || bytes > BYTES_MAX) {
             break;
         }
         with_records += usize::from(has_records(path)?);
@@ -195,10 +195,10 @@ mod tests {
         }
         out.extend_from_slice(b"{\"kind\":\"int");
         std::fs::write(folder.path().join("audit-1-1.jsonl"), &out).unwrap();
-        let found = Found::look(folder.path()).unwrap();
+        let found = Found::scan(folder.path()).unwrap();
         assert_eq!((found.unknown, found.torn_bytes), (vec!["b".to_owned()], 12));
         assert_eq!(found.link, link);
-        let empty = Found::look(tempfile::tempdir().unwrap().path()).unwrap();
+        let empty = Found::scan(tempfile::tempdir().unwrap().path()).unwrap();
         assert_eq!((empty.link, empty.unknown.len()), (Link::START, 0));
         assert!(empty.lines(Now::default()).is_empty());
     }
@@ -214,7 +214,7 @@ mod tests {
         for n in 2..9 {
             put(n, &[&format!(r#"{{"kind":"segment","run":"r{n}"}}"#), r#"{"kind":"checkpoint"}"#]);
         }
-        assert_eq!(Found::look(folder.path()).unwrap().unknown, ["x"]);
+        assert_eq!(Found::scan(folder.path()).unwrap().unknown, ["x"]);
     }
 
     #[test]
@@ -226,11 +226,11 @@ mod tests {
         };
         put(1, &[r#"{"kind":"segment","run":"a"}"#, r#"{"id":"x"}"#, r#"{"kind":"end"}"#]);
         put(2, &[r#"{"kind":"segment","run":"b"}"#, r#"{"id":"y"}"#]);
-        let found = Found::look(folder.path()).unwrap();
+        let found = Found::scan(folder.path()).unwrap();
         assert_eq!(found.killed, ["b"]);
         let lines = String::from_utf8(found.lines(Now::default())).unwrap();
         assert!(lines.contains(r#""run":"b","cause":"killed"}"#), "{lines}");
         put(3, &[r#"{"kind":"segment","run":"c"}"#, lines.trim_end(), r#"{"kind":"end"}"#]);
-        assert!(Found::look(folder.path()).unwrap().killed.is_empty());
+        assert!(Found::scan(folder.path()).unwrap().killed.is_empty());
     }
 }

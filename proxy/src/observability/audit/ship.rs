@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use self::{
-    cursor::{Cursor, Kept},
+    cursor::{Cursor, CursorFile},
     source::{Record, Source},
     transport::{Answer, Transport},
 };
@@ -52,7 +52,7 @@ struct Sink {
     name: config::Name,
     batch_max: usize,
     pace: Duration,
-    kept: Kept,
+    kept: CursorFile,
     way: Transport,
     delivery_status: Arc<DeliveryStatus>,
     stop: watch::Receiver<bool>,
@@ -66,7 +66,7 @@ struct Sink {
 enum Go {
     On,
     /// The process ends, and the next one continues.
-    Away,
+    Handover,
 }
 
 /// The longest time that the end of the process waits for sinks.
@@ -101,7 +101,7 @@ impl Shipping {
                 name: name.clone(),
                 batch_max: usize::try_from(written.batch_max.value).unwrap_or(usize::MAX),
                 pace: *written.pace.value,
-                kept: Kept::new(folder, name),
+                kept: CursorFile::new(folder, name),
                 way: Transport::new(
                     written.value.clone(),
                     this.dial.clone(),
@@ -203,7 +203,7 @@ impl Sink {
     }
 
     /// Waits until it is this process that ships, and finds out from where on.
-    async fn begin(&mut self) -> Option<(cursor::Held, Cursor)> {
+    async fn begin(&mut self) -> Option<(cursor::ShipLock, Cursor)> {
         let held = loop {
             match self.kept.hold() {
                 Ok(Some(held)) => break held,
@@ -257,7 +257,7 @@ impl Sink {
         self.delivery_status.works();
         self.failed = 0;
         if *self.stop.borrow() {
-            return Go::Away;
+            return Go::Handover;
         }
         // A stop ends the pause, and records written until then are still shipped.
         let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
@@ -299,7 +299,7 @@ impl Sink {
                         }
                         // It was accepted, and may be sent twice.
                         Err(error) => {
-                            let Go::On = self.wait(&error, None).await else { return Go::Away };
+                            let Go::On = self.wait(&error, None).await else { return Go::Handover };
                         }
                     }
                     continue;
@@ -312,7 +312,7 @@ impl Sink {
                 Answer::Refused(cause) => match self.set_aside(last, &cause).await {
                     Ok(()) => {
                         if let Err(error) = self.store(&safe, stored).await {
-                            let Go::On = self.wait(&error, None).await else { return Go::Away };
+                            let Go::On = self.wait(&error, None).await else { return Go::Handover };
                         }
                         continue;
                     }
@@ -320,7 +320,7 @@ impl Sink {
                 },
                 Answer::Later(cause, wait) => (cause, wait),
             };
-            let Go::On = self.wait(&cause, wait).await else { return Go::Away };
+            let Go::On = self.wait(&cause, wait).await else { return Go::Handover };
             if self.way.has_no_answers() {
                 self.unanswered = false;
                 source.rewind(stored);
@@ -373,7 +373,7 @@ impl Sink {
 
     async fn pause(&mut self, wait: Duration) -> Go {
         match timeout(wait, self.stop.wait_for(|stopped| *stopped)).await {
-            Ok(_) => Go::Away,
+            Ok(_) => Go::Handover,
             Err(_) => Go::On,
         }
     }

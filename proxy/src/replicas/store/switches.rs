@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use filters::switches::{
-    LASTS_MAX, Switch,
-    shared::{Known, plan},
+    DURATION_MAX, Switch,
+    shared::{StoredSwitch, plan},
 };
 use redis::{Value, aio::MultiplexedConnection, from_redis_value};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -49,7 +49,7 @@ impl Store {
             let text: Option<String> = from_redis_value(value).ok();
             Some((
                 id.parse().ok()?,
-                text.and_then(|text| serde_json::from_str::<Known>(&text).ok()),
+                text.and_then(|text| serde_json::from_str::<StoredSwitch>(&text).ok()),
             ))
         };
         let known: Vec<_> = all.into_iter().filter_map(read).collect();
@@ -63,20 +63,20 @@ impl Store {
         for (id, by) in plan.remove {
             switchboard.removed_elsewhere(id, &by);
         }
-        if plan.tell.is_empty() && plan.ended.is_empty() {
+        if plan.store.is_empty() && plan.ended.is_empty() {
             return Ok(());
         }
-        let mut tell = redis::pipe();
-        for (id, known) in &plan.tell {
+        let mut store = redis::pipe();
+        for (id, known) in &plan.store {
             let text = serde_json::to_string(known).expect("what is known is JSON");
-            tell.cmd("HSET").arg(&key).arg(id.to_string()).arg(text).ignore();
+            store.cmd("HSET").arg(&key).arg(id.to_string()).arg(text).ignore();
         }
         for id in &plan.ended {
-            tell.cmd("HDEL").arg(&key).arg(id.to_string()).ignore();
+            store.cmd("HDEL").arg(&key).arg(id.to_string()).ignore();
         }
-        let millis = u64::try_from(LASTS_MAX.as_millis()).unwrap_or(u64::MAX);
-        tell.cmd("PEXPIRE").arg(&key).arg(millis).ignore();
-        let told = timeout(**self.written.timeout, tell.exec_async(connection)).await;
+        let millis = u64::try_from(DURATION_MAX.as_millis()).unwrap_or(u64::MAX);
+        store.cmd("PEXPIRE").arg(&key).arg(millis).ignore();
+        let told = timeout(**self.written.timeout, store.exec_async(connection)).await;
         Ok(told.map_err(|_| Fault::late())??)
     }
 }

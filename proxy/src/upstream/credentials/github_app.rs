@@ -137,7 +137,7 @@ mod tests {
         let body = br#"{"token":"ghs_a","expires_at":"2026-01-01T01:00:00Z","permissions":{}}"#;
         let shown = token(201, body, at(1_767_225_600)).unwrap();
         assert_eq!(shown.value.expose(), "Bearer ghs_a");
-        let mut held = crate::upstream::credentials::token::Held::default();
+        let mut held = crate::upstream::credentials::token::TokenSlot::default();
         held.replace(shown);
         assert_eq!(held.until(), Some(1_767_225_600 + 3600));
     }

@@ -19,7 +19,7 @@ pub(super) struct Token {
 }
 
 /// The state of a token.
-pub(super) enum Standing {
+pub(super) enum TokenState {
     Fresh(Token),
     /// Still good, but another should be fetched.
     Due(Token),
@@ -29,7 +29,7 @@ pub(super) enum Standing {
 
 /// The last token, if there is one.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct TokenSlot {
     token: Option<Token>,
     /// When the upstream last made us fetch another.
     refused: Option<Duration>,
@@ -71,7 +71,7 @@ impl Token {
     }
 }
 
-impl Held {
+impl TokenSlot {
     /// A previous token, which may not be valid any more.
     pub(super) fn doubtful(token: Option<Token>) -> Self {
         let token =
@@ -79,12 +79,12 @@ impl Held {
         Self { token, refused: None }
     }
 
-    pub(super) fn standing(&self, now: Duration) -> Standing {
+    pub(super) fn state(&self, now: Duration) -> TokenState {
         match self.usable(now) {
-            Some(token) if token.refused => Standing::Lacking,
-            Some(token) if now < token.fresh_until => Standing::Fresh(token),
-            Some(token) => Standing::Due(token),
-            None => Standing::Lacking,
+            Some(token) if token.refused => TokenState::Lacking,
+            Some(token) if now < token.fresh_until => TokenState::Fresh(token),
+            Some(token) => TokenState::Due(token),
+            None => TokenState::Lacking,
         }
     }
 
@@ -136,11 +136,11 @@ mod tests {
     }
 
     /// `fresh`, `due` or `lacking`, at this second.
-    fn standing(held: &Held, seconds: u64) -> &'static str {
-        match held.standing(Duration::from_secs(seconds)) {
-            Standing::Fresh(_) => "fresh",
-            Standing::Due(_) => "due",
-            Standing::Lacking => "lacking",
+    fn state(held: &TokenSlot, seconds: u64) -> &'static str {
+        match held.state(Duration::from_secs(seconds)) {
+            TokenState::Fresh(_) => "fresh",
+            TokenState::Due(_) => "due",
+            TokenState::Lacking => "lacking",
         }
     }
 
@@ -150,10 +150,10 @@ mod tests {
             let text = format!(r#"{{"access_token":"a.b","token_type":"bearer"{expires_in}}}"#);
             let token = token(&text, 100);
             assert_eq!(token.value.expose(), "Bearer a.b");
-            let mut held = Held::default();
+            let mut held = TokenSlot::default();
             held.replace(token);
             let around = [fresh - 1, fresh, ends - 1, ends];
-            let standings = around.map(|after| standing(&held, 100 + after));
+            let standings = around.map(|after| state(&held, 100 + after));
             assert_eq!(standings, ["fresh", "due", "due", "lacking"], "{expires_in}");
             assert_eq!(held.until(), Some(1_000_100 + ends));
         };
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn a_token_made_of_another_is_shown_no_longer_than_that_one_lasts() {
         let check = |until: u64, fresh: u64, ends: u64| {
-            let mut held = Held::default();
+            let mut held = TokenSlot::default();
             let text = r#"{"access_token":"a","expires_in":100}"#;
             held.replace(token(text, 100).until(1_000_000 + until));
-            let standings = [fresh - 1, ends - 1, ends].map(|at| standing(&held, at));
+            let standings = [fresh - 1, ends - 1, ends].map(|at| state(&held, at));
             let before_end = if fresh == ends { "fresh" } else { "due" };
             assert_eq!(standings, ["fresh", before_end, "lacking"], "{until}");
         };
@@ -179,30 +179,30 @@ mod tests {
         check(200, 170, 200);
         check(199, 199, 199);
         check(130, 130, 130);
-        let mut held = Held::default();
+        let mut held = TokenSlot::default();
         held.replace(token(r#"{"access_token":"a"}"#, 100).until(1_000_000));
-        assert_eq!(standing(&held, 100), "lacking", "that one has ended");
+        assert_eq!(state(&held, 100), "lacking", "that one has ended");
     }
 
     #[test]
     fn a_refused_token_is_replaced_before_the_next_request_but_not_over_and_over() {
         let fetched = |seconds| token(r#"{"access_token":"a","expires_in":3600}"#, seconds);
-        let mut held = Held::default();
+        let mut held = TokenSlot::default();
         let seconds = Duration::from_secs;
         held.replace(fetched(100));
         held.refuse(seconds(100), seconds(110));
-        assert_eq!(standing(&held, 110), "lacking");
+        assert_eq!(state(&held, 110), "lacking");
 
         held.replace(fetched(111));
-        assert_eq!(standing(&held, 111), "fresh");
+        assert_eq!(state(&held, 111), "fresh");
         held.refuse(seconds(100), seconds(200));
-        assert_eq!(standing(&held, 200), "fresh", "it was of the token before");
+        assert_eq!(state(&held, 200), "fresh", "it was of the token before");
         held.refuse(seconds(111), seconds(169));
-        assert_eq!(standing(&held, 169), "fresh", "within a minute");
+        assert_eq!(state(&held, 169), "fresh", "within a minute");
         held.refuse(seconds(111), seconds(170));
-        assert_eq!(standing(&held, 170), "lacking");
+        assert_eq!(state(&held, 170), "lacking");
 
         held.keep();
-        assert_eq!(standing(&held, 171), "due", "the last is used, nobody waits");
+        assert_eq!(state(&held, 171), "due", "the last is used, nobody waits");
     }
 }

@@ -16,7 +16,7 @@ use super::{
     answer,
     client::{Client, TokenResponse},
     outage::Outage,
-    token::{Held, Standing, Token},
+    token::{Token, TokenSlot, TokenState},
 };
 use crate::{
     clock,
@@ -32,7 +32,7 @@ pub(super) struct TokenExchange {
     form: Vec<(&'static str, String)>,
     requested: Option<TokenType>,
     metrics: Arc<Metrics>,
-    kept: Kept,
+    kept: TokenCache,
     /// Limits concurrent exchanges.
     places: Semaphore,
     outage: Mutex<Outage>,
@@ -41,7 +41,7 @@ pub(super) struct TokenExchange {
 }
 
 /// By the SHA-256 of a caller's token.
-type Kept = Cache<[u8; 32], Arc<OfCaller>>;
+type TokenCache = Cache<[u8; 32], Arc<OfCaller>>;
 
 /// What one token of a caller was exchanged for.
 #[derive(Default)]
@@ -53,7 +53,7 @@ pub(super) struct OfCaller {
 
 #[derive(Default)]
 struct Progress {
-    held: Held,
+    held: TokenSlot,
     /// When the last exchange ended.
     ended: Option<Duration>,
     /// Why it failed, if it did.
@@ -69,7 +69,7 @@ enum Failure {
     Broken { cause: String },
 }
 
-const KEPT_MAX: u64 = 10_000;
+const CACHED_MAX: u64 = 10_000;
 /// Unused tokens are dropped after this.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 const AT_ONCE_MAX: usize = 32;
@@ -79,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// block the others.
 const DENIED: Duration = Duration::from_secs(15);
 /// The reason of a refusal is logged once in this time.
-const BETWEEN_TOLD: Rate = Rate::new(1, Duration::from_secs(60));
+const BETWEEN_LOGGED: Rate = Rate::new(1, Duration::from_secs(60));
 /// Errors that are about us or the issuer, and not about the caller.
 const OURS: &[&str] = &[
     "invalid_client",
@@ -99,7 +99,7 @@ impl TokenExchange {
         metrics: Arc<Metrics>,
         last: Option<&Self>,
     ) -> Self {
-        let kept = || Cache::builder().max_capacity(KEPT_MAX).time_to_idle(IDLE_MAX).build();
+        let kept = || Cache::builder().max_capacity(CACHED_MAX).time_to_idle(IDLE_MAX).build();
         Self {
             name,
             client,
@@ -109,7 +109,7 @@ impl TokenExchange {
             kept: last.map_or_else(kept, |last| last.kept.clone()),
             places: Semaphore::new(AT_ONCE_MAX),
             outage: Mutex::default(),
-            told: Allowance::new(BETWEEN_TOLD),
+            told: Allowance::new(BETWEEN_LOGGED),
         }
     }
 
@@ -129,22 +129,22 @@ impl TokenExchange {
         }
         let of_caller = self.kept.get_with(key(token), Arc::default);
         // In its own statement, so that no lock is held while we wait.
-        let standing = of_caller.progress.lock().held.standing(clock::elapsed());
+        let state = of_caller.progress.lock().held.state(clock::elapsed());
         let fetch = || {
             // In a task: a client that hangs up must not break off what others wait for.
             let (this, of_caller, token) =
                 (Arc::clone(self), Arc::clone(&of_caller), token.clone());
             tokio::spawn(async move { this.fetch(&of_caller, &token, expires).await })
         };
-        match standing {
-            Standing::Fresh(token) => return Ok((token, of_caller)),
-            Standing::Due(token) => {
+        match state {
+            TokenState::Fresh(token) => return Ok((token, of_caller)),
+            TokenState::Due(token) => {
                 if of_caller.in_flight.try_lock().is_ok() {
                     fetch();
                 }
                 return Ok((token, of_caller));
             }
-            Standing::Lacking => {}
+            TokenState::Lacking => {}
         }
         let _ = fetch().await;
         let found = of_caller.progress.lock().found(clock::elapsed());
@@ -217,7 +217,7 @@ impl Progress {
     /// is too recent.
     fn is_settled(&self, asked: Duration, now: Duration) -> bool {
         let Some(ended) = self.ended else { return false };
-        let fresh = matches!(self.held.standing(now), Standing::Fresh(_));
+        let fresh = matches!(self.held.state(now), TokenState::Fresh(_));
         fresh || ended >= asked || (self.denial.is_some() && now < ended + DENIED)
     }
 
@@ -238,7 +238,7 @@ impl Progress {
             }
             // The previously exchanged token is not used any more either.
             Err(Failure::Refused { cause, .. }) => {
-                self.held = Held::default();
+                self.held = TokenSlot::default();
                 self.denial = Some(Denial::TokenExchangeRefused {
                     credential: name.clone(),
                     cause: Label::lossy(&cause),

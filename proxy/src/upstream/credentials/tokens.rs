@@ -11,7 +11,7 @@ use super::{
     github_app::GithubApp,
     outage::Outage,
     spacelift::ApiKey,
-    token::{Held, Standing, Token},
+    token::{Token, TokenSlot, TokenState},
 };
 use crate::{clock, observability::metrics::Metrics};
 
@@ -34,7 +34,7 @@ pub(super) enum Issuer {
 
 /// How the fetches went so far.
 struct Progress {
-    held: Held,
+    held: TokenSlot,
     /// When the last fetch ended.
     ended: Option<Duration>,
     outage: Outage,
@@ -61,7 +61,7 @@ impl Tokens {
         last: Option<&Self>,
     ) -> Arc<Self> {
         let token = last.and_then(|last| last.progress.lock().held.usable(clock::elapsed()));
-        let held = Held::doubtful(token);
+        let held = TokenSlot::doubtful(token);
         let progress = Mutex::new(Progress { held, ended: None, outage: Outage::default() });
         Arc::new(Self { name, issuer, metrics, in_flight: tokio::sync::Mutex::default(), progress })
     }
@@ -69,16 +69,16 @@ impl Tokens {
     /// The token to use. Waits for one if there is none.
     pub(super) async fn get(self: &Arc<Self>) -> Option<Token> {
         // In a statement of its own, so that no lock is held while we wait.
-        let standing = self.progress.lock().held.standing(clock::elapsed());
-        match standing {
-            Standing::Fresh(token) => return Some(token),
-            Standing::Due(token) => {
+        let state = self.progress.lock().held.state(clock::elapsed());
+        match state {
+            TokenState::Fresh(token) => return Some(token),
+            TokenState::Due(token) => {
                 if self.in_flight.try_lock().is_ok() {
                     self.spawn();
                 }
                 return Some(token);
             }
-            Standing::Lacking => {}
+            TokenState::Lacking => {}
         }
         let _ = self.spawn().await;
         self.progress.lock().held.usable(clock::elapsed())
@@ -109,7 +109,7 @@ impl Tokens {
             let now = clock::elapsed();
             // Another request fetched one while we waited, or just before.
             let done = progress.ended.is_some_and(|ended| ended >= asked)
-                || matches!(progress.held.standing(now), Standing::Fresh(_));
+                || matches!(progress.held.state(now), TokenState::Fresh(_));
             if done || !progress.outage.may_ask() {
                 return;
             }

@@ -4,7 +4,9 @@ use config::{Config, Located, Name};
 
 use super::{
     super::Decided,
-    edit::{Edit, Whose, access_change, edit, option, quoted, whose, workspace_in, workspace_of},
+    edit::{
+        Edit, RouteOwner, access_change, edit, option, quoted, whose, workspace_in, workspace_of,
+    },
 };
 
 /// The changes that would refuse it.
@@ -26,13 +28,13 @@ pub(super) fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
         ));
     }
     if let (Some(route), Some(caller)) = (route, exchange.caller.as_deref()) {
-        let asked = &route.options.access;
+        let required = &route.options.access;
         let held = |own: &[crate::Label], wanted: &[String]| -> Vec<String> {
             wanted.iter().filter(|w| own.iter().any(|own| **own == ***w)).cloned().collect()
         };
-        let named = held(std::slice::from_ref(&caller.subject), &asked.callers);
+        let named = held(std::slice::from_ref(&caller.subject), &required.callers);
         let (roles, groups) =
-            (held(&caller.roles, &asked.roles), held(&caller.groups, &asked.groups));
+            (held(&caller.roles, &required.roles), held(&caller.groups, &required.groups));
         let all: Vec<String> = [named, groups, roles].concat();
         if !all.is_empty() {
             let change = format!("access: without {}", quoted(&all));
@@ -63,7 +65,7 @@ pub(super) fn closing(config: &Config, decided: &Decided) -> Vec<Edit> {
     }
     if let Some(route) = route {
         edits.extend(option(config, &route.name, "closed: true", |options| options.closed = true));
-        if let Some((Whose::Preset(at, name), place)) = whose(config, &route.name) {
+        if let Some((RouteOwner::Preset(at, name), place)) = whose(config, &route.name) {
             edits.push(edit(&place, format!("close: [{name}]"), move |config| {
                 config.presets[at].value.close.push(Located::nowhere(name.clone()));
             }));

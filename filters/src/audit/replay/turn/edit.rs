@@ -12,22 +12,22 @@ pub(super) struct Edit {
 }
 
 /// Who wrote a route.
-pub(super) enum Whose {
+pub(super) enum RouteOwner {
     /// The operator: its number.
     Own(usize),
     /// A preset: the number of its use, and the route's name within.
     Preset(usize, Name),
 }
 
-pub(super) fn whose(config: &Config, route: &str) -> Option<(Whose, String)> {
+pub(super) fn whose(config: &Config, route: &str) -> Option<(RouteOwner, String)> {
     if let Some(at) = config.routes.iter().position(|own| *own.name == *route) {
-        return Some((Whose::Own(at), config.routes[at].place.to_string()));
+        return Some((RouteOwner::Own(at), config.routes[at].place.to_string()));
     }
     config.presets.iter().enumerate().find_map(|(at, used)| {
         let short = route.strip_prefix(used.prefix_of_names())?.strip_prefix('.')?;
         let preset = config::Preset::named(&used.preset)?;
         let found = preset.routes.iter().find(|one| *one.name == *short)?;
-        Some((Whose::Preset(at, found.name.clone()), used.place.to_string()))
+        Some((RouteOwner::Preset(at, found.name.clone()), used.place.to_string()))
     })
 }
 
@@ -79,7 +79,7 @@ pub(super) fn access_change(
 ) -> Vec<Edit> {
     match whose(config, route) {
         None => Vec::new(),
-        Some((Whose::Own(at), place)) => {
+        Some((RouteOwner::Own(at), place)) => {
             let rules = config.routes[at].options.graphql.as_ref().map_or(0, Vec::len);
             let of_rules = (0..rules).map(|nth| {
                 let apply = apply.clone();
@@ -95,7 +95,7 @@ pub(super) fn access_change(
             });
             std::iter::once(own).chain(of_rules).collect()
         }
-        Some((Whose::Preset(at, name), place)) => {
+        Some((RouteOwner::Preset(at, name), place)) => {
             let Some(now) = config.all_routes().into_iter().find(|r| *r.name == *route) else {
                 return Vec::new();
             };
@@ -118,7 +118,7 @@ pub(super) fn option(
     change: &str,
     apply: impl Fn(&mut config::RouteOptions) + 'static,
 ) -> Option<Edit> {
-    let (Whose::Own(at), place) = whose(config, route)? else { return None };
+    let (RouteOwner::Own(at), place) = whose(config, route)? else { return None };
     Some(edit(&place, format!("options.{change}"), move |config| {
         apply(&mut config.routes[at].value.options);
     }))

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::{
     super::{Decided, record::Record},
-    edit::{Edit, Whose, access, edit, member, option, whose, workspace_in, workspace_of},
+    edit::{Edit, RouteOwner, access, edit, member, option, whose, workspace_in, workspace_of},
 };
 use crate::{Denial, Policy};
 
@@ -173,7 +173,7 @@ pub(super) fn opening(
 }
 
 fn unclosed(config: &Config, route: &str) -> Vec<Edit> {
-    let Some((Whose::Preset(at, name), place)) = whose(config, route) else {
+    let Some((RouteOwner::Preset(at, name), place)) = whose(config, route) else {
         let own = |options: &mut config::RouteOptions| options.closed = false;
         return option(config, route, "closed: false", own).into_iter().collect();
     };

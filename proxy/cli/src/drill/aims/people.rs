@@ -2,7 +2,7 @@
 
 use config::{Access, Config, Listener, Name, Workspace};
 
-use super::Shown;
+use super::Credential;
 use crate::drill::tokens::{Mint, Person};
 
 /// Workspaces that are tried for one route.
@@ -24,7 +24,7 @@ pub(super) fn somebody(
     access: &Access,
     name: &Name,
     workspace: &Workspace,
-) -> Shown {
+) -> Credential {
     let backstage = mint.is_backstage(issuer);
     let first = |all: &[String]| all.first().cloned().into_iter().collect::<Vec<_>>();
     let mut groups = first(&workspace.groups);
@@ -45,5 +45,5 @@ pub(super) fn somebody(
     let workspaces = if listed { Vec::new() } else { vec![name.to_string()] };
     let person = Person { subject, roles: first(&access.roles), groups, workspaces };
     mint.know(&person);
-    Shown::Token { issuer: issuer.to_owned(), person }
+    Credential::Token { issuer: issuer.to_owned(), person }
 }

@@ -5,20 +5,20 @@ use std::io;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Call, Client, MARK, PATIENCE, Saw, Shown, seen};
+use super::{Call, Client, Credential, MARK, PATIENCE, Saw, seen};
 
 impl Client {
     /// Makes a call out.
     pub(super) async fn out(&self, call: &Call) -> io::Result<Saw> {
-        let Call::Out { proxy, proxy_tls, host, port, tunnel, shown } = call else {
+        let Call::Out { proxy, proxy_tls, host, port, tunnel, credential } = call else {
             unreachable!("it was asked which it is")
         };
         let (stream, _) = self.dial.connect(&[*proxy], PATIENCE).await?;
         if *proxy_tls {
             let stream = self.secured(stream, "localhost").await?;
-            return self.called(stream, host, *port, *tunnel, shown).await;
+            return self.called(stream, host, *port, *tunnel, credential).await;
         }
-        self.called(stream, host, *port, *tunnel, shown).await
+        self.called(stream, host, *port, *tunnel, credential).await
     }
 
     async fn called<S: AsyncRead + AsyncWrite + Unpin + Send>(
@@ -27,9 +27,9 @@ impl Client {
         host: &str,
         port: u16,
         tunnel: bool,
-        shown: &Shown,
+        credential: &Credential,
     ) -> io::Result<Saw> {
-        let authorization = self.authorization(shown);
+        let authorization = self.authorization(credential);
         let authorization = authorization
             .map_or_else(String::new, |value| format!("proxy-authorization: {value}\r\n"));
         let at = format!("{host}:{port}");

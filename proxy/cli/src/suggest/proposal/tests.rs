@@ -28,8 +28,8 @@ fn proposed(calls: impl IntoIterator<Item = Record>, egress: Option<&str>) -> St
     let loaded = egress.map(|egress| read(&format!("{BASE}{egress}")));
     let mut all = Calls::default();
     calls.into_iter().for_each(|record| all.take(record));
-    let standing = Standing::of(loaded.as_ref().map(|loaded| &loaded.config));
-    write(all, &standing, Now::default())
+    let context = Context::of(loaded.as_ref().map(|loaded| &loaded.config));
+    write(all, &context, Now::default())
 }
 
 fn read(text: &str) -> config::Loaded {

@@ -38,13 +38,13 @@ pub(super) struct Mark {
 
 /// Where a sink's cursor and its lock are stored.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct CursorFile {
     folder: PathBuf,
     name: String,
 }
 
 /// The lock, released on drop; the system releases it when the process ends in any way.
-pub(super) struct Held(#[expect(dead_code, reason = "closing it is what frees the lock")] File);
+pub(super) struct ShipLock(#[expect(dead_code, reason = "closing it is what frees the lock")] File);
 
 impl Cursor {
     /// Before the first line of a segment.
@@ -65,17 +65,17 @@ impl Mark {
     }
 }
 
-impl Kept {
+impl CursorFile {
     pub(super) fn new(folder: &Path, name: &str) -> Self {
         Self { folder: folder.to_owned(), name: name.to_owned() }
     }
 
     /// Takes the lock. `None` while another process has it.
-    pub(super) fn hold(&self) -> io::Result<Option<Held>> {
+    pub(super) fn hold(&self) -> io::Result<Option<ShipLock>> {
         let path = self.path("lock");
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Held(file))),
+            Ok(()) => Ok(Some(ShipLock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -132,7 +132,7 @@ pub fn oldest_needed(folder: &Path) -> Option<String> {
 /// continues where it was.
 pub(super) fn park(folder: &Path, names: &[&str]) -> io::Result<()> {
     for path in cursors(folder)? {
-        if !names.iter().any(|name| path == Kept::new(folder, name).path("cursor")) {
+        if !names.iter().any(|name| path == CursorFile::new(folder, name).path("cursor")) {
             tracing::info!(cursor = %path.display(), "set aside: the config has no such sink");
             fs::rename(&path, path.with_extension("cursor.parked"))?;
         }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_new_sink_begins_with_the_oldest_segment_and_a_known_one_where_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path(), "siem");
+        let kept = CursorFile::new(folder.path(), "siem");
         assert_eq!(kept.load().unwrap(), None);
         for name in ["audit-2.jsonl", "audit-1.jsonl.zst"] {
             fs::write(folder.path().join(name), "").unwrap();
@@ -178,19 +178,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(oldest_needed(folder.path()), None);
         for (name, segment) in [("a", "audit-3"), ("b.c", "audit-2")] {
-            Kept::new(folder.path(), name).store(&Cursor::before(segment)).unwrap();
+            CursorFile::new(folder.path(), name).store(&Cursor::before(segment)).unwrap();
         }
         assert_eq!(oldest_needed(folder.path()).as_deref(), Some("audit-2"));
         park(folder.path(), &["a"]).unwrap();
         assert_eq!(oldest_needed(folder.path()).as_deref(), Some("audit-3"));
-        let back = Kept::new(folder.path(), "b.c").load().unwrap();
+        let back = CursorFile::new(folder.path(), "b.c").load().unwrap();
         assert_eq!(back, Some(Cursor::before("audit-2")));
     }
 
     #[test]
     fn one_at_a_time_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path(), "siem");
+        let kept = CursorFile::new(folder.path(), "siem");
         let first = kept.hold().unwrap();
         assert!(first.is_some() && kept.hold().unwrap().is_none());
         drop(first);

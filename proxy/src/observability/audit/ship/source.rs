@@ -41,11 +41,11 @@ pub(super) struct Record {
 
 /// The result of reading one segment.
 #[derive(Debug, PartialEq, Eq)]
-enum Came {
+enum ReadResult {
     /// As many lines as requested.
     Full,
     /// To the current end; more may follow.
-    ToTheEnd,
+    AtEnd,
     /// To the end of what ever will be.
     Through,
 }
@@ -97,9 +97,9 @@ impl Source {
             self.notice(&all);
             for segment in self.at.open.keys().cloned().collect::<Vec<_>>() {
                 match self.segment(&segment, &all, records, max)? {
-                    Came::Full => return Ok(()),
-                    Came::ToTheEnd => {}
-                    Came::Through => _ = self.at.open.remove(&segment),
+                    ReadResult::Full => return Ok(()),
+                    ReadResult::AtEnd => {}
+                    ReadResult::Through => _ = self.at.open.remove(&segment),
                 }
             }
             if !self.find(&all)? {
@@ -108,8 +108,8 @@ impl Source {
             let segment = self.at.segment.clone();
             let came = self.segment(&segment, &all, records, max)?;
             let next = all.iter().filter_map(|path| stem(path)).find(|next| **next > *segment);
-            let (Some(next), false) = (next, came == Came::Full) else { return Ok(()) };
-            if came == Came::ToTheEnd {
+            let (Some(next), false) = (next, came == ReadResult::Full) else { return Ok(()) };
+            if came == ReadResult::AtEnd {
                 self.at.open.insert(segment, self.at.mark.clone());
             }
             self.at.segment = next.to_owned();
@@ -162,13 +162,13 @@ impl Source {
         all: &[PathBuf],
         records: &mut Vec<Record>,
         max: usize,
-    ) -> io::Result<Came> {
+    ) -> io::Result<ReadResult> {
         let Some(path) = all.iter().find(|path| stem(path) == Some(segment)) else {
             self.gone(segment);
-            return Ok(Came::Through);
+            return Ok(ReadResult::Through);
         };
         // Checked before the end is reached: a segment that is closed later may still have grown.
-        let end = if is_closed(path, all) { Came::Through } else { Came::ToTheEnd };
+        let end = if is_closed(path, all) { ReadResult::Through } else { ReadResult::AtEnd };
         let mut mark = self.mark(segment).clone();
         let shrunk = !is_compressed(path) && fs::metadata(path)?.len() < mark.byte;
         if shrunk && self.doubted.insert(segment.to_owned()) {
@@ -221,7 +221,7 @@ impl Source {
             bytes += line.len();
             records.push(Record { line, end: self.at.clone() });
         }
-        Ok(Came::Full)
+        Ok(ReadResult::Full)
     }
 
     /// Begins a segment again.

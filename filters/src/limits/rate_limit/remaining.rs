@@ -10,7 +10,7 @@ use crate::{Label, Now, checks::workspaces::Workspace, denial::Of};
 
 /// What is left of one limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Remaining {
     /// Whose limit: `workspace`, `caller` or `client`.
     pub scope: &'static str,
     /// The workspace's, caller's or client's name.
@@ -27,7 +27,7 @@ pub struct Left {
     pub shared: bool,
 }
 
-impl Left {
+impl Remaining {
     /// The time until the limit is whole again.
     pub fn whole(&self) -> Duration {
         let missing = self.limit.burst().get().saturating_sub(self.left.unwrap_or_default());
@@ -44,15 +44,15 @@ impl RateLimits {
         caller: Who<'_>,
         workspace: Option<&Workspace>,
         now: Now,
-    ) -> Vec<Left> {
+    ) -> Vec<Remaining> {
         let mut all = Vec::new();
         let Ok(()) = each::<Infallible>(limits, caller, workspace, |one| {
             let key = limiters.key(&one.parts, one.limit);
             let (left, next) = match &limiters.leases {
-                None => known(limiters.look(key, one.limit, now)),
-                Some(leases) => leases.look(key, now).map_or((None, Duration::ZERO), known),
+                None => known(limiters.peek(key, one.limit, now)),
+                Some(leases) => leases.peek(key, now).map_or((None, Duration::ZERO), known),
             };
-            all.push(Left {
+            all.push(Remaining {
                 scope: one.scope,
                 name: one.name.clone(),
                 of: one.of.into(),
@@ -67,22 +67,22 @@ impl RateLimits {
     }
 
     /// What is left for a client on a public route.
-    pub fn left_public(
+    pub fn remaining_public(
         &self,
         limiters: &Limiters,
         limits: &RouteLimits,
         client: IpAddr,
         now: Now,
-    ) -> Left {
+    ) -> Remaining {
         let OfClient { parts, of, limit } = self.of_public(limits);
-        let (left, next) = known(limiters.look_stranger(parts, limit, client, now));
+        let (left, next) = known(limiters.peek_stranger(parts, limit, client, now));
         let name = Label::lossy(&client.to_string());
-        Left { scope: "client", name, of: of.into(), limit, left, next, shared: false }
+        Remaining { scope: "client", name, of: of.into(), limit, left, next, shared: false }
     }
 }
 
-fn known(looked: Result<u32, Duration>) -> (Option<u32>, Duration) {
-    match looked {
+fn known(peeked: Result<u32, Duration>) -> (Option<u32>, Duration) {
+    match peeked {
         Ok(left) => (Some(left), Duration::ZERO),
         Err(next) => (Some(0), next),
     }

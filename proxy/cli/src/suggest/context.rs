@@ -8,7 +8,7 @@ use filters::{Label, Now, addresses::AddressClass, allowlist::Allowlist, guard::
 use super::calls::{Where, Who};
 
 /// The config that a proposal is an addition to.
-pub(super) struct Standing<'a> {
+pub(super) struct Context<'a> {
     pub(super) config: Option<&'a Config>,
     pub(super) egress: config::Egress,
     guard: Guard,
@@ -18,7 +18,7 @@ pub(super) struct Standing<'a> {
     pub(super) known: BTreeSet<String>,
 }
 
-impl<'a> Standing<'a> {
+impl<'a> Context<'a> {
     /// Without a config, nothing is allowed, and no group exists.
     pub(super) fn of(config: Option<&'a Config>) -> Self {
         let egress = config.map(|config| config.egress.clone()).unwrap_or_default();

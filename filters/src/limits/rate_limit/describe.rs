@@ -25,7 +25,7 @@ pub struct Counted<'a> {
 }
 
 /// The limits that a request counted against: their owner, their numbers, and the config key that sets them.
-pub fn told(counted: &Counted<'_>) -> Vec<String> {
+pub fn describe(counted: &Counted<'_>) -> Vec<String> {
     let Counted { status, limits, caller, workspace, client } = *counted;
     let mut lines = Vec::new();
     let mut line = |scope: &str, name: &str, of: Of, limit: config::Limit, key: &str| {
