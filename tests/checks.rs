@@ -220,7 +220,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn a_record_tells_which_checks_were_passed_and_which_refused(world in worlds()) {
+    fn a_record_reports_which_checks_were_passed_and_which_refused(world in worlds()) {
         let (exchange, denial, recorded) = decided(&world);
         let refused = denial.as_ref().map(Denial::step);
         prop_assert_eq!(refused, obstacle(&world), "{:?}", denial);
@@ -242,7 +242,7 @@ proptest! {
 }
 
 #[test]
-fn an_open_breaker_on_a_public_route_asked_nobody_who_they_are() {
+fn an_open_breaker_on_a_public_route_passed_no_caller_check() {
     let world = World {
         public: true,
         closed: false,

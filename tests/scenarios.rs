@@ -341,7 +341,7 @@ impl Page {
         let received = Received::request(policy, &head, None, now);
         let served = Served { pacing_delay, ..Served::default() };
         let line = written(policy, &exchange, &received, Ended { served, ..ended(denial) });
-        tells_the_same(&line, &exchange, denial);
+        assert_record_matches(&line, &exchange, denial);
         self.replayed.again(&line, replay);
         self.outcome = verdict(&exchange, denial) + &checks(&exchange, denial);
         if let Ok((_, edits, _)) = &decided {
@@ -425,7 +425,7 @@ impl Page {
         let received =
             Received::call(connection, http::Method::CONNECT, (target.as_bytes(), b""), None, now);
         let line = written(policy, &exchange, &received, ended(decided.as_ref().err()));
-        tells_the_same(&line, &exchange, decided.as_ref().err());
+        assert_record_matches(&line, &exchange, decided.as_ref().err());
         self.replayed.again(&line, replay);
         let details = exchange.call.as_ref();
         self.outcome = match &decided {
@@ -466,7 +466,7 @@ fn checks(exchange: &Exchange, denial: Option<&Denial>) -> String {
 }
 
 /// A record reports the checks as they happened.
-fn tells_the_same(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
+fn assert_record_matches(line: &[u8], exchange: &Exchange, denial: Option<&Denial>) {
     let record = Record::read(line).expect("it was just written");
     assert_eq!(record.checks(), Some(exchange.steps.sentence(denial.map(Denial::step))));
 }

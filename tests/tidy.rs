@@ -94,7 +94,7 @@ const GROUPS: [&[&str]; 6] = [
 ];
 
 #[test]
-fn what_decides_knows_only_what_stands_below_it() {
+fn modules_import_only_from_below() {
     let source = tests::root().join("filters/src");
     let floor = |group: &str| GROUPS.iter().position(|floor| floor.contains(&group));
     let mut imports: BTreeSet<(String, String)> = BTreeSet::new();

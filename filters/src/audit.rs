@@ -417,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_a_host_leaves_no_password() {
+    fn a_requested_host_is_recorded_without_a_password() {
         assert_eq!(target("user:pass@a.example:443"), "a.example:443");
         assert_eq!(target("http://user:p@ss@a.example/x@y?token=1"), "http://a.example/x@y");
         assert_eq!(target("a.example:443"), "a.example:443");

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_taken_to_another_protocol_than_asked() {
+    fn an_upgrade_to_another_protocol_than_requested_is_refused() {
         let asked = RequestTraits { websocket: true, ..PLAIN };
         let lines = [("connection", "Upgrade"), ("upgrade", "WebSocket"), ("x", "a")];
         let left = |asked, lines: &[_]| left(101, asked, lines);
@@ -316,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_have_an_end() {
+    fn interim_responses_are_bounded() {
         assert!(left(103, RequestTraits { interim: 15, ..PLAIN }, &[]).is_ok());
         assert!(left(103, RequestTraits { interim: 16, ..PLAIN }, &[]).is_err());
     }
 
     #[test]
-    fn trailers_say_nothing_of_framing_or_identity() {
+    fn trailers_cannot_set_framing_or_identity() {
         let names = ["grpc-status", "x-sum", "content-length", "set-cookie", "x-orbit-user-id"];
         let mut trailers: HeaderMap = names
             .map(|name| (HeaderName::from_static(name), "1".parse().unwrap()))

@@ -18,7 +18,7 @@ use proxy::data_plane::listener::Limits;
 const SHORT: Duration = Duration::from_millis(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_head_is_answered_recorded_and_goes_no_further() {
+async fn a_bad_head_gets_a_response_and_a_record_and_goes_no_further() {
     let harness = Harness::new(limits()).await;
     let check = async |head: &str, status: u16, code: &str| {
         let head = head.replace('~', "\r\n");
@@ -63,7 +63,7 @@ async fn a_bad_head_is_answered_recorded_and_goes_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_comes_too_slowly_is_cut_off_as_a_whole() {
+async fn a_head_that_is_too_slow_as_a_whole_is_cut_off() {
     let harness = Harness::new(Limits { head_timeout: SHORT, ..limits() }).await;
     let mut client = harness.client().await;
     client.send("GET / HT").await;
@@ -82,14 +82,14 @@ async fn a_head_that_comes_too_slowly_is_cut_off_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_says_nothing_is_told_nothing() {
+async fn a_client_that_sends_nothing_gets_no_response() {
     let harness = Harness::new(Limits { head_timeout: SHORT, ..limits() }).await;
     assert_eq!(harness.client().await.rest().await, "");
     assert_eq!(harness.refusals.take(), [("head_timeout", false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_connection_is_closed_and_nobody_is_blamed() {
+async fn an_idle_connection_is_closed_without_a_record() {
     let harness = Harness::new(Limits { keepalive_timeout: SHORT, ..limits() }).await;
     let mut client = harness.client().await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -99,7 +99,7 @@ async fn an_idle_connection_is_closed_and_nobody_is_blamed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_is_used_again_until_its_last_answer_says_close() {
+async fn a_connection_is_reused_until_a_response_says_close() {
     let harness = Harness::new(Limits { keepalive_requests_max: 3, ..limits() }).await;
     let mut client = harness.client().await;
     for (nth, connection) in [(1, "keep-alive"), (2, "keep-alive"), (3, "close")] {
@@ -112,7 +112,7 @@ async fn a_connection_is_used_again_until_its_last_answer_says_close() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn draining_closes_what_is_idle_and_says_close_to_the_rest() {
+async fn draining_closes_idle_connections_and_announces_close_on_the_others() {
     let harness = Harness::new(limits()).await;
     let mut idle = harness.client().await;
     idle.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -162,7 +162,7 @@ async fn a_connection_over_the_limit_is_refused_until_another_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_sent_at_once_are_answered_in_order_and_nothing_is_lost() {
+async fn pipelined_requests_get_their_responses_in_order_and_nothing_is_lost() {
     let harness = Harness::new(limits()).await;
     let mut client = harness.client().await;
     let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x\r\nc\r\n0\r\nT: t\r\n\r\n";
@@ -190,7 +190,7 @@ async fn requests_sent_at_once_are_answered_in_order_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_comes_during_another_does_not_end_it() {
+async fn a_request_that_arrives_during_another_does_not_end_it() {
     let harness = Harness::new(limits()).await;
     let mut client = harness.client().await;
     client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -274,7 +274,7 @@ async fn a_large_body_arrives_whole_and_the_next_request_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_websockets_are_asked_of_an_upstream() {
+async fn only_websockets_are_requested_from_an_upstream() {
     let harness = Harness::new(limits()).await;
     let mut client = harness.client().await;
     client
@@ -289,7 +289,7 @@ async fn only_websockets_are_asked_of_an_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_survives_an_upstream_that_answers_at_once() {
+async fn an_upgrade_survives_an_upstream_that_responds_immediately() {
     let harness = Harness::with(limits(), Protocol::Http1, Upstream::websocket().await).await;
     let failures = AtomicUsize::new(0);
     for _ in 0..300 {

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_removed_put_between_or_swapped_is_told() {
+    fn a_changed_removed_inserted_or_swapped_line_is_reported() {
         let lines = sealed(&[r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#, r#"{"n":4}"#]);
         let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat();
         assert!(!holds(&without(0)) && !holds(&without(1)));
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_is_told(at in 0usize..200, bit in 0u8..8) {
+        fn a_flipped_bit_is_reported(at in 0usize..200, bit in 0u8..8) {
             let mut lines = sealed(&[r#"{"n":1}"#, r#"{"n":2}"#]);
             let line = &mut lines[0];
             let at = at % (line.len() - 1);
@@ -157,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_nothing_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_input_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Sealed::of(&line);
         }
     }

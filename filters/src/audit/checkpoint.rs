@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_how_many_lines_it_is_over_and_when_the_next_is_due() {
+    fn it_has_the_number_of_its_lines_and_when_the_next_is_due() {
         let line = [&body(&Link::START)[..], b"}"].concat();
         let read = Checkpoint::of(&line).unwrap();
         assert_eq!((read.lines, read.due, read.key), (7, 100, signer().public_key().id.clone()));

@@ -190,7 +190,7 @@ mod tests {
     };
 
     #[test]
-    fn a_caller_is_shown_with_what_vouches_for_it() {
+    fn a_caller_is_printed_with_its_proof() {
         let line = |caller: Caller| {
             let exchange = Exchange { caller: Some(Arc::new(caller)), ..Exchange::default() };
             steps(&exchange, None, false).lines().next().map(str::to_owned)

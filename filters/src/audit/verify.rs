@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn missing_segments_are_reported() {
         let all = good();
         let without = |at: usize| verify(&[&all[..at], &all[at + 1..]].concat());
         assert_eq!(without(1), Err(Fault::Missing), "the last segment of a process");
@@ -388,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_done_to_a_line_is_told(at in 0usize..4, what in 0usize..4, bit in 0usize..400) {
+        fn any_change_to_a_line_is_reported(at in 0usize..4, what in 0usize..4, bit in 0usize..400) {
             let (mut lines, _) = segment("a", Link::START, 5);
             // Cutting off the last would go unnoticed, so something follows.
             match what {

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollout_reaches_its_share_and_takes_nobody_away_again() {
+    fn a_rollout_reaches_its_share_and_never_takes_a_workspace_back() {
         let on = |percent: u32| {
             (0..1000).map(|n| position("argocd", &format!("ws-{n}")) < percent * 100).collect()
         };

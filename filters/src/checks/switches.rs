@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_it_said_and_is_forgotten() {
+    fn it_ends_on_time_and_is_removed() {
         let switches = Switches::default();
         let id = set(&switches, scope("argocd"), Position::Open, HOUR);
         assert_eq!(asks(&switches, &scope("argocd"), at(3599)), (false, false));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_to_come_back_when_the_last_has_ended() {
+    fn a_retry_is_possible_once_the_last_has_ended() {
         let switches = Switches::default();
         set(&switches, scope("argocd"), Position::Open, HOUR);
         set(&switches, scope("argocd"), Position::Open, HOUR * 2);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_so_many_and_none_lasts_longer_than_a_week() {
+    fn their_number_is_bounded_and_none_exceeds_a_week() {
         let switches = Switches::default();
         let ids: Vec<u64> = (0..SWITCHES_MAX)
             .map(|_| set(&switches, scope("argocd"), Position::Closed, HOUR * 1000))

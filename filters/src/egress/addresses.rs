@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_network_begins_and_ends_where_its_registry_says() {
+    fn every_network_has_the_bounds_of_its_registry() {
         let mut checked = HashSet::new();
         // Of each: the address before it, its first, its last, and the address after it.
         let mut check = |network: &str, expected: [AddressClass; 4]| {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn no_network_stands_behind_a_wider_one() {
+    fn no_network_is_listed_after_a_wider_one() {
         assert!(NETWORKS_V4.is_sorted_by_key(|(net, _)| 32 - net.prefix_len()));
         assert!(NETWORKS_V6.is_sorted_by_key(|(net, _)| 128 - net.prefix_len()));
     }

@@ -462,7 +462,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn whatever_comes_nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Target::of_url(&bytes);
             let _ = Target::of_url(&[b"http://", &bytes[..]].concat());
             is_stable(&bytes)?;

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exchanged_is_the_token_that_said_who_is_calling_and_nothing_else() {
+    fn only_the_token_that_authenticated_the_caller_is_exchanged() {
         let credential = Credential {
             name: Label::lossy("orders"),
             header: header::AUTHORIZATION,

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_sees_nothing_of_the_portal_nor_the_token_that_said_who_is_calling() {
+    fn an_external_upstream_sees_nothing_of_the_portal_nor_the_callers_token() {
         let left = |public: bool| -> Vec<String> {
             let mut headers = HeaderMap::new();
             for (name, value) in [
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_proxies_say_passes_from_those_that_are_trusted_only() {
+    fn proxy_headers_pass_only_from_trusted_proxies() {
         for spelling in [
             "True-Client-IP",
             "true_client_ip",

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_burst_goes_at_once_and_the_rest_waits_its_turn() {
+    fn the_burst_passes_immediately_and_the_rest_is_delayed() {
         let (paces, up) = (Paces::default(), Label::lossy("up"));
         let rules = rules(r#"{"rate": "2/s", "burst": 2, "wait_max": "1s"}"#);
         let turn = |ms| paces.pacing_delay(&up, &rules, at(ms)).map(|wait| wait.as_millis());
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_whose_quota_is_spent_is_not_asked_until_it_says() {
+    fn an_upstream_with_a_spent_quota_gets_nothing_until_its_reset() {
         let (paces, up) = (Paces::default(), Label::lossy("up"));
         let rules = rules(r#"{"rate": "100/s", "wait_max": "5s"}"#);
         let upstream_quota = |upstream_quota: UpstreamQuota<'_>| {

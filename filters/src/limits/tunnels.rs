@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_those_that_ended() {
+    fn nothing_remains_of_ended_ones() {
         let tunnels = Tunnels::default();
         for n in 0..1000 {
             drop(tunnels.open(&Label::lossy(&format!("ws-{n}")), 1));

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_can_say_who_the_client_is() {
+    fn only_a_trusted_proxy_can_name_the_client() {
         let check = |peer: &str, forwarded: &[&str], expected: &str| {
             let mut headers = HeaderMap::new();
             for line in forwarded {

@@ -272,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_nothing_panics(path in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_panics(path in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = NormalPath::of(&path);
         }
     }

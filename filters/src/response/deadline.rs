@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_is_long_lived_once_its_response_came_for_longer_than_one_is_waited_for() {
+    fn an_exchange_is_long_lived_once_its_response_takes_longer_than_the_deadline() {
         assert!(!is_long_lived(10 * SECOND, 15 * SECOND, 25 * SECOND));
         assert!(is_long_lived(10 * SECOND, 15 * SECOND, 25 * SECOND + Duration::from_millis(1)));
     }

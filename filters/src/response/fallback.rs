@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_response_stands_for_a_failure_of_the_upstream_and_for_no_refusal_of_ours() {
+    fn a_stale_response_replaces_a_failure_of_the_upstream_but_no_refusal_of_ours() {
         let upstream = || Label::lossy("portal");
         let failed = [
             Denial::UpstreamUnreachable { upstream: upstream() },
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_kept_is_not() {
+    fn what_must_not_be_stored_is_not() {
         let check = |status: u16,
                      asked: &[(&'static str, &str)],
                      answered: &[(&'static str, &str)],

@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sent_much_at_once_may_pause_but_not_trickle_for_ever() {
+    fn a_client_that_sent_much_may_pause_but_not_trickle_forever() {
         let mut progress = let_through(Kind::Plain);
         progress.body_part(50 << 20, at(0.0)).unwrap();
         let ended = sends(&mut progress, 1000, 1, 1.0).unwrap();
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_silent_in_its_body_is_told_so_and_not_the_upstream() {
+    fn a_client_that_stops_sending_its_body_is_refused_and_the_upstream_not_blamed() {
         let mut progress = let_through(Kind::Plain);
         progress.asked(at(0.0));
         progress.nothing_to_read(at(1.0));
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_does_not_take_a_body_is_waited_for_as_one_that_does_not_answer() {
+    fn an_upstream_that_does_not_read_a_body_times_out_like_one_that_does_not_respond() {
         let mut progress = let_through(Kind::Plain);
         progress.asked(at(0.0));
         progress.nothing_to_read(at(0.0));
@@ -562,7 +562,7 @@ mod tests {
         /// In any pieces: a body at the minimum rate passes, and one at a tenth of it is ended after its
         /// grace.
         #[test]
-        fn the_least_rate_is_what_it_says(
+        fn the_minimum_rate_is_exact(
             parts in prop::collection::vec(1usize..5000, 100..400), rate_min in 1u64..5000,
         ) {
             let client = ClientRules { rate_min, ..CLIENT };

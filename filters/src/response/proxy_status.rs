@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_a_gateway_made_is_known() {
+    fn a_response_generated_by_a_gateway_is_recognized() {
         let upstream = Label::lossy("dxcp");
         let retry_after = std::time::Duration::from_secs(1);
         let denial = Denial::BreakerOpen { upstream, retry_after, cause: Cause::Silence };

@@ -231,7 +231,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = redact(&bytes, &["a".to_owned()]);
         }
     }

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_asks_for_a_stream_where_its_route_says_so() {
+    fn a_query_requests_a_stream_where_its_route_says_so() {
         let names = ["watch".to_owned(), "follow".to_owned()];
         for query in ["watch=true", "a=b&follow=1", "watch", "watch="] {
             assert!(wants(&names, query.as_bytes()), "{query}");

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_comes_back_to_its_upstream_and_to_nobody_else() {
+    fn a_cookie_is_sent_back_to_its_upstream_only() {
         let portal = base("http://backstage:7007", Some("/backstage"));
         let check = |base: &UrlRewrite, cookie: &str, expected: Option<&str>| {
             assert_eq!(base.our_cookie(cookie).as_deref(), expected, "{cookie}");
@@ -341,7 +341,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_comes_nothing_panics(text in "(<|>|\"|\\\\|https://api.github.com|\\PC){0,20}") {
+        fn no_input_panics(text in "(<|>|\"|\\\\|https://api.github.com|\\PC){0,20}") {
             let github = base("https://api.github.com/v3", Some("/ext/github"));
             let _ = github.our_links(&text, "/a", HERE);
             let _ = github.ours(&text, "/a?b", HERE);

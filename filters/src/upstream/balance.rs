@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn round_robin_asks_one_after_the_other_and_skips_what_failed() {
+    fn round_robin_takes_turns_and_skips_what_failed() {
         let all = addresses(3);
         let at = |turn, tried: &[SocketAddr]| {
             let pick = Pick { turn, tried, ..pick(BalanceKind::RoundRobin) };
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_fewer_exchanges_under_way_is_asked() {
+    fn the_one_with_fewer_exchanges_in_progress_is_chosen() {
         let all = addresses(2);
         let _busy = all[0].begin();
         for roll in 0..64 {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_same_in_every_process_and_its_parts_are_told_apart() {
+    fn a_key_is_the_same_in_every_process_and_its_parts_are_separate() {
         assert_eq!(digest(["payments"]), 0x8c04_359f_30d7_b6aa);
         assert_ne!(digest(["a", "bc"]), digest(["ab", "c"]));
     }
@@ -191,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_is_chosen_has_not_failed(
+        fn a_chosen_address_has_not_failed(
             count in 0u8..9, turn: usize, roll: u64, key: Option<u64>, tried: u8, kind in 0..3,
         ) {
             let all = addresses(count);

@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_for_the_upstreams_sake_is_its_failure_whatever_it_had_said() {
+    fn a_denial_by_the_upstreams_fault_is_its_failure_whatever_its_response() {
         for response in [None, Some(Outcome::Success), Some(Outcome::Failure)] {
             assert_eq!(outcome(Some(&reset()), response, false), Some(Outcome::Failure));
         }
     }
 
     #[test]
-    fn what_a_client_did_or_we_decided_says_nothing_of_the_upstream() {
+    fn clients_faults_and_our_refusals_do_not_count_for_the_upstream() {
         for denial in [Denial::BodyTimeout, Denial::BodyMalformed, Denial::CallerMissing] {
             assert_eq!(outcome(Some(&denial), None, false), None, "{denial}");
             // It had responded successfully.
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_is_excused_that_waited_for_its_client_as_long_as_anybody_waits_for_it() {
+    fn an_upstream_is_excused_that_waited_for_its_client_longer_than_we_would_for_it() {
         let second = Duration::from_secs(1);
         let wait = |request_ended, waited| ClientWait { request_ended, waited, patience: second };
         assert!(gave_up_on_client(&reset(), wait(false, second)));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_upstream_asks_for_is_waited_for_if_there_is_time() {
+    fn the_upstreams_retry_after_is_waited_for_if_there_is_time() {
         assert_eq!(wait(1, 0, Some(3), 1.0), Some(3000));
         assert_eq!(wait(1, 8000, Some(3), 1.0), None);
         assert_eq!(wait(1, 0, Some(u64::MAX), 1.0), None);

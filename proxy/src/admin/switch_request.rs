@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_what_to_write_instead() {
+    fn problems_are_reported_with_what_to_write_instead() {
         let check = |body: &str, expected: &[&str]| {
             let wrong = read(body).unwrap_err();
             let fits = wrong.len() == expected.len()

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_of_the_tightest_limit() {
+    fn a_response_reports_the_tightest_limit() {
         let bucket = Of::Bucket(filters::Label::lossy("pages"));
         let status = QuotaStatus::new("workspace", bucket, limit(), 3);
         let expected = [
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_of_its_own_limit_and_of_no_other() {
+    fn a_refusal_reports_its_own_limit_and_no_other() {
         let status = QuotaStatus::new("workspace", Of::Rest, limit(), 3);
         let upstream = filters::Label::lossy("up");
         let retry_after = Duration::from_millis(1500);

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_minute_tells_of_all_that_were_refused() {
+    fn one_line_a_minute_reports_all_refusals() {
         let shared_addresses = SharedAddresses::default();
         let due = |seconds| shared_addresses.due(Duration::from_secs(seconds));
         assert_eq!(due(0), Some(1));

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_one_token_a_line_and_tells_none_of_them() {
+    fn a_file_has_one_token_per_line_and_errors_print_none_of_them() {
         let check = |text: &str, expected: &str| {
             let told = told(true, text);
             assert!(told.contains(expected) && !told.contains("0123456789"), "{told}");

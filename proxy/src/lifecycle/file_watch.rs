@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_one_to_whatever_the_last_attempt_read_or_would_have_read() {
+    fn a_change_is_one_to_any_file_the_last_attempt_read_or_would_have_read() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         let main = folder.path().join("s.yaml");

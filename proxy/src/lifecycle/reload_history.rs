@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_comes_first_and_the_oldest_is_forgotten() {
+    fn the_newest_is_first_and_the_oldest_is_dropped() {
         let history = History::default();
         for time in 0..ENTRIES_MAX as u64 + 10 {
             history.add(entry(time, &time.to_string()));

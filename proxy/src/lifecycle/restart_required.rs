@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_until_there_was_a_restart_and_no_longer_than_it_is_true() {
+    fn it_is_reported_until_a_restart_and_only_while_it_is_true() {
         let started = config("address: '127.0.0.1:1'", "");
         let mut other = config("address: '127.0.0.1:2'", "audit: {segments_kept: 7}");
         assert_eq!(keep_started(&started, &started, &mut other).len(), 2);

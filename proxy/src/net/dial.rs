@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_does_not_answer_is_not_the_last_that_is_tried() {
+    async fn an_address_that_does_not_respond_is_not_the_last_that_is_tried() {
         let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listening.local_addr().unwrap();
         // Bound, so that no one else gets the port, but not listening.

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_waits_for_nobody_and_nothing_is_lost() {
+    async fn a_write_never_waits_and_nothing_is_lost() {
         let (upstream, mut there) = duplex(SMALL);
         let body = bytes(300_000);
         let exchange = progress::exchange(async {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_is_an_end_to_what_is_kept() {
+    async fn what_is_stored_is_bounded() {
         let (upstream, _there) = duplex(SMALL);
         let written = progress::exchange(async {
             let mut connection = Attentive::new(upstream);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_answered_and_takes_nothing_is_left() {
+    async fn an_upstream_that_responded_and_reads_nothing_is_closed() {
         let (upstream, _there) = duplex(SMALL);
         let exchange = progress::exchange(async {
             let mut connection = Attentive::new(upstream);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_when_the_request_is_answered_is_still_sent() {
+    async fn the_rest_of_a_body_is_still_sent_after_the_response() {
         let (upstream, mut there) = duplex(SMALL);
         let body = bytes(50_000);
         let exchange = progress::exchange(async {

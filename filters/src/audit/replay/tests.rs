@@ -93,7 +93,7 @@ fn what_a_record_does_not_hold_is_not_guessed() {
 }
 
 #[test]
-fn a_certificate_says_again_who_calls() {
+fn a_recorded_certificate_identifies_the_caller_again() {
     let of = |names: &str| {
         line(&format!(
             r#"{{"path":"/bots","route":"bots","caller":"service:robot","issuer":"client-certificate","proof":"client_certificate","workspaces":["payments"],"roles":["bot"],"certificate":{names}}}"#
@@ -108,7 +108,7 @@ fn a_certificate_says_again_who_calls() {
 }
 
 #[test]
-fn a_call_is_judged_by_all_that_its_name_resolved_to_and_what_it_said() {
+fn a_call_is_judged_by_all_its_addresses_and_its_first_bytes() {
     let config = loaded("egress: {rules: [{name: r, to: [h.example]}]}\n");
     let of = |more: &str| {
         line(&format!(
@@ -192,7 +192,7 @@ fn every_code_is_a_rule_s_or_a_state_s() {
 }
 
 #[test]
-fn a_turn_is_proven_and_what_cannot_turn_is_told() {
+fn a_turn_is_tested_and_an_impossible_one_is_explained() {
     let config = loaded("");
     let check = |more: &str, expected: &[&str]| {
         let line = line(more);
@@ -264,7 +264,7 @@ fn what_administers_the_control_plane_cannot_be_turned() {
 }
 
 #[test]
-fn an_answer_that_was_kept_is_not_told_as_a_check_that_was_passed() {
+fn a_stored_response_is_not_reported_as_a_passed_check() {
     let checks = |more: &str| Record::read(line(more).as_bytes()).unwrap().checks();
     assert_eq!(checks(r#"{"step":"response"}"#).unwrap(), "all passed, up to response");
     assert_eq!(

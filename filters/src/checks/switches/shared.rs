@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_sets_another_takes_over_with_its_end_and_keeps() {
+    fn a_switch_set_by_one_is_adopted_by_others_with_its_end() {
         let told = plan(&[switch(7)], &Removed::new(), &[], STORE, at(10)).store;
         let [(7, known)] = &told[..] else { panic!("{told:?}") };
         let store = [(7, read(known))];
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_removes_is_removed_everywhere_and_does_not_come_back() {
+    fn a_switch_removed_by_one_is_removed_everywhere_for_good() {
         let set = plan(&[switch(7)], &Removed::new(), &[], STORE, at(0)).store.remove(0);
         let removed: Removed = [(7, (switch(7), "bo".into()))].into();
         let known = [(7, read(&set.1))];
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_lost_everything_is_told_again() {
+    fn a_store_that_lost_everything_is_refilled() {
         let removed: Removed = [(8, (switch(8), "bo".into()))].into();
         let told = plan(&[switch(7)], &removed, &[], STORE, at(50)).store;
         assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [7, 8]);

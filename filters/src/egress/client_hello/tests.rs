@@ -161,7 +161,7 @@ fn a_hello_may_be_split_over_records_anywhere() {
 }
 
 #[test]
-fn what_is_not_tls_is_known_at_once() {
+fn anything_but_tls_is_recognized_immediately() {
     for bytes in [
         b"G".as_slice(),
         b"GET / HTTP/1.1\r\n\r\n",
@@ -358,7 +358,7 @@ fn a_name_is_exactly_one_and_a_name() {
 }
 
 #[test]
-fn extensions_stand_once_and_fill_their_place() {
+fn extensions_occur_once_and_fill_their_length() {
     let check = |bytes: &[u8], expected| assert_eq!(peek(bytes), expected);
     let body = |extensions: &[u8]| {
         peek(&record(HANDSHAKE, &handshake(&[FIXED.concat(), extensions.to_vec()].concat())))
@@ -450,7 +450,7 @@ fn change(bytes: &mut Vec<u8>, (at, byte, kind): (Index, u8, u8)) {
 
 proptest! {
     #[test]
-    fn whatever_comes_nothing_panics(bytes in vec(any::<u8>(), 0..600)) {
+    fn no_input_panics(bytes in vec(any::<u8>(), 0..600)) {
         let _ = peek(&bytes);
         let _ = peek(&record(HANDSHAKE, &bytes));
         let _ = peek(&record(HANDSHAKE, &handshake(&bytes)));
@@ -458,7 +458,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_hello_panics_nobody_and_names_what_rustls_would_read(
+    fn a_changed_hello_never_panics_and_names_what_rustls_would_read(
         mut bytes in good(),
         changes in vec((any::<Index>(), any::<u8>(), 0..4_u8), 1..4),
         size in 1..700_usize,
@@ -475,7 +475,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_said_about_the_first_bytes_stays_true(
+    fn a_verdict_on_the_first_bytes_is_final(
         mut bytes in good(),
         changed in (any::<Index>(), any::<u8>(), 0..4_u8),
         size in 1..700_usize,

@@ -52,7 +52,7 @@ fn alices_groups(token: &str) -> Lack {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn a_user_token_needs_groups_that_backstage_must_be_asked_for() {
+fn a_user_token_needs_groups_that_must_be_fetched_from_backstage() {
     let stage = Harness::new();
     let token = sign(&stage.user, "user", &user_claims());
     let refusal = stage.bearer(&token).unwrap_err();
@@ -68,7 +68,7 @@ fn a_user_token_needs_groups_that_backstage_must_be_asked_for() {
 }
 
 #[test]
-fn groups_are_believed_for_as_long_as_was_said() {
+fn groups_are_cached_for_their_time() {
     let mut stage = Harness::new();
     know_alice(&stage);
     stage.now = stage.now.plus(HOUR);

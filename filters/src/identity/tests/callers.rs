@@ -15,7 +15,7 @@ fn workflow() -> Value {
 }
 
 #[test]
-fn a_caller_is_who_the_first_rule_says_that_fits() {
+fn the_first_matching_rule_names_the_caller() {
     let stage = Harness::new();
     let caller = stage.bearer(&stage.es256.sign(&workflow())).unwrap();
     assert_eq!(&*caller.subject, "service:shop");
@@ -29,7 +29,7 @@ fn a_caller_is_who_the_first_rule_says_that_fits() {
 }
 
 #[test]
-fn whoever_fits_none_is_nobody_however_alike() {
+fn a_caller_that_matches_no_rule_is_unknown_however_similar() {
     let stage = Harness::new();
     for others in [
         json!({"sub": "repo:acme/shop:ref:refs/heads/main2"}),

@@ -71,7 +71,7 @@ fn a_proxys_token_counts_from_proxies_that_are_trusted_and_in_its_header_alone()
 }
 
 #[test]
-fn a_bearer_token_comes_before_the_proxys_and_two_of_the_proxys_are_none() {
+fn a_bearer_token_precedes_the_proxys_and_two_of_the_proxys_count_as_none() {
     let stage = Harness::new();
     let token = of_iap(&stage);
     let bearer = format!("Bearer {}", stage.hs256.sign(&super::stage::orbit()));
@@ -93,7 +93,7 @@ fn a_bearer_token_comes_before_the_proxys_and_two_of_the_proxys_are_none() {
 }
 
 #[test]
-fn a_padded_token_is_verified_as_it_came_where_that_is_allowed() {
+fn a_padded_token_is_verified_as_received_where_that_is_allowed() {
     let stage = Harness::new();
     let token = of_alb(&stage, json!({}), json!({}));
     let caller = ask(&stage, &[(ALB, &token)], true).unwrap();
@@ -177,7 +177,7 @@ fn an_audience_in_another_claim_is_as_strict_as_aud() {
 }
 
 #[test]
-fn a_refusal_says_what_was_seen() {
+fn a_refusal_names_what_was_found() {
     let stage = Harness::new();
     let claims =
         json!({"iss": "https://usual.example", "aud": "other", "sub": "ada", "exp": NOW + 60});

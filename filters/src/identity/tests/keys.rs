@@ -72,7 +72,7 @@ fn another_key_of_the_same_name_withdraws_the_first() {
 }
 
 #[test]
-fn a_key_that_stays_keeps_its_tokens_remembered() {
+fn tokens_of_a_key_that_stays_remain_cached() {
     let stage = Harness::new();
     let token = strict(&stage.es256);
     let first = stage.bearer(&token).unwrap();
@@ -91,7 +91,7 @@ fn an_issuer_that_is_dropped_takes_its_tokens_with_it() {
 }
 
 #[test]
-fn keys_are_believed_only_of_the_place_they_came_from() {
+fn keys_are_trusted_only_for_the_location_they_were_fetched_from() {
     let mut stage = Harness::new();
     let token = strict(&stage.es256);
     for (written, believed) in [
@@ -107,7 +107,7 @@ fn keys_are_believed_only_of_the_place_they_came_from() {
 }
 
 #[test]
-fn keys_that_are_missing_or_too_old_are_asked_for() {
+fn missing_or_stale_keys_are_fetched() {
     let mut stage = Harness::new();
     stage.now = stage.now.plus(Duration::from_secs(3600));
     stage.bearer(&strict(&stage.es256)).unwrap();
@@ -293,7 +293,7 @@ fn a_name_may_be_shared_by_keys_that_no_token_could_confuse() {
 
 /// It is unknown whether the issuer has that key by now.
 #[test]
-fn an_unknown_key_of_an_issuer_that_is_away_is_no_fault_of_the_token() {
+fn an_unknown_key_of_an_unreachable_issuer_is_not_the_tokens_fault() {
     let mut stage = Harness::new();
     let new = strict(&Signer::new("ES256", "new"));
     let source = stage.source("strict", None);

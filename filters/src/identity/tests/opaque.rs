@@ -21,7 +21,7 @@ fn know(stage: &Harness, all: &[(&str, &[&str])]) {
 }
 
 #[test]
-fn its_caller_is_who_the_config_says() {
+fn its_caller_is_the_configured_one() {
     let stage = Harness::new();
     assert_eq!(stage.finds_malformed(TOKEN), "it does not have three parts");
     know(&stage, &[("ci", &[TOKEN])]);

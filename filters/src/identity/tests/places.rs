@@ -30,7 +30,7 @@ fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
 }
 
 #[test]
-fn more_than_one_space_may_stand_before_a_token() {
+fn more_than_one_space_may_precede_a_token() {
     let stage = Harness::new();
     let token = stage.hs256.sign(&orbit());
     for spaces in [" ", "  ", "          "] {
@@ -51,7 +51,7 @@ fn more_than_one_space_may_stand_before_a_token() {
 }
 
 #[test]
-fn without_a_token_nobody_calls() {
+fn without_a_token_there_is_no_caller() {
     let stage = Harness::new();
     let check = |lines: &[(HeaderName, &str)]| {
         let refusal = stage.ask(lines).unwrap_err();
@@ -99,7 +99,7 @@ fn a_header_that_is_not_one_scheme_and_one_token_is_malformed() {
 }
 
 #[test]
-fn a_web_socket_may_say_its_token_as_a_protocol() {
+fn a_web_socket_may_present_its_token_as_a_protocol() {
     let stage = Harness::new();
     let upgrade = |lines: &[(HeaderName, &str)]| {
         let headers = headers(lines);

@@ -70,7 +70,7 @@ fn a_text_that_is_no_jwt_is_malformed() {
 }
 
 #[test]
-fn a_member_that_stands_twice_is_refused_at_every_level() {
+fn a_duplicate_member_is_refused_at_every_level() {
     let stage = Harness::new();
     let exp = NOW + 60;
     let good = r#"{"alg":"HS256"}"#;
@@ -241,7 +241,7 @@ fn a_token_is_judged_by_the_rules_of_its_own_issuer() {
 }
 
 #[test]
-fn an_audience_is_asked_for_and_must_be_ours() {
+fn an_audience_is_required_and_must_be_ours() {
     let stage = Harness::new();
     let token = |aud: Value| stage.hs256.sign(&with(orbit(), json!({"aud": aud})));
     for aud in
@@ -320,7 +320,7 @@ fn a_type_is_compared_without_case_and_with_or_without_application() {
 }
 
 #[test]
-fn a_subject_that_is_not_a_plain_name_is_refused_as_it_stands() {
+fn a_subject_that_is_not_a_plain_name_is_refused_unchanged() {
     let stage = Harness::new();
     let long = "x".repeat(257);
     for sub in

@@ -56,7 +56,7 @@ fn only_access_tokens_pass_where_no_type_is_written() {
 }
 
 #[test]
-fn other_tokens_are_known_by_what_they_say() {
+fn other_tokens_are_recognized_by_their_claims() {
     let stage = Harness::new();
     let usual = |others: Value, passes: bool| check(&stage, "usual", json!("JWT"), others, passes);
     let logout = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
@@ -83,7 +83,7 @@ fn other_tokens_are_known_by_what_they_say() {
 }
 
 #[test]
-fn id_tokens_pass_where_the_operator_says_so_and_nothing_more() {
+fn id_tokens_pass_only_where_the_operator_allows_them() {
     let stage = Harness::new();
     let ids = |others: Value, passes: bool| check(&stage, "ids", json!("JWT"), others, passes);
     ids(json!({"nonce": "n", "at_hash": "x"}), true);
@@ -96,7 +96,7 @@ fn id_tokens_pass_where_the_operator_says_so_and_nothing_more() {
 }
 
 #[test]
-fn a_token_says_which_workspace_is_its_usual_one() {
+fn a_token_names_its_default_workspace() {
     let stage = Harness::new();
     let caller = |others: Value| {
         stage

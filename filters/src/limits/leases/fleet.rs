@@ -394,7 +394,7 @@ mod tests {
 
     /// Tokens that a replica reports only after its lease has ended are still charged.
     #[test]
-    fn what_is_told_late_is_charged_all_the_same() {
+    fn tokens_reported_late_are_still_charged() {
         let scene = Scene::hot(300, limit("6000/m", 600), 200.0);
         let minutes = |count: u64| Scene { lasts: Duration::from_secs(60 * count), ..scene }.play();
         let (one, three) = (minutes(1), minutes(3));

@@ -110,7 +110,7 @@ fn a_slow_limit_is_counted_one_by_one() {
 }
 
 #[test]
-fn a_hot_limit_is_asked_about_once_for_fifty_requests_and_never_waited_for() {
+fn a_busy_limit_needs_one_question_for_fifty_requests_and_no_waiting() {
     let mut stage = Harness::new(limit("20000/s", 2000), 3, OnStoreError::Share);
     let mut waited = 0;
     // 10000/s for two seconds.
@@ -183,7 +183,7 @@ fn what_a_dead_replica_held_is_given_back() {
 }
 
 #[test]
-fn while_the_store_is_away_each_has_its_part_and_nobody_asks() {
+fn while_the_store_is_unreachable_each_has_its_share_and_none_asks() {
     let through = |on_error, replicas| {
         let mut stage = Harness::new(limit("600/m", 60), replicas, on_error);
         stage.replicas.iter().for_each(|(leases, _)| leases.lost());
@@ -225,7 +225,7 @@ fn the_loss_of_a_store_and_its_return_are_no_burst() {
 }
 
 #[test]
-fn a_store_that_forgot_everything_is_told_what_is_gone() {
+fn a_store_that_lost_everything_learns_what_was_spent() {
     let mut stage = Harness::new(limit("60/m", 30), 3, OnStoreError::Share);
     for n in 0..300 {
         stage.ask(n as usize % 3, n * 1000, false);
@@ -257,7 +257,7 @@ fn leases_are_forgotten_before_memory_runs_out() {
 }
 
 #[test]
-fn a_crowd_that_is_decided_late_is_not_refused_for_those_who_came_later() {
+fn a_request_decided_late_is_not_refused_for_later_ones() {
     let limit = limit("100000/s", 10_000);
     let alone = Leases::new(OnStoreError::Share);
     let lease = alone.of(7, |number| Lease::new("workspace:a".to_owned(), number, limit));

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_is_decided_late_is_not_refused_for_those_who_came_later() {
+    fn a_request_decided_late_is_not_refused_for_later_ones() {
         // Its burst is worth 100 ms.
         let (limiters, limit) = (Limiters::default(), limit("100000/s", 10_000));
         assert!(limiters.take(1, limit, at_ms(0)).is_ok());
@@ -288,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn to_look_takes_nothing_and_says_what_would_pass(
+        fn peeking_takes_nothing_and_returns_what_would_pass(
             asked in proptest::collection::vec((0u64..400, any::<bool>()), 1..100),
             burst in 1u32..20,
         ) {

@@ -32,7 +32,7 @@ const BOTH: &str = "{preset: backstage, upstream: portal}, {preset: kubernetes, 
 
 /// A route of the operator, and which takes each request: what a row of a preset yielded after `<`.
 #[test]
-fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_nothing_wider() {
+fn a_row_that_is_not_opened_yields_to_the_operators_route_for_it_and_to_nothing_wider() {
     let check = |presets: &str, own: &str, requests: &[(&str, &str, &str)]| {
         let policy =
             policy(presets, &format!("- {{name: own, upstream: own, class: action, {own}}}\n"));
@@ -149,7 +149,7 @@ fn a_row_that_nobody_opened_yields_to_what_the_operator_wrote_for_it_and_to_noth
 }
 
 #[test]
-fn check_says_where_a_wide_route_and_what_a_preset_keeps_closed_meet() {
+fn check_reports_where_a_wide_route_covers_what_a_preset_closes() {
     let told = |presets: &str, own: &str| {
         let own = format!("- {{name: own, upstream: own, class: action, {own}}}\n");
         loaded(presets, &own).unwrap().warnings.to_string()

@@ -84,7 +84,7 @@ mod tests {
     use super::super::NormalPath;
 
     #[test]
-    fn what_is_no_plain_text_to_everybody_is_told() {
+    fn ambiguous_bytes_are_reported() {
         let check = |path: &str, expected: Option<&str>| {
             let told = NormalPath::of(path.as_bytes()).unwrap().foreign();
             assert_eq!(told.and_then(|why| why.split(' ').nth(1)), expected, "{path}");

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_redacted_whatever_its_type_says() {
+    fn json_is_redacted_whatever_its_media_type() {
         let check = |kind: &str, text: &str, expected: Option<&str>| {
             for length in [1, 7, 1000] {
                 let left = left(kind, text, length);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_events_are_redacted_as_they_come() {
+    fn lines_and_events_are_redacted_as_they_arrive() {
         let lines = "{\"secret\":1,\"a\":2}\r\n\n[{\"secret\":1}]";
         for kind in ["application/x-ndjson", "application/jsonl", "text/plain"] {
             let all = left(kind, lines, 5).unwrap();
@@ -282,7 +282,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_an_answer_is_split_makes_no_difference(text in "[{}\\[\\]\":,a secret\n]{0,40}", length in 1usize..9) {
+        fn the_split_of_a_response_makes_no_difference(text in "[{}\\[\\]\":,a secret\n]{0,40}", length in 1usize..9) {
             for kind in ["application/json", "application/x-ndjson", "text/plain"] {
                 let (whole, parts) = (left(kind, &text, 1000), left(kind, &text, length));
                 prop_assert_eq!(whole.is_ok(), parts.is_ok());

@@ -57,7 +57,7 @@ fn it_opens_at_five_exchanges_of_which_sixty_percent_failed() {
 }
 
 #[test]
-fn what_is_asked_again_is_a_share_of_what_is_asked_and_a_few_a_second() {
+fn retries_are_a_share_of_all_requests_and_a_few_a_second() {
     let rig = rig();
     let again = |seconds: f64| {
         let now = Now::default().plus(Duration::from_secs_f64(seconds));
@@ -118,7 +118,7 @@ fn a_probe_that_was_never_sent_is_given_back() {
 }
 
 #[test]
-fn an_engine_that_is_away_is_not_a_control_plane_that_is_away() {
+fn an_unreachable_engine_is_not_an_unreachable_control_plane() {
     let mut rules = config::Breaker::default();
     rules.ignore.push(config::IgnoredFailure {
         status: 503,
@@ -132,7 +132,7 @@ fn an_engine_that_is_away_is_not_a_control_plane_that_is_away() {
 }
 
 #[test]
-fn one_that_is_away_is_asked_again_as_soon_as_it_is_found() {
+fn an_unreachable_one_gets_requests_again_as_soon_as_a_probe_reaches_it() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(1)));
@@ -146,7 +146,7 @@ fn one_that_is_away_is_asked_again_as_soon_as_it_is_found() {
 }
 
 #[test]
-fn one_that_takes_connections_all_the_time_must_show_that_it_answers() {
+fn one_that_accepts_connections_all_the_time_must_show_that_it_responds() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     assert_eq!(rig.found(true, 2.0), [Position::HalfOpen]);
@@ -158,7 +158,7 @@ fn one_that_takes_connections_all_the_time_must_show_that_it_answers() {
 }
 
 #[test]
-fn one_that_answers_badly_rests_though_it_is_there() {
+fn an_upstream_with_failing_responses_rests_although_it_is_reachable() {
     let rig = rig();
     rig.opened();
     assert!(rig.is_sought(2.0));
@@ -180,7 +180,7 @@ fn what_happened_most_is_the_cause() {
 }
 
 #[test]
-fn one_that_came_back_may_answer_badly_while_it_starts() {
+fn one_that_is_reachable_again_may_fail_while_it_starts() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     rig.found(false, 2.0);
@@ -199,7 +199,7 @@ fn one_that_came_back_may_answer_badly_while_it_starts() {
 }
 
 #[test]
-fn if_nobody_can_look_for_it_the_rest_ends_by_itself() {
+fn without_a_probe_the_rest_ends_by_itself() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     assert!(rig.ask(30.9).is_err());
@@ -257,7 +257,7 @@ proptest! {
     /// Whatever happens in whatever order: an open breaker lets nothing pass, a half-open one at most its
     /// probes, no breaker is open for longer than its rest, and the count of open ones is right.
     #[test]
-    fn a_breaker_keeps_what_it_says(steps in prop::collection::vec((0u8..8, 0u64..4000), 0..300)) {
+    fn a_breaker_keeps_its_promises(steps in prop::collection::vec((0u8..8, 0u64..4000), 0..300)) {
         let rig = rig();
         let mut now = Duration::ZERO;
         let mut under_way = Vec::new();

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn without_checks_nobody_stays_unhealthy() {
+    fn without_checks_no_address_stays_unhealthy() {
         let rig = rig(2);
         (0..3).for_each(|_| _ = rig.checked(1, Err(()), 0.0));
         let changes = rig.pool.expire(None, seconds(1.0));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_of_an_address_that_is_gone_ejects_nobody() {
+    fn results_of_a_removed_address_eject_nothing() {
         let rig = rig(3);
         let mut late: Vec<_> = (0..5).map(|_| rig.address(3).begin()).collect();
         let gone = rig.address(3);

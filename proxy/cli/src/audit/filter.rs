@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intent_is_not_asked_for_what_came_of_it() {
+    fn an_intent_does_not_match_by_its_outcome() {
         let line = r#"{"kind":"intent","time":"2026-11-24T12:00:00.500000Z","caller":"ada"}"#;
         let intent = Record::read(line.as_bytes()).unwrap();
         assert!(filter("--caller ada --code ok --status 200").unwrap().fits_intent(&intent));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn misuse_is_told_with_what_to_write() {
+    fn misuse_is_reported_with_what_to_write() {
         let check = |flags: &str, expected: &str| {
             let told = filter(flags).err().unwrap();
             assert!(told.contains(expected), "{flags}: {told}");

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_told_once_over_rotation_and_compressing() {
+    fn each_line_is_printed_once_over_rotation_and_compression() {
         let mut watched = Watched::new("old\n");
         assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "a\nb\n");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_told_when_it_is_completed_and_not_before() {
+    fn a_torn_line_is_printed_when_it_is_complete_and_not_before() {
         let mut watched = Watched::new("old\nto");
         assert_eq!(watched.poll(), "");
         watched.append("audit-1.jsonl", "r");

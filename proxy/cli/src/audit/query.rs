@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_come_first_if_asked_also_when_they_are_more_than_may_be_held() {
+    fn the_newest_come_first_if_requested_even_beyond_the_buffer() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit-1.jsonl.zst");
         let rest = "x".repeat(500_000);

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_whole_line_is_counted_and_where_lines_begin_is_told() {
+    fn incomplete_lines_are_counted_and_line_starts_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit-1.jsonl");
         fs::write(&file, "{\"time\":\"a\"}\nnot JSON\n{\"time\":\"b\"}\n{\"time\":\"torn\"}")
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_and_the_rest_is_read() {
+    fn an_unreadable_file_is_reported_and_the_others_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit-1.jsonl.zst");
         fs::write(&file, "not compressed").unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_were_last_written_long_before_are_passed_over() {
+    fn only_files_that_were_last_written_long_before_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let since = When(Duration::from_secs(1_795_521_599));
         let at = |name: &str, ago: u64| {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_stands_for_its_segments_and_what_is_missing_is_told() {
+    fn a_folder_means_its_segments_and_missing_ones_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
         let told = |places: &[PathBuf]| files(places).unwrap_err();

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_how_many_how_often_refused_and_how_long() {
+    fn a_table_has_counts_refusals_and_durations() {
         let expected = "\
 records   5, from 2026-11-24T12:00:03.000000Z to 2026-11-24T12:00:09.000000Z
 denied    2 (40.0%)
@@ -246,7 +246,7 @@ ada              2       1      50.0   1.007   2.000   2.000  20 B  4.0 KiB
     }
 
     #[test]
-    fn a_member_that_is_none_is_told_with_all_that_are() {
+    fn an_unknown_member_is_reported_with_all_known_ones() {
         let told = "code,tenant".parse::<By>().unwrap_err();
         assert!(
             told.starts_with("`tenant` is not a member of a record; choose from time, kind, id,"),

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_expected_is_told_with_what_to_write() {
+    fn an_invalid_exception_is_reported_with_what_to_write() {
         let check = |text: &str, expected: &str| {
             let message = text.parse::<Exception>().unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_process_lacks_is_told_with_the_line_to_write() {
+    fn what_a_node_process_lacks_is_reported_with_the_line_to_write() {
         let proxy = "http://127.0.0.1:3128";
         let https = &*format!("HTTPS_PROXY={proxy}");
         let http = &*format!("HTTP_PROXY={proxy}");
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_none_of_the_config_is_told_without_its_password() {
+    fn a_proxy_that_is_not_in_the_config_is_reported_without_its_password() {
         let write = "HTTPS_PROXY=http://127.0.0.1:3128";
         let points = |url: &str, expected: &str| {
             let expected: &[_] = if expected.is_empty() { &[] } else { &[(expected, write)] };

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_told_without_arguments_that_could_be_secrets() {
+    fn a_command_is_printed_without_arguments_that_could_be_secrets() {
         let check = |words: &str, expected: Option<&str>| {
             let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
             assert_eq!(script(&words).as_deref(), expected, "{words:?}");

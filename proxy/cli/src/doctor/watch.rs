@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_once_and_may_be_the_proxys_is_held_against_nobody() {
+    fn a_connection_seen_once_that_may_be_the_proxys_is_not_reported() {
         let dial = Dial::default();
         let mut watch = Watch::new(Expected::default(), &[], &dial);
         let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_asked_for_by_whom_it_lets_pass() {
+    fn a_route_is_requested_by_callers_that_it_admits() {
         let (aims, left) = aims(
             "identity: {issuers: {i: {issuer: 'https://i', audiences: [a]}}}\n\
              workspaces: {named: {w: {groups: [g], resources: {stack: ['w-*']}}}}\n\
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_for_has_a_reason() {
+    fn what_cannot_be_requested_has_a_reason() {
         let (aims, left) = aims(
             "routes:\n\
              - {name: closed, methods: [GET], path: /a, upstream: up, class: read, options: {closed: true, public: true}}\n\

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_passed_and_what_then_was_told() {
+    fn a_line_reports_what_passed_and_what_a_refusal_says() {
         let met = |refused: bool| FloodResult {
             share: "bucket `pages` of workspaces".to_owned(),
             of: "route a on edge".to_owned(),

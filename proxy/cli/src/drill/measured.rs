@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_admitted_is_told_against_the_calm() {
+    fn admitted_calls_are_reported_relative_to_the_calm() {
         let made = |phase, good: bool, ms: u64, action: bool| Made {
             phase,
             began: Instant::now(),

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_gets_no_answer() {
+    fn only_a_query_gets_an_answer() {
         assert_eq!(answer(b"", &[HOME]), None);
         assert_eq!(answer(ASKED, &[HOME]), None);
         assert_eq!(answer(&[0xff; 40], &[HOME]), None);

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_has_a_line_and_what_was_broken_is_told() {
+    fn every_fault_has_a_line_and_broken_promises_are_reported() {
         let drilled = Drilled {
             measured: Measured {
                 calls: [10, 20, 5],

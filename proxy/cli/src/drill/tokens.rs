@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_put_where_its_path_says() {
+    fn a_claim_is_set_at_its_path() {
         let mut claims = Map::new();
         let at = |path: &[&str]| Claim(path.iter().map(|step| (*step).to_owned()).collect());
         put(&mut claims, &at(&["realm_access", "roles"]), json!(["deployer"]));

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_does_not_help_with_is_told_apart() {
+    fn calls_that_a_rule_does_not_help_are_reported_separately() {
         let check = |decision: &str, code: &str, would_deny: Option<&str>| {
             let would_deny = would_deny.map(str::to_owned);
             let (decision, code) = (decision.to_owned(), code.to_owned());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_a_first_message_is_told_as_its_denial_tells_it() {
+    fn each_kind_of_a_first_message_has_the_sentence_of_its_denial() {
         let check = |hello: &str, name: Option<&str>, encrypted_hello, expected: &str| {
             let mut calls = Calls::default();
             calls.take(Record {

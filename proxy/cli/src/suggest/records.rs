@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_stands_for_its_segments_and_a_missing_file_is_told() {
+    fn a_folder_means_its_segments_and_a_missing_file_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         std::fs::write(folder.path().join("audit-2.jsonl"), "{\"target\":\"b:1\"}\n").unwrap();

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_listeners_origins_may_read_and_caches_are_told_so() {
+    fn only_the_listeners_origins_may_read_and_responses_vary_by_origin() {
         let allowed = |asked: &[(&'static str, &'static str)]| {
             let mut answer = HeaderMap::new();
             allow(&mut answer, &cors(), &headers(asked));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_upstream_says_of_origins_stays() {
+    fn an_upstreams_cors_headers_stay() {
         let asked = headers(&[("origin", "https://app.example")]);
         let check = |said: &[(&'static str, &'static str)], ours: bool| {
             let mut answer = headers(said);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_preflight_lets_the_page_ask() {
+    fn a_refused_preflight_lets_the_page_send_its_request() {
         let asked = [
             ("origin", "https://app.example"),
             ("access-control-request-method", "PUT"),

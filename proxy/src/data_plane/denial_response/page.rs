@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_told_in_its_own_measure() {
+    fn a_wait_is_printed_in_a_fitting_unit() {
         let now = Duration::from_secs(1_795_521_600);
         let check = |seconds, expected: &str| {
             let told = again(now, seconds);

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_says_the_host() {
+    fn a_target_names_the_host() {
         let check = |form, head: &str, expected: Result<Option<&str>, &str>| {
             let lines = |text: &str| text.replace('~', "\r\n");
             let settled = settled(lines(head).as_bytes(), form);

@@ -124,7 +124,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_body_ends_where_its_last_chunk_says() {
+    fn a_body_ends_after_its_last_chunk() {
         for body in GOOD {
             let followed = [body, b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(length(&followed), Some(body.len()), "{}", body.escape_ascii());

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_requested_before_a_client_has_heard_is_answered() {
+    async fn requests_before_a_client_has_read_goaway_are_served() {
         let drain = Drain::default();
         let connection = drain.multiplexed();
         let heard = Duration::from_secs(1);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_never_leaves_is_waited_for_as_long_as_it_may_take_to_hear() {
+    async fn a_client_that_never_leaves_is_waited_for_only_until_it_could_have_read_goaway() {
         let drain = Drain::default();
         let _connection = drain.multiplexed();
         let begun = tokio::time::Instant::now();

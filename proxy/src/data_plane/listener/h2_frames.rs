@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fault_is_read_as_it_came() {
+    fn faultless_frames_are_read_unchanged() {
         let trailers: [Vec<u8>; 5] = [
             frame(1, END, 1, b"\x00\x01a\x01b"),
             frame(1, END, 1, b"\x40\x01a\x01b\xbe"),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_with_a_pseudo_header_are_malformed_to_whoever_reads_them() {
+    fn trailers_with_a_pseudo_header_are_malformed_to_every_reader() {
         let blocks: [&[u8]; 5] = [
             b"\x82",
             b"\x00\x05:path\x01/",
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_end_of_a_stream_is_a_fault_that_h2_sees() {
+    fn frames_after_the_end_of_a_stream_are_a_fault_that_h2_detects() {
         let pseudo = frame(1, END, 1, b"\x82");
         let reset = frame(RST_STREAM, 0, 1, b"\0\0\0\x08");
         let ended = frame(DATA, END_STREAM, 1, b"");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_do_not_end_are_not_kept_for_ever() {
+    fn trailers_that_do_not_end_are_not_buffered_forever() {
         let mut frames = Frames::new();
         assert_eq!(frames.inspect(&begun()), Ok(None));
         let mut error = None;

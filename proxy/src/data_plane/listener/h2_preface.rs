@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_preface_may_come_in_pieces_and_silence_after_it_is_fine() {
+    async fn a_preface_may_arrive_in_pieces_and_silence_after_it_is_fine() {
         assert!(!fails_after(&[&[b'x'; PREFACE]]).await);
         assert!(!fails_after(&[b"x".as_slice(); PREFACE]).await);
     }

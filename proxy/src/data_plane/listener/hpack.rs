@@ -241,7 +241,7 @@ mod tests {
 
     /// RFC 7541 C.3 and C.4: the same three requests, plain and in Huffman's code.
     #[test]
-    fn a_table_is_as_large_as_the_standard_says() {
+    fn a_table_has_the_size_of_the_standard() {
         for blocks in [
             [
                 "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn version_2_is_what_its_length_says() {
+    async fn version_2_is_as_long_as_its_length() {
         let check = async |header: Vec<u8>, expected: Result<Header, Fault>| {
             let bytes = [&header, b"GET /".as_slice()].concat();
             let (header, left) = of(&bytes).await;
@@ -331,7 +331,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_nothing_panics(
+        fn no_input_panics(
             start in proptest::sample::select(vec![&b"PROXY "[..], &SIGNATURE[..], b""]),
             rest in proptest::collection::vec(any::<u8>(), 0..300),
         ) {

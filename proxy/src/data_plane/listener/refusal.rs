@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_is_known_by_what_could_be_read() {
+    fn the_format_is_chosen_by_what_could_be_read() {
         let (head, body) = told("GET / HTTP/1.1\r\nAccept: */*\r\n\r\n", None);
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains("Content-Type: application/problem+json"), "{head}");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_asked_for_gets_no_body() {
+    fn a_head_request_gets_no_body() {
         let (head, body) = told("HEAD / HTTP/1.1\r\n\r\n", None);
         assert_eq!(body, "");
         assert!(head.contains("Content-Length: 1"), "{head}");

@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_says_how_its_body_is_delimited() {
+    fn a_head_determines_how_its_body_is_delimited() {
         let check = |headers: &str, expected: Result<Body, &'static str>| {
             let head = format!("POST / HTTP/1.1~Host: a~{headers}~").replace('~', "\r\n");
             assert_eq!(body(&head), expected, "{head:?}");
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_proxy_is_asked_for_tunnels_and_urls() {
+    fn a_forward_proxy_accepts_tunnels_and_urls() {
         let check = |head: &str, expected: Result<Body, &'static str>| {
             let head = head.replace('~', "\r\n");
             let body = check(head.as_bytes(), 5, Form::Proxy).map_err(|refusal| refusal.row().1);
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_tells_its_target_and_its_values() {
+    fn a_head_returns_its_target_and_its_values() {
         let head = "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nX: 1\r\nHOST:  b \r\nHosts: c\r\n\r\n";
         let head = Head::new(head.as_bytes().into());
         assert_eq!(head.target(), b"a:1");

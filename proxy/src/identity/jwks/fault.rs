@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_is_no_line_to_write_and_has_an_end() {
+    fn a_clients_text_is_never_a_line_to_write_and_is_truncated() {
         for odd in [
             "https://a.test\n- evil: true",
             "https://a.test #",

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_found_again_and_nothing_else_is() {
+    fn a_stored_document_is_found_again_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("kept.json");
         let of = control("");

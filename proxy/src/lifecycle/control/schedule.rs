@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_failures_it_is_asked_soon_and_then_ever_later_up_to_the_usual() {
+    fn after_failures_it_is_polled_soon_and_then_with_backoff_up_to_the_interval() {
         let minute = Duration::from_secs(60);
         let tenths = |failures, random| pace(minute, failures, random).as_millis() / 100;
         assert_eq!([tenths(0, 0), tenths(0, 255)], [540, 660]);

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_and_no_file_says_nothing() {
+    fn a_change_is_seen_and_a_missing_file_is_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         let hosts = Hosts::at(path.clone());

@@ -86,7 +86,7 @@ fn the_environment_names_them_in_capitals_or_not() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_meant_is_left_aside_and_shows_no_password() {
+fn an_unusable_variable_is_ignored_and_reveals_no_password() {
     let config = config("");
     let check = |value: &str, expected: &str| {
         let found = of_environment(&config, &[("HTTPS_PROXY", value)]);
@@ -163,7 +163,7 @@ async fn answering(answer: &'static [u8]) -> Result<Vec<u8>, Fault> {
 }
 
 #[tokio::test]
-async fn a_tunnel_stands_when_the_proxy_says_so_and_no_byte_is_lost() {
+async fn a_tunnel_opens_when_the_proxy_accepts_and_no_byte_is_lost() {
     let ok = answering(b"HTTP/1.1 200 OK\r\nVia: squid\r\n\r\nSSH-2.0").await;
     assert_eq!(ok.unwrap(), b"SSH-2.0");
     let early =

@@ -68,7 +68,7 @@ mod tests {
     use crate::observability::audit::read::{Line, Lines};
 
     #[test]
-    fn a_segment_that_was_compressed_says_the_same() {
+    fn a_compressed_segment_has_the_same_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit-1-1.jsonl");
         let text = "{\"n\":1}\n".repeat(10_000);

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_before_a_segment_could_not_be_begun_is_known() {
+    fn records_accepted_before_a_segment_failed_to_open_are_counted() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("audit");
         fs::create_dir(&path).unwrap();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_numbers_and_places_and_what_is_no_line_is_told() {
+    fn lines_have_numbers_and_positions_and_other_text_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("a\n\n{}\nlast\nto", "x".repeat(3 * LINE_MAX));
         let after = 3 + 3 * LINE_MAX + 1;

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_comes_after_all_others_also_if_the_clock_was_put_back() {
+    fn a_segment_sorts_after_all_others_even_if_the_clock_was_set_back() {
         let folder = tempfile::tempdir().unwrap();
         let first = Segment::create(folder.path(), b"{}\n").unwrap().path;
         let ahead = folder.path().join("audit-2999-12-31T235959999999Z-1.jsonl.zst");

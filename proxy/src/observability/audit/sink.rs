@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_record_shows_whether_standard_output_takes_records() {
+    fn only_a_write_shows_whether_standard_output_accepts_records() {
         let chain = Chain::new(None, Link::START);
         assert!(!Sink::Stdout { run: String::new(), chain }.reserve().unwrap());
     }

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_is_told_by_its_code_and_nothing_of_what_it_was_sent() {
+    fn a_servers_error_is_reported_by_its_code_without_what_it_was_sent() {
         let check = |said: &str, cause: &str| {
             let value = redis::parse_redis_value(format!("-{said}\r\n").as_bytes());
             let error = value.and_then(redis::Value::extract_error).expect_err("it is an error");

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sentence_is_told_only_if_no_token_fits_into_it() {
+    fn a_sentence_is_printed_only_if_no_token_fits_into_it() {
         let check = |text: &str, told: bool| {
             assert_eq!(sentence(&Value::from(text)).is_some(), told, "{text}");
         };
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bearer_token_is_told_without_what_it_holds() {
+    fn anything_but_a_bearer_token_is_reported_without_its_content() {
         let check = |status: u16, body: &str, expected: &str| {
             let answer = TokenResponse { status, body: body.into(), asked: Now::default() };
             assert_eq!(token(&answer).err().as_deref(), Some(expected));

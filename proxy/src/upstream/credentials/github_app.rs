@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_token_lasts_until_the_moment_it_names() {
+    fn an_installation_token_is_used_until_its_expiry() {
         let body = br#"{"token":"ghs_a","expires_at":"2026-01-01T01:00:00Z","permissions":{}}"#;
         let shown = token(201, body, at(1_767_225_600)).unwrap();
         assert_eq!(shown.value.expose(), "Bearer ghs_a");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_github_says_is_told_with_what_to_look_at() {
+    fn githubs_error_is_reported_with_what_to_check() {
         let check = |status: u16, body: &str, expected: &str| {
             let why = token(status, body.as_bytes(), at(1_767_225_600)).err().unwrap();
             assert_eq!(why, expected);

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_issuer_that_fails_is_asked_three_times_and_then_now_and_again_until_it_answers() {
+    fn a_failing_issuer_gets_three_requests_and_then_a_few_until_it_responds() {
         let name = Label::lossy("dxcp");
         let clock = FakeRelativeClock::default();
         let mut outage = Outage { failing: None, allowance: Allowance::by(FETCHES, clock.clone()) };

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_made_of_another_is_shown_no_longer_than_that_one_lasts() {
+    fn an_exchanged_token_is_used_no_longer_than_the_callers_own() {
         let check = |until: u64, fresh: u64, ends: u64| {
             let mut held = TokenSlot::default();
             let text = r#"{"access_token":"a","expires_in":100}"#;

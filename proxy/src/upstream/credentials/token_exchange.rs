@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_token_that_can_be_shown_as_a_bearer_is_taken() {
+    fn only_a_bearer_token_is_accepted() {
         use TokenType as T;
         let check = |body: &str, requested: Option<T>, expected: Result<&str, &str>| {
             let found = answered(200, body, requested).map(|token| token.value.expose().to_owned());
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_takes_away_what_was_there_and_a_failure_does_not() {
+    fn a_refusal_removes_the_token_and_a_failure_does_not() {
         let name = Label::lossy("orders");
         let token = || answered(200, &granted("jwt", "Bearer"), None);
         let at = Duration::from_secs;

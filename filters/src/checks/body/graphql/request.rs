@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_is_what_it_asks_for_at_its_root() {
+    fn an_operation_is_its_root_fields() {
         check("{ stacks { id } }", "query stacks");
         check("query GetStacks { stacks { id runTrigger } }", "query stacks");
         check("mutation { runTrigger(stack: \"a\") { id } }", "mutation runTrigger");
@@ -413,7 +413,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_nothing_panics(
+        fn no_input_panics(
             text in "(query|mutation|fragment F on|\\{|\\}|\\(|\\)|[a-z$:\"#@!\\[\\]\\\\]|\\.\\.\\.|\\PC| ){0,40}",
         ) {
             let _ = ask(&text, json!({"a": 1}));

@@ -65,7 +65,7 @@ mod tests {
     use crate::drill::{measured::Measured, report::StoreSeen};
 
     #[test]
-    fn nobody_notices_but_where_the_operator_wants_it() {
+    fn nothing_changes_unless_the_operator_wants_it() {
         let check =
             |on_error, admitted, [back, found]: [Option<f64>; 2], code: &str, expected: &[&str]| {
                 let drilled = Drilled {

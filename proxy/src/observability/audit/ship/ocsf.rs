@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_in_a_line_an_event_is_ascii_on_one_line() {
+    fn whatever_a_line_contains_an_event_is_ascii_on_one_line() {
         for line in ["{", "[]", "\u{202e}", r#"{"path":"/\u202e\n\u{7f}","method":"\u0000"}"#] {
             let event = event(line.as_bytes());
             assert!(event.bytes().all(|b| (b' '..=b'~').contains(&b)), "{event}");

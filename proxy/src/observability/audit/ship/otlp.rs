@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_what_was_not_taken() {
+    fn a_response_reports_what_was_rejected() {
         assert_eq!(rejected(b""), None);
         assert_eq!(rejected(b"{}"), None);
         let partial = |rejected_log_records, error_message: &str| {

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_set_aside_as_it_stands_while_there_is_room() {
+    fn a_record_is_set_aside_unchanged_while_there_is_room() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("refused");
         assert!(set_aside(&file, b"{\"b\":1, \"a\":2}", "400").unwrap());

@@ -305,7 +305,7 @@ mod tests {
     const GONE: &str = "4194999";
 
     #[test]
-    fn lines_come_in_order_over_segments_and_nothing_that_is_not_whole() {
+    fn lines_are_read_in_order_over_segments_and_only_complete_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let mut link = Link::START;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_that_write_at_once_are_both_read_to_their_ends() {
+    fn two_processes_that_write_concurrently_are_both_read_to_their_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (mut link, mut one) = (Link::START, Link::START);
         // Its number must be known before the name of its open file.
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_passed_over_and_told_unless_it_was_read() {
+    fn a_removed_segment_is_skipped_and_reported_unless_it_was_read() {
         let folder = tempfile::tempdir().unwrap();
         let mut link = Link::START;
         sealed(&mut link, &[r#"{"n":1}"#]);

@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receiver_says_how_long_it_wants_to_be_left_alone() {
+    fn a_receivers_retry_after_is_honoured() {
         let check = |text: &'static str, expected: Option<u64>| {
             let value = HeaderValue::from_static(text);
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
