@@ -68,7 +68,7 @@ workspaces:
     Rig { loaded, policy, state, request: Request::read(&text).expect("a good request") }
 }
 
-/// A day in 2027: old keys are not believed, so they come at the same moment.
+/// A day in 2027: stale keys are not trusted, so they are fetched at the same time.
 fn now() -> Now {
     Now::default().plus(Duration::from_secs(1_800_000_000))
 }

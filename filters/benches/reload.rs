@@ -55,7 +55,7 @@ fn policy(bencher: divan::Bencher<'_, '_>, count: usize) {
     bencher.bench_local(|| Policy::new(&loaded.config, "bench"));
 }
 
-/// Telling what is different: one route.
+/// Finding the differences: one route.
 #[divan::bench(args = ROUTES)]
 fn changes(bencher: divan::Bencher<'_, '_>, count: usize) {
     let (old, new) = (parse(&text(count, "one")), parse(&text(count, "other")));

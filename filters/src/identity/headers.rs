@@ -36,7 +36,7 @@ pub struct Headers {
 /// Who connected to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// Anybody.
+    /// Any other peer.
     Stranger,
     /// One of a listener's `trusted_proxies`.
     TrustedProxy,

@@ -172,7 +172,7 @@ impl RouteLimits {
     }
 }
 
-/// Whom a request is charged to: its workspace, or its caller if it is for none.
+/// Who is charged for a request: its workspace, or its caller if it is for none.
 fn whose<'a>(caller: Who<'a>, workspace: Option<&'a Workspace>) -> (&'static str, &'a Label) {
     match workspace {
         Some(workspace) => ("workspace", &workspace.name),

@@ -170,7 +170,7 @@ impl Replay {
         if &*record.code == "idempotency_key_invalid" {
             headers.insert("idempotency-key", HeaderValue::from_static(""));
         }
-        // What is shown to an upstream may be made from the caller's token: there was one, there.
+        // The upstream's credential may be exchanged for the caller's token, so put a token where it was.
         match proof {
             Some(Proof::Token) => _ = headers.insert(header::AUTHORIZATION, ANY_TOKEN),
             Some(Proof::Cookie) => _ = headers.append(header::COOKIE, ANY_COOKIE),

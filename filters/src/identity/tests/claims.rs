@@ -110,7 +110,7 @@ fn a_list_may_be_an_array_or_one_text() {
     assert_eq!(groups(json!("Domain Admins")), labels(&["Domain Admins"]));
     assert_eq!(groups(json!("")), []);
     assert_eq!(groups(json!([])), []);
-    // No rule can name these. Never shown as something they are not.
+    // No rule can name these, and they are never altered.
     assert_eq!(groups(json!(["a", "Müller", "", "x\ny"])), labels(&["a"]));
 }
 
@@ -158,7 +158,7 @@ fn groups_that_are_elsewhere_are_noted() {
         names(json!(["groups"])),
         // Of no concern where this list is not read.
         names(json!({"wids": "src1"})),
-        // Nor where it is there all the same.
+        // Nor where the list is present anyway.
         with(names(json!({"groups": "src1"})), json!({"groups": ["a"]})),
         json!({"hasgroups": true, "groups": []}),
     ] {

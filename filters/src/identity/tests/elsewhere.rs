@@ -98,7 +98,7 @@ fn a_padded_token_is_verified_as_received_where_that_is_allowed() {
     let token = of_alb(&stage, json!({}), json!({}));
     let caller = ask(&stage, &[(ALB, &token)], true).unwrap();
     assert_eq!(&*caller.subject, "ada");
-    // It is another text without its padding, and nobody signed that.
+    // Without its padding it is another text, which was not signed.
     let refusal = ask(&stage, &[(ALB, &token.replace('=', ""))], true).unwrap_err();
     assert_eq!(refusal.denial, Denial::Token(T::SignatureWrong));
     assert_eq!(stage.finds_malformed(&token), "a part is not base64url");
@@ -158,7 +158,7 @@ fn an_audience_in_another_claim_is_as_strict_as_aud() {
         json!({"client_id": "app-1 "}),
         json!({"client_id": []}),
         json!({"client_id": null, "aud": "app-1"}),
-        // It is for somebody else, whoever asked for it.
+        // It is for another audience, whoever requested it.
         json!({"aud": "other"}),
     ] {
         stage.refuses(&token(others), &wrong);

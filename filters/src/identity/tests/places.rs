@@ -1,4 +1,4 @@
-//! Where a token may stand, and where it does not count.
+//! Where a token may be, and where it does not count.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,

@@ -231,7 +231,7 @@ pub(super) fn orbit() -> Value {
     })
 }
 
-/// The same with other members; `null` takes one away.
+/// The same with other members; `null` removes one.
 pub(super) fn with(mut claims: Value, others: Value) -> Value {
     let Value::Object(others) = others else { panic!("not an object") };
     let members = claims.as_object_mut().unwrap();

@@ -213,7 +213,7 @@ async fn body(wire: &mut impl Wire, got: &mut Vec<u8>, headers: &HeaderMap) -> i
     let length = text(http::header::CONTENT_LENGTH).and_then(|text| text.parse::<usize>().ok());
     let chunked = headers.get(http::header::TRANSFER_ENCODING).map(HeaderValue::as_bytes);
     if chunked == Some(b"chunked") {
-        // Nobody looks at it, and we send none that holds this.
+        // The body is ignored, and we send none that contains this.
         let last = b"0\r\n\r\n";
         let end = loop {
             if let Some(at) = memchr::memmem::find(got, last) {

@@ -44,7 +44,7 @@ const MISSED: Duration = Duration::from_secs(10);
 const FOUND: Duration = Duration::from_secs(10);
 
 impl TestBed {
-    /// Starts a copy in a folder of its own. What is shared it counts in a Redis.
+    /// Starts a copy in its own folder, with its own Redis for shared limits.
     pub(super) async fn start(
         written: &Config,
         folder: &Path,

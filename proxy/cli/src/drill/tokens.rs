@@ -22,7 +22,7 @@ pub(super) struct Person {
     pub(super) workspaces: Vec<String>,
 }
 
-/// Makes tokens of all issuers of a copy, and answers for them.
+/// Mints tokens of all issuers of a copy, and plays those issuers.
 #[derive(Default)]
 pub(super) struct Mint {
     issuers: Vec<(String, Issuer, Key)>,
@@ -58,7 +58,7 @@ impl Mint {
         self.find(name).is_some_and(|(issuer, _)| issuer.kind == IssuerKind::Backstage)
     }
 
-    /// Whether an issuer is asked for its keys over the network.
+    /// Whether an issuer's keys are fetched over the network.
     pub(super) fn is_asked(&self, name: &str) -> bool {
         self.find(name).is_some_and(|(issuer, _)| {
             issuer.keys.file.is_none() && issuer.keys.secret_file.is_none()
@@ -74,8 +74,8 @@ impl Mint {
         }
     }
 
-    /// Lets Backstage know somebody. All groups must be known before the first is asked for, because
-    /// the proxy remembers them.
+    /// Registers a person with Backstage. All groups must be registered before the first fetch, because the
+    /// proxy caches them.
     pub(super) fn know(&self, person: &Person) {
         let mut all = self.groups.lock();
         let known = all.entry(person.subject.clone()).or_default();
@@ -89,7 +89,7 @@ impl Mint {
         );
     }
 
-    /// A token of an issuer for somebody.
+    /// A token of an issuer for a person.
     pub(super) fn token(&self, name: &str, person: &Person) -> String {
         let Some((issuer, key)) = self.find(name) else { return String::new() };
         let claims = claims(issuer, person);
@@ -126,7 +126,7 @@ impl Mint {
         found.map(|(_, issuer, key)| (issuer, key))
     }
 
-    /// What Backstage says of whoever shows a token of its own.
+    /// Backstage's user info for one of its tokens.
     fn user_info(&self, asked: &Request<Bytes>) -> Value {
         let credential = asked.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let subject = credential.and_then(subject).unwrap_or_default();
@@ -140,7 +140,7 @@ impl Play for Mint {
         let path = asked.uri().path().trim_start_matches('/');
         let (name, rest) = path.split_once('/').unwrap_or((path, ""));
         let Some((issuer, _)) = self.find(name) else {
-            // A token for an upstream, from whoever grants some.
+            // A token for an upstream, from any token endpoint.
             let token = json!({
                 "access_token": "drill", "token_type": "Bearer", "expires_in": LIFE,
                 "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",

@@ -1,4 +1,4 @@
-//! Who may ask: for which workspace, and with which roles and groups.
+//! Callers that a route admits: for which workspace, and with which roles and groups.
 
 use config::{Access, Config, Listener, Name, Workspace};
 
@@ -17,7 +17,7 @@ pub(super) fn workspaces(config: &Config, listener: &Listener) -> Vec<Name> {
     if named.is_empty() { vec![Name::new("drill").expect("it is a name")] } else { named }
 }
 
-/// Somebody who is a member of a workspace, and whom a route lets pass.
+/// A member of a workspace that a route admits.
 pub(super) fn somebody(
     mint: &Mint,
     issuer: &str,
@@ -28,7 +28,7 @@ pub(super) fn somebody(
     let backstage = mint.is_backstage(issuer);
     let first = |all: &[String]| all.first().cloned().into_iter().collect::<Vec<_>>();
     let mut groups = first(&workspace.groups);
-    // The workspace's own group may be one that the route asks for.
+    // The workspace's own group may be one that the route requires.
     if !access.groups.iter().any(|group| groups.contains(group)) {
         groups.extend(first(&access.groups));
     }

@@ -61,7 +61,7 @@ impl Client {
     }
 }
 
-/// Sends a head and reads the answer with its body.
+/// Sends a head and reads the response with its body.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut S,
     head: &str,

@@ -1,4 +1,4 @@
-//! Issuers and callers of the copy: the same shapes, with keys and secrets of its own.
+//! Issuers and callers of the copy: the same shapes, with its own keys and secrets.
 
 use std::{fs, io};
 
@@ -10,7 +10,7 @@ use crate::drill::{
     tokens::{Mint, keys_file},
 };
 
-/// Lets stand-ins vouch for callers.
+/// Replaces issuers with stand-ins.
 pub(super) fn replace(
     config: &mut Config,
     place: &Place<'_>,
@@ -73,8 +73,8 @@ pub(super) fn replace(
     Ok(mint)
 }
 
-/// Tokens of the copy stand in `Authorization` and have `iss` and `aud`, whatever the operator's have: what
-/// is drilled comes after all that.
+/// Tokens of the copy are in `Authorization` and have `iss` and `aud`, whatever the operator's are like: a
+/// drill tests what follows authentication.
 fn usual(name: &Name, issuer: &mut Issuer, notes: &mut Vec<String>) {
     let as_written = issuer.clone();
     if issuer.kind == IssuerKind::Orbit {

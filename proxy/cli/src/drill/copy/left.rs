@@ -1,5 +1,5 @@
-//! A second look at a copy, that knows nothing of how it was made: whether it still names a place of the
-//! operator's. A key that comes to the config later is found by its name.
+//! An independent check of a copy, which does not know how it was made: whether it still contains a location
+//! of the operator's. A key that is added to the config later is found by its name.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const STORE: &str = "store.addresses";
 /// Maps whose keys are the operator's own words.
 const WORDS: &[&str] = &["allow", "permissions", "query_allow", "resources"];
 
-/// The first key that leads out of `folder` and of loopback. `hosts` are those whose names lead to
+/// The first key with a location outside `folder` and loopback. `hosts` are the names that resolve to
 /// stand-ins.
 pub(super) fn left(config: &Config, folder: &Path, hosts: &[String]) -> Option<String> {
     let tree = serde_json::to_value(config).expect("a config is data");
@@ -54,7 +54,7 @@ impl Look<'_> {
                 path.push_str(key);
                 self.within(value, key, path)
             }),
-            // What stands in a list has the list's key.
+            // An item of a list has the list's key.
             Value::Array(items) => items.iter().find_map(|item| {
                 path.truncate(length);
                 self.within(item, key, path)

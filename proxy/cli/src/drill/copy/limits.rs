@@ -1,10 +1,10 @@
-//! What a copy lets its callers ask for, and where it counts that.
+//! The limits of a copy, and where it counts them.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use config::{Config, HostPort, Limit, Located, StoreKind};
 
-/// More than a drill asks for, also where somebody is charged a moment late.
+/// More than a drill ever uses, even if something is charged slightly late.
 const NO_LIMIT: (&str, u32) = ("1000/s", 1_000_000);
 
 /// A store for a copy, and the limit that it counts for each of what the operator limits.

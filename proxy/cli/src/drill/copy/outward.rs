@@ -10,7 +10,7 @@ use config::{
 use super::{Place, secret, secret_file};
 use crate::drill::{names, stand_ins::port};
 
-/// Leads everything to stand-ins; answers which hosts they have to be.
+/// Points everything to stand-ins; returns the hosts that they have to be.
 pub(super) fn replace(
     config: &mut Config,
     place: &Place<'_>,
@@ -27,7 +27,7 @@ pub(super) fn replace(
     Ok(hosts)
 }
 
-/// What lets a host be where its stand-in is.
+/// Allows a host to have its stand-in's address.
 fn at_home(host: HostRule) -> Located<PrivateAddresses> {
     Located::nowhere(PrivateAddresses {
         host: Located::nowhere(host.into()),
@@ -86,8 +86,8 @@ fn upstreams(
     Ok(())
 }
 
-/// An upstream's address, at its stand-in. The name of one that is somebody else's stays, for it is
-/// looked up where we are asked; any other name might stand in this machine's own files.
+/// An upstream's URL, at its stand-in. An external host keeps its name, which our name server resolves; any
+/// other name might be in this machine's hosts file.
 fn moved(url: &Url, external: bool, place: &Place<'_>) -> Url {
     let Some(port) = place.sockets.of(url) else { return url.clone() };
     let keeps_name = external && url.ip().is_none() && url.host.contains('.');
