@@ -87,7 +87,7 @@ impl World {
 listeners: {{edge: {{kind: reverse, address: '127.0.0.1:1'}}}}
 identity: {{issuers: {{idp: {{issuer: idp, audiences: [a], algorithms: [HS256], keys: {{secret_file: s}}}}}}}}
 workspaces: {{named: {{payments: {{{plugins}}}}}}}
-rate_limit: {{each_workspace: {{rate: 1/h, burst: 3}}, each_client: {{rate: 1/h, burst: 3}}}}
+rate_limit: {{per_workspace: {{rate: 1/h, burst: 3}}, per_client: {{rate: 1/h, burst: 3}}}}
 upstreams: {{up: {{url: 'http://127.0.0.1:3', breaker: {{requests_min: 1, failure_percent: 1}}}}}}
 routes:
 - {{name: warm, hosts: [a.example], methods: [GET], path: /warm, upstream: up, plugin: q, class: read}}

@@ -263,7 +263,7 @@ def test_stagedoor_check_takes_the_config_map(mode, tmp_path):
 @each_mode
 def test_a_change_of_the_config_changes_no_pod(mode):
     before = rendered(values(mode))
-    after = rendered(changed(mode, ("config/rate_limit", {"each_workspace": {"rate": "7/m"}})))
+    after = rendered(changed(mode, ("config/rate_limit", {"per_workspace": {"rate": "7/m"}})))
     assert gate(mode, before) == gate(mode, after)
     digests = [the(o, "ConfigMap", "-stagedoor")["metadata"]["annotations"]["stagedoor/config-sha256"] for o in (before, after)]
     assert digests[0] != digests[1]
@@ -499,7 +499,7 @@ def test_records_on_a_volume_make_a_stateful_set_with_a_claim_for_each_replica()
 
 
 def test_records_without_persistence_are_on_a_volume_with_a_limit():
-    objects = rendered(changed("egress", ("config/audit", {"folder": "/var/lib/stagedoor/audit"})))
+    objects = rendered(changed("egress", ("config/audit", {"directory": "/var/lib/stagedoor/audit"})))
     _, spec = gate("egress", objects)
     assert {"name": "stagedoor-audit", "emptyDir": {"sizeLimit": "2Gi"}} in spec["volumes"]
 
@@ -548,7 +548,8 @@ REFUSED = [
     ("sidecar", [("backstage", {"namespace": "elsewhere"})], "install into namespace elsewhere"),
     ("sidecar", [("audit", {"persistence": {"enabled": True}})], "audit.persistence.existingClaim is empty"),
     ("sidecar", [("secrets/egress", None)], "there is no secrets.egress"),
-    ("sidecar", [("config/audit/folder", "/tmp/audit")], "config.audit.folder: `/tmp/audit` is not a volume"),
+    ("sidecar", [("config/audit/directory", "/tmp/audit")], "config.audit.directory: `/tmp/audit` is not a volume"),
+    ("sidecar", [("config/audit", {"folder": "/tmp/audit"})], "config.audit.directory: `/tmp/audit` is not a volume"),
     ("egress", [("audit", {"persistence": {"enabled": True}})], "records go to standard output"),
     ("edge", [("tls/certManager/enabled", False)], "no Secret is mounted there; set tls.existingSecret"),
     ("edge", [("tls/existingSecret", "another")], "two sources of one Secret"),

@@ -16,7 +16,7 @@ use crate::{Duration, Located, Name, Ship, Size};
 pub struct Audit {
     /// The folder for segments (`audit-<time>-<process>.jsonl`). It must exist and be writable, and no other
     /// process may write to it. Default: none, records go to standard output.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// When records of reads are on disk. Records of actions always are before the request is sent to the
     /// upstream.
     pub reads: Reads,
@@ -30,10 +30,10 @@ pub struct Audit {
     pub compress: bool,
     /// How many segments are kept; the oldest are removed first. 0 keeps all. A segment that a sink in `ship`
     /// still needs is kept until there are twice as many.
-    pub segments_kept: u32,
+    pub segments_max: u32,
     /// How long closed segments are kept, for example `90d`; those that a sink still needs, twice as long.
     /// Default: no limit.
-    pub kept_for: Option<Duration>,
+    pub retention: Option<Duration>,
     /// Memory for records that wait to be written. When it is full, records of reads are dropped and counted
     /// (`stagedoor_audit_records_lost_total`), and actions are refused with 503 `audit_unavailable`.
     pub buffer_max: Size,
@@ -55,7 +55,7 @@ pub enum Reads {
     /// disk (docs/audit.md says what that costs). If the record cannot be written, the client gets 503
     /// `audit_unavailable` instead of the response. For requests to reverse listeners; calls through forward
     /// listeners are buffered.
-    BeforeAnswer,
+    BeforeResponse,
 }
 
 /// How the chain of records is signed. Write access to the folder is then not enough to rewrite what came
@@ -69,8 +69,8 @@ pub struct Checkpoints {
     #[serde(default = "lines_max")]
     pub lines_max: std::num::NonZeroU32,
     /// Time after which new lines get a checkpoint.
-    #[serde(default = "every")]
-    pub every: Duration,
+    #[serde(default = "interval")]
+    pub interval: Duration,
 }
 
 /// A segment has to hold its first lines and a record.
@@ -88,20 +88,20 @@ fn lines_max() -> std::num::NonZeroU32 {
     std::num::NonZeroU32::new(10_000).expect("not zero")
 }
 
-fn every() -> Duration {
+fn interval() -> Duration {
     Duration::from_secs(60)
 }
 
 impl Default for Audit {
     fn default() -> Self {
         Self {
-            folder: None,
+            directory: None,
             reads: Reads::Buffered,
             segment_max: Size::mebibytes(64),
             segment_age_max: Duration::from_secs(86_400),
             compress: false,
-            segments_kept: 0,
-            kept_for: None,
+            segments_max: 0,
+            retention: None,
             buffer_max: Size::mebibytes(8),
             checkpoints: None,
             ship: IndexMap::new(),

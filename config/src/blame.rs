@@ -249,13 +249,13 @@ mod tests {
             );
             crate::load::parse_with("t", &text, &variable).map(|loaded| loaded.config.audit)
         };
-        let audit = load("audit: {folder: ${FOLDER}, segments_kept: ${KEPT:-3}}").unwrap();
-        assert_eq!((audit.folder.unwrap().to_str(), audit.segments_kept), (Some("/audit"), 3));
-        let audit = load("audit: {folder: \"${FOLDER}/a{b}\"}").unwrap();
-        assert_eq!(audit.folder.unwrap().to_str(), Some("/audit/a{b}"));
-        let audit = load("audit: {folder: '${X:-/a,b[1]}'}").unwrap();
-        assert_eq!(audit.folder.unwrap().to_str(), Some("/a,b[1]"));
-        let told = load("audit: {folder: ${NONE}}").unwrap_err().to_string();
-        assert!(told.starts_with("t:3:17: `${NONE}` is not set"), "{told}");
+        let audit = load("audit: {directory: ${FOLDER}, segments_max: ${KEPT:-3}}").unwrap();
+        assert_eq!((audit.directory.unwrap().to_str(), audit.segments_max), (Some("/audit"), 3));
+        let audit = load("audit: {directory: \"${FOLDER}/a{b}\"}").unwrap();
+        assert_eq!(audit.directory.unwrap().to_str(), Some("/audit/a{b}"));
+        let audit = load("audit: {directory: '${X:-/a,b[1]}'}").unwrap();
+        assert_eq!(audit.directory.unwrap().to_str(), Some("/a,b[1]"));
+        let told = load("audit: {directory: ${NONE}}").unwrap_err().to_string();
+        assert!(told.starts_with("t:3:20: `${NONE}` is not set"), "{told}");
     }
 }

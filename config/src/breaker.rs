@@ -17,7 +17,7 @@ use crate::Duration;
 ///
 /// If it is open because the upstream does not respond, Stagedoor probes the upstream every second, with its
 /// `health_check` or else with a connection; as soon as the upstream is up, requests pass again, even if
-/// `rest` is not over.
+/// `open_duration` is not over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
@@ -30,10 +30,10 @@ pub struct Breaker {
     /// How long it stays open at most, and exactly that long if the upstream responds with failures. If the
     /// upstream recovered less than a minute ago, it stays open for 1s, because the upstream may still be
     /// starting.
-    pub rest: Duration,
-    /// Concurrent requests let through after the rest (half-open). One failure opens it again, this many
+    pub open_duration: Duration,
+    /// Concurrent requests let through after that (half-open). One failure opens it again, this many
     /// successes close it.
-    pub probes: u32,
+    pub half_open_requests: u32,
     /// 5xx responses that do not count as failures.
     pub ignore: Vec<IgnoredFailure>,
 }
@@ -56,8 +56,8 @@ impl Default for Breaker {
             window: Duration::from_secs(10),
             requests_min: 5,
             failure_percent: 60,
-            rest: Duration::from_secs(30),
-            probes: 3,
+            open_duration: Duration::from_secs(30),
+            half_open_requests: 3,
             ignore: Vec::new(),
         }
     }

@@ -16,11 +16,11 @@ use crate::{Duration, Size};
 pub struct Coalesce {
     /// Whose requests may be coalesced. `workspace` and `all` are for upstreams that respond to every caller
     /// in the same way, such as those that see only a `credential`.
-    #[serde(default, rename = "for")]
-    pub among: Among,
+    #[serde(default)]
+    pub scope: CoalesceScope,
     /// How long a response (200) is also given to later requests. At most a minute. For pages that poll.
     #[serde(default = "no_time")]
-    pub keep: Duration,
+    pub ttl: Duration,
     /// A larger response is not shared.
     #[serde(default = "one_mebibyte")]
     pub bytes_max: Size,
@@ -29,7 +29,7 @@ pub struct Coalesce {
 /// Whose requests may be coalesced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Among {
+pub enum CoalesceScope {
     /// Those of one caller in one workspace.
     #[default]
     Caller,

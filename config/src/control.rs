@@ -19,7 +19,7 @@ use crate::{Duration, Located, Name, Size, Url};
 /// else: no listener, issuer, upstream, route, credential, egress rule or place for records.
 ///
 /// The files must be a complete config without it. It is polled once before Stagedoor listens, then every
-/// `every`, at SIGHUP and at `POST /reload`. While it is unreachable or sends something unusable, its last
+/// `interval`, at SIGHUP and at `POST /reload`. While it is unreachable or sends something unusable, its last
 /// good response stays in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,8 +30,8 @@ pub struct Control {
     pub url: Located<Url>,
     /// What its responses look like.
     #[serde(default)]
-    pub shape: Shape,
-    /// For `shape: orbit`, which lists only what is on: the plugins that it decides about. They are off
+    pub format: ControlFormat,
+    /// For `format: orbit`, which lists only what is on: the plugins that it decides about. They are off
     /// wherever a response does not list them; other plugins in a response are ignored.
     #[serde(default)]
     pub plugins: Vec<Located<Name>>,
@@ -44,23 +44,23 @@ pub struct Control {
     pub ca: Option<Located<PathBuf>>,
     /// How often it is polled, give or take a tenth. After a failure it is polled again after 1 s, then 2 s,
     /// 4 s and so on, up to this.
-    #[serde(default = "every")]
-    pub every: Duration,
+    #[serde(default = "interval")]
+    pub interval: Duration,
     /// How long a response may take, to its last byte. `POST /reload` and the start wait for it.
     #[serde(default = "timeout")]
     pub timeout: Duration,
     /// How large a response may be.
-    #[serde(default = "answer_max")]
-    pub answer_max: Size,
+    #[serde(default = "response_max")]
+    pub response_max: Size,
     /// Where the last good response is kept, for a start while the source is unreachable. Only what was
     /// understood is kept, not what was sent. Its folder must exist; keep it as private as the config,
-    /// because write access to it is write access to workspaces. Default: nowhere; `until_answered` then says
+    /// because write access to it is write access to workspaces. Default: nowhere; `before_first_response` then says
     /// what happens at such a start.
     #[serde(default)]
-    pub keep_file: Option<Located<PathBuf>>,
-    /// What happens after a start until the source has responded, if no response was kept (`keep_file`).
+    pub cache_file: Option<Located<PathBuf>>,
+    /// What happens after a start until the source has responded, if no response was kept (`cache_file`).
     #[serde(default)]
-    pub until_answered: UntilAnswered,
+    pub before_first_response: BeforeFirstResponse,
     /// If the source has not confirmed the state in force for this long, `stagedoor_control_stale` is 1, and
     /// the log says so once.
     #[serde(default = "stale_after")]
@@ -70,8 +70,8 @@ pub struct Control {
 /// What happens until a control source has responded for the first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum UntilAnswered {
-    /// The plugins that the source decides about are off: those that `plugins` names, or, with `shape:
+pub enum BeforeFirstResponse {
+    /// The plugins that the source decides about are off: those that `plugins` names, or, with `format:
     /// stagedoor`, all plugins of routes, listeners and rules. Requests to them get 403 `plugin_disabled`;
     /// requests that belong to no plugin pass.
     #[default]
@@ -83,7 +83,7 @@ pub enum UntilAnswered {
 /// What the responses of a control source look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
+pub enum ControlFormat {
     /// Our own format, described in docs/control.md.
     #[default]
     Stagedoor,
@@ -93,7 +93,7 @@ pub enum Shape {
     Orbit,
 }
 
-impl Shape {
+impl ControlFormat {
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -106,11 +106,11 @@ impl Shape {
 impl Control {
     /// Whether an answer to one is an answer to the other.
     pub fn is_same_source(&self, other: &Self) -> bool {
-        (&*self.url, self.shape) == (&*other.url, other.shape)
+        (&*self.url, self.format) == (&*other.url, other.format)
     }
 }
 
-fn every() -> Duration {
+fn interval() -> Duration {
     Duration::from_secs(60)
 }
 
@@ -118,7 +118,7 @@ fn timeout() -> Duration {
     Duration::from_secs(5)
 }
 
-fn answer_max() -> Size {
+fn response_max() -> Size {
     Size::mebibytes(1)
 }
 

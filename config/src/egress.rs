@@ -40,22 +40,22 @@ pub struct Egress {
     /// Ports on which a tunnel must carry TLS for the requested name.
     pub tls_ports: Vec<u16>,
     /// What happens when a client hides the server name in TLS (Encrypted Client Hello).
-    pub encrypted_hello: EncryptedHello,
+    pub encrypted_client_hello: EncryptedClientHello,
     /// How many calls each workspace may make. One portal page can cause dozens of calls, so this is separate
-    /// from `rate_limit.each_workspace`.
-    pub each_workspace: Limit,
+    /// from `rate_limit.per_workspace`.
+    pub per_workspace: Limit,
     /// Concurrent tunnels for each workspace. More get 429 `tunnels_exhausted`.
     pub tunnels_max: u32,
     /// Time to connect to the called host. Then 504 `connect_timeout`. If the host has several addresses,
     /// each gets its share of this time.
     pub connect_timeout: Duration,
     /// Time for the client to send its ClientHello in a tunnel.
-    pub hello_timeout: Duration,
+    pub client_hello_timeout: Duration,
     /// How long a tunnel may be silent in both directions before it is closed; and how long the called host
     /// may be silent in a plain request before 504 `upstream_timeout`.
     pub idle_timeout: Duration,
     /// How long a tunnel may live.
-    pub life_max: Duration,
+    pub lifetime_max: Duration,
 }
 
 impl Default for Egress {
@@ -69,16 +69,16 @@ impl Default for Egress {
             parent_from_environment: true,
             own_addresses: Vec::new(),
             tls_ports: vec![443, 8443],
-            encrypted_hello: EncryptedHello::Refuse,
-            each_workspace: Limit {
+            encrypted_client_hello: EncryptedClientHello::Refuse,
+            per_workspace: Limit {
                 rate: "6000/m".parse().expect("a default rate is one"),
                 burst: std::num::NonZeroU32::new(500),
             },
             tunnels_max: 1000,
             connect_timeout: Duration::from_secs(5),
-            hello_timeout: Duration::from_secs(5),
+            client_hello_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
-            life_max: Duration::from_secs(24 * 3600),
+            lifetime_max: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -152,7 +152,7 @@ pub struct EgressCaller {
 /// whether they do (GREASE).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum EncryptedHello {
+pub enum EncryptedClientHello {
     /// 403 `hello_refused`.
     #[default]
     Refuse,

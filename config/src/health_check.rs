@@ -26,10 +26,10 @@ pub struct HealthCheck {
     pub timeout: Duration,
     /// Consecutive checks that must succeed before an unhealthy address is used again.
     #[serde(default = "two")]
-    pub healthy_after: u32,
+    pub healthy_threshold: u32,
     /// Consecutive checks that must fail before an address is taken out.
     #[serde(default = "three")]
-    pub unhealthy_after: u32,
+    pub unhealthy_threshold: u32,
     /// Healthy statuses: one, or a range. Redirects are not followed.
     #[serde(default)]
     pub status: Statuses,

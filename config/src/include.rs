@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Problems,
+    Problems, renamed,
     tree::{self, Key, Node, Value},
 };
 
@@ -72,6 +72,8 @@ pub(crate) struct Whole {
     pub(crate) tree: Node,
     /// Path and bytes, in the order they were read.
     pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    /// The old names in them.
+    pub(crate) warnings: Problems,
 }
 
 /// Reads a file and all that it includes.
@@ -81,9 +83,10 @@ pub(crate) fn read(
     variable: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> Option<Whole> {
-    let mut reading = Reading { files, variable, problems, read: Vec::new() };
+    let mut reading =
+        Reading { files, variable, problems, read: Vec::new(), warnings: Problems::default() };
     let tree = reading.file(path, None, 0)?;
-    Some(Whole { tree, files: reading.read })
+    Some(Whole { tree, files: reading.read, warnings: reading.warnings })
 }
 
 struct Reading<'a> {
@@ -91,6 +94,7 @@ struct Reading<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     problems: &'a mut Problems,
     read: Vec<(PathBuf, Vec<u8>)>,
+    warnings: Problems,
 }
 
 impl Reading<'_> {
@@ -130,6 +134,7 @@ impl Reading<'_> {
         };
         let mut tree = tree::parse(&shown, &text, self.problems)?;
         crate::env::interpolate(&mut tree, self.variable, self.problems);
+        renamed::apply(&mut tree, self.problems, &mut self.warnings);
         let Value::Map(entries) = &mut tree.value else {
             self.problems.add(&tree.place, "a config is a map; begin with `version: stagedoor/v1`");
             return None;

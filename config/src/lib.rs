@@ -21,7 +21,6 @@ mod date;
 mod de;
 mod duration;
 mod egress;
-mod ejection;
 mod env;
 mod fallback;
 mod graphql;
@@ -37,6 +36,7 @@ mod listeners;
 mod load;
 mod located;
 mod name;
+mod outlier_detection;
 mod pace;
 mod parent;
 mod path_template;
@@ -45,6 +45,7 @@ mod presets;
 mod problem;
 mod rate;
 mod rate_limit;
+mod renamed;
 mod rentable;
 mod retries;
 mod routes;
@@ -72,9 +73,9 @@ pub use audit::{Audit, Checkpoints, Reads};
 pub use balance::{Balance, BalanceKind, HashBy};
 pub use breaker::{Breaker, IgnoredFailure};
 pub use changes::changes;
-pub use coalesce::{Among, Coalesce};
+pub use coalesce::{Coalesce, CoalesceScope};
 pub use control::{
-    Control, ControlDocument, ControlVersion, PluginDocument, Shape, UntilAnswered,
+    BeforeFirstResponse, Control, ControlDocument, ControlFormat, ControlVersion, PluginDocument,
     WorkspaceDocument,
 };
 pub use cors::{Cors, Origin};
@@ -82,10 +83,9 @@ pub use credentials::{ClientAuth, Credential, CredentialKind, Permission, TokenT
 pub use date::Date;
 pub use duration::Duration;
 pub use egress::{
-    Destination, Egress, EgressCaller, EgressRule, EncryptedHello, PrivateAddresses, ShippedHosts,
-    shipped_hosts,
+    Destination, Egress, EgressCaller, EgressRule, EncryptedClientHello, PrivateAddresses,
+    ShippedHosts, shipped_hosts,
 };
-pub use ejection::Ejection;
 pub use fallback::Fallback;
 pub use graphql::{GraphqlField, GraphqlRule};
 pub use header_name::{HeaderName, HeaderPattern};
@@ -105,6 +105,7 @@ pub use listeners::{
 pub use load::{Loaded, load, load_from, parse};
 pub use located::{Located, Place};
 pub use name::Name;
+pub use outlier_detection::OutlierDetection;
 pub use pace::Pace;
 pub use parent::{NoProxy, Parent};
 pub use path_template::{PathTemplate, Segment};
@@ -206,7 +207,8 @@ pub struct Process {
     /// to the old one). Its folder must be private. Default: no such socket.
     pub upgrade_socket: Option<std::path::PathBuf>,
     /// Also serve metrics under the names in the design documents
-    /// (`backstage_circuit_breaker_state`, `plugins_requests_total`, ...).
+    /// (`backstage_circuit_breaker_state`, `plugins_requests_total`, ...), and renamed
+    /// metrics under their old names too (docs/metrics.md).
     pub metric_aliases: bool,
     /// DNS servers to use, for example `[10.0.0.10:53]`. Default: the system's.
     #[schemars(with = "Vec<String>")]

@@ -78,10 +78,11 @@ pub fn load_from(
     {
         let cuts = Cuts::new(rest);
         if problems.is_empty() {
-            let mut found = check::check(&read, &read, cuts);
+            let found = check::check(&read, &read, cuts);
             if found.problems.is_empty() {
-                found.warnings.sort();
-                let (warnings, files) = (found.warnings, whole.files);
+                let (mut warnings, files) = (whole.warnings, whole.files);
+                warnings.extend(found.warnings);
+                warnings.sort();
                 // Only what a control source says is laid over it, and it is larger than all else.
                 let tree = if read.control.is_some() { tree } else { Arc::new(Node::none()) };
                 return Ok(Loaded { config: read, warnings, files, tree });

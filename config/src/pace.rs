@@ -22,7 +22,7 @@ pub struct Pace {
     #[serde(default)]
     pub burst: Option<NonZeroU32>,
     /// How long a request may wait for its turn. One that would wait longer gets 429 `pace_exceeded`
-    /// immediately, with `Retry-After`. It must be shorter than the `whole` timeout of each of its routes.
+    /// immediately, with `Retry-After`. It must be shorter than the `total` timeout of each of its routes.
     #[serde(default = "ten_seconds")]
     pub wait_max: Duration,
 }

@@ -123,7 +123,7 @@ pub struct Preset {
     #[serde(default)]
     pub redact: Vec<String>,
     /// The bucket of its reads by known callers, unless a route says another. Actions count against
-    /// `rate_limit.each_workspace`.
+    /// `rate_limit.per_workspace`.
     #[serde(default)]
     pub bucket: Option<Name>,
     /// Its routes.
@@ -425,7 +425,7 @@ impl Timeouts {
         Self {
             connect: self.connect.or(other.connect),
             upstream: self.upstream.or(other.upstream),
-            whole: self.whole.or(other.whole),
+            total: self.total.or(other.total),
             stream_idle: self.stream_idle.or(other.stream_idle),
             upgrade: self.upgrade.or(other.upgrade),
             rate_min: self.rate_min.or(other.rate_min),

@@ -49,23 +49,23 @@ impl Limit {
 /// all of them.
 ///
 /// Each request of a known caller counts once at the level of its workspace: in its route's bucket, or
-/// against `each_workspace`. Limits of callers, plugins and routes apply in addition. Each request without a
+/// against `per_workspace`. Limits of callers, plugins and routes apply in addition. Each request without a
 /// caller, on a public route, counts once for its client's address: against the route's own `rate_limit`, in
-/// its route's bucket, or against `each_client`. `stagedoor explain` shows which.
+/// its route's bucket, or against `per_client`. `stagedoor explain` shows which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimit {
     /// How many requests each workspace may send, all its callers together, on routes without a bucket:
     /// plugin backends and actions. A workspace over its limit does not affect others. Requests without a
     /// workspace count per caller, at this rate. Default: 100/m with a burst of 10.
-    pub each_workspace: Limit,
+    pub per_workspace: Limit,
     /// How many requests each caller may send, in all workspaces together. Default: no such limit.
-    pub each_caller: Option<Limit>,
+    pub per_caller: Option<Limit>,
     /// How many requests each client address (for IPv6, each /64) may send on public routes that have neither
     /// a bucket nor their own `rate_limit`, and with tokens that do not verify, so that an unknown client
     /// cannot keep Stagedoor busy with signatures. Default: 600/m with a burst of 200.
-    pub each_client: Limit,
-    /// Limits separate from `each_workspace` and `each_client`, by name, so that traffic on some routes does
+    pub per_client: Limit,
+    /// Limits separate from `per_workspace` and `per_client`, by name, so that traffic on some routes does
     /// not use up the limit of others. A route joins one with its `bucket`; presets have their own.
     ///
     /// For each workspace: `pages` (preset `backstage`: what its own pages read, that is the catalog,
@@ -73,16 +73,16 @@ pub struct RateLimit {
     /// with a burst of 300: three people who open three pages at the same time send about 150 requests. And
     /// one for the reads of each plugin's preset (`argocd`, `azure-devops`, `grafana`, `harbor`, `jenkins`,
     /// `jira`, `kubernetes`, `pagerduty`, `sonarqube`, `spacelift`, `vault`, and `proxy` and `other-plugins`
-    /// of preset `backstage`), each as large as `each_workspace`. Their actions count against
-    /// `each_workspace` itself.
+    /// of preset `backstage`), each as large as `per_workspace`. Their actions count against
+    /// `per_workspace` itself.
     ///
     /// For each client address, on public routes of preset `backstage`: `frontend` (the app's files, and CORS
     /// preflights) 6000/m with a burst of 1000; `probes` (readiness, liveness, health) 600/m with a burst of
     /// 200; `webhooks` 1200/m with a burst of 300; `sign-in` 600/m with a burst of 200.
     ///
     /// Write `pages: {rate: 6000/m, burst: 1000}` to change one, or add a name of your own for your own
-    /// routes. A bucket that you do not write is never lower than `each_workspace` (the workspace's own, if
-    /// it has one) or `each_client`: raising those raises it.
+    /// routes. A bucket that you do not write is never lower than `per_workspace` (the workspace's own, if
+    /// it has one) or `per_client`: raising those raises it.
     pub buckets: IndexMap<Name, Located<Limit>>,
 }
 
@@ -128,9 +128,9 @@ pub const BUCKETS: &[ShippedBucket] = &[
 impl Default for RateLimit {
     fn default() -> Self {
         Self {
-            each_workspace: Limit::each_minute(100, 10),
-            each_caller: None,
-            each_client: Limit::each_minute(600, 200),
+            per_workspace: Limit::each_minute(100, 10),
+            per_caller: None,
+            per_client: Limit::each_minute(600, 200),
             buckets: IndexMap::new(),
         }
     }
@@ -175,7 +175,7 @@ mod tests {
         let narrow = limit(r#"{"rate": "10/m", "burst": 1}"#);
         let wide = limit(r#"{"rate": "9000/m", "burst": 900}"#);
         let pages = limit(r#"{"rate": "1800/m", "burst": 300}"#);
-        assert_eq!(limits.bucket("pages", limits.each_workspace), pages);
+        assert_eq!(limits.bucket("pages", limits.per_workspace), pages);
         assert_eq!(limits.bucket("pages", narrow), pages);
         assert_eq!(limits.bucket("pages", wide), wide);
         assert_eq!(limits.bucket("argocd", narrow), narrow);
@@ -194,7 +194,7 @@ mod tests {
             assert!(manual[at..].contains(&numbers), "{name}: {numbers}");
         }
         let limits = RateLimit::default();
-        for each in [limits.each_workspace, limits.each_client] {
+        for each in [limits.per_workspace, limits.per_client] {
             let numbers = format!("{} with a burst of {}", each.rate, each.burst());
             assert!(manual.contains(&format!("Default: {numbers}")), "{numbers}");
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// response, or the status is 502, 503 or 504. Actions are never retried.
 ///
 /// The waits between attempts are random, up to 100 ms, then 200 ms and so on to 2 s, or as long as
-/// `Retry-After` says; all attempts together take at most 10 s, and at most the exchange's `whole` timeout.
+/// `Retry-After` says; all attempts together take at most 10 s, and at most the exchange's `total` timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {

@@ -143,10 +143,10 @@ pub struct RouteOptions {
     /// Whether the last good response is served while the upstream fails (stale response).
     pub fallback: Option<Fallback>,
     /// How many requests each workspace may send on this route. On a public route: how many each client
-    /// address may, and then its bucket or `rate_limit.each_client` does not count.
+    /// address may, and then its bucket or `rate_limit.per_client` does not count.
     pub rate_limit: Option<Limit>,
-    /// The bucket that it counts in instead of `rate_limit.each_workspace`, or on a public route instead of
-    /// `rate_limit.each_client`: a preset's, or one from `rate_limit.buckets`.
+    /// The bucket that it counts in instead of `rate_limit.per_workspace`, or on a public route instead of
+    /// `rate_limit.per_client`: a preset's, or one from `rate_limit.buckets`.
     pub bucket: Option<Name>,
     /// Its own timeouts.
     pub timeouts: Timeouts,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::{Config, ControlDocument};
+use crate::{Config, ControlDocument, renamed};
 
 /// The JSON Schema (draft 2020-12) of a config file.
 pub fn json_schema() -> String {
@@ -16,6 +16,9 @@ pub fn json_schema() -> String {
     });
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.insert("include".to_owned(), include);
+    }
+    if let Some(definitions) = schema.get_mut("$defs") {
+        renamed::add_to_schema(definitions);
     }
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
     text.push('\n');
@@ -47,6 +50,7 @@ pub fn markdown() -> String {
     for (name, definition) in definitions {
         section(&mut out, name, definition);
     }
+    out += &renamed::markdown();
     out
 }
 
@@ -66,7 +70,7 @@ fn section(out: &mut String, name: &str, schema: &Value) {
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let _ = write!(out, "\n| key | type | default | what it does |\n|---|---|---|---|\n");
-        for (key, property) in properties {
+        for (key, property) in properties.iter().filter(|(_, property)| is_current(property)) {
             let default = match &property["default"] {
                 Value::Null if required.contains(&key.as_str()) => "required".to_owned(),
                 Value::Null => String::new(),
@@ -78,7 +82,11 @@ fn section(out: &mut String, name: &str, schema: &Value) {
         }
     }
     let choices = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
-    for choice in choices.into_iter().flatten().filter(|choice| choice["const"].is_string()) {
+    for choice in choices
+        .into_iter()
+        .flatten()
+        .filter(|choice| choice["const"].is_string() && is_current(choice))
+    {
         let _ = writeln!(
             out,
             "\n- `{}`: {}",
@@ -86,6 +94,11 @@ fn section(out: &mut String, name: &str, schema: &Value) {
             one_line(&choice["description"])
         );
     }
+}
+
+/// Whether it is not an old name of something.
+fn is_current(schema: &Value) -> bool {
+    schema["deprecated"] != true
 }
 
 fn kind(schema: &Value) -> String {

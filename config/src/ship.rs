@@ -45,7 +45,7 @@ pub struct Ship {
     /// How often to look for new records. While there is more than one batch, batches follow each other
     /// without a pause.
     #[serde(default = "half_a_second")]
-    pub pace: Located<Duration>,
+    pub interval: Located<Duration>,
     /// For all kinds but `stdout`: how long the sink may take for a batch. After that the batch is retried.
     #[serde(default = "ten_seconds")]
     pub timeout: Located<Duration>,

@@ -10,7 +10,7 @@ use crate::{Duration, HostPort, Located};
 /// A Redis (5 or newer, or Valkey) in which replicas share their limits, so that `100/m` is 100 for all of
 /// them together and not for each. Without it each replica counts on its own, and with three of them `100/m`
 /// becomes `300/m`. The limits of workspaces, callers, plugins, routes and calls are shared, as are
-/// idempotency keys in flight and operators' switches. `each_client` stays with each replica.
+/// idempotency keys in flight and operators' switches. `per_client` stays with each replica.
 /// docs/shared-limits.md says what Redis must allow, what it costs, and how exact it is. All replicas must
 /// use the same Redis and the same `prefix`.
 ///

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Duration, Size};
 
 /// How long each part of an exchange may take. A value that is not given comes from the upstream, then from
-/// the defaults: connect 2s, upstream 10s, whole 15s, stream_idle 10m, upgrade 10s, rate_min 256B.
+/// the defaults: connect 2s, upstream 10s, total 15s, stream_idle 10m, upgrade 10s, rate_min 256B.
 ///
 /// Waiting is bounded, transfer is not: an upload or a download of any length passes as long as client and
 /// upstream stay above their minimum rates.
@@ -20,7 +20,7 @@ pub struct Timeouts {
     pub upstream: Option<Duration>,
     /// The whole wait, from the last byte of the request to the head of the response, including all attempts,
     /// token fetches and waiting for the pace. Then 504 `whole_timeout`. Does not apply to streams.
-    pub whole: Option<Duration>,
+    pub total: Option<Duration>,
     /// How long a stream may be silent. These are streams: WebSockets; gRPC, gRPC-Web and Connect streams;
     /// server-sent events, JSON lines (NDJSON), watches (`;stream=watch`), `multipart/x-mixed-replace` and
     /// text without a length, such as logs; and whatever a route declares as one (`stream`, `stream_if`).

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Balance, Breaker, Duration, Ejection, HealthCheck, Idempotency, Located, Name, Pace, Retries,
-    Timeouts, Url,
+    Balance, Breaker, Duration, HealthCheck, Idempotency, Located, Name, OutlierDetection, Pace,
+    Retries, Timeouts, Url,
 };
 
 /// Where requests go: DXCP, Backstage, a plugin backend.
@@ -55,7 +55,7 @@ pub struct Upstream {
     pub breaker: Breaker,
     /// When one of its addresses is taken out for a while.
     #[serde(default)]
-    pub ejection: Ejection,
+    pub outlier_detection: OutlierDetection,
     /// How the health of its addresses is checked. Default: not at all.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,

@@ -118,6 +118,6 @@ pub struct Workspace {
     /// What it owns in the systems behind, by kind, for routes that check it (`resources`):
     /// `{spacelift-stack: [pay-prod, pay-dev-*]}`. A `*` at the end matches any text.
     pub resources: IndexMap<Name, Vec<String>>,
-    /// A limit of its own instead of `rate_limit.each_workspace`.
+    /// A limit of its own instead of `rate_limit.per_workspace`.
     pub rate_limit: Option<Limit>,
 }

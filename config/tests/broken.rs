@@ -97,8 +97,8 @@ fn yaml_that_a_config_has_no_use_for_is_refused() {
     check("? [a, b]\n: c\n", &["6:3: a key must be a word, not a list or a map"]);
     check("~: x\n", &["6:1: a key is empty; write a name before the `:`"]);
     check(
-        "audit: {folder: !secret x}\n",
-        &["6:25: tags such as `!name` have no meaning here; remove it"],
+        "audit: {directory: !secret x}\n",
+        &["6:28: tags such as `!name` have no meaning here; remove it"],
     );
     check(
         "process: {threads: .nan}\n",
@@ -143,9 +143,9 @@ fn a_value_of_another_kind_is_told_with_what_to_write() {
         ],
     );
     check(
-        "rate_limit: {each_workspace: 50/s}\n",
+        "rate_limit: {per_workspace: 50/s}\n",
         &[
-            "6:30: `rate_limit.each_workspace` is the text `50/s`, expected a map with keys such as `rate` and `burst`",
+            "6:29: `rate_limit.per_workspace` is the text `50/s`, expected a map with keys such as `rate` and `burst`",
         ],
     );
     check("routes: abc\n", &["6:9: `routes` is the text `abc`, expected a list; write `[abc]`"]);
@@ -156,10 +156,10 @@ fn a_value_of_another_kind_is_told_with_what_to_write() {
         ],
     );
     check(
-        "audit: {folder: 5}\n",
-        &["6:17: `audit.folder` is the number `5`, expected text; put it in quotes"],
+        "audit: {directory: 5}\n",
+        &["6:20: `audit.directory` is the number `5`, expected text; put it in quotes"],
     );
-    check("audit: {folder: [a]}\n", &["6:17: `audit.folder` is a list, expected a text"]);
+    check("audit: {directory: [a]}\n", &["6:20: `audit.directory` is a list, expected a text"]);
     check(
         "process: {threads: 70000}\n",
         &["6:20: `process.threads` is the number `70000`, expected a whole number from 1 to 65535"],
@@ -478,18 +478,18 @@ fn a_variable_is_read_as_what_its_field_wants() {
 #[test]
 fn a_variable_that_cannot_be_replaced_is_told() {
     check(
-        "audit: {folder: '${X}'}\n",
-        &["6:17: `${X}` is not set; set it, or write `${X:-default}`"],
+        "audit: {directory: '${X}'}\n",
+        &["6:20: `${X}` is not set; set it, or write `${X:-default}`"],
     );
     check(
-        "audit: {folder: 'a$'}\n",
-        &["6:17: a single `$` has no meaning; write `${VAR}`, or `$$` for a dollar sign"],
+        "audit: {directory: 'a$'}\n",
+        &["6:20: a single `$` has no meaning; write `${VAR}`, or `$$` for a dollar sign"],
     );
-    check("audit: {folder: '${X'}\n", &["6:17: `${` without a closing `}`; write `${VAR}`"]);
-    check("audit: {folder: '${a b}'}\n", &["6:17: `${a b}` names no variable; write `${VAR}`"]);
+    check("audit: {directory: '${X'}\n", &["6:20: `${` without a closing `}`; write `${VAR}`"]);
+    check("audit: {directory: '${a b}'}\n", &["6:20: `${a b}` names no variable; write `${VAR}`"]);
     check(
-        "audit: {folder: '${A:-${B}}'}\n",
-        &["6:17: the default of `${A}` contains a variable; a default must be plain text"],
+        "audit: {directory: '${A:-${B}}'}\n",
+        &["6:20: the default of `${A}` contains a variable; a default must be plain text"],
     );
 }
 

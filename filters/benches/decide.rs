@@ -34,7 +34,7 @@ fn rig(count: usize) -> Rig {
 listeners: {edge: {kind: reverse, address: '127.0.0.1:1'}}
 identity: {issuers: {orbit: {issuer: orbit, audiences: [stagedoor], algorithms: [HS256], keys: {secret_file: s}}}}
 upstreams: {up: {url: 'http://127.0.0.1:1'}}
-rate_limit: {each_workspace: {rate: 1000000000/s, burst: 1000000000}}
+rate_limit: {per_workspace: {rate: 1000000000/s, burst: 1000000000}}
 workspaces:
   named:
 ",

@@ -113,7 +113,7 @@ impl Entry<'_> {
         line.maybe("shared", shared.map(Shared::name));
         line.maybe("fallback_for", fallback_for);
         if !pacing_delay.is_zero() {
-            line.number("turn_us", pacing_delay.as_micros());
+            line.number("pacing_delay_us", pacing_delay.as_micros());
         }
         if ended.status == 101 {
             line.literal("upgraded", "true");

@@ -423,13 +423,13 @@ impl fmt::Display for Denial {
             Self::IdempotencyKeyInvalid => {
                 write!(f, "the idempotency key is repeated or longer than 255 characters")
             }
-            Self::BreakerOpen { upstream, cause: Cause::Answers, .. } => {
+            Self::BreakerOpen { upstream, cause: Cause::Failures, .. } => {
                 write!(
                     f,
                     "upstream `{upstream}` has an open circuit breaker: it responded with failures"
                 )
             }
-            Self::BreakerOpen { upstream, cause: Cause::Silence, .. } => {
+            Self::BreakerOpen { upstream, cause: Cause::NoResponse, .. } => {
                 write!(f, "upstream `{upstream}` has an open circuit breaker: it did not respond")
             }
             Self::AuditUnavailable => write!(f, "the action cannot be recorded"),
@@ -497,7 +497,7 @@ impl fmt::Display for Denial {
                 write!(f, "upstream `{upstream}` did not respond in time")
             }
             Self::WholeTimeout { upstream } => {
-                write!(f, "upstream `{upstream}` did not respond within the `whole` timeout")
+                write!(f, "upstream `{upstream}` did not respond within the `total` timeout")
             }
             Self::UpstreamSlow { upstream, rate_min } => {
                 write!(

@@ -13,7 +13,7 @@ pub struct Egress {
     /// Ports on which a tunnel must carry TLS.
     pub tls_ports: Vec<u16>,
     /// What happens when the server's name is encrypted.
-    pub encrypted_hello: config::EncryptedHello,
+    pub encrypted_client_hello: config::EncryptedClientHello,
     /// Concurrent tunnels for each workspace.
     pub tunnels_max: u32,
 }
@@ -23,7 +23,7 @@ impl Egress {
     pub fn new(written: &config::Egress) -> Self {
         Self {
             tls_ports: written.tls_ports.clone(),
-            encrypted_hello: written.encrypted_hello,
+            encrypted_client_hello: written.encrypted_client_hello,
             tunnels_max: written.tunnels_max,
         }
     }

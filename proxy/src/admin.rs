@@ -41,6 +41,9 @@ pub enum Answers {
 /// The public endpoints, which are requested too often to be recorded.
 const STATUS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
+/// When paths got their new names: 2026-11-30.
+const RENAMED_AT: &str = "@1795996800";
+
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
@@ -79,9 +82,13 @@ impl Admin {
             "/metrics" if read => metrics(process),
             "/config" if read => json(StatusCode::OK, &config(process)),
             "/state" if read => json(StatusCode::OK, &state::read(process)),
-            "/standing" if read => {
+            "/quota-status" if read => {
                 quota_status::answer(process, head.uri.query().unwrap_or_default())
             }
+            "/standing" if read => deprecated(
+                quota_status::answer(process, head.uri.query().unwrap_or_default()),
+                "/quota-status",
+            ),
             "/jwks" if read => jwks(process),
             "/config/history" if read => json(StatusCode::OK, &json!(process.history.all())),
             "/audit/head" if read => audit_head(process).await,
@@ -98,14 +105,26 @@ impl Admin {
                 json(status, &result)
             }
             "/livez" | "/readyz" | "/metrics" | "/config" | "/config/history" | "/state"
-            | "/standing" | "/jwks" | "/audit/head" => another_method("GET, HEAD"),
+            | "/quota-status" | "/standing" | "/jwks" | "/audit/head" => {
+                another_method("GET, HEAD")
+            }
             "/reload" => another_method("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez /readyz /metrics /config /config/history /state /standing /jwks /audit/head /switches, and POST /reload\n",
+                "there is /livez /readyz /metrics /config /config/history /state /quota-status /jwks /audit/head /switches, and POST /reload\n",
             ),
         }
     }
+}
+
+/// The answer at a path's old name, which goes with the next version (RFC 9745).
+fn deprecated(mut answer: Response<Vec<u8>>, now: &'static str) -> Response<Vec<u8>> {
+    let headers = answer.headers_mut();
+    headers.insert("deprecation", HeaderValue::from_static(RENAMED_AT));
+    if let Ok(link) = format!("<{now}>; rel=\"successor-version\"").parse() {
+        headers.insert(header::LINK, link);
+    }
+    answer
 }
 
 /// A browser page may post anywhere, but cannot omit its origin.

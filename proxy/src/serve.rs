@@ -150,7 +150,7 @@ pub fn prepare(path: &Path, upgrade: bool) -> Result<Arc<Process>> {
     let signing = loaded.config.audit.checkpoints.as_ref().map(Signing::new).transpose()?;
     let audit = Audit::start(&loaded.config.audit, signing, Arc::clone(&state), upgrade)
         .with_context(|| {
-            let folder = loaded.config.audit.folder.as_deref().unwrap_or(Path::new("-"));
+            let folder = loaded.config.audit.directory.as_deref().unwrap_or(Path::new("-"));
             format!("cannot write audit records to `{}`", folder.display())
         })?;
     let audit = Arc::new(audit);

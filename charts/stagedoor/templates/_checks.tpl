@@ -66,10 +66,10 @@
 
 {{- $folder := include "stagedoor.auditFolder" . | trim -}}
 {{- if and $folder (ne $folder "/var/lib/stagedoor/audit") -}}
-{{- $found = append $found (printf "config.audit.folder: `%s` is not a volume, and the root file system is read-only; write /var/lib/stagedoor/audit" $folder) -}}
+{{- $found = append $found (printf "config.audit.directory: `%s` is not a volume, and the root file system is read-only; write /var/lib/stagedoor/audit" $folder) -}}
 {{- end -}}
 {{- if and $v.audit.persistence.enabled (not $folder) -}}
-{{- $found = append $found "audit.persistence is enabled, but records go to standard output; write config.audit.folder: /var/lib/stagedoor/audit" -}}
+{{- $found = append $found "audit.persistence is enabled, but records go to standard output; write config.audit.directory: /var/lib/stagedoor/audit" -}}
 {{- end -}}
 {{- if and $v.audit.persistence.enabled (eq $v.mode "sidecar") (not $v.audit.persistence.existingClaim) -}}
 {{- $found = append $found "audit.persistence.existingClaim is empty: in mode sidecar the volume is in Backstage's pod; name a claim that only this replica mounts" -}}

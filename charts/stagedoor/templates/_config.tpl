@@ -68,5 +68,7 @@ and a name for its port (a Service allows 15 characters).
 {{- end -}}
 
 {{- define "stagedoor.auditFolder" -}}
-{{ (.Values.config.audit | default dict).folder | default "" }}
+{{- $audit := .Values.config.audit | default dict -}}
+{{/* `folder` is its old name. */}}
+{{- $audit.directory | default $audit.folder | default "" }}
 {{- end -}}

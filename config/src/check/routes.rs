@@ -260,9 +260,9 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     }
     let shown = upstream.and_then(|u| config.credentials.get(&u.credential.as_ref()?.value));
     let of_caller = shown.is_some_and(|shown| shown.kind == crate::CredentialKind::TokenExchange);
-    if of_caller && coalesce.among != crate::Among::Caller {
+    if of_caller && coalesce.scope != crate::CoalesceScope::Caller {
         problem(format!(
-            "route `{name}` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {{for: caller}}`"
+            "route `{name}` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {{scope: caller}}`"
         ));
     }
     if route.class != crate::Class::Read || !route.methods.contains(&Method::Get) {
@@ -273,8 +273,8 @@ fn further(config: &Config, route: &Located<Route>, found: &mut Findings) {
     if options.upgrade {
         problem(format!("route `{name}` cannot both `coalesce` and `upgrade`; write two routes"));
     }
-    if *coalesce.keep > std::time::Duration::from_secs(60) {
-        problem(format!("route `{name}` would keep responses for {}; at most 60s", coalesce.keep));
+    if *coalesce.ttl > std::time::Duration::from_secs(60) {
+        problem(format!("route `{name}` would keep responses for {}; at most 60s", coalesce.ttl));
     }
     if coalesce.bytes_max.bytes() > 16 << 20 {
         problem(format!(

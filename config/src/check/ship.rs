@@ -8,10 +8,10 @@ const BATCH_MAX: u32 = 10_000;
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     for (name, ship) in &config.audit.ship {
-        if config.audit.folder.is_none() && !found.cuts.touch(&["audit", "folder"]) {
+        if config.audit.directory.is_none() && !found.cuts.touch(&["audit", "directory"]) {
             found.problem(
                 &ship.place,
-                format!("`{name}` ships records from `audit.folder`; set that too"),
+                format!("`{name}` ships records from `audit.directory`; set that too"),
             );
         }
         keys(name, ship, found);
@@ -64,7 +64,7 @@ fn values(name: &Name, ship: &Located<Ship>, found: &mut Findings) {
             format!("`{name}`: a batch has 1 to {BATCH_MAX} records"),
         );
     }
-    for (key, wait) in [("pace", &ship.pace), ("timeout", &ship.timeout)] {
+    for (key, wait) in [("interval", &ship.interval), ("timeout", &ship.timeout)] {
         if wait.is_zero() {
             found.problem(&wait.place, format!("`{name}`: `{key}` must be more than 0s"));
         }

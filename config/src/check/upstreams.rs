@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Findings;
 use crate::{BalanceKind, Config, Duration, Located, Name, Upstream};
 
-/// `timeouts.whole` where nobody says another.
+/// `timeouts.total` where nobody says another.
 const WHOLE: Duration = Duration::from_secs(15);
 /// No address is asked more often how it is.
 const INTERVAL_MIN: std::time::Duration = std::time::Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             );
         }
         pace(config, name, upstream, found);
-        ejection(name, upstream, found);
+        outlier_detection(name, upstream, found);
         health_check(name, upstream, found);
         balance(name, upstream, found);
         let tls = &upstream.tls;
@@ -56,14 +56,17 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if !(1..=100).contains(&breaker.failure_percent) {
             found.problem(place, format!("`{name}`: `failure_percent` must be from 1 to 100"));
         }
-        if breaker.requests_min == 0 || breaker.probes == 0 {
+        if breaker.requests_min == 0 || breaker.half_open_requests == 0 {
             found.problem(
                 place,
-                format!("`{name}`: `requests_min` and `probes` must be at least 1"),
+                format!("`{name}`: `requests_min` and `half_open_requests` must be at least 1"),
             );
         }
-        if breaker.window.is_zero() || breaker.rest.is_zero() {
-            found.problem(place, format!("`{name}`: `window` and `rest` must be more than 0s"));
+        if breaker.window.is_zero() || breaker.open_duration.is_zero() {
+            found.problem(
+                place,
+                format!("`{name}`: `window` and `open_duration` must be more than 0s"),
+            );
         }
         let retries = &upstream.retries;
         if !(1..=10).contains(&retries.attempts_max) || retries.budget_percent > 100 {
@@ -95,13 +98,13 @@ fn pace(config: &Config, name: &Name, upstream: &Located<Upstream>, found: &mut 
     let routes = config.all_routes();
     let of_it = routes.iter().filter(|route| *route.upstream == *name);
     for route in of_it {
-        let whole = route.options.timeouts.or(upstream.timeouts).whole;
+        let whole = route.options.timeouts.or(upstream.timeouts).total;
         let whole = whole.unwrap_or(WHOLE);
         if pace.wait_max >= whole {
             found.problem(
                 &upstream.place,
                 format!(
-                    "`{name}`: a request of route `{}` may wait {} for its turn, but has {} in total; raise `timeouts.whole` or lower `wait_max`",
+                    "`{name}`: a request of route `{}` may wait {} for its turn, but has {} in total; raise `timeouts.total` or lower `wait_max`",
                     route.name, pace.wait_max, whole
                 ),
             );
@@ -109,28 +112,28 @@ fn pace(config: &Config, name: &Name, upstream: &Located<Upstream>, found: &mut 
     }
 }
 
-fn ejection(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
-    let ejection = &upstream.ejection;
-    if ejection.failures == 0 {
+fn outlier_detection(name: &Name, upstream: &Located<Upstream>, found: &mut Findings) {
+    let rules = &upstream.outlier_detection;
+    if rules.consecutive_failures == 0 {
         found.problem(
             &upstream.place,
             format!(
-                "`{name}`: `ejection.failures` must be at least 1; `percent_max: 0` ejects none"
+                "`{name}`: `outlier_detection.consecutive_failures` must be at least 1; `ejection_percent_max: 0` ejects none"
             ),
         );
     }
-    if ejection.percent_max > 100 {
+    if rules.ejection_percent_max > 100 {
         found.problem(
             &upstream.place,
-            format!("`{name}`: `ejection.percent_max` must be from 0 to 100"),
+            format!("`{name}`: `outlier_detection.ejection_percent_max` must be from 0 to 100"),
         );
     }
-    if ejection.base.is_zero() || ejection.longest < ejection.base {
+    if rules.base_ejection_time.is_zero() || rules.ejection_time_max < rules.base_ejection_time {
         found.problem(
             &upstream.place,
             format!(
-                "`{name}`: `ejection.base` ({}) must be more than 0s, and `longest` ({}) not shorter than that",
-                ejection.base, ejection.longest
+                "`{name}`: `outlier_detection.base_ejection_time` ({}) must be more than 0s, and `ejection_time_max` ({}) not shorter than that",
+                rules.base_ejection_time, rules.ejection_time_max
             ),
         );
     }
@@ -167,10 +170,10 @@ fn health_check(name: &Name, upstream: &Located<Upstream>, found: &mut Findings)
             ),
         );
     }
-    if check.healthy_after == 0 || check.unhealthy_after == 0 {
+    if check.healthy_threshold == 0 || check.unhealthy_threshold == 0 {
         found.problem(
             place,
-            format!("`{name}`: `healthy_after` and `unhealthy_after` must be at least 1"),
+            format!("`{name}`: `healthy_threshold` and `unhealthy_threshold` must be at least 1"),
         );
     }
 }

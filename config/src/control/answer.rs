@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Shape, json, orbit};
+use super::{Control, ControlFormat, json, orbit};
 use crate::{Limit, Name, Percent, Place, Problems, de};
 
-/// A control source's response, in the shape `stagedoor`.
+/// A control source's response, in the format `stagedoor`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ControlDocument {
@@ -69,9 +69,9 @@ impl ControlDocument {
     pub fn read(control: &Control, text: &[u8]) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let place = place(control);
-        let read = json::parse(&place, text, &mut problems).and_then(|tree| match control.shape {
-            Shape::Stagedoor => de::read(tree, &mut problems),
-            Shape::Orbit => orbit::read(&tree, control, &mut problems),
+        let read = json::parse(&place, text, &mut problems).and_then(|tree| match control.format {
+            ControlFormat::Stagedoor => de::read(tree, &mut problems),
+            ControlFormat::Orbit => orbit::read(&tree, control, &mut problems),
         });
         read.filter(|_| problems.is_empty()).ok_or(problems)
     }
@@ -81,7 +81,7 @@ impl ControlDocument {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn read_kept(control: &Control, text: &[u8]) -> Result<Self, Problems> {
-        let own = Control { shape: Shape::Stagedoor, ..control.clone() };
+        let own = Control { format: ControlFormat::Stagedoor, ..control.clone() };
         Self::read(&own, text)
     }
 
@@ -163,7 +163,7 @@ mod tests {
         );
         assert_eq!(one.text(), other.text());
         assert_eq!(
-            ControlDocument::read_kept(&control("shape: orbit, plugins: [a]"), &one.text()),
+            ControlDocument::read_kept(&control("format: orbit, plugins: [a]"), &one.text()),
             Ok(one)
         );
     }

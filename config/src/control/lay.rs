@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Control, ControlDocument, Shape, WorkspaceDocument, answer};
+use super::{Control, ControlDocument, ControlFormat, WorkspaceDocument, answer};
 use crate::{
-    Config, Limit, Loaded, Located, Name, Percent, Place, Problems, UntilAnswered, Workspace,
+    BeforeFirstResponse, Config, Limit, Loaded, Located, Name, Percent, Place, Problems, Workspace,
     check, cuts::Cuts, tree::Node,
 };
 
@@ -39,12 +39,14 @@ impl Loaded {
     #[must_use]
     pub fn unanswered(&self) -> Self {
         let Some(control) = self.config.control.as_ref() else { return self.clone() };
-        if control.until_answered == UntilAnswered::Files {
+        if control.before_first_response == BeforeFirstResponse::Files {
             return self.clone();
         }
-        let plugins: Vec<Name> = match control.shape {
-            Shape::Orbit => control.plugins.iter().map(|plugin| plugin.value.clone()).collect(),
-            Shape::Stagedoor => self.config.known_plugins().into_iter().collect(),
+        let plugins: Vec<Name> = match control.format {
+            ControlFormat::Orbit => {
+                control.plugins.iter().map(|plugin| plugin.value.clone()).collect()
+            }
+            ControlFormat::Stagedoor => self.config.known_plugins().into_iter().collect(),
         };
         let mut without = self.clone();
         let nothing = ControlDocument::of_nobody();
@@ -78,14 +80,14 @@ impl Over<'_> {
         for (name, said) in &answer.plugins {
             self.percent(name, said.enabled_percent);
         }
-        if control.shape == Shape::Orbit {
+        if control.format == ControlFormat::Orbit {
             control.plugins.iter().for_each(|plugin| self.only_where_said(plugin, answer));
         }
         self.unknown_plugins(answer);
     }
 
     fn workspace(&mut self, name: &Name, said: &WorkspaceDocument) {
-        let each = self.config.rate_limit.each_workspace;
+        let each = self.config.rate_limit.per_workspace;
         let named = Arc::make_mut(&mut self.config.workspaces.named);
         let written = named.entry(name.clone());
         let workspace = &mut written
@@ -188,7 +190,7 @@ mod tests {
 
     fn laid(control: &str, files: &str, said: &str) -> Loaded {
         let text = format!(
-            "{HEAD}control: {{url: 'https://orbit.example/c', keep_file: /c{control}}}\n{files}\n"
+            "{HEAD}control: {{url: 'https://orbit.example/c', cache_file: /c{control}}}\n{files}\n"
         );
         let loaded = crate::parse("t", &text).unwrap_or_else(|problems| panic!("{problems}"));
         let said = if control.is_empty() {
@@ -219,9 +221,9 @@ mod tests {
             let own = config.workspaces.named["pay"].plugins.get("jira").copied();
             (percent("argocd"), percent("jira"), own)
         };
-        assert_eq!(on("shape: orbit, plugins: [jira]"), (100, 0, Some(false)));
-        assert_eq!(on("every: 60s"), (0, 0, Some(false)));
-        assert_eq!(on("until_answered: files"), (100, 100, Some(true)));
+        assert_eq!(on("format: orbit, plugins: [jira]"), (100, 0, Some(false)));
+        assert_eq!(on("interval: 60s"), (0, 0, Some(false)));
+        assert_eq!(on("before_first_response: files"), (100, 100, Some(true)));
     }
 
     #[test]
@@ -297,7 +299,7 @@ mod tests {
     fn what_orbit_does_not_list_is_off() {
         let files = "workspaces: {named: {shop: {plugins: {jira: true, argocd: true}}}}";
         let said = r#"{"integrations": {}, "jira": [{"workspace_id": "pay"}], "other": [{"workspace_id": "x"}]}"#;
-        let loaded = laid(", shape: orbit, plugins: [jira]", files, said);
+        let loaded = laid(", format: orbit, plugins: [jira]", files, said);
         let named = &loaded.config.workspaces.named;
         assert_eq!((named["pay"].plugins["jira"], named["shop"].plugins["jira"]), (true, false));
         assert!(named["shop"].plugins["argocd"], "it is not Orbit's to decide");

@@ -72,7 +72,7 @@ mod tests {
     use super::{super::answer::control, *};
 
     fn read(text: &str) -> Result<String, String> {
-        let control = control("shape: orbit, plugins: [jira, argocd]");
+        let control = control("format: orbit, plugins: [jira, argocd]");
         let answer = ControlDocument::read(&control, text.as_bytes());
         answer
             .map(|answer| String::from_utf8(answer.text()).unwrap())

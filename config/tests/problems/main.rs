@@ -64,8 +64,8 @@ fn a_mistake_is_told_with_its_place_and_its_correction() {
         &["s.yaml:6:1: unknown key `rate_limits` in the top level; did you mean `rate_limit`?"],
     );
     check(
-        "rate_limit: {each_workspace: {rate: 50 per second}}\n",
-        &["s.yaml:6:37: `50 per second` is not a rate; write `50/s`, `200/m` or `1000/h`"],
+        "rate_limit: {per_workspace: {rate: 50 per second}}\n",
+        &["s.yaml:6:36: `50 per second` is not a rate; write `50/s`, `200/m` or `1000/h`"],
     );
     check(
         "process: {drain_timeout: 10}\n",
@@ -307,5 +307,5 @@ fn the_schema_knows_every_key() {
     assert!(schema["properties"]["include"].is_object());
     assert!(schema["$defs"]["Route"]["properties"]["path"].is_object());
     let manual = config::markdown();
-    assert!(manual.contains("| `each_workspace` |"));
+    assert!(manual.contains("| `per_workspace` |"));
 }

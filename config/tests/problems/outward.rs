@@ -156,9 +156,9 @@ fn an_external_api_is_checked_as_a_whole() {
             "s.yaml:7:119: `run Trigger` is not the name of a field; write one as in the schema: `runTrigger`",
         ],
     );
-    route("coalesce: {for: all, keep: 60s, bytes_max: 16MiB}", &[]);
+    route("coalesce: {scope: all, ttl: 60s, bytes_max: 16MiB}", &[]);
     route(
-        "coalesce: {keep: 2m, bytes_max: 1GiB}, upgrade: true",
+        "coalesce: {ttl: 2m, bytes_max: 1GiB}, upgrade: true",
         &[
             "s.yaml:7:3: route `api` cannot both `coalesce` and `upgrade`; write two routes",
             "s.yaml:7:3: route `api` would keep responses for 2m; at most 60s",
@@ -181,9 +181,9 @@ fn an_external_api_is_checked_as_a_whole() {
     };
     check(&exchanged("coalesce: {}"), &[]);
     check(
-        &exchanged("coalesce: {for: all}"),
+        &exchanged("coalesce: {scope: all}"),
         &[
-            "s.yaml:10:3: route `api` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {for: caller}`",
+            "s.yaml:10:3: route `api` cannot share responses: its upstream sees the caller (`token_exchange`); write `coalesce: {scope: caller}`",
         ],
     );
 
@@ -210,10 +210,10 @@ fn an_external_api_is_checked_as_a_whole() {
         "pace: {rate: 5/s, wait_max: 15s}",
         &to_api,
         &[
-            "s.yaml:6:8: `api`: a request of route `api` may wait 15s for its turn, but has 15s in total; raise `timeouts.whole` or lower `wait_max`",
+            "s.yaml:6:8: `api`: a request of route `api` may wait 15s for its turn, but has 15s in total; raise `timeouts.total` or lower `wait_max`",
         ],
     );
-    upstream("pace: {rate: 5/s, wait_max: 30s}, timeouts: {whole: 31s}", &to_api, &[]);
+    upstream("pace: {rate: 5/s, wait_max: 30s}, timeouts: {total: 31s}", &to_api, &[]);
     let kept = to_api.replace("strip_prefix: /ext", "coalesce: {}");
     upstream(
         "authority: delivery",

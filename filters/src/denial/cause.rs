@@ -4,20 +4,20 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// No response: no connection, a broken connection, or a timeout.
-    Silence,
+    NoResponse,
     /// Responses that are failures.
-    Answers,
+    Failures,
 }
 
 impl Cause {
     /// The names of all of them.
-    pub const NAMES: [&str; 2] = ["silence", "answers"];
+    pub const NAMES: [&str; 2] = ["no_response", "failures"];
 
     /// Its name in records, metrics and on the admin listener.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Silence => "silence",
-            Self::Answers => "answers",
+            Self::NoResponse => "no_response",
+            Self::Failures => "failures",
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn all() -> Vec<Denial> {
         D::LimitsUnavailable,
         D::IdempotencyInFlight,
         D::IdempotencyKeyInvalid,
-        D::BreakerOpen { upstream: upstream(), retry_after, cause: Cause::Silence },
+        D::BreakerOpen { upstream: upstream(), retry_after, cause: Cause::NoResponse },
         D::AuditUnavailable,
         D::PaceExceeded { upstream: upstream(), limit, retry_after },
         D::GraphqlMalformed { why },

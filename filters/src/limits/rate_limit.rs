@@ -28,8 +28,8 @@ pub use remaining::Remaining;
 /// The limits of a policy that are not part of a route.
 #[derive(Debug)]
 pub struct RateLimits {
-    each_client: config::Limit,
-    each_workspace_calls: config::Limit,
+    per_client: config::Limit,
+    calls_per_workspace: config::Limit,
 }
 
 /// The limits of one route.
@@ -38,13 +38,13 @@ pub struct RouteLimits {
     /// The route's name.
     route: Label,
     /// The plugin that it belongs to, and that plugin's limit.
-    each_caller: Option<config::Limit>,
+    per_caller: Option<config::Limit>,
     own: Option<config::Limit>,
     plugin: Option<(Label, config::Limit)>,
-    each_workspace: config::Limit,
+    per_workspace: config::Limit,
     bucket: Option<Bucket>,
     /// The limit of each client address, if the route is public.
-    each_client: config::Limit,
+    per_client: config::Limit,
 }
 
 /// A bucket beside the workspace's limit.
@@ -68,8 +68,8 @@ impl RateLimits {
     /// From what the operator wrote.
     pub fn new(written: &config::Config) -> Self {
         Self {
-            each_client: written.rate_limit.each_client,
-            each_workspace_calls: written.egress.each_workspace,
+            per_client: written.rate_limit.per_client,
+            calls_per_workspace: written.egress.per_workspace,
         }
     }
 
@@ -106,7 +106,7 @@ impl RateLimits {
     ) -> Result<QuotaStatus, Denial> {
         let (scope, who) = whose(caller.into(), workspace);
         let mut count = Count::new(limiters, now);
-        let (limit, parts) = (self.each_workspace_calls, &["call", scope, who]);
+        let (limit, parts) = (self.calls_per_workspace, &["call", scope, who]);
         count.take(&One { scope, name: who, of: What::Calls, limit, parts })?;
         count.end(lack)
     }
@@ -151,23 +151,23 @@ impl RouteLimits {
         let of_bucket = |each| bucket.map_or(each, |name| limits.bucket(name, each));
         Self {
             route: (&route.name).into(),
-            each_caller: limits.each_caller,
+            per_caller: limits.per_caller,
             own: route.options.rate_limit,
             plugin,
-            each_workspace: limits.each_workspace,
+            per_workspace: limits.per_workspace,
             bucket: bucket.map(|name| Bucket {
                 name: name.into(),
                 written: limits.buckets.get(name).map(|written| written.value),
                 least: config::RateLimit::least(name),
             }),
-            each_client: of_bucket(limits.each_client),
+            per_client: of_bucket(limits.per_client),
         }
     }
 
     /// The workspace's limit where this route counts.
     fn of_workspace(&self, workspace: Option<&Workspace>) -> config::Limit {
         let own = workspace.and_then(|w| w.declared.as_ref()).and_then(|d| d.rate_limit);
-        let each = own.unwrap_or(self.each_workspace);
+        let each = own.unwrap_or(self.per_workspace);
         self.bucket.as_ref().map_or(each, |bucket| bucket.limit(each))
     }
 }
@@ -281,7 +281,7 @@ mod tests {
     fn limits(rate: &str, burst: u32) -> RateLimits {
         let limit =
             config::Limit { rate: rate.parse().unwrap(), burst: std::num::NonZeroU32::new(burst) };
-        RateLimits { each_client: limit, each_workspace_calls: limit }
+        RateLimits { per_client: limit, calls_per_workspace: limit }
     }
 
     fn after(ms: u64) -> Now {
@@ -374,9 +374,9 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
 
     #[test]
     fn what_is_not_written_is_no_narrower_than_what_is() {
-        let wide = "rate_limit: {each_workspace: {rate: 9000/m, burst: 500}, each_client: {rate: 9000/m, burst: 2000}}\n";
-        let narrow = "rate_limit: {each_workspace: {rate: 10/m, burst: 2}, each_client: {rate: 10/m, burst: 2}}\n";
-        let written = "rate_limit: {each_workspace: {rate: 9000/m, burst: 500}, buckets: {pages: {rate: 10/m, burst: 3}}}\n";
+        let wide = "rate_limit: {per_workspace: {rate: 9000/m, burst: 500}, per_client: {rate: 9000/m, burst: 2000}}\n";
+        let narrow = "rate_limit: {per_workspace: {rate: 10/m, burst: 2}, per_client: {rate: 10/m, burst: 2}}\n";
+        let written = "rate_limit: {per_workspace: {rate: 9000/m, burst: 500}, buckets: {pages: {rate: 10/m, burst: 3}}}\n";
         let check = |more: &str, name: &str, who: &str, burst: u32| {
             let policy = portal(more);
             let named = Label::lossy(who);
@@ -393,7 +393,7 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
         check(narrow, "jenkins.projects", "payments", 2);
         check(narrow, "backstage.jwks", "payments", 2);
         check(written, "backstage.catalog", "payments", 3);
-        // A workspace's own limit replaces `each_workspace`.
+        // A workspace's own limit replaces `per_workspace`.
         check(narrow, "backstage.catalog", "web", 900);
         check(narrow, "jenkins.projects", "web", 900);
         check(written, "backstage.catalog", "web", 3);
@@ -421,7 +421,7 @@ presets: [{preset: backstage, upstream: portal}, {preset: jenkins, upstream: por
             asked in proptest::collection::vec((0usize..4, 0u64..400), 1..300),
         ) {
             const ROUTES: [&str; 4] = ["backstage.readiness", "backstage.oidc-discovery", "jenkins.projects", "jenkins.rebuild"];
-            static POLICY: LazyLock<Policy> = LazyLock::new(|| portal("rate_limit: {each_workspace: {rate: 60/m, burst: 3}, each_client: {rate: 60/m, burst: 3}, buckets: {probes: {rate: 120/m, burst: 2}}}\n"));
+            static POLICY: LazyLock<Policy> = LazyLock::new(|| portal("rate_limit: {per_workspace: {rate: 60/m, burst: 3}, per_client: {rate: 60/m, burst: 3}, buckets: {probes: {rate: 120/m, burst: 2}}}\n"));
             let policy = &*POLICY;
             let (caller, payments) = (Caller::supposed(Label::lossy("ada")), workspace("payments"));
             let run = |only: Option<usize>| {

@@ -345,7 +345,9 @@ impl AddressedCall {
 }
 
 fn name_fault(policy: &Policy, hello: &ClientHello, target: &Target) -> Option<HelloFault> {
-    if hello.encrypted && policy.egress.encrypted_hello == config::EncryptedHello::Refuse {
+    if hello.encrypted
+        && policy.egress.encrypted_client_hello == config::EncryptedClientHello::Refuse
+    {
         return Some(HelloFault::Encrypted);
     }
     HelloFault::of_name(hello.server_name.as_deref(), target)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::Among;
+use config::CoalesceScope;
 use http::{HeaderMap, HeaderName, header};
 
 use crate::{
@@ -24,9 +24,9 @@ pub struct Rules {
     public: bool,
     /// Whether its upstream is external.
     external: bool,
-    among: Among,
+    scope: CoalesceScope,
     /// How long a response is stored for later requests.
-    pub keep: Duration,
+    pub ttl: Duration,
     /// A larger response is not shared.
     pub bytes_max: usize,
 }
@@ -74,12 +74,12 @@ impl Key {
         say(&[u8::from(head.tls)]);
         let proto = head.headers.get("x-forwarded-proto");
         say(proto.map_or(&b""[..], |proto| proto.as_bytes()));
-        let caller = caller.filter(|_| rules.among == Among::Caller);
+        let caller = caller.filter(|_| rules.scope == CoalesceScope::Caller);
         for part in caller.iter().flat_map(|c| [&c.issuer, &c.subject]) {
             say(part.as_bytes());
         }
         say(caller.and_then(|c| c.on_behalf_of.as_deref()).unwrap_or_default().as_bytes());
-        let workspace = workspace.filter(|_| rules.among != Among::All);
+        let workspace = workspace.filter(|_| rules.scope != CoalesceScope::All);
         say(workspace.map_or(&b""[..], |workspace| workspace.as_bytes()));
         let unseen = |name: &HeaderName| rules.external && *name == header::COOKIE;
         // On a public route the upstream may authenticate callers itself.
@@ -105,8 +105,8 @@ impl Rules {
             route: (&route.name).into(),
             public: route.options.public,
             external,
-            among: written.among,
-            keep: *written.keep,
+            scope: written.scope,
+            ttl: *written.ttl,
             bytes_max,
         }
     }
@@ -115,7 +115,7 @@ impl Rules {
     pub fn may_share(&self, status: u16, headers: &HeaderMap) -> bool {
         let alike = matches!(status, 200 | 203 | 204 | 304 | 429 | 500..=599);
         // Any other response may be about this caller.
-        (alike || self.among == Among::Caller && status >= 200)
+        (alike || self.scope == CoalesceScope::Caller && status >= 200)
             && !headers.contains_key(header::SET_COOKIE)
             && !is_unreadable(headers)
             && !self.is_personal(headers)
@@ -124,24 +124,24 @@ impl Rules {
 
     /// How long it may be stored for later requests.
     pub fn keeps(&self, status: u16) -> Duration {
-        if status == 200 { self.keep } else { Duration::ZERO }
+        if status == 200 { self.ttl } else { Duration::ZERO }
     }
 
     fn is_personal(&self, headers: &HeaderMap) -> bool {
         tokens(headers, &header::CACHE_CONTROL).any(|directive| {
             let name = directive.split('=').next().unwrap_or_default();
             name.eq_ignore_ascii_case("no-store")
-                || name.eq_ignore_ascii_case("private") && self.among != Among::Caller
+                || name.eq_ignore_ascii_case("private") && self.scope != CoalesceScope::Caller
         })
     }
 
     /// Whether it depends on a header that the key does not cover.
     fn varies(&self, headers: &HeaderMap) -> bool {
-        let among_many = self.among != Among::Caller;
+        let is_shared = self.scope != CoalesceScope::Caller;
         tokens(headers, &header::VARY).any(|name| {
             let aside = ASIDE.iter().any(|aside| name.eq_ignore_ascii_case(aside));
             let who = name.eq_ignore_ascii_case("authorization");
-            name == "*" || aside && (!who || among_many)
+            name == "*" || aside && (!who || is_shared)
         })
     }
 }
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn what_is_meant_for_one_is_not_given_to_others() {
-        let check = |among: &str, status: u16, headers: &[(&'static str, &str)], expected: bool| {
-            let text = format!("{{\"for\": \"{among}\"}}");
+        let check = |scope: &str, status: u16, headers: &[(&'static str, &str)], expected: bool| {
+            let text = format!("{{\"scope\": \"{scope}\"}}");
             let route = serde_json::from_str(ROUTE).unwrap();
             let rules = Rules::new(serde_json::from_str(&text).unwrap(), &route, false);
             let pairs = headers.iter();
@@ -186,20 +186,20 @@ mod tests {
             assert_eq!(
                 rules.may_share(status, &map.collect()),
                 expected,
-                "{among} {status} {headers:?}"
+                "{scope} {status} {headers:?}"
             );
         };
-        for among in ["caller", "workspace", "all"] {
-            check(among, 200, &[], true);
-            check(among, 200, &[("vary", "accept, Accept-Encoding")], true);
-            check(among, 429, &[], true);
-            check(among, 503, &[], true);
-            check(among, 200, &[("set-cookie", "a=b")], false);
-            check(among, 200, &[("cache-control", "max-age=0, No-Store")], false);
-            check(among, 200, &[("vary", "*")], false);
-            check(among, 200, &[("vary", "accept, user-agent")], false);
-            check(among, 200, &[("vary", "\u{e4}, user-agent")], false);
-            check(among, 200, &[("cache-control", "\u{e4}, no-store")], false);
+        for scope in ["caller", "workspace", "all"] {
+            check(scope, 200, &[], true);
+            check(scope, 200, &[("vary", "accept, Accept-Encoding")], true);
+            check(scope, 429, &[], true);
+            check(scope, 503, &[], true);
+            check(scope, 200, &[("set-cookie", "a=b")], false);
+            check(scope, 200, &[("cache-control", "max-age=0, No-Store")], false);
+            check(scope, 200, &[("vary", "*")], false);
+            check(scope, 200, &[("vary", "accept, user-agent")], false);
+            check(scope, 200, &[("vary", "\u{e4}, user-agent")], false);
+            check(scope, 200, &[("cache-control", "\u{e4}, no-store")], false);
         }
         check("caller", 403, &[], true);
         check("workspace", 403, &[], false);

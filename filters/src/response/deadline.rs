@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The `whole` timeout of an exchange. It bounds waiting, and not a body that moves: it runs until the
+/// The `total` timeout of an exchange. It bounds waiting, and not a body that moves: it runs until the
 /// response's head, from the end of the request, or from its head while that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {

@@ -13,7 +13,7 @@ use crate::{Denial, Label};
 pub struct Timeouts {
     pub connect: std::time::Duration,
     pub upstream: std::time::Duration,
-    pub whole: std::time::Duration,
+    pub total: std::time::Duration,
     pub stream_idle: std::time::Duration,
     pub upgrade: std::time::Duration,
     /// Bytes a second.
@@ -28,7 +28,7 @@ impl From<config::Timeouts> for Timeouts {
         Self {
             connect: or(written.connect, 2),
             upstream: or(written.upstream, 10),
-            whole: or(written.whole, 15),
+            total: or(written.total, 15),
             stream_idle: or(written.stream_idle, 600),
             upgrade: or(written.upgrade, 10),
             rate_min: written.rate_min.map_or(config::RATE_MIN.bytes(), config::Size::bytes),
@@ -349,7 +349,7 @@ impl Progress {
         let timeouts = self.timeouts?;
         match (&self.answer, self.kind) {
             (Answer::Awaited(since), Kind::Plain) => {
-                let whole = (ended + timeouts.whole, Verdict::Whole);
+                let whole = (ended + timeouts.total, Verdict::Whole);
                 let silent = (ended.max(*since) + timeouts.upstream, Verdict::Silent);
                 Some(if silent.0 <= whole.0 { silent } else { whole })
             }

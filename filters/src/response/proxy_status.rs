@@ -100,7 +100,7 @@ mod tests {
     fn a_response_generated_by_a_gateway_is_recognized() {
         let upstream = Label::lossy("dxcp");
         let retry_after = std::time::Duration::from_secs(1);
-        let denial = Denial::BreakerOpen { upstream, retry_after, cause: Cause::Silence };
+        let denial = Denial::BreakerOpen { upstream, retry_after, cause: Cause::NoResponse };
         let ours = of(&denial);
         assert_eq!(ours, "stagedoor; error=destination_unavailable; details=\"breaker_open\"");
         assert!(is_gateways(&[(PROXY_STATUS, ours)].into_iter().collect()));

@@ -242,11 +242,14 @@ impl Address {
     }
 
     /// Ejects it: the longer, the more often it was ejected recently.
-    fn eject(&self, fault: Fault, rules: &config::Ejection, now: Now) -> Change {
+    fn eject(&self, fault: Fault, rules: &config::OutlierDetection, now: Now) -> Change {
         let mut history = self.history.lock();
-        let calm = history.returned + *rules.longest <= now.elapsed;
+        let calm = history.returned + *rules.ejection_time_max <= now.elapsed;
         history.ejections = if calm { 1 } else { history.ejections.saturating_add(1) };
-        let rest = rules.base.saturating_mul(history.ejections).min(*rules.longest);
+        let rest = rules
+            .base_ejection_time
+            .saturating_mul(history.ejections)
+            .min(*rules.ejection_time_max);
         history.ejected = Some(Ejected { until: now.plus(rest), fault });
         // Only later successes end it early.
         history.passed = 0;
@@ -282,7 +285,7 @@ impl Address {
             Ok(()) => {
                 history.failed = 0;
                 history.passed = history.passed.saturating_add(1);
-                if history.passed >= rules.healthy_after && before != Condition::Healthy {
+                if history.passed >= rules.healthy_threshold && before != Condition::Healthy {
                     history.unhealthy = false;
                     history.end(now);
                     // A success ends the row of failures.
@@ -292,7 +295,7 @@ impl Address {
             Err(()) => {
                 history.passed = 0;
                 history.failed = history.failed.saturating_add(1);
-                if history.failed >= rules.unhealthy_after {
+                if history.failed >= rules.unhealthy_threshold {
                     history.unhealthy = true;
                 }
             }

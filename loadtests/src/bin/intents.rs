@@ -28,7 +28,7 @@ fn main() {
         at(&syncs, 50),
         at(&syncs, 99)
     );
-    let config = config::Audit { folder: Some(folder), ..config::Audit::default() };
+    let config = config::Audit { directory: Some(folder), ..config::Audit::default() };
     let state = Arc::new(State::new(Assertions::with_new_key()));
     let audit = Audit::start(&config, None, state, false).expect("a folder to write to");
     let runtime =

@@ -42,7 +42,7 @@ pub(super) struct Check {
     /// problem; what cannot be reached from here is a warning.
     #[arg(long)]
     online: bool,
-    /// Also check a control source's response: a file in the format given by `control.shape`.
+    /// Also check a control source's response: a file in the format given by `control.format`.
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
     /// Treat warnings as problems.

@@ -193,7 +193,7 @@ impl Explain {
         Ok(ExitCode::from(u8::from(refused)))
     }
 
-    /// The facts of a request that its breaker and limits depend on, for `/standing`.
+    /// The facts of a request that its breaker and limits depend on, for `/quota-status`.
     fn about(&self, exchange: &Exchange) -> Option<Vec<(&'static str, String)>> {
         let route = exchange.route.as_ref()?;
         let mut about = vec![("route", route.name.to_string())];

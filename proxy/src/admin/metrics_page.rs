@@ -13,7 +13,10 @@ use super::breakers;
 use crate::{
     clock,
     lifecycle::process::Process,
-    observability::{audit::ship::DeliveryStatus, metrics::Metrics},
+    observability::{
+        audit::ship::DeliveryStatus,
+        metrics::{Metrics, renamed},
+    },
 };
 
 impl Metrics {
@@ -39,9 +42,11 @@ impl Metrics {
         self.show_control(process);
         self.show_store(process);
         let mut out = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut out)
-            .expect("memory takes all that is written");
+        let mut families = self.registry.gather();
+        if self.aliases.is_some() {
+            renamed::add_old_names(&mut families);
+        }
+        TextEncoder::new().encode(&families, &mut out).expect("memory takes all that is written");
         out
     }
 
@@ -59,9 +64,9 @@ impl Metrics {
                 counter.inc_by(delivery_status.load(Ordering::Relaxed) - counter.get());
             }
             let now = clock::now().unix_seconds();
-            let behind = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
-            let behind = i64::try_from(behind).unwrap_or(i64::MAX);
-            self.ship_behind.with_label_values(&name).set(behind);
+            let lag = sink.now().oldest.map_or(0, |oldest| now.saturating_sub(oldest));
+            let lag = i64::try_from(lag).unwrap_or(i64::MAX);
+            self.ship_lag.with_label_values(&name).set(lag);
         }
     }
 

@@ -1,4 +1,4 @@
-//! `/standing`: the current state of a request's breaker and limits. The query takes nothing from a limit
+//! `/quota-status`: the current state of a request's breaker and limits. The query takes nothing from a limit
 //! and leaves no state.
 
 use std::{net::IpAddr, time::Duration};

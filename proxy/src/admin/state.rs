@@ -77,7 +77,7 @@ pub(super) struct Breaker {
     part: Option<String>,
     /// `closed`, `open` or `half_open`.
     position: &'static str,
-    /// Why it is not closed: `silence` or `answers`.
+    /// Why it is not closed: `no_response` or `failures`.
     cause: Option<&'static str>,
     /// Whether it probes the upstream.
     probing: bool,

@@ -31,7 +31,7 @@ impl SharedAddresses {
         let limit = match &over.status.of {
             Of::Bucket(name) => format!("rate_limit.buckets.{name}"),
             Of::Route(name) => format!("rate_limit of route {name}"),
-            _ => "rate_limit.each_client".to_owned(),
+            _ => "rate_limit.per_client".to_owned(),
         };
         let (client, numbers) = (&over.name, over.status.limit);
         let (rate, burst) = (numbers.rate, numbers.burst());

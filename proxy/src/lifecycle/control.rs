@@ -79,7 +79,7 @@ impl Control {
             return (files.clone(), messages);
         };
         let mut begun = None;
-        match control.keep_file.as_ref().map(|file| last_good::read(file, control)) {
+        match control.cache_file.as_ref().map(|file| last_good::read(file, control)) {
             Some(Ok(Some(held))) => match self.said(files, held) {
                 Ok(said) => {
                     self.known.lock().held = Some(said.held);
@@ -192,7 +192,7 @@ impl Control {
             };
             !last.is_some_and(as_it_was)
         };
-        let Some(file) = said.held.of.keep_file.clone().filter(|_| keeps) else {
+        let Some(file) = said.held.of.cache_file.clone().filter(|_| keeps) else {
             return Vec::new();
         };
         let kept = tokio::task::spawn_blocking(move || last_good::write(&file, &said.held)).await;
@@ -249,7 +249,7 @@ impl Control {
                 "the control source has not confirmed the state in force for a long time"
             );
         }
-        let pace = schedule::pace(*control.every, known.failures, schedule::random());
+        let pace = schedule::pace(*control.interval, known.failures, schedule::random());
         let due = known.asked.map_or(Duration::ZERO, |asked| asked + pace);
         due.saturating_sub(now.elapsed)
     }
@@ -262,7 +262,7 @@ impl Control {
         let held = known.held_of(files);
         Some(ControlStatus {
             url: control.url.to_string(),
-            shape: control.shape.name(),
+            shape: control.format.name(),
             etag: held.and_then(|held| held.etag.clone()),
             answered: held.is_some(),
             confirmed: held.map(|held| held.confirmed.unix_seconds()),

@@ -135,16 +135,16 @@ mod tests {
         assert_eq!(new.listeners["edge"].limits.body_max.bytes(), 1 << 20);
         let new = check(edge, "process: {threads: 3, drain_delay: 1s}", &["`process.threads`"]);
         assert_eq!((new.process.threads, new.process.drain_delay.as_secs()), (None, 1));
-        check(edge, "audit: {segments_kept: 7}", &["`audit`"]);
+        check(edge, "audit: {segments_max: 7}", &["`audit`"]);
         check(edge, "headers: {assertion_key: key}", &["`headers.assertion_key`"]);
     }
 
     #[test]
     fn it_is_reported_until_a_restart_and_only_while_it_is_true() {
         let started = config("address: '127.0.0.1:1'", "");
-        let mut other = config("address: '127.0.0.1:2'", "audit: {segments_kept: 7}");
+        let mut other = config("address: '127.0.0.1:2'", "audit: {segments_max: 7}");
         assert_eq!(keep_started(&started, &started, &mut other).len(), 2);
-        let mut again = config("address: '127.0.0.1:2'", "audit: {segments_kept: 7}");
+        let mut again = config("address: '127.0.0.1:2'", "audit: {segments_max: 7}");
         assert_eq!(keep_started(&started, &other, &mut again).len(), 2);
         let mut back = config("address: '127.0.0.1:1'", "");
         assert_eq!(keep_started(&started, &again, &mut back), [] as [&str; 0]);

@@ -110,7 +110,7 @@ impl Audit {
         takes_over: bool,
     ) -> io::Result<Self> {
         let run = RequestId::new().as_str().to_owned();
-        let mut sink = match &written.folder {
+        let mut sink = match &written.directory {
             None => Sink::Stdout { run, chain: Chain::new(signing, Link::START) },
             Some(path) => {
                 let found = Found::scan(path)?;

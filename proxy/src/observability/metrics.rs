@@ -2,6 +2,7 @@
 
 mod counts;
 mod keep;
+pub(crate) mod renamed;
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub struct Metrics {
     pub(crate) ship_failures: IntCounterVec,
     pub(crate) ship_refused: IntCounterVec,
     pub(crate) ship_lost: IntCounterVec,
-    pub(crate) ship_behind: IntGaugeVec,
+    pub(crate) ship_lag: IntGaugeVec,
     reload_success: IntGauge,
     reload_time: IntGauge,
     reload_failures: IntGauge,
@@ -151,7 +152,7 @@ impl Metrics {
                 &["route"],
             ),
             shared: keep.counters(
-                "stagedoor_shared_answers_total",
+                "stagedoor_shared_responses_total",
                 "Requests that got another request's response (request coalescing)",
                 &["route", "shared"],
             ),
@@ -161,7 +162,7 @@ impl Metrics {
                 &["upstream"],
             ),
             turns: keep.seconds(
-                "stagedoor_turn_wait_seconds_total",
+                "stagedoor_pacing_delay_seconds_total",
                 "Time that requests waited for an upstream's pace",
                 &["upstream"],
             ),
@@ -193,7 +194,7 @@ impl Metrics {
             ),
             breakers_open: keep.gauges(
                 "stagedoor_breakers_open",
-                "Breakers that are not closed, by cause: no response (silence) or failed responses (answers)",
+                "Breakers that are not closed, by cause: no response (no_response) or failed responses (failures)",
                 &["upstream", "plugin", "host", "cause"],
             ),
             breaker_probes: keep.counters(
@@ -252,8 +253,8 @@ impl Metrics {
                 "Segments that were removed before they were shipped",
                 &["sink"],
             ),
-            ship_behind: keep.gauges(
-                "stagedoor_audit_ship_behind_seconds",
+            ship_lag: keep.gauges(
+                "stagedoor_audit_ship_lag_seconds",
                 "Age of the oldest audit record not yet shipped to a sink",
                 &["sink"],
             ),
@@ -348,8 +349,8 @@ impl Metrics {
     }
 
     /// Counts a probe of an upstream whose breaker is open.
-    pub fn breaker_probed(&self, upstream: &Label, there: bool) {
-        let result = if there { "there" } else { "away" };
+    pub fn breaker_probed(&self, upstream: &Label, up: bool) {
+        let result = if up { "up" } else { "down" };
         self.breaker_probes.with_label_values(&[&**upstream, result]).inc();
     }
 

@@ -151,7 +151,7 @@ impl ProxyHttp for Edge {
             let timeouts = filters::progress::Timeouts {
                 connect: long,
                 upstream: long,
-                whole: long,
+                total: long,
                 stream_idle: long,
                 upgrade: long,
                 rate_min: 0,

@@ -27,7 +27,7 @@ listeners:
     address: 127.0.0.1:${ports.tls}
     tls: {certificates: [{cert: ${folder}/server.crt, key: ${folder}/server.key}]}
 upstreams: {up: {url: ${up.url}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 routes:
 - {name: all, methods: [ANY], path: /**, upstream: up, class: read, options: {public: true}}`);
   const output = await new Promise((resolve) => {

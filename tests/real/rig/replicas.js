@@ -24,15 +24,15 @@ listeners:
 ${identity(own)}
 ${stored}
 workspaces: {undeclared: true}
-rate_limit: {each_workspace: ${limits}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: ${limits}, per_client: {rate: 100000/s, burst: 100000}}
 egress:
-  each_workspace: {rate: 60/h, burst: 4}
+  per_workspace: {rate: 60/h, burst: 4}
   rules: [{name: up, to: ["${new URL(up.url).host}"]}]
   private: [{host: "${new URL(up.url).host}", addresses: [127.0.0.1/32]}]
 upstreams: {up: {url: "${up.url}"}}
 routes:
 - {name: read, methods: [GET], path: "/read", upstream: up, class: read}
-- {name: act, methods: [POST], path: "/act", upstream: up, class: action, options: {timeouts: {upstream: 30s, whole: 60s}}}
+- {name: act, methods: [POST], path: "/act", upstream: up, class: action, options: {timeouts: {upstream: 30s, total: 60s}}}
 - {name: narrow, methods: [GET], path: "/narrow", upstream: up, class: read, options: {rate_limit: {rate: 1/h, burst: 3}}}
 - {name: open, methods: [GET], path: "/open", upstream: up, class: read, options: {public: true}}
 ${more ?? ''}`;

@@ -37,7 +37,7 @@ exports.stagedoor = async (config, { args = [], audit = '', env = {}, folder, ho
   const write = (yaml) => fs.writeFileSync(file, [
     'version: stagedoor/v1',
     yaml.replace(/^listeners:$/m, `listeners:\n  admin: {kind: admin, address: ${host}:${ports.admin}}`),
-    audit === false ? '' : `audit: {folder: ${folder}/audit${audit && `, ${audit}`}}`,
+    audit === false ? '' : `audit: {directory: ${folder}/audit${audit && `, ${audit}`}}`,
     /^process:/m.test(yaml) ? '' : 'process: {drain_delay: 0s, drain_timeout: 5s}',
   ].join('\n'));
   write(await config(ports, folder));

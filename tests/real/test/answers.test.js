@@ -73,7 +73,7 @@ listeners:
   out: {kind: forward, address: 127.0.0.1:${proxy}, workspace: payments, limits: {body_max: 1GiB}}
   behind: {kind: reverse, address: 127.0.0.1:${behind}, trusted_proxies: [127.0.0.1/32]}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 100000}}
 egress:
   rules: [{name: bytes, to: ["127.0.0.1:${bytes.address().port}"]}]
   private: [{host: "127.0.0.1:${bytes.address().port}", addresses: [127.0.0.1/32]}]

@@ -33,7 +33,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://127.0.0.1:${up.address().port}"}}
 routes:
 - {name: act, methods: [POST], path: /act, upstream: up, class: action}
@@ -111,7 +111,7 @@ test('a chain that is written anew holds, and does not hold with the key', async
 });
 
 test('a checkpoint comes after a while, also if little is recorded', async () => {
-  const door = await stagedoor(config(), { audit: signed('ours', ', every: 100ms') });
+  const door = await stagedoor(config(), { audit: signed('ours', ', interval: 100ms') });
   assert.equal(await look(door), 200);
   await door.record((r) => r.route === 'read');
   const checkpoints = () => door.written().filter((line) => line.kind === 'checkpoint');
@@ -180,7 +180,7 @@ test('a folder has one writer, and is handed over with the sockets', async () =>
 });
 
 test('segments are closed by size and by age, compressed, and removed', async () => {
-  const door = await stagedoor(config(), { audit: `segment_max: 1MiB, compress: true, segments_kept: 3, ${signed('ours')}` });
+  const door = await stagedoor(config(), { audit: `segment_max: 1MiB, compress: true, segments_max: 3, ${signed('ours')}` });
   const folder = `${door.folder}/audit`;
   const long = 'x'.repeat(1500);
   const packed = () => segments(folder).filter((file) => file.endsWith('.zst'));

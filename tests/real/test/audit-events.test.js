@@ -26,8 +26,8 @@ listeners:
 ${identity(folder)}
     idp: {issuer: "https://idp.example", audiences: [x], algorithms: [ES256], keys: {file: ${own}/jwks.json}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: ${limit}/s, burst: 100000}}
-upstreams: {up: {url: "http://127.0.0.1:${up.address().port}", breaker: {requests_min: 2, window: 10s, rest: 300ms, probes: 1}}}
+rate_limit: {per_workspace: {rate: ${limit}/s, burst: 100000}}
+upstreams: {up: {url: "http://127.0.0.1:${up.address().port}", breaker: {requests_min: 2, window: 10s, open_duration: 300ms, half_open_requests: 1}}}
 routes:
 - {name: read, methods: [GET], path: /read, upstream: up, class: read}${more}`;
 const events = (kind) => door.written().filter((line) => line.kind === kind);
@@ -52,7 +52,7 @@ test('a config is told by what is different in effect, and one that is refused b
   const changed = await event('config', (e) => e.source === 'admin');
   assert.deepEqual([changed.successful, changed.previous_config], [true, first.config]);
   assert.notEqual(changed.config, first.config);
-  assert.deepEqual(changed.changes.map((change) => change.slice(0, 52)).sort(), ['rate_limit.each_workspace.rate: "100/s" → "250/s"', 'routes[more]: none → {"name":"more","listeners":[],"'.slice(0, 52)]);
+  assert.deepEqual(changed.changes.map((change) => change.slice(0, 52)).sort(), ['rate_limit.per_workspace.rate: "100/s" → "250/s"', 'routes[more]: none → {"name":"more","listeners":[],"'.slice(0, 52)]);
   assert.equal((await door.admin('/state').then((r) => r.json())).config, changed.config);
 
   await rewrite(config('many'));

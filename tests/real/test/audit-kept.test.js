@@ -29,7 +29,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://127.0.0.1:${up.address().port}"}}
 routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read}`;
@@ -72,8 +72,8 @@ test('who was killed is on record after the next start, once, and who ended in o
   fs.rmSync(folder, { recursive: true });
 });
 
-test('with `reads: before_answer` a kill loses no read that was answered', async () => {
-  const door = await stagedoor(config, { audit: 'reads: before_answer' });
+test('with `reads: before_response` a kill loses no read that was answered', async () => {
+  const door = await stagedoor(config, { audit: 'reads: before_response' });
   const answered = [];
   let asking = true;
   const clients = Array.from({ length: 8 }, async (_, client) => {
@@ -93,7 +93,7 @@ test('with `reads: before_answer` a kill loses no read that was answered', async
 });
 
 test('a read that is on disk before its answer ends with its client all the same', async () => {
-  const door = await stagedoor(config, { audit: 'reads: before_answer' });
+  const door = await stagedoor(config, { audit: 'reads: before_response' });
   const leaving = new AbortController();
   const asked = fetch(`${door.url}/read/held`, { headers: bearer, signal: leaving.signal }).catch(() => 'left');
   await until('the upstream to be asked', async () => held.length === 1);
@@ -105,7 +105,7 @@ test('a read that is on disk before its answer ends with its client all the same
 });
 
 test('the oldest segments may be pruned, and not be removed by anybody else', async () => {
-  const door = await stagedoor(config, { audit: 'segment_max: 4KiB, segments_kept: 3' });
+  const door = await stagedoor(config, { audit: 'segment_max: 4KiB, segments_max: 3' });
   const folder = `${door.folder}/audit`;
   await until('a pruning', async () => {
     await Promise.all(Array.from({ length: 20 }, () => look(door)));
@@ -127,7 +127,7 @@ test('no segment is longer than `segment_max`, however many records come at once
   const limit = 4096;
   const keys = fs.mkdtempSync(`${os.tmpdir()}/stagedoor-keys-`);
   execFileSync('openssl', ['genpkey', '-algorithm', 'ed25519', '-out', `${keys}/own`]);
-  const door = await stagedoor(config, { audit: `segment_max: 4KiB, segments_kept: 0, checkpoints: {key_file: ${keys}/own}` });
+  const door = await stagedoor(config, { audit: `segment_max: 4KiB, segments_max: 0, checkpoints: {key_file: ${keys}/own}` });
   const folder = `${door.folder}/audit`;
   await Promise.all(Array.from({ length: 300 }, () => look(door)));
   await end(door);

@@ -28,9 +28,9 @@ before(async () => {
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
-audit: {folder: ${own}/audit, segment_max: 1MiB}
+audit: {directory: ${own}/audit, segment_max: 1MiB}
 workspaces: {named: {payments: {}, search: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams: {one: {url: "http://127.0.0.1:${port}"}, two: {url: "http://127.0.0.1:${port}"}}
 routes:
 - {name: act, methods: [POST], path: /act, upstream: two, class: action, plugin: deploys}

@@ -37,7 +37,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://127.0.0.1:${port}"}}
 routes:
 - {name: act, methods: [POST], path: /act, upstream: up, class: action}

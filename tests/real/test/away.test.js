@@ -29,12 +29,12 @@ test('requests pass within 1.5 s of its return, by a connection or by a check, w
   let ready = true;
   const answer = (request, response) => { response.statusCode = request.url !== '/ready' || ready ? 200 : 503; response.end('ok'); };
   const [plain, named, checked] = [await server(answer), await server(answer), await server(answer)];
-  const check = 'health_check: {path: /ready, interval: 10s, timeout: 1s, healthy_after: 2, unhealthy_after: 3}';
+  const check = 'health_check: {path: /ready, interval: 10s, timeout: 1s, healthy_threshold: 2, unhealthy_threshold: 3}';
   const door = await gate((ports) => `
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   plain: {url: "http://127.0.0.1:${plain.port}", retries: {attempts_max: 1}}
   named: {url: "http://localhost:${named.port}", retries: {attempts_max: 1}}
@@ -44,7 +44,7 @@ ${['plain', 'named', 'checked'].map((name) => `- {name: ${name}, methods: [ANY],
   const ask = async (name) => { const answer = await fetch(`${door.url}/${name}`); await answer.text(); return answer.status; };
   const outage = async (name, up) => {
     await up.end();
-    await until('it to be left alone', async () => { await ask(name); return (await state(door)).includes(`${name} open silence`); });
+    await until('it to be left alone', async () => { await ask(name); return (await state(door)).includes(`${name} open no_response`); });
     // Long enough for it to have been looked for.
     await pause(1500);
     const refused = await fetch(`${door.url}/${name}`);
@@ -69,10 +69,10 @@ ${['plain', 'named', 'checked'].map((name) => `- {name: ${name}, methods: [ANY],
   await Promise.all([outage('plain', plain), outage('named', named), outage('checked', checked)]);
   assert.deepEqual(await state(door), []);
   const moved = door.written().filter((line) => line.kind === 'breaker' && line.upstream === 'plain').map((line) => `${line.position} ${line.cause}`);
-  assert.deepEqual(moved, ['open silence', 'closed silence']);
+  assert.deepEqual(moved, ['open no_response', 'closed no_response']);
   const metrics = await (await door.admin('/metrics')).text();
-  assert.match(metrics, /stagedoor_breaker_probes_total\{result="away",upstream="plain"\} [1-9]/);
-  assert.match(metrics, /stagedoor_breaker_probes_total\{result="there",upstream="plain"\} 1/);
+  assert.match(metrics, /stagedoor_breaker_probes_total\{result="down",upstream="plain"\} [1-9]/);
+  assert.match(metrics, /stagedoor_breaker_probes_total\{result="up",upstream="plain"\} 1/);
 });
 
 test('one that answers badly rests, though it takes connections', async () => {
@@ -88,8 +88,8 @@ routes: [{name: sick, methods: [ANY], path: /, upstream: sick, ${open}}}]`);
   const refused = await fetch(door.url);
   assert.equal(refused.status, 503);
   assert.ok(Number(refused.headers.get('retry-after')) > 20);
-  assert.deepEqual(await state(door), ['sick open answers']);
-  assert.match(await (await door.admin('/metrics')).text(), /stagedoor_breakers_open\{cause="answers",host="",plugin="",upstream="sick"\} 1/);
+  assert.deepEqual(await state(door), ['sick open failures']);
+  assert.match(await (await door.admin('/metrics')).text(), /stagedoor_breakers_open\{cause="failures",host="",plugin="",upstream="sick"\} 1/);
 });
 
 test('what another gate refuses is no failure, and each endpoint of the proxy breaks alone', async () => {
@@ -98,7 +98,7 @@ test('what another gate refuses is no failure, and each endpoint of the proxy br
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 upstreams: {dxcp: {url: "http://127.0.0.1:${dxcp.port}", retries: {attempts_max: 1}}}
 routes: [{name: dxcp, methods: [ANY], path: /**, upstream: dxcp, ${open}}}]`);
   // As Backstage's proxy plugin: of the headers it passes on what every page may see.
@@ -116,7 +116,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(folder)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}, per_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   portal: {url: "http://127.0.0.1:${portal.port}", retries: {attempts_max: 1}}
   inner: {url: "${inner.url}", retries: {attempts_max: 1}}
@@ -131,7 +131,7 @@ routes: [{name: straight, methods: [ANY], path: /straight, upstream: inner, ${op
   assert.ok(seen.every((one) => /^50[23] /.test(one)), seen.join('\n'));
   assert.match(seen.at(-1), /"breaker_open"/);
   assert.deepEqual(await state(edge), [], 'it is the inner one that knows');
-  assert.deepEqual(await state(inner), ['dxcp open silence']);
+  assert.deepEqual(await state(inner), ['dxcp open no_response']);
   await dxcp.begin();
   const back = performance.now();
   await until('an answer', async () => (await ask('/api/proxy/dxcp/x')) === '200 dxcp');
@@ -140,5 +140,5 @@ routes: [{name: straight, methods: [ANY], path: /straight, upstream: inner, ${op
   for (let n = 0; n < 6; n += 1) await ask('/api/proxy/broken/x');
   assert.match(await ask('/api/proxy/broken/x'), /^503 .*breaker_open/);
   assert.equal(await ask('/api/proxy/echo/x'), '200 echo');
-  assert.deepEqual(await state(edge), ['portal broken open answers']);
+  assert.deepEqual(await state(edge), ['portal broken open failures']);
 });

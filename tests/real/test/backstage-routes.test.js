@@ -38,7 +38,7 @@ identity:
   issuers:
     portal: {kind: backstage, issuer: "http://127.0.0.1:${ports.edge}/api/auth", audiences: [catalog, stage], algorithms: [ES256], keys: {backstage_url: "http://127.0.0.1:${port}"}}
 workspaces: {named: {payments: {groups: ["group:default/payments-dev"]}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}, per_client: {rate: 1000/s, burst: 1000}}
 upstreams: {portal: {url: "http://127.0.0.1:${port}", preserve_host: true}}
 presets:
 ${PRESETS.map((preset) => `- {preset: ${preset}, upstream: portal, detail: full${preset === 'backstage' ? `, open: [${open}]` : ''}}`).join('\n')}

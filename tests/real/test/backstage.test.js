@@ -35,7 +35,7 @@ identity:
       audiences: ["${idp.resource}"]
       claims: {roles: "${ROLES}"}
 workspaces: {named: {payments: {groups: ["group:default/payments-dev"]}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 upstreams:
   portal: {url: "http://127.0.0.1:${portalPort}", preserve_host: true}
   dxcp: {url: ${control.url}, authority: delivery}

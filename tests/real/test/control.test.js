@@ -29,7 +29,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(folder)}
 ${files}
-${files.includes('rate_limit') ? '' : 'rate_limit: {each_workspace: {rate: 1000/s, burst: 100000}}'}
+${files.includes('rate_limit') ? '' : 'rate_limit: {per_workspace: {rate: 1000/s, burst: 100000}}'}
 upstreams: {up: {url: "${up.url}"}}
 routes:
 - {name: argo, methods: [GET], path: /argo, upstream: up, class: read, plugin: argocd}
@@ -56,14 +56,14 @@ const temporary = (name) => path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'sta
 /** A source that is only asked when somebody says so, and a proxy in front of it. */
 const quiet = async (t, body, more = '', files) => {
   const source = await control(body);
-  const proxy = await door(source, `every: 10m, stale_after: 20m, answer_max: 4KiB${more}`, files);
+  const proxy = await door(source, `interval: 10m, stale_after: 20m, response_max: 4KiB${more}`, files);
   t.after(async () => { await proxy.stop(); await source.stop(); });
   return { source, proxy };
 };
 
 test('what it says is in force before the first request, and takes effect later without a restart', async (t) => {
   const source = await control(said({ plugins: { argocd: { enabled_percent: 0 } } }));
-  const proxy = await door(source, 'every: 200ms, stale_after: 1m');
+  const proxy = await door(source, 'interval: 200ms, stale_after: 1m');
   t.after(async () => { await proxy.stop(); await source.stop(); });
   assert.equal(await ask(proxy, '/argo'), OFF, 'it was asked before anybody could be served');
   assert.equal(await ask(proxy, '/jira'), 200);
@@ -115,7 +115,7 @@ test('a rollout goes up and down with the answers', async (t) => {
 
 test('an answer that is the same is not fetched again, and changes nothing', async (t) => {
   const source = await control(said({ plugins: { argocd: { enabled_percent: 0 } } }));
-  const proxy = await door(source, 'every: 150ms, stale_after: 1m');
+  const proxy = await door(source, 'interval: 150ms, stale_after: 1m');
   t.after(async () => { await proxy.stop(); await source.stop(); });
   const first = await state(proxy);
   await until('some polls', async () => await fetches(proxy, 'unchanged') >= 3);
@@ -132,7 +132,7 @@ test('an answer that is the same is not fetched again, and changes nothing', asy
 
 test('one without ETags is compared by what it says, whatever the order', async (t) => {
   const source = await control('{"version":"stagedoor/control-v1","plugins":{"jira":{"enabled_percent":0},"argocd":{"enabled_percent":0}}}', { etags: false });
-  const proxy = await door(source, 'every: 150ms, stale_after: 1m');
+  const proxy = await door(source, 'interval: 150ms, stale_after: 1m');
   t.after(async () => { await proxy.stop(); await source.stop(); });
   const first = await state(proxy);
   source.answers('{ "plugins": {"argocd":{"enabled_percent":0}, "jira":{"enabled_percent":0}},\n\t"version":"stagedoor/control-v1"}');
@@ -245,7 +245,7 @@ test('POST /reload and SIGHUP ask at once, and a file is taken over while the so
   await until('SIGHUP', async () => await ask(proxy, '/jira') === OFF && await ask(proxy, '/argo') === 200);
 
   await source.away();
-  const more = (ports, folder) => `${config(source, 'every: 10m, stale_after: 20m', 'workspaces: {named: {pay: {}, late: {}}}')(ports, folder)}`;
+  const more = (ports, folder) => `${config(source, 'interval: 10m, stale_after: 20m', 'workspaces: {named: {pay: {}, late: {}}}')(ports, folder)}`;
   proxy.write(more(proxy.ports, proxy.folder));
   const result = await proxy.reload();
   assert.equal(result.successful, true);
@@ -276,7 +276,7 @@ test('no request is lost while answers change', async (t) => {
 });
 
 test('nothing that the files write gets wider', async (t) => {
-  const files = 'workspaces: {named: {pay: {groups: [payers], plugins: {jira: false}}, shop: {}}}\nplugins: {argocd: {enabled_percent: 0}}\nrate_limit: {each_workspace: {rate: 1/h, burst: 3}}';
+  const files = 'workspaces: {named: {pay: {groups: [payers], plugins: {jira: false}}, shop: {}}}\nplugins: {argocd: {enabled_percent: 0}}\nrate_limit: {per_workspace: {rate: 1/h, burst: 3}}';
   const { proxy } = await quiet(t, said({
     workspaces: { pay: { callers: ['bob'], plugins: { jira: true } }, shop: { plugins: { argocd: true }, rate_limit: { rate: '1000/s' } } },
     plugins: { argocd: { enabled_percent: 100 } },
@@ -293,7 +293,7 @@ test('nothing that the files write gets wider', async (t) => {
 
 test('Orbit\'s answers switch on what they list, and its secrets stay nowhere', async (t) => {
   const kept = temporary('kept.json');
-  const { source, proxy } = await quiet(t, orbits({ jira: ['pay'], github: ['x'] }), `, shape: orbit, plugins: [jira, argocd], keep_file: ${kept}`);
+  const { source, proxy } = await quiet(t, orbits({ jira: ['pay'], github: ['x'] }), `, format: orbit, plugins: [jira, argocd], cache_file: ${kept}`);
   assert.equal(await ask(proxy, '/jira', 'pay'), 200);
   assert.equal(await ask(proxy, '/jira', 'shop'), OFF);
   assert.equal(await ask(proxy, '/argo', 'pay'), OFF, 'what is not listed is off');
@@ -340,7 +340,7 @@ test('a start without the source has what was kept, and without that no plugin, 
   const kept = temporary('kept.json');
   const source = await control(said({ plugins: { argocd: { enabled_percent: 0 } } }));
   t.after(() => source.stop());
-  const more = `every: 10m, stale_after: 20m, keep_file: ${kept}`;
+  const more = `interval: 10m, stale_after: 20m, cache_file: ${kept}`;
   const first = await door(source, more);
   const { config: digest } = await state(first);
   await first.stop();
@@ -374,10 +374,10 @@ test('a start without the source has what was kept, and without that no plugin, 
   await damaged(whole.replace('"enabled_percent":0', '"enabled_percent":9'), 'it is damaged');
   await damaged(whole.replaceAll('/api/plugins/config', '/elsewhere'), 'another source');
   fs.rmSync(kept);
-  const open = await door(source, `${more}, until_answered: files`);
+  const open = await door(source, `${more}, before_first_response: files`);
   assert.equal(await ask(open, '/argo'), 200);
   await open.stop();
-  const alone = await door(source, more.replace('every: 10m', 'every: 1s'));
+  const alone = await door(source, more.replace('interval: 10m', 'interval: 1s'));
   assert.equal(await ask(alone, '/jira'), OFF);
   await source.back();
   await until('the source to be heard', async () => await ask(alone, '/jira') === 200);
@@ -388,7 +388,7 @@ test('a start without the source has what was kept, and without that no plugin, 
 
 test('a source that is away for long is told by a metric, and the last good answer holds', async (t) => {
   const source = await control(said({ plugins: { argocd: { enabled_percent: 0 } } }));
-  const proxy = await door(source, 'every: 200ms, stale_after: 900ms');
+  const proxy = await door(source, 'interval: 200ms, stale_after: 900ms');
   t.after(async () => { await proxy.stop(); await source.stop(); });
   assert.equal(await metric(proxy, 'stagedoor_control_stale'), 0);
   await source.away();
@@ -414,7 +414,7 @@ test('a source can come, move and go with the files', async (t) => {
   assert.equal((await state(proxy)).control, null);
   assert.equal(await metric(proxy, 'stagedoor_control_stale'), undefined);
   const write = async (source) => {
-    proxy.write(config(source, 'every: 10m, stale_after: 20m')(proxy.ports, proxy.folder));
+    proxy.write(config(source, 'interval: 10m, stale_after: 20m')(proxy.ports, proxy.folder));
     return proxy.reload();
   };
   await write(one);
@@ -435,7 +435,7 @@ test('a source can come, move and go with the files', async (t) => {
 test('what is to be read or kept otherwise is fetched anew, whatever its ETag', async (t) => {
   const kept = temporary('kept.json');
   const source = await control(orbits({ jira: ['pay'], argocd: ['shop'] }));
-  const more = (plugins, file) => `every: 10m, stale_after: 20m, shape: orbit, plugins: [${plugins}], keep_file: ${file}`;
+  const more = (plugins, file) => `interval: 10m, stale_after: 20m, format: orbit, plugins: [${plugins}], cache_file: ${file}`;
   const proxy = await door(source, more('jira', kept));
   t.after(() => source.stop());
   const rewrite = async (plugins, file) => {
@@ -469,17 +469,17 @@ test('over TLS the source is whom the CA vouches for', async (t) => {
   const server = https.createServer({ cert: fs.readFileSync(`${folder}/own/source.crt`), key: fs.readFileSync(`${folder}/own/source.key`) }, (_, response) => response.end(said({ plugins: { argocd: { enabled_percent: 0 } } })));
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const source = { url: `https://localhost:${server.address().port}/c` };
-  const proxy = await door(source, `every: 10m, stale_after: 20m, ca: ${folder}/other/ca.crt`);
+  const proxy = await door(source, `interval: 10m, stale_after: 20m, ca: ${folder}/other/ca.crt`);
   t.after(async () => { await proxy.stop(); server.closeAllConnections(); server.close(); });
   assert.equal(await ask(proxy, '/jira'), OFF, 'it was believed');
   assert.match((await state(proxy)).control.failing, /certificate/);
-  proxy.write(config(source, `every: 10m, stale_after: 20m, ca: ${folder}/own/ca.crt`)(proxy.ports, proxy.folder));
+  proxy.write(config(source, `interval: 10m, stale_after: 20m, ca: ${folder}/own/ca.crt`)(proxy.ports, proxy.folder));
   await proxy.reload();
   assert.deepEqual([await ask(proxy, '/argo'), await ask(proxy, '/jira')], [OFF, 200]);
 });
 
 test('an answer can be tried before it is given', async (t) => {
-  const { source, proxy } = await quiet(t, orbits(), ', shape: orbit, plugins: [jira]', 'workspaces: {named: {pay: {callers: [ada]}}}');
+  const { source, proxy } = await quiet(t, orbits(), ', format: orbit, plugins: [jira]', 'workspaces: {named: {pay: {callers: [ada]}}}');
   const file = temporary('answer.json');
   const run = (command, ...words) => spawnSync(binary, [command, '-c', proxy.file, ...words], { encoding: 'utf8' });
   const explained = (...words) => run('explain', '-p', '/jira', '--as', 'ada', '-H', 'x-orbit-workspace-id: pay', ...words).stdout;

@@ -38,7 +38,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(folder)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}, per_client: {rate: 100000/s, burst: 100000}}
 credentials:
 ${names.map((name) => `  ${name}: {${written[name].replaceAll('FOLDER', folder)}}`).join('\n')}
 upstreams:
@@ -356,7 +356,7 @@ test('a token endpoint that is silent, floods, redirects or answers nonsense kee
   assert.equal(elsewhere, 0);
   // Less time than that: it is not the upstream that was late.
   mode = 'silent';
-  const door = await stagedoor(config({ dxcp: client({ url }) }, { upstream: ', timeouts: {whole: 300ms}, breaker: {requests_min: 1}' }));
+  const door = await stagedoor(config({ dxcp: client({ url }) }, { upstream: ', timeouts: {total: 300ms}, breaker: {requests_min: 1}' }));
   const begun = Date.now();
   for (let n = 0; n < 3; n += 1) assert.equal((await ask(door, '/dxcp/x')).code, 'credential_unavailable');
   assert.ok(Date.now() - begun < 2500);

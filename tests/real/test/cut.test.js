@@ -56,7 +56,7 @@ listeners:
   web: {kind: forward, address: 127.0.0.1:${web}, plugin: catalog, workspace: web}
 ${identity(own)}
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 egress:
   rules: [{name: echo, to: ["127.0.0.1:${echoPort}", "127.0.0.1:${upPort}"]}]
   private:

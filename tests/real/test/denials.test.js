@@ -35,12 +35,12 @@ listeners:
 ${identity(folder)}
     portal: {kind: backstage, issuer: http://portal/api/auth, audiences: [stagedoor], algorithms: [ES256], keys: {backstage_url: "${silent.url}"}}
 workspaces: {named: {payments: {}, web: {}, once: {rate_limit: {rate: 1/h, burst: 1}}, calls: {rate_limit: {rate: 1/h, burst: 1}}, pages: {rate_limit: {rate: 1/h, burst: 1}}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   up: {url: ${up.url}, breaker: {requests_min: 1000000}}
   aware: {url: ${up.url}, breaker: {requests_min: 1000000}}
   dead: {url: "http://127.0.0.1:${dead}", breaker: {requests_min: 1000000}}
-  sick: {url: ${up.url}, timeouts: {upstream: 100ms}, breaker: {requests_min: 1, rest: 1h}}
+  sick: {url: ${up.url}, timeouts: {upstream: 100ms}, breaker: {requests_min: 1, open_duration: 1h}}
   echo: {url: "http://127.0.0.1:${echo.port}", http: h2}
   web: {url: ${web.url}}
 presets:

@@ -37,7 +37,7 @@ listeners:
   egress: {kind: forward, address: 127.0.0.1:${ports.edge}, plugin: catalog}
 process: {drain_delay: 0s, drain_timeout: 1s, name_servers: ["${names.address}"]}
 egress:
-  each_workspace: {rate: 100000/s, burst: 100000}
+  per_workspace: {rate: 100000/s, burst: 100000}
   rules: [{name: held, to: ["${name}:${port}"]}]
   private: [{host: "${name}:${port}", addresses: [${network.v4}/32]}]`);
   config = path.join(os.tmpdir(), `stagedoor-doctor-${process.pid}.yaml`);

@@ -77,7 +77,7 @@ test('nothing of the operator\'s is touched, and each fault does to callers what
   const theirs = path.join(home, 'theirs');
   fs.mkdirSync(theirs);
   const file = path.join(home, 'whole.yaml');
-  const quick = 'breaker: {window: 2s, rest: 2s}, retries: {attempts_max: 1}';
+  const quick = 'breaker: {window: 2s, open_duration: 2s}, retries: {attempts_max: 1}';
   fs.writeFileSync(file, `
 version: stagedoor/v1
 listeners:
@@ -108,7 +108,7 @@ egress:
   callers: {catalog: {password_file: /nowhere/password, workspace: payments, plugin: catalog}}
 control: {url: "http://127.0.0.1:${control}/control"}
 store: {addresses: ["127.0.0.1:${redis}"], kind: sentinel, master: door, password_file: /nowhere/redis, sentinel_password_file: /nowhere/sentinel, tls: {ca: /nowhere/ca.crt}}
-audit: {folder: ${theirs}, ship: {siem: {kind: webhook, url: "http://127.0.0.1:${sink}/"}}}
+audit: {directory: ${theirs}, ship: {siem: {kind: webhook, url: "http://127.0.0.1:${sink}/"}}}
 process: {name_servers: ["127.0.0.1:${names.address().port}"]}
 `);
   const found = await told(file, ['--for', '2s', '--rate', '60/s']);
@@ -255,7 +255,7 @@ listeners: {out: {kind: forward, address: "127.0.0.1:3128", plugin: catalog}}
 egress:
   rules: [{name: api, to: [api.called.example]}]
   private: [{host: api.called.example, addresses: [127.0.0.0/8, 169.254.0.0/16]}]
-audit: {folder: /nowhere}
+audit: {directory: /nowhere}
 `);
   const { code, out, err } = await drill(file, ['--for', '500ms', '--only', 'dns-poison']);
   assert.equal(code, 3, out + err);

@@ -21,12 +21,12 @@ listeners:
 ${identity(folder)}
 workspaces: {named: {payments: {}, web: {}}}
 upstreams:
-  up: {url: ${up.url}, timeouts: {upstream: 1s, whole: 2s, upgrade: 1s}, breaker: {requests_min: 1000000}}
+  up: {url: ${up.url}, timeouts: {upstream: 1s, total: 2s, upgrade: 1s}, breaker: {requests_min: 1000000}}
   eager: {url: "http://127.0.0.1:${eagerPort}"}
   dead: {url: "http://127.0.0.1:${dead}", breaker: {requests_min: 1000000}}
   half: {url: "${up.url.replace('127.0.0.1', 'localhost')}"}
   dxcp: {url: ${up.url}, authority: delivery, breaker: {requests_min: 1000000}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}, per_client: {rate: 100000/s, burst: 10000}}
 presets:
 - {preset: dxcp, upstream: dxcp, hosts: [dxcp.example]}
 routes:

@@ -87,7 +87,7 @@ listeners:
 identity:
   client_certificates: [{name: scaffolder, caller: "service:scaffolder", workspaces: [web], plugin: scaffolder}]
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_client: {rate: 10000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 10000/s, burst: 10000}}
 egress:
   hosts: {outside: ["${hosts.join('", "')}"]}
   rules:
@@ -105,7 +105,7 @@ egress:
   - {host: "dead.egress.test:${dead}", addresses: [127.0.0.1/32]}
   callers: {catalog: {password_file: ${folder}/password, workspace: payments, plugin: catalog}}
   tls_ports: [${httpsPort}]
-  hello_timeout: 1s
+  client_hello_timeout: 1s
   idle_timeout: 2s
 process: {drain_delay: 0s, drain_timeout: 1s, name_servers: ["${names.address}"]}`);
   Object.assign(door.ports, { asking, learning });

@@ -37,7 +37,7 @@ ${identity(folder)}
     idp: {issuer: "${idp.issuer}", audiences: ["${idp.resource}"], algorithms: [RS256], token_types: [at+jwt]}
 ${callers}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}, per_client: {rate: 100000/s, burst: 100000}}
 credentials:
 ${names.map((name) => `  ${name}: ${credential(written[name])}`).join('\n')}
 upstreams:

@@ -47,7 +47,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: 10000/s, burst: 10000}, each_client: {rate: 10000/s, burst: 10000}}
+rate_limit: {per_workspace: {rate: 10000/s, burst: 10000}, per_client: {rate: 10000/s, burst: 10000}}
 credentials: {api: {kind: header, prefix: "Bearer ", value_file: ${folder}/key}}
 upstreams:
 ${external('api', '/v3"')}, external: true, credential: api, ${tls}, breaker: {requests_min: 1000}}
@@ -72,8 +72,8 @@ routes:
 - {name: inside, methods: [GET], path: /inside/**, upstream: inside, class: read, options: {strip_prefix: /inside}}
 ${['paced', 'strict', 'meta', 'mixed', 'flip', 'gone'].map((name) => `- {name: ${name}, methods: [GET], path: /ext/${name}/**, upstream: ${name}, class: read, options: {strip_prefix: /ext/${name}}}`).join('\n')}
 ${['caller', 'workspace', 'all'].map((among) => `- {name: for-${among}, methods: [GET], path: /for/${among}/**, upstream: api, class: read, options: {strip_prefix: /for/${among}, access: {callers: [ada, bo, kim]}, coalesce: {for: ${among}, bytes_max: 100KiB}}}`).join('\n')}
-- {name: anybody, methods: [GET], path: /anybody/**, upstream: paced, class: read, options: {strip_prefix: /anybody, public: true, coalesce: {for: all, keep: 30s}}}
-- {name: kept, methods: [GET], path: /kept/**, upstream: api, class: read, options: {strip_prefix: /kept, access: {callers: [ada, bo, kim]}, coalesce: {for: workspace, keep: 1s}}}`);
+- {name: anybody, methods: [GET], path: /anybody/**, upstream: paced, class: read, options: {strip_prefix: /anybody, public: true, coalesce: {scope: all, ttl: 30s}}}
+- {name: kept, methods: [GET], path: /kept/**, upstream: api, class: read, options: {strip_prefix: /kept, access: {callers: [ada, bo, kim]}, coalesce: {scope: workspace, ttl: 1s}}}`);
 });
 after(async () => {
   await door?.stop(); await names?.stop();
@@ -190,7 +190,7 @@ test('requests wait for their turn and none is refused', async () => {
   assert.deepEqual(all.map((response) => response.status), Array(10).fill(200));
   const took = at.at(-1) - at[0];
   assert.ok(took > 400, `ten at 20/s took ${took} ms`);
-  await until('a record that says how long it waited', async () => door.records().some((r) => r.route === 'paced' && r.turn_us > 100_000));
+  await until('a record that says how long it waited', async () => door.records().some((r) => r.route === 'paced' && r.pacing_delay_us > 100_000));
   // Nothing it could be told would come of waiting longer.
   assert.equal((await get('/ext/strict/x')).status, 200);
   const refused = await get('/ext/strict/x');

@@ -14,11 +14,11 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}, search: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 process: {drain_delay: 0s, drain_timeout: 5s, fallback_memory: 2MiB}
 upstreams:
   up: {url: "http://127.0.0.1:${up.address().port}", retries: {attempts_max: 1}, breaker: {requests_min: 100000}}
-  rests: {url: "http://127.0.0.1:${up.address().port}", retries: {attempts_max: 1}, breaker: {requests_min: 2, rest: 60s}}
+  rests: {url: "http://127.0.0.1:${up.address().port}", retries: {attempts_max: 1}, breaker: {requests_min: 2, open_duration: 60s}}
 routes:
 - {name: kept, methods: [GET, POST], path: /kept/**, upstream: up, class: read, options: {fallback: {ttl: 1h}, redact: [secret]}}
 - {name: brief, methods: [GET], path: /brief, upstream: up, class: read, options: {fallback: {ttl: 300ms}}}
@@ -69,7 +69,7 @@ test('while the upstream fails its last good answer is given, and says so', asyn
   assert.equal(back.headers.get('cache-status'), null);
   assert.ok(back.json.count > good.json.count, 'an answer is new whenever there is one');
   const metrics = await (await door.admin('/metrics')).text();
-  assert.match(metrics, /stagedoor_shared_answers_total\{route="kept",shared="fallback"\} 3/);
+  assert.match(metrics, /stagedoor_shared_responses_total\{route="kept",shared="fallback"\} 3/);
   assert.match(metrics, /^backstage_cache_hits_total 3/m);
   assert.match(metrics, /^backstage_request_failures_total 3/m, 'the upstream failed, though nobody saw it');
 });

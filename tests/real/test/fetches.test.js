@@ -103,7 +103,7 @@ listeners:
 ${identity(own)}
     idp: {issuer: "http://idp.test:${port}", audiences: [stagedoor], algorithms: [ES256], keys: {url: "http://127.0.0.1:${slow.address().port}/"}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 10/s, burst: 1}}
+rate_limit: {per_workspace: {rate: 10/s, burst: 1}}
 egress: {private: [{host: "127.0.0.1:${slow.address().port}", addresses: [127.0.0.1/32]}]}
 upstreams: {up: {url: "${up.url}"}}
 routes:

@@ -31,7 +31,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}}
 credentials:
   github: {kind: github_app, api: "${api.url}", app_id: Iv23liABCDEF, installation_id: ${installation}, private_key_file: ${own}/key${more}}
   ghes: {kind: github_app, api: "${enterprise.url}", app_id: Iv23liABCDEF, installation_id: 42, private_key_file: ${own}/key8}

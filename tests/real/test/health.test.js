@@ -25,22 +25,22 @@ const secureSeen = []; const h2cSeen = [];
 
 /** Upstreams by name: the name that is looked up, and what else the config says of them. */
 const UPSTREAMS = () => ({
-  status: ['pair', 'ejection: {failures: 3, base: 1s, longest: 10s}, retries: {attempts_max: 1}'],
-  reset: ['pair', 'ejection: {failures: 3, base: 1h, longest: 1h}'],
-  connect: ['pair', 'ejection: {failures: 3, base: 1h, longest: 1h}'],
-  timeout: ['pair', 'ejection: {failures: 3, base: 1h, longest: 1h}, timeouts: {upstream: 300ms}'],
-  excused: ['pair', 'ejection: {failures: 3, base: 1h, longest: 1h}, retries: {attempts_max: 1}, breaker: {requests_min: 100000, ignore: [{status: 503}]}'],
-  grows: ['pair', 'ejection: {failures: 1, base: 400ms, longest: 1h}, retries: {attempts_max: 1}'],
-  half: ['four', 'ejection: {failures: 1, base: 1h, longest: 1h}, retries: {attempts_max: 1}'],
-  none: ['pair', 'ejection: {failures: 1, base: 1h, longest: 1h, percent_max: 0}, retries: {attempts_max: 1}'],
-  single: ['single', 'ejection: {failures: 1, base: 1h, longest: 1h}, retries: {attempts_max: 1}'],
-  kept: ['pair', 'ejection: {failures: 1, base: 1h, longest: 1h}, retries: {attempts_max: 1}'],
-  again: ['pair', 'retries: {budget_percent: 100}, ejection: {percent_max: 0}'],
-  checked: ['pair', `health_check: {path: "/health/checked", interval: 300ms, timeout: 300ms, healthy_after: 2, unhealthy_after: 3}, retries: {attempts_max: 1}, credential: key`],
-  early: ['pair', `ejection: {failures: 1, base: 1h, longest: 1h}, health_check: {path: "/health/early", interval: 300ms, timeout: 300ms}, retries: {attempts_max: 1}`],
-  panic: ['pair', `health_check: {path: "/health/panic", interval: 300ms, timeout: 300ms, unhealthy_after: 1, status: 204}, retries: {attempts_max: 1}`],
-  least: ['pair', 'balance: {kind: least_request}, ejection: {percent_max: 0}'],
-  workspace: ['four', 'balance: {kind: consistent_hash, by: workspace}, ejection: {failures: 2, base: 1h, longest: 1h}'],
+  status: ['pair', 'outlier_detection: {consecutive_failures: 3, base_ejection_time: 1s, ejection_time_max: 10s}, retries: {attempts_max: 1}'],
+  reset: ['pair', 'outlier_detection: {consecutive_failures: 3, base_ejection_time: 1h, ejection_time_max: 1h}'],
+  connect: ['pair', 'outlier_detection: {consecutive_failures: 3, base_ejection_time: 1h, ejection_time_max: 1h}'],
+  timeout: ['pair', 'outlier_detection: {consecutive_failures: 3, base_ejection_time: 1h, ejection_time_max: 1h}, timeouts: {upstream: 300ms}'],
+  excused: ['pair', 'outlier_detection: {consecutive_failures: 3, base_ejection_time: 1h, ejection_time_max: 1h}, retries: {attempts_max: 1}, breaker: {requests_min: 100000, ignore: [{status: 503}]}'],
+  grows: ['pair', 'outlier_detection: {consecutive_failures: 1, base_ejection_time: 400ms, ejection_time_max: 1h}, retries: {attempts_max: 1}'],
+  half: ['four', 'outlier_detection: {consecutive_failures: 1, base_ejection_time: 1h, ejection_time_max: 1h}, retries: {attempts_max: 1}'],
+  none: ['pair', 'outlier_detection: {consecutive_failures: 1, base_ejection_time: 1h, ejection_time_max: 1h, ejection_percent_max: 0}, retries: {attempts_max: 1}'],
+  single: ['single', 'outlier_detection: {consecutive_failures: 1, base_ejection_time: 1h, ejection_time_max: 1h}, retries: {attempts_max: 1}'],
+  kept: ['pair', 'outlier_detection: {consecutive_failures: 1, base_ejection_time: 1h, ejection_time_max: 1h}, retries: {attempts_max: 1}'],
+  again: ['pair', 'retries: {budget_percent: 100}, outlier_detection: {ejection_percent_max: 0}'],
+  checked: ['pair', `health_check: {path: "/health/checked", interval: 300ms, timeout: 300ms, healthy_threshold: 2, unhealthy_threshold: 3}, retries: {attempts_max: 1}, credential: key`],
+  early: ['pair', `outlier_detection: {consecutive_failures: 1, base_ejection_time: 1h, ejection_time_max: 1h}, health_check: {path: "/health/early", interval: 300ms, timeout: 300ms}, retries: {attempts_max: 1}`],
+  panic: ['pair', `health_check: {path: "/health/panic", interval: 300ms, timeout: 300ms, unhealthy_threshold: 1, status: 204}, retries: {attempts_max: 1}`],
+  least: ['pair', 'balance: {kind: least_request}, outlier_detection: {ejection_percent_max: 0}'],
+  workspace: ['four', 'balance: {kind: consistent_hash, by: workspace}, outlier_detection: {consecutive_failures: 2, base_ejection_time: 1h, ejection_time_max: 1h}'],
   caller: ['four', 'balance: {kind: consistent_hash, by: caller}'],
   client: ['four', 'balance: {kind: consistent_hash, by: client}'],
   moves: ['moves', ''],
@@ -80,7 +80,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, trusted_proxies: [127.0.0.1/32]}
 ${identity(own)}
 workspaces: {named: {${WORKSPACES.map((name) => `${name}: {}`).join(', ')}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}, per_client: {rate: 100000/s, burst: 100000}}
 process: {drain_delay: 0s, drain_timeout: 2s, name_servers: ["${names.address}"]}
 egress: {private: [{host: "strange.test:${up.port}", addresses: [${A}/32]}]}
 credentials: {key: {kind: header, prefix: "Bearer ", value_file: ${folder}/key}}
@@ -353,20 +353,20 @@ routes: [{name: a, methods: [GET], path: /a, upstream: up, class: read, options:
     try { return execFileSync(binary, ['check', '-c', file], { encoding: 'utf8', stdio: 'pipe' }); } catch (error) { return `${error.stdout}${error.stderr}`; }
   };
   for (const [rules, told] of [
-    ['ejection: {failures: 0}', '`ejection.failures` must be at least 1'],
-    ['ejection: {percent_max: 101}', '`ejection.percent_max` must be from 0 to 100'],
-    ['ejection: {base: 0s}', '`ejection.base` (0s) must be more than 0s'],
-    ['ejection: {base: 10m}', 'and `longest` (5m) not shorter'],
+    ['outlier_detection: {consecutive_failures: 0}', '`outlier_detection.consecutive_failures` must be at least 1'],
+    ['outlier_detection: {ejection_percent_max: 101}', '`outlier_detection.ejection_percent_max` must be from 0 to 100'],
+    ['outlier_detection: {base_ejection_time: 0s}', '`outlier_detection.base_ejection_time` (0s) must be more than 0s'],
+    ['outlier_detection: {base_ejection_time: 10m}', 'and `ejection_time_max` (5m) not shorter'],
     ['health_check: {path: healthz}', 'write `/healthz`'],
     ['health_check: {path: "/a b"}', 'write `/healthz`'],
     ['health_check: {path: /, interval: 50ms, timeout: 50ms}', 'write `100ms` or more'],
     ['health_check: {path: /, interval: 1s, timeout: 2s}', '`health_check.timeout` (2s)'],
-    ['health_check: {path: /, healthy_after: 0}', '`healthy_after` and `unhealthy_after` must be at least 1'],
+    ['health_check: {path: /, healthy_threshold: 0}', '`healthy_threshold` and `unhealthy_threshold` must be at least 1'],
     ['health_check: {path: /, status: 299-200}', 'write `200`, or `200-399`'],
     ['health_check: {interval: 1s}', '`path` is missing in `upstreams.up.health_check`'],
     ['balance: {kind: consistent_hash}', '`balance` needs `by`'],
     ['balance: {kind: least_request, by: caller}', '`balance.by` needs `kind: consistent_hash`'],
     ['balance: {kind: random}', 'least_request'],
   ]) assert.ok(problems(rules).includes(told), `${rules}\n${problems(rules)}`);
-  assert.match(problems('ejection: {percent_max: 0}, balance: {kind: consistent_hash, by: client}, health_check: {path: /, status: 200}'), /: valid$/m);
+  assert.match(problems('outlier_detection: {ejection_percent_max: 0}, balance: {kind: consistent_hash, by: client}, health_check: {path: /, status: 200}'), /: valid$/m);
 });

@@ -19,7 +19,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 upstreams: {up: {url: "${up.url}"${idempotency}}}
 routes:
 - {name: deploy, methods: [POST], path: /v1/deployments, upstream: up, class: action}`;

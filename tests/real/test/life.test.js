@@ -33,8 +33,8 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
-upstreams: {up: {url: "http://127.0.0.1:${up.address().port}", timeouts: {upstream: 60s, whole: 60s}}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
+upstreams: {up: {url: "http://127.0.0.1:${up.address().port}", timeouts: {upstream: 60s, total: 60s}}}
 routes:
 - {name: act, methods: [POST], path: /act/**, upstream: up, class: action}
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read}

@@ -137,7 +137,7 @@ presets: [{preset: backstage, upstream: portal, detail: full, actions: {groups: 
 
   test('explain says which limit a request counts against, its numbers and its key', () => {
     assert.match(explain('-p', '/api/catalog/entities', ...as), /^limit +workspace `payments`, bucket `pages`: 1800\/m with a burst of 300, 299 left now \(rate_limit\.buckets\.pages\)$/m);
-    assert.match(explain('-X', 'POST', '-p', '/api/catalog/refresh', ...as), /^limit +workspace `payments`: 100\/m with a burst of 10, 9 left now \(rate_limit\.each_workspace\)$/m);
+    assert.match(explain('-X', 'POST', '-p', '/api/catalog/refresh', ...as), /^limit +workspace `payments`: 100\/m with a burst of 10, 9 left now \(rate_limit\.per_workspace\)$/m);
     assert.match(explain('-p', '/static/a.js'), /^limit +client `127\.0\.0\.1`, bucket `frontend`: 6000\/m with a burst of 1000, 999 left now/m);
   });
 });
@@ -224,9 +224,9 @@ ${identity(at)}
 workspaces: {undeclared: true, named: {payments: {}, web: {}}}
 plugins: {jira: {rate_limit: {rate: 60/m, burst: 1}}}
 rate_limit:
-  each_workspace: {rate: 60/m, burst: 2}
-  each_caller: {rate: 60/m, burst: 3}
-  each_client: {rate: 60/m, burst: 1}
+  per_workspace: {rate: 60/m, burst: 2}
+  per_caller: {rate: 60/m, burst: 3}
+  per_client: {rate: 60/m, burst: 1}
   buckets: {mine: {rate: 60/m, burst: 1}}
 upstreams:
   up: {url: "${up.url}"}
@@ -242,7 +242,7 @@ ${route('open', ', public: true')}
 ${route('status', ', public: true, rate_limit: {rate: 60/m, burst: 2}')}
 - {name: paced, methods: [GET], path: /paced, upstream: paced, class: read, options: {detail: full}}
 egress:
-  each_workspace: {rate: 1/m, burst: 2}
+  per_workspace: {rate: 1/m, burst: 2}
   tunnels_max: 1
   rules: [{name: up, to: ["127.0.0.1:${port}"]}]
   private: [{host: "127.0.0.1:${port}", addresses: [127.0.0.1/32]}]

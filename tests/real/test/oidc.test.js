@@ -22,7 +22,7 @@ identity:
   issuers:
     idp: {issuer: "${issuer}", audiences: ["https://stagedoor.example"], algorithms: [${ALGORITHMS}], token_types: [at+jwt], authorized_parties: [portal]}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}, per_client: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: ${up.url}}}
 routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read, options: {access: {roles: [deployer]}}}

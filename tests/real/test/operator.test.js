@@ -26,7 +26,7 @@ const { upstream, raw } = require('../rig/upstream');
 const root = path.join(__dirname, '../../..');
 const doc = (name) => fs.readFileSync(path.join(root, name), 'utf8');
 /** Wide enough that no limit is met by accident. */
-const WIDE = 'rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}, each_client: {rate: 100000/s, burst: 100000}}';
+const WIDE = 'rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}, per_client: {rate: 100000/s, burst: 100000}}';
 
 let folder; let up; let ca; let count = 0;
 before(async () => {
@@ -120,7 +120,7 @@ test('check calls a good config valid, and tells every mistake of a broken one a
   assert.deepEqual(await run(['check', '-c', good]), { code: 0, out: `${good}: valid\n`, err: '' });
   assert.equal((await run(['check'], { env: { STAGEDOOR_CONFIG: good } })).code, 0);
 
-  const bad = file(`${HEAD}rate_limit: {each_workspace: {rate: 50 per second}}
+  const bad = file(`${HEAD}rate_limit: {per_workspace: {rate: 50 per second}}
 process: {drain_timeout: 10}
 routes:
 - {name: a, methods: [GTE], path: /a, upstream: portal, class: read}
@@ -130,7 +130,7 @@ routes:
   assert.equal(code, 1);
   assert.equal(err, '');
   assert.deepEqual(out.trim().split('\n'), [
-    `${bad}:6:37: \`50 per second\` is not a rate; write \`50/s\`, \`200/m\` or \`1000/h\``,
+    `${bad}:6:36: \`50 per second\` is not a rate; write \`50/s\`, \`200/m\` or \`1000/h\``,
     `${bad}:7:26: \`10\` is not a duration; write \`10s\`, \`500ms\` or \`2m\``,
     `${bad}:9:23: \`routes[0].methods[0]\` cannot be \`GTE\`; did you mean \`GET\`?`,
     `${bad}:10:70: unknown key \`optoins\` in \`routes[1]\`; did you mean \`options\`?`,
@@ -141,14 +141,14 @@ routes:
 });
 
 test('check tells a name that leads nowhere together with mistakes of another kind', async () => {
-  const bad = file(`${HEAD}rate_limit: {each_workspace: {rate: 50 per second}}
+  const bad = file(`${HEAD}rate_limit: {per_workspace: {rate: 50 per second}}
 routes:
 - {name: a, methods: [GET], path: /a, upstream: prtal, class: read}
 - {name: b, methods: [GET], path: /b, upstream: portal, class: read, optoins: {public: true}}
 `);
   const { code, out } = await run(['check', '-c', bad]);
   assert.equal(code, 1);
-  assert.match(out, /:6:37: `50 per second` is not a rate/);
+  assert.match(out, /:6:36: `50 per second` is not a rate/);
   assert.match(out, /:9:70: unknown key `optoins`.*did you mean `options`/);
   assert.match(out, /:8:\d+: no upstream `prtal`; did you mean `portal`\?/);
 });
@@ -273,7 +273,7 @@ ${more}`);
       ['a key that is not there', config({ key: `${folder}/gone.key` }), /cannot use `.*gone\.key`: no such file/],
       ['a CA that is none', config({ more: `upstreams: {a: {url: "https://127.0.0.1:1", tls: {ca: ${garbage}}}}` }), /cannot use `.*garbage\.pem`/],
       ['an assertion key that is none', config({ more: `headers: {assertion_key: ${garbage}}` }), /cannot use `.*garbage\.pem`/],
-      ['an audit folder that is not there', config({ more: `audit: {folder: ${folder}/gone}` }), /cannot write audit records to `.*gone`/],
+      ['an audit folder that is not there', config({ more: `audit: {directory: ${folder}/gone}` }), /cannot write audit records to `.*gone`/],
       ['an address in use', config({ edge: taken.address().port }), new RegExp(`listener \`edge\` cannot listen on 127\\.0\\.0\\.1:${taken.address().port}: .*in use`)],
       ['an admin address in use', config({ admin: taken.address().port }), /listener `admin` cannot listen on .*in use/],
     ]) {
@@ -702,7 +702,7 @@ test('a reload that needs a restart says so and applies the rest', async () => {
 test('what needs a restart is said by each reload until there was one', async () => {
   await withDoor(ROUTES(OPEN), {}, async (door) => {
     edit(door, '127.0.0.1:' + door.ports.edge, '127.0.0.1:' + await freePort());
-    edit(door, 'audit: {', 'audit: {segments_kept: 7, ');
+    edit(door, 'audit: {', 'audit: {segments_max: 7, ');
     edit(door, 'process: {', 'process: {metric_workspaces_max: 7, ');
     const first = (await door.reload()).messages;
     assert.equal(first.length, 3, first.join('\n'));
@@ -885,15 +885,15 @@ workspaces: {named: {payments: {}, web: {rate_limit: {rate: 1/h, burst: 1}}}}
 egress: {rules: [{name: up, to: ["${new URL(up.url).host}"]}], private: [{host: "${new URL(up.url).host}", addresses: [127.0.0.1/32]}]}
 upstreams:
   up: {url: ${up.url}}
-  sick: {url: ${up.url}, retries: {attempts_max: 1}, breaker: {requests_min: 2, rest: 1h}}
+  sick: {url: ${up.url}, retries: {attempts_max: 1}, breaker: {requests_min: 2, open_duration: 1h}}
   again: {url: ${up.url}, retries: {budget_percent: 100}, breaker: {requests_min: 1000}}
   paced: {url: ${up.url}, pace: {rate: 3/s, burst: 1}}
   shown: {url: ${up.url}, credential: away}
-  pair: {url: "http://localhost:${up.port}", ejection: {failures: 1, base: 5m}}
+  pair: {url: "http://localhost:${up.port}", outlier_detection: {consecutive_failures: 1, base_ejection_time: 5m}}
   checked: {url: ${up.url}, health_check: {path: "/?do=status&n=500", interval: 100ms, timeout: 100ms}}
 credentials: {away: {kind: oauth2_client_credentials, token_url: "http://127.0.0.1:1", client_id: a, client_secret_file: ${file('a', 'away')}}}
-control: {url: "${source.url}", every: 200ms, stale_after: 1s}
-rate_limit: {each_client: {rate: 100000/s, burst: 100000}}
+control: {url: "${source.url}", interval: 200ms, stale_after: 1s}
+rate_limit: {per_client: {rate: 100000/s, burst: 100000}}
 routes:
 ${OPEN}
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read, plugin: shown}
@@ -901,7 +901,7 @@ ${OPEN}
 - {name: again, methods: [GET], path: /again, upstream: again, class: read, options: {public: true}}
 - {name: paced, methods: [GET], path: /paced, upstream: paced, class: read, options: {public: true}}
 - {name: pair, methods: [GET], path: /pair, upstream: pair, class: read, options: {public: true}}
-- {name: kept, methods: [GET], path: /kept, upstream: up, class: read, options: {public: true, coalesce: {keep: 30s}}}
+- {name: kept, methods: [GET], path: /kept, upstream: up, class: read, options: {public: true, coalesce: {ttl: 30s}}}
 - {name: shown, methods: [GET], path: /shown, upstream: shown, class: read, options: {public: true}}`;
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-operator-'));
   const serve = (name) => { for (const kind of ['crt', 'key']) fs.copyFileSync(ca.file(`${name}.${kind}`), path.join(own, `tls.${kind}`)); };
@@ -944,7 +944,7 @@ ${OPEN}
     await until('records to be kept again', async () => (await state(door)).audit.works, 10000);
     // A secret that cannot be used is not taken over.
     fs.writeFileSync(path.join(own, 'secret'), 'short');
-    edit(door, 'audit: {', 'audit: {segments_kept: 17, ');
+    edit(door, 'audit: {', 'audit: {segments_max: 17, ');
     assert.equal((await door.reload()).successful, true);
     edit(door, 'class: read', 'clas: read');
     assert.equal((await door.reload()).successful, false);
@@ -986,8 +986,8 @@ ${OPEN}
     assert.deepEqual(names.filter((name) => !documented().includes(name)), []);
     const exact = async (name, labels, value) => assert.equal(await metric(door, name, labels), value, `${name} ${JSON.stringify(labels)}`);
     await exact('stagedoor_build_info', {}, 1);
-    await exact('stagedoor_shared_answers_total', { route: 'kept', shared: 'hit' }, 2);
-    assert.ok(await metric(door, 'stagedoor_turn_wait_seconds_total', { upstream: 'paced' }) > 0.01);
+    await exact('stagedoor_shared_responses_total', { route: 'kept', shared: 'hit' }, 2);
+    assert.ok(await metric(door, 'stagedoor_pacing_delay_seconds_total', { upstream: 'paced' }) > 0.01);
     await exact('stagedoor_credential_fetches_total', { credential: 'away', result: 'error' }, 1);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '200' }, 2);
     await exact('stagedoor_requests_total', { route: 'read', class: 'read', status: '429' }, 1);
@@ -1034,7 +1034,7 @@ routes:
 
 test('an alias shows the open circuit of one plugin among several on an upstream', async () => {
   const config = plain(`
-upstreams: {up: {url: ${up.url}, retries: {attempts_max: 1}, breaker: {requests_min: 2, rest: 1h}}}
+upstreams: {up: {url: ${up.url}, retries: {attempts_max: 1}, breaker: {requests_min: 2, open_duration: 1h}}}
 routes:
 - {name: a, methods: [GET], path: /a, upstream: up, class: read, plugin: a, options: {public: true}}
 - {name: b, methods: [GET], path: /b, upstream: up, class: read, plugin: b, options: {public: true}}`);
@@ -1087,7 +1087,7 @@ test('what a reload took away is no longer in the metrics: a circuit, a certific
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${ca.file('edge.crt')}, key: ${ca.file('edge.key')}}]}}
-upstreams: {up: {url: ${up.url}}, gone: {url: ${up.url}, breaker: {requests_min: 1, rest: 1h}}}
+upstreams: {up: {url: ${up.url}}, gone: {url: ${up.url}, breaker: {requests_min: 1, open_duration: 1h}}}
 routes:
 ${OPEN}
 - {name: gone, methods: [GET], path: /gone, upstream: gone, class: read, options: {public: true}}`;

@@ -100,7 +100,7 @@ before(async () => {
   front = await standIn();
   // None of the names outside is here.
   names = await dns({ 'direct.egress.test': { A: ['127.0.0.1'] }, 'vetted.egress.test': { A: ['127.0.0.1'] }, 'beside.egress.test': { A: ['127.0.0.1'] } });
-  door = await stagedoor((ports) => config(ports, `{url: "http://127.0.0.1:${front.port}", username: ${USER}, password_file: ${folder}/password, no_proxy: [vetted.egress.test]}`), { audit: `ship: {sink: {kind: webhook, url: "https://sink.outside.test:${port}/hook", ca: ${ca.ca}, pace: 20ms}}` });
+  door = await stagedoor((ports) => config(ports, `{url: "http://127.0.0.1:${front.port}", username: ${USER}, password_file: ${folder}/password, no_proxy: [vetted.egress.test]}`), { audit: `ship: {sink: {kind: webhook, url: "https://sink.outside.test:${port}/hook", ca: ${ca.ca}, interval: 20ms}}` });
 });
 after(async () => {
   await door?.stop(); await fronted?.stop(); await front?.stop(); await parent?.stop(); await names?.stop();
@@ -115,10 +115,10 @@ listeners:
   out: {kind: forward, address: 127.0.0.1:${ports.tls}, plugin: catalog, workspace: payments}
 identity: {issuers: {idp: {issuer: "https://idp.outside.test:${port}", audiences: [stage], algorithms: [ES256], keys: {ca: ${ca.ca}}}}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 10000/s, burst: 10000}, each_workspace: {rate: 10000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 10000/s, burst: 10000}, per_workspace: {rate: 10000/s, burst: 10000}}
 credentials:
   key: {kind: oauth2_client_credentials, token_url: "https://token.outside.test:${port}/token", client_id: stage, client_secret_file: ${folder}/secret, ca: ${ca.ca}}
-control: {url: "https://control.outside.test:${port}/says", ca: ${ca.ca}, every: 10m, stale_after: 20m}
+control: {url: "https://control.outside.test:${port}/says", ca: ${ca.ca}, interval: 10m, stale_after: 20m}
 upstreams:
   ext: {url: "https://ext.outside.test:${port}", external: true, credential: key, tls: {ca: ${ca.ca}}, breaker: {requests_min: 2, failure_percent: 50}}
   open: {url: "http://ext.outside.test:${openPort}", external: true}

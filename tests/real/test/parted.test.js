@@ -26,7 +26,7 @@ listeners:
 ${identity(own)}
 store: {addresses: ["${net.other}:${server.port}"], timeout: 900ms, connect_timeout: 900ms}
 workspaces: {undeclared: true}
-rate_limit: {each_workspace: {rate: 60/s, burst: 60}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 60/s, burst: 60}, per_client: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://${net.here}:${up.address().port}"}}
 routes: [{name: read, methods: [GET], path: "/read", upstream: up, class: read}]`, { host: address, under })));
     doors.forEach(closing);

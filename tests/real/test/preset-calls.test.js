@@ -241,7 +241,7 @@ identity:
   issuers:
     portal: {kind: backstage, issuer: "http://127.0.0.1:${ports.edge}/api/auth", audiences: [catalog], algorithms: [ES256], keys: {backstage_url: "http://127.0.0.1:${port}"}}
 workspaces: {named: {payments: {callers: ["user:default/ada"]}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}, per_client: {rate: 1000/s, burst: 1000}}
 upstreams: {portal: {url: "http://127.0.0.1:${port}", preserve_host: true, breaker: {requests_min: 1000000}, retries: {attempts_max: 1}}}
 presets:
 ${of('bare')}

@@ -34,7 +34,7 @@ listeners:
   bare: {kind: reverse, address: 127.0.0.1:${plainOnly}}
   bare-secure: {kind: reverse, address: 127.0.0.1:${tlsOnly}, ${ends}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 10000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 10000/s, burst: 10000}}
 upstreams: {up: {url: "${up.url}"}}
 routes: [{name: all, methods: [ANY], path: /**, upstream: up, class: read, options: {public: true}}]
 egress: {rules: [{name: a, to: ["a.test:80"]}]}`);

@@ -51,7 +51,7 @@ listeners:
   out: {kind: forward, address: 127.0.0.1:${out}, plugin: catalog, workspace: payments}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 egress:
   rules: [{name: echo, to: ["127.0.0.1:${echoPort}"]}]
   private: [{host: "127.0.0.1:${echoPort}", addresses: [127.0.0.1/32]}]

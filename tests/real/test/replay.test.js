@@ -62,7 +62,7 @@ workspaces:
   named:
     payments: {groups: [payers], plugins: {argocd: true}, resources: {stack: [pay-prod]}}
     web: {plugins: {argocd: false}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}, each_caller: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}, per_caller: {rate: 1000/s, burst: 1000}}
 upstreams:
   up: {url: "${up.url}"}
   spare: {url: "${up.url}"}

@@ -32,7 +32,7 @@ listeners:
   few: {kind: reverse, address: 127.0.0.1:${few}, tls: {${pair}}, limits: {head_timeout: 3s, handshakes_max: 20, handshakes_per_client_max: 5}}
 workspaces: {named: {payments: {}}}
 headers: {remove: [x-internal-*, x-team]}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   up: {url: ${up.url}, breaker: {requests_min: 1000000}}
   kept: {url: ${up.url}, preserve_host: true}

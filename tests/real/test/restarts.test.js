@@ -24,7 +24,7 @@ identity:
       algorithms: [ES256]
       keys: {backstage_url: "http://127.0.0.1:${port}"}
 workspaces: {named: {payments: {groups: ["user:default/ada"]}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 upstreams:
   portal: {url: "http://127.0.0.1:${port}", preserve_host: true}
 presets:

@@ -21,18 +21,18 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams:
   up: {url: "http://127.0.0.1:${up.address().port}", retries: {budget_percent: 100}, breaker: {requests_min: 1000}}
   gone: {url: "http://127.0.0.1:${gone}", breaker: {requests_min: 1000}}
   once: {url: "http://127.0.0.1:${up.address().port}", retries: {attempts_max: 1}, breaker: {requests_min: 1000}}
   sick: {url: "http://127.0.0.1:${up.address().port}", retries: {budget_percent: 10}, breaker: {requests_min: 100000}}
-  breaks: {url: "http://127.0.0.1:${up.address().port}", breaker: {requests_min: 2, rest: 60s}}
+  breaks: {url: "http://127.0.0.1:${up.address().port}", breaker: {requests_min: 2, open_duration: 60s}}
   dxcp: {url: "http://127.0.0.1:${up.address().port}", breaker: {requests_min: 1000, ignore: [{status: 503, content_type: application/json}]}}
 routes:
 ${['up', 'gone', 'once', 'sick', 'breaks', 'dxcp'].map((name) => `- {name: ${name}, methods: [GET, HEAD, POST], path: /${name}/**, upstream: ${name}, class: read}
 - {name: ${name}-act, methods: [GET, POST], path: /act/${name}, upstream: ${name}, class: action}`).join('\n')}
-- {name: brief, methods: [GET], path: /brief, upstream: up, class: read, options: {timeouts: {whole: 1s}}}`;
+- {name: brief, methods: [GET], path: /brief, upstream: up, class: read, options: {timeouts: {total: 1s}}}`;
 
 before(async () => {
   up = http.createServer((request, response) => {
@@ -152,7 +152,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(folder)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams:
   up: {url: "https://127.0.0.1:${ports.tls}", http: h2, tls: {ca: ${ca}}, breaker: {requests_min: 100000}}
 routes:

@@ -66,12 +66,12 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.port}, tls: {certificates: [{cert: ${folder}/tls/tls.crt, key: ${folder}/tls/tls.key}]}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://127.0.0.1:${up.address().port}"}}
 routes:
 - {name: read, methods: [GET], path: /read/**, upstream: up, class: read}
 - {name: act, methods: [POST], path: /act, upstream: up, class: action}
-audit: {folder: ${own}/audit}
+audit: {directory: ${own}/audit}
 process: {drain_delay: 500ms, drain_timeout: ${timeout}}
 `);
   const target = { ...ports, ready: false, own };

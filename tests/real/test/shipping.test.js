@@ -55,17 +55,17 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 100000}, each_client: {rate: 100000/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 100000}, per_client: {rate: 100000/s, burst: 100000}}
 upstreams: {up: {url: "http://127.0.0.1:${up.address().port}"}}
 routes:
 - {name: act, methods: [POST], path: /act, upstream: up, class: action}
 - {name: read, methods: [GET], path: "/read/{what}", upstream: up, class: read}
 audit:
-  folder: ${own}/audit
+  directory: ${own}/audit
   segment_max: 1MiB
   ship:
 ${Object.entries(sinks).map(([name, text]) => `    ${name}: ${text}`).join('\n')}`;
-const hook = (port, more = '') => `{kind: webhook, url: "https://127.0.0.1:${port}/audit", secret_file: ${folder}/key, ca: ${ca.ca}, pace: 20ms, timeout: 5s${more}}`;
+const hook = (port, more = '') => `{kind: webhook, url: "https://127.0.0.1:${port}/audit", secret_file: ${folder}/key, ca: ${ca.ca}, interval: 20ms, timeout: 5s${more}}`;
 const door = (sinks, options = {}) => rig.stagedoor(config(sinks), { audit: false, ...options }).then(kept);
 const bearer = { authorization: `Bearer ${orbit('ada', ['payments'])}` };
 const act = (at, id) => fetch(`${at.url}/act`, { method: 'POST', headers: { ...bearer, ...(id && { 'x-request-id': id }) } });
@@ -96,7 +96,7 @@ const holds = (lines) => {
 };
 const sinkOf = async (at, name) => (await (await at.admin('/state')).json()).audit.ship.find((sink) => sink.name === name);
 const metric = async (at, name, sink) => Number((await (await at.admin('/metrics')).text()).match(new RegExp(`^${name}\\{sink="${sink}"\\} (\\S+)$`, 'm'))?.[1]);
-const behind = (at, sink) => metric(at, 'stagedoor_audit_ship_behind_seconds', sink);
+const behind = (at, sink) => metric(at, 'stagedoor_audit_ship_lag_seconds', sink);
 /** Each once, in the order of their first coming. */
 const once = (all) => [...new Set(all)];
 
@@ -107,11 +107,11 @@ test('all kinds of sinks get all lines, in order, with the chain that holds', as
   const otlp = start(python(), [path.join(__dirname, '../rig/otlp.py'), ports.otlp, server.cert, server.key].map(String));
   const rsyslog = syslog.missing() ? undefined : await rsyslogd({ folder: `${folder}/rsyslog`, port: ports.syslog, ca: ca.ca, ...pairOf(server) });
   const at = await door({
-    otlp: `{kind: otlp_http, url: "https://localhost:${ports.otlp}", headers: {authorization: {value_file: ${folder}/token, prefix: "Bearer "}}, ca: ${ca.ca}, pace: 20ms}`,
+    otlp: `{kind: otlp_http, url: "https://localhost:${ports.otlp}", headers: {authorization: {value_file: ${folder}/token, prefix: "Bearer "}}, ca: ${ca.ca}, interval: 20ms}`,
     siem: hook(first.port, ', batch_max: 7'),
-    lake: `{kind: webhook, url: "https://127.0.0.1:${second.port}", format: ocsf, ca: ${ca.ca}, pace: 20ms}`,
-    out: '{kind: stdout, pace: 20ms}',
-    ...(rsyslog && { logs: `{kind: syslog_tls, address: "127.0.0.1:${ports.syslog}", ca: ${ca.ca}, pace: 20ms}` }),
+    lake: `{kind: webhook, url: "https://127.0.0.1:${second.port}", format: ocsf, ca: ${ca.ca}, interval: 20ms}`,
+    out: '{kind: stdout, interval: 20ms}',
+    ...(rsyslog && { logs: `{kind: syslog_tls, address: "127.0.0.1:${ports.syslog}", ca: ${ca.ca}, interval: 20ms}` }),
   });
   await load(at, 60);
   assert.equal((await read(at, '%E2%80%AE', { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' })).status, 200);
@@ -191,6 +191,7 @@ test('a sink that is away delays no request, and gets all of it when it is back'
   times.sort((a, b) => a - b);
   assert.ok(times[times.length / 2] < 250, `${times}`);
   await until('it to be behind', async () => await behind(at, 'siem') > 0);
+  assert.ok(await metric(at, 'stagedoor_audit_ship_behind_seconds', 'siem') > 0, 'under its old name too');
   const receiver = await webhook({ port, ...pairOf(server), secret: KEY });
   const isOurs = (line) => [undefined, 'intent'].includes(JSON.parse(line).kind);
   await until('the records', async () => log(at).filter(isOurs).length === 60 + 15);
@@ -217,7 +218,7 @@ test('whoever cannot prove that it is the receiver gets nothing', async () => {
   const heard = [];
   listening.on('tlsClientError', () => {});
   await new Promise((resolve) => listening.listen(syslogPort, '127.0.0.1', resolve));
-  const at = await door({ siem: hook(port), logs: `{kind: syslog_tls, address: "127.0.0.1:${syslogPort}", ca: ${ca.ca}, pace: 20ms}` });
+  const at = await door({ siem: hook(port), logs: `{kind: syslog_tls, address: "127.0.0.1:${syslogPort}", ca: ${ca.ca}, interval: 20ms}` });
   for (const name of ['siem', 'logs']) await until(`${name} to fail`, async () => /certificate/i.test((await sinkOf(at, name)).failing));
   assert.deepEqual([eve.batches.length, heard.length], [0, 0]);
   await eve.stop();
@@ -423,7 +424,7 @@ test('records that an OTLP receiver rejects of a batch are counted and told, and
   const otlp = start(python(), [path.join(__dirname, '../rig/otlp.py'), port, server.cert, server.key].map(String));
   const mode = (text) => ask(port, '/mode', text);
   await until('it', () => mode({ reject: 2 }).then(() => true));
-  const at = await door({ otlp: `{kind: otlp_http, url: "https://127.0.0.1:${port}/v1/logs", ca: ${ca.ca}, pace: 20ms}` });
+  const at = await door({ otlp: `{kind: otlp_http, url: "https://127.0.0.1:${port}/v1/logs", ca: ${ca.ca}, interval: 20ms}` });
   await until('it to be counted', async () => await metric(at, 'stagedoor_audit_ship_refused_records_total', 'otlp') === 2);
   assert.match(at.output(), /some of the records before this position were refused.*too old/);
   await mode({ status: 413 });
@@ -436,7 +437,7 @@ test('records that an OTLP receiver rejects of a batch are counted and told, and
 test('a connection of syslog that breaks is opened again, and what was on it is sent again', { skip: syslog.missing() }, async () => {
   const port = await freePort();
   let rsyslog = await rsyslogd({ folder: `${folder}/rsyslog-1`, port, ca: ca.ca, ...pairOf(server) });
-  const at = await door({ logs: `{kind: syslog_tls, address: "127.0.0.1:${port}", ca: ${ca.ca}, pace: 20ms}` });
+  const at = await door({ logs: `{kind: syslog_tls, address: "127.0.0.1:${port}", ca: ${ca.ca}, interval: 20ms}` });
   await load(at, 40);
   await until('some messages', async () => rsyslog.messages().length > 10);
   await rsyslog.stop('SIGKILL');
@@ -479,16 +480,16 @@ test('a config that would lose records or show them is told before it runs', () 
     const { stdout, stderr } = spawnSync(binary, ['check', '--files', '-c', `${folder}/check.yaml`], { encoding: 'utf8' });
     return stdout + stderr;
   };
-  const of = (sink, own = `folder: ${folder}, `) => check(`{${own}ship: {siem: {${sink}}}}`);
+  const of = (sink, own = `directory: ${folder}, `) => check(`{${own}ship: {siem: {${sink}}}}`);
   assert.match(of(`kind: webhook, url: "https://siem.example", secret_file: ${folder}/key`), /: valid\n/);
-  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` ships records from `audit\.folder`/);
+  assert.match(of('kind: webhook, url: "https://siem.example"', ''), /`siem` ships records from `audit\.directory`/);
   assert.match(of('kind: webhook'), /`siem` is of kind `webhook` and needs `url`/);
   assert.match(of('kind: syslog_tls, url: "https://siem.example"'), /`url` is only for kind `otlp_http` or `webhook`[^]*needs `address`/);
   assert.match(of('kind: syslog_tls, address: siem.example'), /write for example `logs\.example\.com:6514`/);
   assert.match(of('kind: otlp_http, url: "http://collector.example:4318"'), /warning: the records of `siem` go over the network in clear text/);
   assert.match(of('kind: otlp_http, url: "http://127.0.0.1:4318"'), /^[^\n]*: valid\n$/);
   assert.match(of('kind: otlp_http, url: "https://a.example", batch_max: 0'), /a batch has 1 to 10000 records/);
-  assert.match(of('kind: otlp_http, url: "https://a.example", pace: 0s'), /`pace` must be more than 0s/);
+  assert.match(of('kind: otlp_http, url: "https://a.example", interval: 0s'), /`interval` must be more than 0s/);
   assert.match(of('kind: otlp_http, url: "https://a.example", header: {}'), /headers/);
   assert.match(of('kind: otlp_http, url: "https://a.example", headers: {content-type: {value_file: /x}}'), /belongs to HTTP/);
   assert.match(of('kind: webhook, url: "https://a.example", secret_file: /nowhere'), /\/nowhere/);

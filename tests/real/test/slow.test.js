@@ -56,12 +56,12 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}, ${limits}}
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${tls.cert}, key: ${tls.key}}]}, ${limits}}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_client: {rate: 1000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 1000/s, burst: 10000}}
 upstreams:
-  one: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}}
-  two: {url: "http://127.0.0.1:${two.address().port}", http: h2, timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}}
-  odd: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s, stream_idle: 5s}, breaker: {requests_min: 1000000}}
-  sick: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, whole: 2s}, breaker: {requests_min: 1}}
+  one: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, total: 2s, stream_idle: 5s}}
+  two: {url: "http://127.0.0.1:${two.address().port}", http: h2, timeouts: {upstream: 1s, total: 2s, stream_idle: 5s}}
+  odd: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, total: 2s, stream_idle: 5s}, breaker: {requests_min: 1000000}}
+  sick: {url: "http://127.0.0.1:${one.address().port}", timeouts: {upstream: 1s, total: 2s}, breaker: {requests_min: 1}}
 routes:
 - {name: one, methods: [ANY], path: /one/**, upstream: one, class: read, ${options}}}
 - {name: two, methods: [ANY], path: /two/**, upstream: two, class: read, ${options}}}

@@ -44,7 +44,7 @@ identity:
       algorithms: [ES256]
       keys: {backstage_url: "http://127.0.0.1:${portalPort}"}
 workspaces: {named: {payments: {callers: ["user:default/ada"], resources: {spacelift-stack: [payments-network, payments-db]}}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}, each_client: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}, per_client: {rate: 1000/s, burst: 1000}}
 credentials:
   spacelift:
     kind: spacelift_api_key

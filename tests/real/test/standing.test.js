@@ -22,7 +22,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: 6/h, burst: 4}, each_caller: {rate: 60/h, burst: 200}, each_client: {rate: 6/h, burst: 3}, buckets: {apart: {rate: 6/h, burst: 2}, gone: {rate: 100/s, burst: 100}}}
+rate_limit: {per_workspace: {rate: 6/h, burst: 4}, per_caller: {rate: 60/h, burst: 200}, per_client: {rate: 6/h, burst: 3}, buckets: {apart: {rate: 6/h, burst: 2}, gone: {rate: 100/s, burst: 100}}}
 upstreams:
   up: {url: "${up.url}"}
   gone: {url: "http://127.0.0.1:${gone}", retries: {attempts_max: 1}}
@@ -75,7 +75,7 @@ test('a breaker that is open: since when, why, and when it is tried next', async
   for (let n = 0; n < 6; n += 1) assert.ok([502, 503].includes(await ask(door, '/gone/one/x')));
   const open = await explain(door, '/gone/one/x');
   assert.equal(open.code, 1, open.out + open.err);
-  assert.match(now(open, 'breaker')[0], /^of upstream `gone`, part `one`: open since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \((\d+ ms|\d s)\), because it does not respond \(`silence`\); it is probed every second, and requests try it in (30|2\d) s at the latest$/);
+  assert.match(now(open, 'breaker')[0], /^of upstream `gone`, part `one`: open since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \((\d+ ms|\d s)\), because it does not respond \(`no_response`\); it is probed every second, and requests try it in (30|2\d) s at the latest$/);
   assert.deepEqual(now(open, 'verdict'), ['deny 503 breaker_open']);
   assert.deepEqual(now(await explain(door, '/gone/two/x'), 'breaker'), ['of upstream `gone`, part `two`: closed']);
   // Asking neither opens nor closes it, and makes none.
@@ -118,17 +118,17 @@ test('it says what it cannot ask: another config, no such route, a refusal befor
   assert.match(closed.out, /^right now +not queried: the request is refused before it counts anywhere$/m);
   const nobody = await run('explain', '-c', door.file, '-p', '/read/x', '--as', 'ada', '--workspace', 'payments', '--admin', `http://127.0.0.1:${gone}`);
   assert.equal(nobody.code, 2);
-  assert.match(nobody.err, /cannot get `http:\S+\/standing`/);
+  assert.match(nobody.err, /cannot get `http:\S+\/quota-status`/);
   // The endpoint itself: bounded words, reads only, and nothing is kept of a name that somebody makes up.
   const { limiters } = await (await door.admin('/state')).json();
-  const of422 = async (query) => { const answer = await door.admin(`/standing?${query}`); return [answer.status, (await answer.json()).messages[0]]; };
+  const of422 = async (query) => { const answer = await door.admin(`/quota-status?${query}`); return [answer.status, (await answer.json()).messages[0]]; };
   assert.deepEqual(await of422(''), [422, 'write `route`: the name of a route']);
   assert.deepEqual(await of422('route=read'), [422, 'write `caller`: its limits count per caller']);
   assert.deepEqual(await of422('route=open'), [422, 'that route is public and has no caller: write `client`']);
   assert.deepEqual((await of422(`route=read&caller=${'x'.repeat(300)}`))[0], 422);
   assert.deepEqual((await of422('route=read&callr=a'))[0], 422);
-  for (let n = 0; n < 50; n += 1) assert.equal((await door.admin(`/standing?route=read&caller=made-up-${n}&workspace=w${n}`)).status, 200);
+  for (let n = 0; n < 50; n += 1) assert.equal((await door.admin(`/quota-status?route=read&caller=made-up-${n}&workspace=w${n}`)).status, 200);
   assert.deepEqual((await (await door.admin('/state')).json()).limiters, limiters);
-  assert.equal((await door.admin('/standing?route=read', { method: 'POST' })).status, 405);
+  assert.equal((await door.admin('/quota-status?route=read', { method: 'POST' })).status, 405);
   await door.stop('SIGINT');
 });

@@ -23,7 +23,7 @@ listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 upstreams: {up: {url: "http://127.0.0.1:${up.address().port}"}}
 routes:
 - {name: ends, methods: [GET], path: /ends/**, upstream: up, class: read, options: {upgrade: true, stream_max: token}}

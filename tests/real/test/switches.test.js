@@ -19,7 +19,7 @@ listeners:
   out: {kind: forward, address: 127.0.0.1:${forward}, plugin: catalog, workspace: payments}
 ${identity(folder)}
 workspaces: {named: {payments: {}, web: {}}}
-rate_limit: {each_workspace: {rate: ${limit}/s, burst: 100000}}
+rate_limit: {per_workspace: {rate: ${limit}/s, burst: 100000}}
 egress:
   tls_ports: []
   rules: [{name: up, to: ["127.0.0.1:${up.port}"]}]
@@ -27,11 +27,11 @@ egress:
 upstreams:
   up: {url: "${up.url}"}
   other: {url: "${up.url}"}
-  sick: {url: "${up.url}", breaker: {requests_min: 2, window: 10s, rest: 60s}}
+  sick: {url: "${up.url}", breaker: {requests_min: 2, window: 10s, open_duration: 60s}}
 routes:
 - {name: apps, methods: [GET], path: "/apps", upstream: up, class: read, plugin: argocd, options: {upgrade: true}}
 - {name: sync, methods: [POST], path: /apps, upstream: up, class: action, plugin: argocd}
-- {name: shared, methods: [GET], path: /shared, upstream: up, class: read, plugin: argocd, options: {coalesce: {for: all, keep: 60s}}}
+- {name: shared, methods: [GET], path: /shared, upstream: up, class: read, plugin: argocd, options: {coalesce: {scope: all, ttl: 60s}}}
 - {name: other, methods: [GET], path: /other, upstream: other, class: read, plugin: vault}
 - {name: sick, methods: [GET], path: /sick, upstream: sick, class: read, plugin: vault}
 - {name: open, methods: [GET], path: /open, upstream: other, class: read, options: {public: true}}`;

@@ -55,7 +55,7 @@ ${identity(own)}
   client_certificates:
   - {name: "spiffe://example/ci", caller: "service:ci", workspaces: [payments], roles: [robot]}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 100000/s, burst: 10000}, each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_workspace: {rate: 100000/s, burst: 10000}, per_client: {rate: 100000/s, burst: 10000}}
 upstreams:
   up: {url: ${up.url}}
   secure: {url: "https://localhost:${secure.address().port}", tls: {ca: ${ca.ca}, client_cert: ${folder}/ci.crt, client_key: ${folder}/ci.key}}
@@ -268,7 +268,7 @@ test('SIGQUIT hands the listeners to a new process and no request is lost', asyn
 listeners:
   edge: {kind: reverse, address: 127.0.0.1:${ports.edge}}
 upstreams: {up: {url: ${up.url}}}
-rate_limit: {each_client: {rate: 100000/s, burst: 10000}}
+rate_limit: {per_client: {rate: 100000/s, burst: 10000}}
 routes:
 - {name: open, methods: [ANY], path: /open/**, upstream: up, class: read, options: {public: true}}
 process: {drain_delay: 0s, drain_timeout: 3s, upgrade_socket: ${own}/upgrade.sock}`;

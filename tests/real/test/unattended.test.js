@@ -46,10 +46,10 @@ listeners:
   tls: {kind: reverse, address: 127.0.0.1:${ports.tls}, tls: {certificates: [{cert: ${edge.cert}, key: ${edge.key}}]}}
 ${identity(own)}
 workspaces: {named: {payments: {}}}
-rate_limit: {each_workspace: {rate: 1000/s, burst: 1000}}
+rate_limit: {per_workspace: {rate: 1000/s, burst: 1000}}
 upstreams:
-  up: {url: "http://127.0.0.1:${up.address().port}", timeouts: {upstream: 6s, whole: 12s}}
-  other: {url: "http://127.0.0.1:${other.address().port}", http: h2, timeouts: {upstream: 6s, whole: 12s}}
+  up: {url: "http://127.0.0.1:${up.address().port}", timeouts: {upstream: 6s, total: 12s}}
+  other: {url: "http://127.0.0.1:${other.address().port}", http: h2, timeouts: {upstream: 6s, total: 12s}}
 routes:
 - {name: act, methods: [POST], path: /act, upstream: up, class: action, options: {redact: [secret]}}
 - {name: act2, methods: [POST], path: /act2, upstream: other, class: action, options: {redact: [secret]}}

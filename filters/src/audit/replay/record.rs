@@ -130,7 +130,9 @@ pub struct Record<'a> {
     pub bytes_out: u64,
     pub duration_us: Option<u64>,
     pub upstream_us: Option<u64>,
-    pub turn_us: u64,
+    /// `turn_us` in records of the version before.
+    #[serde(alias = "turn_us")]
+    pub pacing_delay_us: u64,
     #[serde(borrow)]
     pub shared: Option<Text<'a>>,
     pub upgraded: bool,

@@ -273,3 +273,11 @@ fn a_stored_response_is_not_reported_as_a_passed_check() {
     );
     assert_eq!(checks("{}"), None);
 }
+
+#[test]
+fn a_member_is_read_under_its_old_name_too() {
+    for name in ["pacing_delay_us", "turn_us"] {
+        let line = format!("{{\"time\":\"t\",\"{name}\":7}}");
+        assert_eq!(Record::read(line.as_bytes()).map(|record| record.pacing_delay_us), Some(7));
+    }
+}

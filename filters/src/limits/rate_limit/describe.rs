@@ -52,19 +52,19 @@ pub fn describe(counted: &Counted<'_>) -> Vec<String> {
         let key = match of {
             Of::Bucket(name) => format!("rate_limit.buckets.{name}"),
             Of::Route(_) => "its rate_limit".to_owned(),
-            _ => "rate_limit.each_client".to_owned(),
+            _ => "rate_limit.per_client".to_owned(),
         };
         line("client", &client, of.clone(), *limit, &key);
         return lines;
     };
     let (scope, who) = whose(caller.into(), workspace);
     let Some(limits) = limits else {
-        line(scope, who, Of::Calls, status.limit, "egress.each_workspace");
+        line(scope, who, Of::Calls, status.limit, "egress.per_workspace");
         return lines;
     };
-    let RouteLimits { route, each_caller, own, plugin, bucket, .. } = limits;
-    if let Some(limit) = each_caller {
-        line("caller", &caller.subject, Of::Rest, *limit, "rate_limit.each_caller");
+    let RouteLimits { route, per_caller, own, plugin, bucket, .. } = limits;
+    if let Some(limit) = per_caller {
+        line("caller", &caller.subject, Of::Rest, *limit, "rate_limit.per_caller");
     }
     if let Some(limit) = own {
         line(scope, who, Of::Route(route.clone()), *limit, "its rate_limit");
@@ -82,7 +82,7 @@ pub fn describe(counted: &Counted<'_>) -> Vec<String> {
         None if declared.is_some_and(|declared| declared.rate_limit.is_some()) => {
             (Of::Rest, format!("workspaces.named.{who}.rate_limit"))
         }
-        None => (Of::Rest, "rate_limit.each_workspace".to_owned()),
+        None => (Of::Rest, "rate_limit.per_workspace".to_owned()),
     };
     line(scope, who, of, limit, &key);
     lines

@@ -58,8 +58,8 @@ pub(super) fn each<E>(
     mut take: impl FnMut(&One<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (scope, who) = whose(caller, workspace);
-    let RouteLimits { route, each_caller, own, plugin, bucket, .. } = limits;
-    if let Some(limit) = *each_caller {
+    let RouteLimits { route, per_caller, own, plugin, bucket, .. } = limits;
+    if let Some(limit) = *per_caller {
         let name = caller.subject;
         let parts = &["caller", caller.issuer, name];
         take(&One { scope: "caller", name, of: What::Rest, limit, parts })?;
@@ -102,7 +102,7 @@ impl RateLimits {
             (None, Some(bucket)) => OfClient {
                 parts: ("bucket", &bucket.name),
                 of: What::Bucket(&bucket.name),
-                limit: limits.each_client,
+                limit: limits.per_client,
             },
             (None, None) => self.of_stranger(),
         }
@@ -110,6 +110,6 @@ impl RateLimits {
 
     /// The limit of a client anywhere else.
     pub(super) fn of_stranger(&self) -> OfClient<'static> {
-        OfClient { parts: ("", ""), of: What::Rest, limit: self.each_client }
+        OfClient { parts: ("", ""), of: What::Rest, limit: self.per_client }
     }
 }

@@ -133,7 +133,7 @@ impl Circuit {
         if let State::Open { until, cause, .. } = self.state {
             if now < until {
                 let left = until - now;
-                let wait = if cause == Cause::Silence { left.min(SOON) } else { left };
+                let wait = if cause == Cause::NoResponse { left.min(SOON) } else { left };
                 return Err((wait, cause));
             }
             self.state = State::HalfOpen { under_way: 0, successes: 0, cause };
@@ -142,7 +142,7 @@ impl Circuit {
         match &mut self.state {
             State::Closed | State::Open { .. } => Ok((None, None)),
             State::HalfOpen { under_way, successes, cause } => {
-                if *under_way + *successes >= rules.probes {
+                if *under_way + *successes >= rules.half_open_requests {
                     // The probes are in progress: other requests retry shortly.
                     return Err((SOON, *cause));
                 }
@@ -167,11 +167,11 @@ impl Circuit {
                 let was = *cause;
                 match outcome {
                     Outcome::Success => {}
-                    Outcome::Failure => return Some(self.open(Cause::Answers, rules, now)),
-                    Outcome::Silence => return Some(self.open(Cause::Silence, rules, now)),
+                    Outcome::Failure => return Some(self.open(Cause::Failures, rules, now)),
+                    Outcome::Silence => return Some(self.open(Cause::NoResponse, rules, now)),
                 }
                 *successes += 1;
-                if *successes < rules.probes {
+                if *successes < rules.half_open_requests {
                     return None;
                 }
                 self.close();
@@ -196,11 +196,11 @@ impl Circuit {
         }
         if !there {
             // An upstream with failing responses that became unreachable is probably restarting.
-            *cause = Cause::Silence;
+            *cause = Cause::NoResponse;
             *gone = true;
             return None;
         }
-        if *cause == Cause::Answers {
+        if *cause == Cause::Failures {
             return None;
         }
         let was_gone = *gone;
@@ -208,12 +208,12 @@ impl Circuit {
         if was_gone {
             // It was unreachable, and is reachable again.
             self.close();
-            return Some((Position::Closed, Cause::Silence));
+            return Some((Position::Closed, Cause::NoResponse));
         }
         // It accepts connections, as it may have done all the time: only requests can show whether it
         // responds.
-        self.state = State::HalfOpen { under_way: 0, successes: 0, cause: Cause::Silence };
-        Some((Position::HalfOpen, Cause::Silence))
+        self.state = State::HalfOpen { under_way: 0, successes: 0, cause: Cause::NoResponse };
+        Some((Position::HalfOpen, Cause::NoResponse))
     }
 
     pub(super) fn give_back(&mut self, round: u64) {
@@ -227,8 +227,8 @@ impl Circuit {
     fn open(&mut self, cause: Cause, rules: &config::Breaker, now: Duration) -> (Position, Cause) {
         let starting = self.returned.is_some_and(|returned| now < returned + START);
         let rest = match cause {
-            Cause::Answers if starting => SOON.min(*rules.rest),
-            Cause::Answers | Cause::Silence => *rules.rest,
+            Cause::Failures if starting => SOON.min(*rules.open_duration),
+            Cause::Failures | Cause::NoResponse => *rules.open_duration,
         };
         self.round += 1;
         // It was not closed between one rest and the next.
@@ -285,7 +285,7 @@ impl Recent {
     }
 
     fn cause(self) -> Cause {
-        if self.silences * 2 >= self.failures { Cause::Silence } else { Cause::Answers }
+        if self.silences * 2 >= self.failures { Cause::NoResponse } else { Cause::Failures }
     }
 }
 

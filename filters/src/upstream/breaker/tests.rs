@@ -136,7 +136,7 @@ fn an_unreachable_one_gets_requests_again_as_soon_as_a_probe_reaches_it() {
     let rig = rig();
     rig.opened_by(Silence, 1.0);
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(1)));
-    assert_eq!(rig.status(2.0).cause, Some(Cause::Silence));
+    assert_eq!(rig.status(2.0).cause, Some(Cause::NoResponse));
     assert_eq!(rig.found(false, 2.0), []);
     assert!(rig.is_sought(2.5));
     assert_eq!(rig.found(true, 3.0), [Position::Closed]);
@@ -166,7 +166,7 @@ fn an_upstream_with_failing_responses_rests_although_it_is_reachable() {
     assert_eq!(rig.ask(2.0).err().unwrap().retry_after(), Some(Duration::from_secs(29)));
     // It is restarting.
     assert_eq!(rig.found(false, 3.0), []);
-    assert_eq!(rig.status(3.0).cause, Some(Cause::Silence));
+    assert_eq!(rig.status(3.0).cause, Some(Cause::NoResponse));
     assert_eq!(rig.found(true, 4.0), [Position::Closed]);
 }
 
@@ -176,7 +176,7 @@ fn what_happened_most_is_the_cause() {
     (0..3).for_each(|_| assert_eq!(rig.run(Failure, 1.0), None));
     assert_eq!(rig.run(Silence, 1.0), None);
     assert_eq!(rig.run(Silence, 1.0), Some(Position::Open));
-    assert_eq!(rig.status(1.0).cause, Some(Cause::Answers));
+    assert_eq!(rig.status(1.0).cause, Some(Cause::Failures));
 }
 
 #[test]
@@ -288,11 +288,11 @@ proptest! {
             match status.position {
                 Position::Open => {
                     prop_assert!(rig.ask(seconds).is_err());
-                    prop_assert!(opened.is_some_and(|at| now - at < *rig.1.rest));
+                    prop_assert!(opened.is_some_and(|at| now - at < *rig.1.open_duration));
                 }
                 Position::HalfOpen => {
                     let all: Vec<_> = (0..10).map_while(|_| rig.ask(seconds).ok()).collect();
-                    prop_assert!(all.len() <= rig.1.probes as usize);
+                    prop_assert!(all.len() <= rig.1.half_open_requests as usize);
                 }
                 Position::Closed => prop_assert!(rig.ask(seconds).is_ok()),
             }

@@ -104,7 +104,7 @@ impl Pool {
         &self,
         attempt: &mut Attempt,
         fault: Fault,
-        rules: &config::Ejection,
+        rules: &config::OutlierDetection,
         now: Now,
     ) -> Option<Change> {
         if std::mem::replace(&mut attempt.told, true) {
@@ -112,7 +112,9 @@ impl Pool {
         }
         let address = &attempt.address;
         let failures = address.failures.fetch_add(1, Relaxed).saturating_add(1);
-        if failures < rules.failures || out_max(self.len(), rules.percent_max) == 0 {
+        if failures < rules.consecutive_failures
+            || out_max(self.len(), rules.ejection_percent_max) == 0
+        {
             return None;
         }
         self.eject(address, fault, rules, now)
@@ -122,12 +124,12 @@ impl Pool {
         &self,
         address: &Address,
         fault: Fault,
-        rules: &config::Ejection,
+        rules: &config::OutlierDetection,
         now: Now,
     ) -> Option<Change> {
         let _one = self.changing.lock();
         let all = &self.view.load().all;
-        let may_go = out_max(all.len(), rules.percent_max);
+        let may_go = out_max(all.len(), rules.ejection_percent_max);
         let out = all.iter().filter(|one| one.condition() != Condition::Healthy).count();
         let here = all.iter().any(|one| one.at == address.at);
         if !here || out >= may_go || address.condition() != Condition::Healthy {
@@ -227,7 +229,7 @@ mod tests {
     struct Rig {
         health: Health,
         pool: Pool,
-        rules: config::Ejection,
+        rules: config::OutlierDetection,
         check: config::HealthCheck,
     }
 
@@ -240,7 +242,10 @@ mod tests {
     }
 
     fn rig(count: u8) -> Rig {
-        let rules = config::Ejection { failures: 3, ..config::Ejection::default() };
+        let rules = config::OutlierDetection {
+            consecutive_failures: 3,
+            ..config::OutlierDetection::default()
+        };
         let check = serde_json::from_value(serde_json::json!({"path": "/"})).unwrap();
         let rig = Rig { health: Health::default(), pool: Pool::default(), rules, check };
         rig.found(count);
@@ -333,7 +338,7 @@ mod tests {
     fn one_of_two_may_go_and_half_of_many_and_the_only_one_never() {
         let gone = |count: u8, percent_max: u8| {
             let mut rig = rig(count);
-            rig.rules.percent_max = percent_max;
+            rig.rules.ejection_percent_max = percent_max;
             (1..=count).filter(|n| rig.fails(*n, 9, 0.0).is_some()).count()
         };
         assert_eq!([1, 2, 3, 4, 9].map(|count| gone(count, 50)), [0, 1, 1, 2, 4]);
@@ -343,7 +348,7 @@ mod tests {
     #[test]
     fn if_all_are_out_all_are_used() {
         let mut rig = rig(3);
-        rig.rules.percent_max = 100;
+        rig.rules.ejection_percent_max = 100;
         rig.fails(1, 3, 0.0).unwrap();
         rig.fails(2, 3, 0.0).unwrap();
         assert_eq!(rig.used(), [at(3)]);
@@ -446,7 +451,7 @@ mod tests {
             count in 1u8..8, percent: u8, steps in prop::collection::vec((0u8..8, 0u8..4), 0..200),
         ) {
             let mut rig = rig(count);
-            rig.rules.percent_max = percent % 101;
+            rig.rules.ejection_percent_max = percent % 101;
             for (step, (n, what)) in steps.into_iter().enumerate() {
                 let (n, now) = (n % count + 1, step as f64);
                 match what {
@@ -458,7 +463,7 @@ mod tests {
                 let facts = rig.pool.facts();
                 let out = facts.iter().filter(|f| f.condition != Condition::Healthy).count();
                 let ejected = facts.iter().filter(|f| f.condition.until().is_some()).count();
-                prop_assert!(ejected <= out_max(facts.len(), rig.rules.percent_max));
+                prop_assert!(ejected <= out_max(facts.len(), rig.rules.ejection_percent_max));
                 let used: Vec<_> = facts.iter().filter(|f| f.used).collect();
                 prop_assert!(!used.is_empty());
                 let well = used.iter().all(|f| f.condition == Condition::Healthy);

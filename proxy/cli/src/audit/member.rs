@@ -69,7 +69,8 @@ pub(super) enum Member {
     BytesOut,
     DurationUs,
     UpstreamUs,
-    TurnUs,
+    #[serde(alias = "turn_us")]
+    PacingDelayUs,
     Shared,
     FallbackFor,
     Upgraded,

@@ -106,6 +106,17 @@ mod tests {
     }
 
     #[test]
+    fn a_member_is_found_under_its_old_name_too() {
+        let check = |line: &[u8], expected: Option<u64>| {
+            let record = Record::read(line);
+            assert_eq!(record.and_then(|record| record.number(Member::PacingDelayUs)), expected);
+        };
+        check(br#"{"time":"t","pacing_delay_us":7}"#, Some(7));
+        check(br#"{"time":"t","turn_us":7}"#, Some(7));
+        check(br#"{"time":"t","turn_us":7,"pacing_delay_us":7}"#, None);
+    }
+
+    #[test]
     fn what_is_ambiguous_or_has_no_time_is_no_record() {
         let check = |line: &str, expected: bool| {
             assert_eq!(Record::read(line.as_bytes()).is_some(), expected, "{line}");

@@ -25,7 +25,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 /// Where records are.
 #[derive(Args)]
 pub(super) struct Source {
-    /// Folders of segments, or files of records, compressed or not. Default: the config's `audit.folder`.
+    /// Folders of segments, or files of records, compressed or not. Default: the config's `audit.directory`.
     paths: Vec<PathBuf>,
     /// The config that names the folder.
     #[arg(short, long, env = "STAGEDOOR_CONFIG")]
@@ -66,9 +66,9 @@ impl Source {
             );
         };
         let loaded = reload::load(config).map_err(|problems| problems.to_string())?;
-        let folder = loaded.config.audit.folder.ok_or_else(|| {
+        let folder = loaded.config.audit.directory.ok_or_else(|| {
             let config = config.display();
-            format!("`{config}` has no `audit.folder`: its records go to standard output; name a file that contains them")
+            format!("`{config}` has no `audit.directory`: its records go to standard output; name a file that contains them")
         })?;
         Ok(vec![folder])
     }

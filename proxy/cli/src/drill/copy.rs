@@ -225,9 +225,9 @@ fn audit(config: &mut Config, place: &Place<'_>, notes: &mut Vec<String>) -> io:
     let folder = records(place.folder);
     fs::create_dir_all(&folder)?;
     let audit = &mut config.audit;
-    audit.folder = Some(folder);
+    audit.directory = Some(folder);
     // All are counted at the end.
-    (audit.segments_kept, audit.kept_for) = (0, None);
+    (audit.segments_max, audit.retention) = (0, None);
     if audit.checkpoints.take().is_some() {
         notes.push("checkpoints are not signed".to_owned());
     }

@@ -92,7 +92,7 @@ pub(super) async fn drill(
     }
     let mut limits = Limits::default();
     // With a limit for each caller, what it uses up anywhere is missing everywhere.
-    let apart = written.rate_limit.each_caller.is_none();
+    let apart = written.rate_limit.per_caller.is_none();
     for (index, (aim, call)) in floods.iter().enumerate() {
         let (met, whole) = flood(&client, aim, call, time).await;
         if met.refused && !whole {

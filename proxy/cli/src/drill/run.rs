@@ -181,8 +181,10 @@ pub(super) async fn start(
 
 /// How long a recovery may take.
 fn patience(config: &Config) -> Duration {
-    let rests =
-        config.upstreams.iter().map(|(name, upstream)| *config.breaker(name, upstream).rest);
+    let rests = config
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| *config.breaker(name, upstream).open_duration);
     rests.max().unwrap_or_default() + PATIENCE
 }
 

@@ -197,8 +197,10 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
     if record.attempts > 0 || record.upstream_address.is_some() {
         let name = record.upstream.as_ref().or(record.target.as_ref());
         let took = record.upstream_us.map(|us| format!(", responded after {us} us"));
-        let turn =
-            when(&format!(", waited {} us for its turn", record.turn_us), record.turn_us > 0);
+        let turn = when(
+            &format!(", waited {} us for its turn", record.pacing_delay_us),
+            record.pacing_delay_us > 0,
+        );
         say(
             "upstream",
             format!(
@@ -265,7 +267,7 @@ fn lacked(code: &str) -> Option<&'static str> {
             "an operator had switched it off; the lines of `kind` switch say who and why"
         }
         "breaker_open" => {
-            "the upstream's breaker was open after failures: `upstreams.*.breaker`; the lines of `kind` breaker say since when, and whether the upstream did not respond (`silence`) or responded with failures (`answers`)"
+            "the upstream's breaker was open after failures: `upstreams.*.breaker`; the lines of `kind` breaker say since when, and whether the upstream did not respond (`no_response`) or responded with failures (`failures`)"
         }
         "body_slow" => "the client sent its body too slowly: the listener's `limits.rate_min`",
         "client_slow" => {
@@ -275,7 +277,7 @@ fn lacked(code: &str) -> Option<&'static str> {
         "pace_exceeded" => "the wait for the upstream's pace was too long: `upstreams.*.pace`",
         "tunnels_exhausted" => "too many concurrent tunnels: `egress.tunnels_max`",
         "idempotency_in_flight" => "an exchange with the same `Idempotency-Key` was in flight",
-        "audit_unavailable" => "it could not be recorded: check the disk of `audit.folder`",
+        "audit_unavailable" => "it could not be recorded: check the disk of `audit.directory`",
         _ => return None,
     })
 }

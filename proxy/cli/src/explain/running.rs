@@ -100,12 +100,17 @@ async fn get(
         format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
     };
     let query: Vec<String> = about.iter().map(encode).collect();
-    let url = format!("{base}/standing?{}", query.join("&"));
+    let query = query.join("&");
     let dial = Dial::asking(&config.process.name_servers);
     let guard = Arc::new(Guard::new(&config.egress));
     let client = fetch::client(&dial, &guard, &Endpoint::told(base), None)?;
-    let shown = format!("{base}/standing");
-    let answer = client.send(client.get(&url), &shown).await?;
+    let shown = format!("{base}/quota-status");
+    let mut answer = client.send(client.get(format!("{shown}?{query}")), &shown).await?;
+    if answer.status().as_u16() == 404 {
+        // What the version before called it.
+        let old = format!("{base}/standing");
+        answer = client.send(client.get(format!("{old}?{query}")), &old).await?;
+    }
     let status = answer.status().as_u16();
     let body = fetch::body(answer, &shown).await?;
     match status {
@@ -143,15 +148,15 @@ impl Running {
             let _ = write!(text, " since {since}Z ({})", span(lasts));
         }
         let why = match breaker.cause.as_deref() {
-            Some("silence") => ", because it does not respond (`silence`)",
-            Some("answers") => ", because it responds with failures (`answers`)",
+            Some("no_response" | "silence") => ", because it does not respond (`no_response`)",
+            Some("failures" | "answers") => ", because it responds with failures (`failures`)",
             _ => "",
         };
         text.push_str(why);
         if breaker.position == "open" {
             let tried = span(breaker.tried_in_seconds.unwrap_or_default());
             let _ = match breaker.cause.as_deref() {
-                Some("silence") => write!(
+                Some("no_response" | "silence") => write!(
                     text,
                     "; it is probed every second, and requests try it in {tried} at the latest"
                 ),

@@ -188,7 +188,8 @@ impl Forward {
         }
         if call.must_be_tls(&snapshot.policy) {
             exchange.steps.enter(Step::ClientHello);
-            let peek = match timeout(*egress.hello_timeout, hello(client, &mut ahead)).await {
+            let peek = match timeout(*egress.client_hello_timeout, hello(client, &mut ahead)).await
+            {
                 Ok(Ok(peek)) => peek,
                 Ok(Err(_)) => return Ok(false),
                 Err(_) => return Err(Denial::HelloTimeout),
@@ -208,7 +209,7 @@ impl Forward {
         let whole = tokio::select! {
             copied = both_ways(client, &mut server, ahead, moved) => copied.is_ok(),
             () = silence(moved, *egress.idle_timeout) => false,
-            () = sleep(*egress.life_max) => false,
+            () = sleep(*egress.lifetime_max) => false,
             () = self.gateway.drain.ending() => false,
             // Another process has taken over.
             _ = shutdown.changed() => false,

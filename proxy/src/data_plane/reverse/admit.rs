@@ -127,7 +127,7 @@ impl Reverse {
     async fn claim(&self, request: &Judged, ctx: &mut Ctx) -> Result<(), Denial> {
         if let (Some(store), Some(running)) = (&self.gateway.store, &request.running) {
             ctx.recorder.exchange.steps.enter(Step::Idempotency);
-            ctx.claim = store.claim(running.key(), request.route.timeouts.whole).await?;
+            ctx.claim = store.claim(running.key(), request.route.timeouts.total).await?;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Reverse {
                 Role::Follows(flight) => {
                     // The other response may be held up by its slow client.
                     let timeouts = request.route.timeouts;
-                    let patience = timeouts.upstream.min(ctx.left_of(timeouts.whole));
+                    let patience = timeouts.upstream.min(ctx.left_of(timeouts.total));
                     match timeout(patience, flight.answer()).await {
                         Ok(Some(answer)) => {
                             ctx.recorder.ended.served.shared = Some(Shared::Collapsed);
@@ -224,7 +224,7 @@ impl Ctx {
     /// What is left of the route's total timeout; nothing without a route.
     pub(super) fn left(&self) -> Duration {
         let route = self.recorder.exchange.route.as_ref();
-        route.map_or(Duration::ZERO, |route| self.left_of(route.timeouts.whole))
+        route.map_or(Duration::ZERO, |route| self.left_of(route.timeouts.total))
     }
 
     /// What is left of a total timeout.
@@ -245,7 +245,7 @@ async fn fetch_credential(
     let Some(credential) = &request.route.credential else { return Ok(None) };
     ctx.recorder.exchange.steps.enter(Step::Credential);
     // Nothing was sent yet: a slow token exchange is not the upstream's failure.
-    let left = ctx.left_of(request.route.timeouts.whole);
+    let left = ctx.left_of(request.route.timeouts.total);
     let shown =
         timeout(left, ctx.recorder.snapshot.credentials.get(&credential.name, request)).await;
     let late = |_| Denial::CredentialUnavailable { credential: credential.name.clone() };

@@ -151,7 +151,7 @@ impl Ctx {
 
     pub(super) fn is_late(&self) -> bool {
         let Some(sent) = &self.sent else { return false };
-        let whole = sent.request.route.timeouts.whole;
+        let whole = sent.request.route.timeouts.total;
         !self.kind.stream && !self.kind.upgrade && self.left_of(whole).is_zero()
     }
 
@@ -160,7 +160,7 @@ impl Ctx {
         let Some((head_at, sent)) = self.response.head_at.zip(self.sent.as_ref()) else {
             return false;
         };
-        let whole = sent.request.route.timeouts.whole;
+        let whole = sent.request.route.timeouts.total;
         !self.recorder.is_registered()
             && !self.kind.upgrade
             && deadline::is_long_lived(head_at, whole, clock::elapsed())

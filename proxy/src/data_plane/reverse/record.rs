@@ -77,7 +77,7 @@ impl Reverse {
             ctx.durable = Some(ctx.recorder.intend()?);
             return self.on_disk(ctx).await;
         }
-        if self.gateway.started.audit.reads == config::Reads::BeforeAnswer {
+        if self.gateway.started.audit.reads == config::Reads::BeforeResponse {
             ctx.durable = Some(ctx.recorder.intend()?);
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Reverse {
             return attempt.succeeded();
         }
         let upstream = &sent.upstream;
-        let rules = &upstream.written.ejection;
+        let rules = &upstream.written.outlier_detection;
         if let Some(change) = upstream.pool.failed(attempt, ctx.attempts.fault, rules, now) {
             changes::address_changed(
                 &self.gateway.audit,

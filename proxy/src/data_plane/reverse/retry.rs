@@ -27,7 +27,7 @@ impl Reverse {
         }
         let Some(sent) = &ctx.sent else { return false };
         let route = &sent.request.route;
-        let (rules, whole, now) = (route.retries, route.timeouts.whole, clock::now());
+        let (rules, whole, now) = (route.retries, route.timeouts.total, clock::now());
         let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.recorder.began };
         let attempts = Attempts {
             made: ctx.recorder.ended.attempts,

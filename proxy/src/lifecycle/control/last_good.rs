@@ -56,7 +56,7 @@ pub(super) fn read(
     if kept.version != VERSION {
         return Err(wrong("another version wrote it"));
     }
-    if (kept.url, &*kept.shape) != (control.url.to_string(), control.shape.name()) {
+    if (kept.url, &*kept.shape) != (control.url.to_string(), control.format.name()) {
         return Err(wrong("it is from another source"));
     }
     let answer = ControlDocument::read_kept(control, kept.answer.get().as_bytes());
@@ -80,7 +80,7 @@ pub(super) fn write(file: &Path, held: &StoredResponse) -> Result<(), String> {
     let kept = SavedDocument {
         version: VERSION.to_owned(),
         url: held.of.url.to_string(),
-        shape: held.of.shape.name().to_owned(),
+        shape: held.of.format.name().to_owned(),
         plugins: plugins(&held.of),
         etag: held.etag.clone(),
         confirmed: held.confirmed.unix_seconds(),
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(read(&file, &other).unwrap().unwrap().etag, None);
 
         let refused = |of: &config::Control| read(&file, of).err().unwrap();
-        assert!(refused(&control(", shape: orbit, plugins: [a]")).contains("another source"));
+        assert!(refused(&control(", format: orbit, plugins: [a]")).contains("another source"));
         let whole = fs::read_to_string(&file).unwrap();
         let check = |text: &str, cause: &str| {
             fs::write(&file, text).unwrap();

@@ -50,7 +50,7 @@ async fn answer(
         200 => {
             let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
             let etag = etag.filter(|etag| etag.len() <= ETAG_MAX).map(str::to_owned);
-            let max = usize::try_from(control.answer_max.bytes()).unwrap_or(usize::MAX);
+            let max = usize::try_from(control.response_max.bytes()).unwrap_or(usize::MAX);
             Ok(Some((fetch::body_up_to(answer, &url, max).await?, etag)))
         }
         304 if etag.is_some() => Ok(None),

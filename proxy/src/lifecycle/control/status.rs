@@ -45,7 +45,7 @@ impl SourceStatus {
     pub(super) fn answer_to(&self, files: &Loaded) -> Option<&StoredResponse> {
         let control = files.config.control.as_ref()?;
         self.held_of(files).filter(|held| {
-            (&held.of.plugins, &held.of.keep_file) == (&control.plugins, &control.keep_file)
+            (&held.of.plugins, &held.of.cache_file) == (&control.plugins, &control.cache_file)
         })
     }
 
@@ -75,7 +75,7 @@ impl SourceStatus {
 }
 
 fn keeps_plugins_off(control: &config::Located<config::Control>) -> bool {
-    control.until_answered == config::UntilAnswered::PluginsOff
+    control.before_first_response == config::BeforeFirstResponse::PluginsOff
 }
 
 impl Confirmed {

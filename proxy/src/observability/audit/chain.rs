@@ -44,7 +44,7 @@ const CHECKPOINT_MAX: usize = 512;
 pub struct Signing {
     signer: Signer,
     lines_max: u64,
-    every: Duration,
+    interval: Duration,
 }
 
 impl Signing {
@@ -62,7 +62,7 @@ impl Signing {
                         .to_owned(),
             })?,
             lines_max: written.lines_max.get().into(),
-            every: *written.every,
+            interval: *written.interval,
         })
     }
 }
@@ -138,7 +138,7 @@ impl Chain {
     /// Whether lines have waited long enough for a checkpoint.
     pub(super) fn is_due(&self) -> bool {
         let waited = clock::elapsed().saturating_sub(self.place.signed_at);
-        self.signing.as_ref().is_some_and(|signing| waited >= signing.every)
+        self.signing.as_ref().is_some_and(|signing| waited >= signing.interval)
             && self.place.lines > self.place.signed
     }
 }

@@ -70,11 +70,11 @@ impl Folder {
             length_max: written.segment_max.bytes(),
             age_max: *written.segment_age_max,
             kept: Retention {
-                count: match written.segments_kept {
+                count: match written.segments_max {
                     0 => usize::MAX,
                     count => count as usize,
                 },
-                age_max: written.kept_for.map(Into::into),
+                age_max: written.retention.map(Into::into),
             },
             compresses: written.compress,
             compress: None,
@@ -313,7 +313,7 @@ mod tests {
     fn small(path: &Path, signing: Option<Signing>, lines: &[u8]) -> Vec<String> {
         let written = config::Audit {
             segment_max: config::Size::of_bytes(LIMIT),
-            segments_kept: 0,
+            segments_max: 0,
             ..config::Audit::default()
         };
         let chain = Chain::new(signing, Link::START);
@@ -380,7 +380,7 @@ mod tests {
             let signing = Signing::new(&config::Checkpoints {
                 key_file: config::Located::nowhere(key.clone()),
                 lines_max: lines_max.try_into().unwrap(),
-                every: "1m".parse().unwrap(),
+                interval: "1m".parse().unwrap(),
             });
             let signing = signing.unwrap();
             let lines: String = (0..100).map(|n| line(n, n * 3)).collect();

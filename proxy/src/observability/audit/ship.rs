@@ -51,7 +51,7 @@ pub struct Shipping {
 struct Sink {
     name: config::Name,
     batch_max: usize,
-    pace: Duration,
+    interval: Duration,
     kept: CursorFile,
     way: Transport,
     delivery_status: Arc<DeliveryStatus>,
@@ -77,7 +77,7 @@ const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Shipping {
-    /// Starts shipping `audit.folder` to each configured sink.
+    /// Starts shipping `audit.directory` to each configured sink.
     ///
     /// # Errors
     /// The files in their configs that cannot be used.
@@ -86,7 +86,7 @@ impl Shipping {
         // Its own, so that nothing else waits for lookups made here.
         let dial = Dial::asking(&config.process.name_servers);
         let mut this = Self { dial, delivery_status: Vec::new(), stop, thread: Mutex::default() };
-        let Some(folder) = &config.audit.folder else { return Ok(this) };
+        let Some(folder) = &config.audit.directory else { return Ok(this) };
         let parents = Parents::of(config).map_err(|cause| anyhow::anyhow!("{cause}"))?;
         this.use_parents(&Arc::new(parents));
         let names: Vec<&str> = config.audit.ship.keys().map(|name| &**name).collect();
@@ -100,7 +100,7 @@ impl Shipping {
             sinks.push(Sink {
                 name: name.clone(),
                 batch_max: usize::try_from(written.batch_max.value).unwrap_or(usize::MAX),
-                pace: *written.pace.value,
+                interval: *written.interval.value,
                 kept: CursorFile::new(folder, name),
                 way: Transport::new(
                     written.value.clone(),
@@ -225,7 +225,7 @@ impl Sink {
                     return Some((held, cursor));
                 }
                 Ok(None) => {
-                    let Go::On = self.pause(self.pace).await else { return None };
+                    let Go::On = self.pause(self.interval).await else { return None };
                 }
                 Err(error) => {
                     let cause = format!("the cursor cannot be read: {error}");
@@ -240,7 +240,7 @@ impl Sink {
         if *source.at() != *stored {
             if self.unanswered {
                 // A closed connection is noticed within this time.
-                let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
+                let _ = timeout(self.interval, self.stop.wait_for(|stopped| *stopped)).await;
                 if !self.way.is_open().await {
                     self.unanswered = false;
                     source.rewind(stored);
@@ -260,7 +260,7 @@ impl Sink {
             return Go::Handover;
         }
         // A stop ends the pause, and records written until then are still shipped.
-        let _ = timeout(self.pace, self.stop.wait_for(|stopped| *stopped)).await;
+        let _ = timeout(self.interval, self.stop.wait_for(|stopped| *stopped)).await;
         Go::On
     }
 

@@ -153,8 +153,8 @@ pub(super) fn opening(
             }
         }
         Denial::HelloRefused { .. } => {
-            edits.push(edit("", "egress.encrypted_hello: report".into(), |config| {
-                config.egress.encrypted_hello = config::EncryptedHello::Report;
+            edits.push(edit("", "egress.encrypted_client_hello: report".into(), |config| {
+                config.egress.encrypted_client_hello = config::EncryptedClientHello::Report;
             }));
             if let Some(called) = &exchange.call {
                 let port = called.target.port;

@@ -36,10 +36,10 @@ pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &
     let none = Limit { rate, burst: std::num::NonZeroU32::new(NO_LIMIT.1) };
     let own = shared.map(|shared| shared.limit);
     let all = own.unwrap_or(none);
-    config.rate_limit.each_workspace = all;
-    config.egress.each_workspace = all;
+    config.rate_limit.per_workspace = all;
+    config.egress.per_workspace = all;
     let each = |limit: &mut Option<Limit>| *limit = limit.and(own);
-    each(&mut config.rate_limit.each_caller);
+    each(&mut config.rate_limit.per_caller);
     Arc::make_mut(&mut config.workspaces.named)
         .values_mut()
         .for_each(|workspace| each(&mut workspace.value.rate_limit));
@@ -50,7 +50,7 @@ pub(super) fn replace(config: &mut Config, counting: &Counting<Shared>, notes: &
     let changes = config.presets.iter_mut().flat_map(|used| used.value.routes.values_mut());
     changes.for_each(|changes| each(&mut changes.value.rate_limit));
     // These are each replica's own.
-    config.rate_limit.each_client = none;
+    config.rate_limit.per_client = none;
     config.upstreams.values_mut().for_each(|upstream| upstream.value.pace = None);
     notes.push(match shared {
         None => "rate limits and paces are lifted so that the load passes; results about limits were tried with the limits as written".to_owned(),

@@ -73,9 +73,9 @@ egress:
   callers: {p: {password_file: /real/egress, workspace: payments}}
 headers: {assertion_key: /real/assertion.key}
 store: {addresses: ["192.0.2.7:6379"], prefix: own, on_error: closed, password_file: /real/redis, tls: {ca: /real/ca.crt}}
-control: {url: https://real.example/control, token_file: /real/control, keep_file: /real/kept}
+control: {url: https://real.example/control, token_file: /real/control, cache_file: /real/kept}
 audit:
-  folder: /real/audit
+  directory: /real/audit
   checkpoints: {key_file: /real/checkpoints.pem}
   ship: {siem: {kind: webhook, url: https://real.example/siem, secret_file: /real/siem}}
 process: {upgrade_socket: /real/socket, name_servers: ["192.0.2.6:53"]}
@@ -146,16 +146,16 @@ fn where_limits_are_what_breaks_they_are_counted_in_a_redis_of_the_drill() {
     (store.password_file, store.tls) = (None, None);
     assert_eq!(config.store.as_ref().map(|store| &store.value), Some(&store));
     let limits = [
-        Some(config.rate_limit.each_workspace),
-        Some(config.egress.each_workspace),
+        Some(config.rate_limit.per_workspace),
+        Some(config.egress.per_workspace),
         config.workspaces.named["payments"].rate_limit,
         config.plugins["jenkins"].rate_limit,
         config.routes[0].options.rate_limit,
     ];
     assert_eq!(limits, [Some(limit); 5]);
     // What was not limited is not.
-    assert_eq!([config.rate_limit.each_caller, config.routes[1].options.rate_limit], [None; 2]);
-    assert_ne!(config.rate_limit.each_client, limit, "strangers are not counted there");
+    assert_eq!([config.rate_limit.per_caller, config.routes[1].options.rate_limit], [None; 2]);
+    assert_ne!(config.rate_limit.per_client, limit, "strangers are not counted there");
 }
 
 #[test]

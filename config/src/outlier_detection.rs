@@ -10,25 +10,25 @@ use crate::Duration;
 /// address, the breaker alone decides.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Ejection {
+pub struct OutlierDetection {
     /// Consecutive failures after which an address is ejected.
-    pub failures: u32,
+    pub consecutive_failures: u32,
     /// For how long the first time; twice as long the second time, and so on.
-    pub base: Duration,
-    /// The longest ejection. An address that was not ejected for this time starts at `base` again.
-    pub longest: Duration,
+    pub base_ejection_time: Duration,
+    /// The longest ejection. An address that was not ejected for this time starts at `base_ejection_time` again.
+    pub ejection_time_max: Duration,
     /// The share of addresses, in percent, that may be out when one is ejected, including those that a
     /// `health_check` found unhealthy. Of two or more, one always may be ejected. 0 ejects none.
-    pub percent_max: u8,
+    pub ejection_percent_max: u8,
 }
 
-impl Default for Ejection {
+impl Default for OutlierDetection {
     fn default() -> Self {
         Self {
-            failures: 5,
-            base: Duration::from_secs(30),
-            longest: Duration::from_secs(300),
-            percent_max: 50,
+            consecutive_failures: 5,
+            base_ejection_time: Duration::from_secs(30),
+            ejection_time_max: Duration::from_secs(300),
+            ejection_percent_max: 50,
         }
     }
 }
