@@ -48,7 +48,7 @@ pub(super) fn explained(
             &format!("{} records have this id; this is the last", found.outcomes),
         );
     }
-    told(&mut out, &record, &found);
+    describe(&mut out, &record, &found);
     if let Some(config) = config
         && found.outcome.is_some()
     {
@@ -95,33 +95,70 @@ fn plain(text: &str) -> String {
     })
 }
 
-/// The record in steps. Its content comes from clients, and is escaped.
-fn told(out: &mut String, record: &Record<'_>, found: &Found) {
-    let mut say = |name: &str, text: String| {
+/// Lines that describe a record. Its content comes from clients, and is escaped.
+struct Lines<'a>(&'a mut String);
+
+impl Lines<'_> {
+    fn say(&mut self, name: &str, text: String) {
         if !text.is_empty() {
-            step(out, name, &plain(&text));
+            step(self.0, name, &plain(&text));
         }
-    };
-    let or = |text: &Option<Text<'_>>| text.as_deref().unwrap_or_default().to_owned();
-    let list = |name: &str, all: &[Text<'_>]| match all {
+    }
+}
+
+fn text(text: &Option<Text<'_>>) -> String {
+    text.as_deref().unwrap_or_default().to_owned()
+}
+
+fn list(name: &str, all: &[Text<'_>]) -> String {
+    match all {
         [] => String::new(),
         all => format!(", {name} [{}]", all.iter().map(|t| &**t).collect::<Vec<_>>().join(", ")),
-    };
-    let when = |text: &str, yes: bool| if yes { text.to_owned() } else { String::new() };
+    }
+}
+
+fn when(text: &str, yes: bool) -> String {
+    if yes { text.to_owned() } else { String::new() }
+}
+
+/// A route's or rule's name, and where it is written.
+fn at(record: &Record<'_>, name: &Option<Text<'_>>) -> String {
+    match (name, &record.rule) {
+        (Some(name), Some(place)) => format!("{name}, at {place}"),
+        (Some(name), None) => name.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The record, from the first byte to the verdict.
+fn describe(out: &mut String, record: &Record<'_>, found: &Found) {
+    let mut out = Lines(out);
+    request(&mut out, record);
+    out.say("route", at(record, &record.route));
+    out.say("class", text(&record.class));
+    out.say("operation", text(&record.operation));
+    caller(&mut out, record);
+    call(&mut out, record);
+    dispatch(&mut out, record, found);
+    end(&mut out, record, found);
+}
+
+/// What was received.
+fn request(out: &mut Lines<'_>, record: &Record<'_>) {
     let trace = record.trace_id.as_ref().map(|trace| format!(", trace {trace}"));
-    say("record", format!("{} at {}{}", record.id, record.time, trace.unwrap_or_default()));
+    out.say("record", format!("{} at {}{}", record.id, record.time, trace.unwrap_or_default()));
     let tls = if record.tls { "over TLS" } else { "without TLS" };
-    say("client", format!("{} on listener `{}`, {tls}", record.client, record.listener));
-    say("head", or(&record.request_line));
+    out.say("client", format!("{} on listener `{}`, {tls}", record.client, record.listener));
+    out.say("head", text(&record.request_line));
     let host = record.host.as_ref().map(|host| format!(" of {host}"));
     let asked = record.path.as_deref().or(record.target.as_deref()).unwrap_or_default();
-    say(
+    out.say(
         "asked",
         format!("{} {asked}{}", record.method, host.unwrap_or_default()).trim().to_owned(),
     );
     let part = record.path_in_part || record.host_in_part;
-    say("", when("(in part: too long, or it contained something like a token)", part));
-    say("", when("to switch protocols", record.upgrade));
+    out.say("", when("(in part: too long, or it contained something like a token)", part));
+    out.say("", when("to switch protocols", record.upgrade));
     if let Some(query) = &record.query {
         let of = |(name, values): &(Text<'_>, Vec<Text<'_>>)| match &values[..] {
             [] => format!("{name} not there"),
@@ -130,29 +167,25 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             }
         };
         let judged: Vec<String> = query.0.iter().map(of).collect();
-        say(
+        out.say(
             "query",
             if judged.is_empty() { "one that no rule reads".into() } else { judged.join("; ") },
         );
     }
-    let at = |name: &Option<Text<'_>>| match (name, &record.rule) {
-        (Some(name), Some(place)) => format!("{name}, at {place}"),
-        (Some(name), None) => name.to_string(),
-        _ => String::new(),
-    };
-    say("route", at(&record.route));
-    say("class", or(&record.class));
-    say("operation", or(&record.operation));
+}
+
+/// Who called, and for which workspace.
+fn caller(out: &mut Lines<'_>, record: &Record<'_>) {
     if let Some(caller) = &record.caller {
         let behalf = record.on_behalf_of.as_ref().map(|user| format!(" on behalf of {user}"));
         let plugin = record.caller_plugin.as_ref().map(|plugin| format!(", plugin {plugin}"));
-        say(
+        out.say(
             "caller",
             format!(
                 "{caller}{} by {} ({}){}{}{}{}",
                 behalf.unwrap_or_default(),
-                or(&record.issuer),
-                or(&record.proof),
+                text(&record.issuer),
+                text(&record.proof),
                 list("roles", &record.roles),
                 list("groups", &record.groups),
                 list("workspaces", &record.workspaces),
@@ -160,24 +193,28 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             ),
         );
     }
-    say("plugin", or(&record.plugin));
+    out.say("plugin", text(&record.plugin));
     let asked = match &record.asked_workspace {
         Some(asked) if record.workspace_ambiguous => format!("requested `{asked}`, and another"),
         Some(asked) => format!("requested `{asked}`"),
         None => String::new(),
     };
-    let workspace = or(&record.workspace);
-    say(
+    let workspace = text(&record.workspace);
+    out.say(
         "workspace",
         [workspace, asked].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(", "),
     );
-    say("egress rule", at(&record.egress_rule));
+}
+
+/// What is recorded of a call on a forward listener alone.
+fn call(out: &mut Lines<'_>, record: &Record<'_>) {
+    out.say("egress rule", at(record, &record.egress_rule));
     let own = list("of this machine", &record.resolved_own);
     let resolved = list("", &record.resolved);
-    say("resolved", format!("{}{own}", resolved.trim_start_matches([',', ' '])));
+    out.say("resolved", format!("{}{own}", resolved.trim_start_matches([',', ' '])));
     let named = record.server_name.as_ref().map(|name| format!(" for {name}"));
     let hidden = when(", another name may be hidden", record.encrypted_hello);
-    say(
+    out.say(
         "hello",
         record
             .hello
@@ -185,15 +222,19 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             .map(|hello| format!("{hello}{}{hidden}", named.unwrap_or_default()))
             .unwrap_or_default(),
     );
-    say("would deny", or(&record.would_deny));
-    say("checks", record.checks().unwrap_or_default());
+    out.say("would deny", text(&record.would_deny));
+}
+
+/// The checks, and what was sent to the upstream.
+fn dispatch(out: &mut Lines<'_>, record: &Record<'_>, found: &Found) {
+    out.say("checks", record.checks().unwrap_or_default());
     let intent = found.intent.as_deref().and_then(Record::read);
-    say(
+    out.say(
         "intent",
         intent.map(|intent| format!("on disk since {}", intent.time)).unwrap_or_default(),
     );
-    say("credential", or(&record.credential));
-    say("shared", or(&record.shared));
+    out.say("credential", text(&record.credential));
+    out.say("shared", text(&record.shared));
     if record.attempts > 0 || record.upstream_address.is_some() {
         let name = record.upstream.as_ref().or(record.target.as_ref());
         let took = record.upstream_us.map(|us| format!(", responded after {us} us"));
@@ -201,7 +242,7 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             &format!(", waited {} us for its turn", record.pacing_delay_us),
             record.pacing_delay_us > 0,
         );
-        say(
+        out.say(
             "upstream",
             format!(
                 "{} at {}, {} attempt(s){}{turn}",
@@ -212,19 +253,23 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
             ),
         );
     } else {
-        say("upstream", when("not sent", found.outcome.is_some()));
+        out.say("upstream", when("not sent", found.outcome.is_some()));
     }
-    say("control id", or(&record.control_id));
+    out.say("control id", text(&record.control_id));
+}
+
+/// How it ended.
+fn end(out: &mut Lines<'_>, record: &Record<'_>, found: &Found) {
     if found.outcome.is_none() {
         let what =
             if found.unknown { "unknown: the process ended first" } else { "not yet recorded" };
-        say("outcome", what.to_owned());
-        say("config", record.config.to_string());
+        out.say("outcome", what.to_owned());
+        out.say("config", record.config.to_string());
         return;
     }
     let took = record.duration_us.map(|us| format!(", {us} us in all"));
     let cut = when(", cut off before its end", record.cut);
-    say(
+    out.say(
         "answer",
         format!(
             "{}, {} bytes in, {} bytes out{}{cut}",
@@ -235,8 +280,8 @@ fn told(out: &mut String, record: &Record<'_>, found: &Found) {
         ),
     );
     let why = lacked(&record.code).map(|why| format!(": {why}")).unwrap_or_default();
-    say("verdict", format!("{} {}{why}", record.decision, record.code));
-    say("config", record.config.to_string());
+    out.say("verdict", format!("{} {}{why}", record.decision, record.code));
+    out.say("config", record.config.to_string());
 }
 
 /// The explanation of a code that the record does not contain otherwise.
