@@ -26,7 +26,7 @@ use crate::clock;
 
 tokio::task_local! {
     /// The state of the task's exchange.
-    static MOTION: RefCell<State>;
+    static PROGRESS: RefCell<State>;
 }
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ struct State {
 
 /// Runs one exchange. `None` if it was dropped: its time was up, and it did not poll its client.
 pub(crate) async fn exchange<T>(exchange: impl Future<Output = T>) -> Option<T> {
-    MOTION
+    PROGRESS
         .scope(RefCell::default(), async {
             let mut exchange = pin!(exchange);
             let mut timer = pin!(sleep_until(Instant::now() + FAR));
@@ -77,7 +77,7 @@ const FAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long after its time is up an exchange has to see the error. If it does not, Pingora only waits for
 /// the upstream, which does not accept the body, and does not poll the client.
-const LEARNS: Duration = Duration::from_secs(1);
+const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
 
 enum Wait {
     Running,
@@ -89,11 +89,11 @@ enum Wait {
 
 /// Waits for the exchange's deadline.
 fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
-    MOTION.with(|state| {
+    PROGRESS.with(|state| {
         let mut state = state.borrow_mut();
         if state.verdict.is_some() {
             let now = Instant::now();
-            let lost = *state.lost.get_or_insert(now + LEARNS);
+            let lost = *state.lost.get_or_insert(now + ERROR_TIMEOUT);
             if timer.deadline() != lost {
                 timer.as_mut().reset(lost);
             }
@@ -123,7 +123,7 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
 
 fn with<T>(what: impl FnOnce(&mut Progress) -> T) -> Option<T> {
     let with = |state: &RefCell<State>| state.borrow_mut().motion.as_mut().map(what);
-    MOTION.try_with(with).ok().flatten()
+    PROGRESS.try_with(with).ok().flatten()
 }
 
 /// Records progress. Returns whether the exchange may continue.
@@ -134,13 +134,13 @@ fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
         state.verdict = state.verdict.or(verdict);
         verdict.is_none()
     };
-    MOTION.try_with(judge).unwrap_or(true)
+    PROGRESS.try_with(judge).unwrap_or(true)
 }
 
 /// The exchange's head has been read.
 pub(crate) fn begin(client: ClientRules) {
     let begin = |state: &RefCell<State>| state.borrow_mut().motion = Some(Progress::new(client));
-    let _ = MOTION.try_with(begin);
+    let _ = PROGRESS.try_with(begin);
 }
 
 /// Whether the exchange is supervised here.
@@ -176,7 +176,7 @@ pub(crate) fn asked() {
 /// Another attempt begins.
 pub(crate) fn asks_again() {
     with(Progress::asks_again);
-    let _ = MOTION.try_with(|state| {
+    let _ = PROGRESS.try_with(|state| {
         let mut state = state.borrow_mut();
         (state.behind, state.answered) = (false, false);
     });
@@ -184,7 +184,7 @@ pub(crate) fn asks_again() {
 
 /// Whether this is an exchange's task.
 pub(crate) fn is_exchange() -> bool {
-    MOTION.try_with(|_| ()).is_ok()
+    PROGRESS.try_with(|_| ()).is_ok()
 }
 
 /// Sets whether the upstream has not accepted yet what was read of the body: until it has, no more is read.
@@ -192,7 +192,7 @@ pub(crate) fn behind(is: bool) {
     if is {
         with(|motion| motion.held_back(clock::elapsed()));
     }
-    let _ = MOTION.try_with(|state| state.borrow_mut().behind = is);
+    let _ = PROGRESS.try_with(|state| state.borrow_mut().behind = is);
 }
 
 /// The upstream accepted some of it.
@@ -206,13 +206,13 @@ fn holds_back() -> bool {
         let state = state.borrow();
         state.behind && !state.answered
     };
-    MOTION.try_with(holds).unwrap_or(false)
+    PROGRESS.try_with(holds).unwrap_or(false)
 }
 
 /// The response is complete.
 pub(crate) fn answer_ended() {
     with(Progress::answer_ended);
-    let _ = MOTION.try_with(|state| state.borrow_mut().answered = true);
+    let _ = PROGRESS.try_with(|state| state.borrow_mut().answered = true);
 }
 
 /// The same if the response has no body.
@@ -224,7 +224,7 @@ pub(crate) fn ends_with_head(asked: &Method, status: u16, length: Option<u64>) {
 
 /// Whether the response is complete.
 pub(crate) fn has_answer() -> bool {
-    MOTION.try_with(|state| state.borrow().answered).unwrap_or(false)
+    PROGRESS.try_with(|state| state.borrow().answered).unwrap_or(false)
 }
 
 /// The response head has been received.
@@ -295,13 +295,13 @@ pub(crate) fn written(bytes: Option<usize>) {
 
 /// On the client's side: the error if the exchange's time is up.
 pub(crate) fn over() -> Option<io::Error> {
-    let verdict = MOTION.try_with(|state| state.borrow().verdict).ok().flatten();
+    let verdict = PROGRESS.try_with(|state| state.borrow().verdict).ok().flatten();
     verdict.map(|_| io::ErrorKind::TimedOut.into())
 }
 
 /// Why the exchange has to end, if it has to.
 pub(crate) fn verdict() -> Option<Verdict> {
-    MOTION.try_with(|state| state.borrow().verdict).ok().flatten()
+    PROGRESS.try_with(|state| state.borrow().verdict).ok().flatten()
 }
 
 /// Whether the exchange has to end because of its upstream, and nobody has taken that reason yet.
@@ -320,5 +320,5 @@ pub(crate) fn denial(upstream: Label) -> Option<Denial> {
         motion.finish();
         Some(denial)
     };
-    MOTION.try_with(denial).ok().flatten()
+    PROGRESS.try_with(denial).ok().flatten()
 }

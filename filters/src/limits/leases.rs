@@ -38,7 +38,7 @@ pub struct Leases {
     all: Cache<u64, Arc<Lease>>,
     on_error: OnStoreError,
     /// How often the store became reachable or unreachable: it is reachable if that is odd.
-    tide: AtomicU64,
+    epoch: AtomicU64,
     replicas: AtomicU32,
     /// How many leases there ever were.
     count: AtomicU64,
@@ -63,7 +63,7 @@ pub struct Batch {
     pub number: u64,
     /// The questions.
     pub questions: Vec<Question>,
-    tide: u64,
+    epoch: u64,
 }
 
 /// The result of taking a token.
@@ -108,7 +108,7 @@ impl Leases {
         Self {
             all: Cache::builder().max_capacity(LEASES_MAX).time_to_idle(FORGOTTEN_AFTER).build(),
             on_error,
-            tide: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             replicas: AtomicU32::new(1),
             count: AtomicU64::new(0),
             due: Mutex::default(),
@@ -121,20 +121,20 @@ impl Leases {
     pub fn found(&self, replicas: u32) {
         self.count_replicas(replicas);
         if !self.is_there() {
-            self.tide.fetch_add(1, Ordering::AcqRel);
+            self.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// The store is unreachable: its leases no longer count.
     pub fn lost(&self) {
         if self.is_there() {
-            self.tide.fetch_add(1, Ordering::AcqRel);
+            self.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Whether the store is reachable.
     pub fn is_there(&self) -> bool {
-        is_there(self.tide.load(Ordering::Acquire))
+        is_there(self.epoch.load(Ordering::Acquire))
     }
 
     /// Sets the number of replicas, including this one.
@@ -170,10 +170,10 @@ impl Leases {
             due.batch += 1;
             (due.batch - 1, std::mem::take(&mut due.leases))
         };
-        let tide = self.tide.load(Ordering::Acquire);
+        let epoch = self.epoch.load(Ordering::Acquire);
         let terms = self.terms();
-        let question = |lease: Arc<Lease>| lease.question(tide, &terms, now);
-        Batch { number, questions: leases.into_iter().filter_map(question).collect(), tide }
+        let question = |lease: Arc<Lease>| lease.question(epoch, &terms, now);
+        Batch { number, questions: leases.into_iter().filter_map(question).collect(), epoch }
     }
 
     /// Applies the answers to a batch, in its order. It was sent at `sent`.
@@ -182,7 +182,7 @@ impl Leases {
             let settled = question.spent.saturating_sub(question.acked);
             self.spent.fetch_add(settled, Ordering::Relaxed);
             self.leased.fetch_add(u64::from(answer.granted), Ordering::Relaxed);
-            question.lease.answered(batch.tide, question, answer, sent, now);
+            question.lease.answered(batch.epoch, question, answer, sent, now);
         }
     }
 
@@ -195,15 +195,15 @@ impl Leases {
 
     /// Takes a token.
     pub(crate) fn take(&self, lease: &Arc<Lease>, now: Now) -> Taken {
-        let tide = self.tide.load(Ordering::Acquire);
+        let epoch = self.epoch.load(Ordering::Acquire);
         let terms = self.terms();
-        if !is_there(tide) {
+        if !is_there(epoch) {
             return match self.on_error {
                 OnStoreError::Closed => Taken::Closed,
                 OnStoreError::Share | OnStoreError::Open => lease.take_alone(&terms, now),
             };
         }
-        lease.take(tide, &terms, now, |held| {
+        lease.take(epoch, &terms, now, |held| {
             let mut due = self.due.lock();
             let batch = due.batch;
             if held.queued_for != Some(batch) {
@@ -221,9 +221,9 @@ impl Leases {
     /// asked the store yet.
     pub(crate) fn peek(&self, key: u64, now: Now) -> Option<Result<u32, Duration>> {
         let lease = self.all.get(&key)?;
-        let tide = self.tide.load(Ordering::Acquire);
-        if is_there(tide) {
-            return lease.peek(tide, now);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if is_there(epoch) {
+            return lease.peek(epoch, now);
         }
         match self.on_error {
             OnStoreError::Closed => Some(Ok(0)),
@@ -233,7 +233,7 @@ impl Leases {
 
     /// Returns a token that was taken for a request that still waits for another limit.
     pub(crate) fn put_back(&self, lease: &Lease) {
-        lease.put_back(self.tide.load(Ordering::Acquire));
+        lease.put_back(self.epoch.load(Ordering::Acquire));
     }
 
     fn terms(&self) -> Terms {
@@ -253,6 +253,6 @@ struct Terms {
     parts: u32,
 }
 
-fn is_there(tide: u64) -> bool {
-    tide % 2 == 1
+fn is_there(epoch: u64) -> bool {
+    epoch % 2 == 1
 }

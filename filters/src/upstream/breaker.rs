@@ -1,6 +1,6 @@
 //! Circuit breakers: after repeated failures an upstream gets no requests for some time.
 //!
-//! Two cases are distinguished. An upstream whose responses fail gets none for the whole rest. One that does
+//! Two cases are distinguished. An upstream whose responses fail gets none for the whole `open_duration`. One that does
 //! not respond is probed meanwhile, off the request path, and gets requests again once it is reachable.
 
 mod circuit;
@@ -77,7 +77,7 @@ pub const PARTS_MAX: usize = 512;
 pub enum Position {
     /// Requests pass.
     Closed,
-    /// Requests are refused until the rest is over.
+    /// Requests are refused until `open_duration` has passed.
     Open,
     /// A few requests probe whether the upstream has recovered.
     HalfOpen,
@@ -347,7 +347,7 @@ impl All {
 }
 
 impl Permit {
-    /// `Some` if this is the first probe after a rest.
+    /// `Some` if this is the first probe after `open_duration`.
     pub fn moved(&self) -> Option<Transition> {
         let cause = self.half_opened?;
         Some(Transition { key: self.entry.key.clone(), to: Position::HalfOpen, cause })

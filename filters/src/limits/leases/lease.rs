@@ -25,8 +25,8 @@ pub struct Lease {
 pub(super) struct LeaseState {
     /// The latest moment of a decided request.
     latest: u64,
-    /// The tide at which the store granted what is here.
-    tide: u64,
+    /// The epoch in which the store granted what is here.
+    epoch: u64,
     left: u32,
     /// Until when it may be spent.
     lapses: u64,
@@ -111,14 +111,14 @@ impl Lease {
     /// number.
     pub(super) fn take(
         &self,
-        tide: u64,
+        epoch: u64,
         terms: &Terms,
         now: Now,
         queue: impl FnOnce(&mut LeaseState) -> u64,
     ) -> Taken {
         let mut held = self.held.lock();
         let at = held.moment(now);
-        held.reach(tide);
+        held.reach(epoch);
         held.lapse(at);
         let over = held.spent_until.filter(|(_, again)| at < *again);
         if held.left > 0 {
@@ -156,10 +156,10 @@ impl Lease {
     }
 
     /// What would pass of the held tokens and of the store's rest. `None` if the store has not answered yet.
-    pub(super) fn peek(&self, tide: u64, now: Now) -> Option<Result<u32, Duration>> {
+    pub(super) fn peek(&self, epoch: u64, now: Now) -> Option<Result<u32, Duration>> {
         let at = nanos(now.elapsed);
         let held = self.held.lock();
-        if held.tide != tide || held.rest_at == 0 {
+        if held.epoch != epoch || held.rest_at == 0 {
             return None;
         }
         let of_lease = if at < held.lapses { held.left } else { 0 };
@@ -183,9 +183,9 @@ impl Lease {
         Ok(u32::try_from((full - debt) / interval).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn put_back(&self, tide: u64) {
+    pub(super) fn put_back(&self, epoch: u64) {
         let mut held = self.held.lock();
-        if held.tide == tide && held.spent > 0 {
+        if held.epoch == epoch && held.spent > 0 {
             held.left += 1;
             held.spent -= 1;
         }
@@ -194,13 +194,13 @@ impl Lease {
     /// The question to send; `None` if there is none.
     pub(super) fn question(
         self: Arc<Self>,
-        tide: u64,
+        epoch: u64,
         terms: &Terms,
         now: Now,
     ) -> Option<Question> {
         let at = nanos(now.elapsed);
         let mut held = self.held.lock();
-        held.reach(tide);
+        held.reach(epoch);
         held.lapse(at);
         held.refilling = false;
         held.adapt(at, (self.burst / BURST_PARTS / terms.replicas).max(1));
@@ -228,7 +228,7 @@ impl Lease {
 
     pub(super) fn answered(
         &self,
-        tide: u64,
+        epoch: u64,
         question: &Question,
         answer: &LeaseGrant,
         sent: Now,
@@ -236,7 +236,7 @@ impl Lease {
     ) {
         let at = nanos(now.elapsed);
         let mut held = self.held.lock();
-        if held.tide != tide {
+        if held.epoch != epoch {
             return;
         }
         held.left = held.left.saturating_add(answer.granted);
@@ -286,10 +286,10 @@ impl LeaseState {
         self.latest
     }
 
-    /// Tokens of another tide do not count: the store reclaims them itself.
-    fn reach(&mut self, tide: u64) {
-        if self.tide != tide {
-            self.tide = tide;
+    /// Tokens of another epoch do not count: the store reclaims them itself.
+    fn reach(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
             (self.left, self.waiting, self.refilling, self.spent_until) = (0, 0, false, None);
         }
     }

@@ -83,7 +83,7 @@ impl Budget {
     }
 }
 
-/// The round of a probe, and why the breaker was open if it is the first after a rest.
+/// The round of a probe, and why the breaker was open if it is the first after `open_duration`.
 type Leave = (Option<u64>, Option<Cause>);
 
 impl Circuit {
@@ -226,16 +226,16 @@ impl Circuit {
 
     fn open(&mut self, cause: Cause, rules: &config::Breaker, now: Duration) -> (Position, Cause) {
         let starting = self.returned.is_some_and(|returned| now < returned + START);
-        let rest = match cause {
+        let duration = match cause {
             Cause::Failures if starting => SOON.min(*rules.open_duration),
             Cause::Failures | Cause::NoResponse => *rules.open_duration,
         };
         self.round += 1;
-        // It was not closed between one rest and the next.
+        // A breaker that opens again from half-open counts as open all along.
         if !self.is_tripped() {
             self.opened = now;
         }
-        self.state = State::Open { until: now + rest, cause, gone: false };
+        self.state = State::Open { until: now + duration, cause, gone: false };
         (Position::Open, cause)
     }
 

@@ -255,7 +255,7 @@ fn the_next_policy_finds_the_same_breaker_and_another_state_has_its_own() {
 
 proptest! {
     /// Whatever happens in whatever order: an open breaker lets nothing pass, a half-open one at most its
-    /// probes, no breaker is open for longer than its rest, and the count of open ones is right.
+    /// probes, no breaker is open for longer than `open_duration`, and the count of open ones is right.
     #[test]
     fn a_breaker_keeps_its_promises(steps in prop::collection::vec((0u8..8, 0u64..4000), 0..300)) {
         let rig = rig();
