@@ -213,7 +213,7 @@ test('one record is explained from first byte to verdict', () => {
   for (const line of [
     `record       ${record.id} at ${record.time}`,
     'client       127.0.0.1 on listener `edge`, without TLS',
-    `asked        POST /deploy of 127.0.0.1:${door.ports.edge}`,
+    `request      POST /deploy of 127.0.0.1:${door.ports.edge}`,
     `route        deploy, at ${record.rule}`,
     'caller       ada by orbit (token), roles [deployer], workspaces [payments]',
     'workspace    payments',

@@ -153,7 +153,7 @@ fn request(out: &mut Lines<'_>, record: &Record<'_>) {
     let host = record.host.as_ref().map(|host| format!(" of {host}"));
     let asked = record.path.as_deref().or(record.target.as_deref()).unwrap_or_default();
     out.say(
-        "asked",
+        "request",
         format!("{} {asked}{}", record.method, host.unwrap_or_default()).trim().to_owned(),
     );
     let part = record.path_in_part || record.host_in_part;
@@ -270,7 +270,7 @@ fn end(out: &mut Lines<'_>, record: &Record<'_>, found: &Found) {
     let took = record.duration_us.map(|us| format!(", {us} us in all"));
     let cut = when(", cut off before its end", record.cut);
     out.say(
-        "answer",
+        "response",
         format!(
             "{}, {} bytes in, {} bytes out{}{cut}",
             record.status,
