@@ -31,7 +31,7 @@ tokio::task_local! {
 
 #[derive(Default)]
 struct State {
-    motion: Option<Progress>,
+    progress: Option<Progress>,
     /// Why it has to end, until that is reported.
     verdict: Option<Verdict>,
     /// When it is dropped if that has not been reported by then.
@@ -100,7 +100,7 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
             return if timer.as_mut().poll(cx).is_ready() { Wait::Lost } else { Wait::Running };
         }
         // A later deadline is checked when the timer fires: usually the exchange ends before.
-        let mut deadline = state.motion.as_ref().and_then(Progress::deadline);
+        let mut deadline = state.progress.as_ref().and_then(Progress::deadline);
         while let Some((at, verdict)) = deadline {
             let now = clock::elapsed();
             if at <= now {
@@ -115,14 +115,14 @@ fn wait(mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Wait {
                 return Wait::Running;
             }
             timer.as_mut().reset(Instant::now() + FAR);
-            deadline = state.motion.as_ref().and_then(Progress::deadline);
+            deadline = state.progress.as_ref().and_then(Progress::deadline);
         }
         Wait::Running
     })
 }
 
 fn with<T>(what: impl FnOnce(&mut Progress) -> T) -> Option<T> {
-    let with = |state: &RefCell<State>| state.borrow_mut().motion.as_mut().map(what);
+    let with = |state: &RefCell<State>| state.borrow_mut().progress.as_mut().map(what);
     PROGRESS.try_with(with).ok().flatten()
 }
 
@@ -130,7 +130,7 @@ fn with<T>(what: impl FnOnce(&mut Progress) -> T) -> Option<T> {
 fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
     let judge = |state: &RefCell<State>| {
         let mut state = state.borrow_mut();
-        let verdict = state.motion.as_mut().and_then(|motion| judged(motion).err());
+        let verdict = state.progress.as_mut().and_then(|progress| judged(progress).err());
         state.verdict = state.verdict.or(verdict);
         verdict.is_none()
     };
@@ -139,7 +139,7 @@ fn judge(judged: impl FnOnce(&mut Progress) -> Result<(), Verdict>) -> bool {
 
 /// The exchange's head has been read.
 pub(crate) fn begin(client: ClientRules) {
-    let begin = |state: &RefCell<State>| state.borrow_mut().motion = Some(Progress::new(client));
+    let begin = |state: &RefCell<State>| state.borrow_mut().progress = Some(Progress::new(client));
     let _ = PROGRESS.try_with(begin);
 }
 
@@ -149,33 +149,33 @@ pub(crate) fn is_watched() -> bool {
 }
 
 /// It was allowed.
-pub(crate) fn let_through(timeouts: Timeouts, kind: Kind) {
-    with(|motion| motion.let_through(timeouts, kind));
+pub(crate) fn admitted(timeouts: Timeouts, kind: Kind) {
+    with(|progress| progress.admitted(timeouts, kind));
 }
 
 /// The request is complete.
 pub(crate) fn request_ended() {
-    with(|motion| motion.request_ended(clock::elapsed()));
+    with(|progress| progress.request_ended(clock::elapsed()));
 }
 
 /// When the request was complete.
-pub(crate) fn ended() -> Option<Duration> {
-    with(|motion| motion.ended()).flatten()
+pub(crate) fn request_ended_at() -> Option<Duration> {
+    with(|progress| progress.request_ended_at()).flatten()
 }
 
 /// How long we waited for the client within its body.
 pub(crate) fn waited_for_client() -> Duration {
-    with(|motion| motion.waited_for_client(clock::elapsed())).unwrap_or_default()
+    with(|progress| progress.waited_for_client(clock::elapsed())).unwrap_or_default()
 }
 
 /// The request is sent upstream, or the upstream sent an interim response.
-pub(crate) fn asked() {
-    with(|motion| motion.asked(clock::elapsed()));
+pub(crate) fn request_sent() {
+    with(|progress| progress.request_sent(clock::elapsed()));
 }
 
 /// Another attempt begins.
-pub(crate) fn asks_again() {
-    with(Progress::asks_again);
+pub(crate) fn retries() {
+    with(Progress::retries);
     let _ = PROGRESS.try_with(|state| {
         let mut state = state.borrow_mut();
         (state.behind, state.answered) = (false, false);
@@ -188,16 +188,16 @@ pub(crate) fn is_exchange() -> bool {
 }
 
 /// Sets whether the upstream has not accepted yet what was read of the body: until it has, no more is read.
-pub(crate) fn behind(is: bool) {
+pub(crate) fn upstream_behind(is: bool) {
     if is {
-        with(|motion| motion.held_back(clock::elapsed()));
+        with(|progress| progress.upstream_blocked(clock::elapsed()));
     }
     let _ = PROGRESS.try_with(|state| state.borrow_mut().behind = is);
 }
 
 /// The upstream accepted some of it.
-pub(crate) fn took_some() {
-    with(|motion| motion.took_some(clock::elapsed()));
+pub(crate) fn upstream_accepted() {
+    with(|progress| progress.upstream_accepted(clock::elapsed()));
 }
 
 /// Whether reading from the client is paused. The reader is woken when that is over: it is the same task.
@@ -210,36 +210,36 @@ fn holds_back() -> bool {
 }
 
 /// The response is complete.
-pub(crate) fn answer_ended() {
-    with(Progress::answer_ended);
+pub(crate) fn response_ended() {
+    with(Progress::response_ended);
     let _ = PROGRESS.try_with(|state| state.borrow_mut().answered = true);
 }
 
 /// The same if the response has no body.
 pub(crate) fn ends_with_head(asked: &Method, status: u16, length: Option<u64>) {
     if asked == Method::HEAD || matches!(status, 204 | 304) || length == Some(0) {
-        answer_ended();
+        response_ended();
     }
 }
 
 /// Whether the response is complete.
-pub(crate) fn has_answer() -> bool {
+pub(crate) fn has_response() -> bool {
     PROGRESS.try_with(|state| state.borrow().answered).unwrap_or(false)
 }
 
 /// The response head has been received.
-pub(crate) fn answered(length: Option<u64>, kind: Kind) {
-    with(|motion| motion.answered(length, kind, clock::elapsed()));
+pub(crate) fn response_began(length: Option<u64>, kind: Kind) {
+    with(|progress| progress.response_began(length, kind, clock::elapsed()));
 }
 
 /// A part of the response was received. Returns whether the exchange may continue.
-pub(crate) fn answer_part(bytes: usize) -> bool {
-    judge(|motion| motion.answer_part(bytes, clock::elapsed()))
+pub(crate) fn response_part(bytes: usize) -> bool {
+    judge(|progress| progress.response_part(bytes, clock::elapsed()))
 }
 
 /// A part of the request's body was received. Returns whether the exchange may continue.
-pub(crate) fn body_part(bytes: usize) -> bool {
-    judge(|motion| motion.body_part(bytes, clock::elapsed()))
+pub(crate) fn request_part(bytes: usize) -> bool {
+    judge(|progress| progress.request_part(bytes, clock::elapsed()))
 }
 
 /// Reads from the client unless that is paused, and records the result.
@@ -253,11 +253,11 @@ pub(crate) fn poll_reading<T>(read: impl FnOnce() -> Poll<T>) -> Poll<T> {
 }
 
 fn note_read(pending: bool) {
-    with(|motion| {
+    with(|progress| {
         if !pending {
-            motion.read(clock::elapsed());
-        } else if !motion.waits_for_body() {
-            motion.nothing_to_read(clock::elapsed());
+            progress.read(clock::elapsed());
+        } else if !progress.waits_for_body() {
+            progress.client_idle(clock::elapsed());
         }
     });
 }
@@ -268,7 +268,7 @@ pub(crate) async fn reading<T>(
 ) -> pingora::Result<T> {
     let mut reading = pin!(from);
     std::future::poll_fn(|cx| {
-        if let Some(over) = over() {
+        if let Some(over) = timeout_error() {
             let error = Error::because(ErrorType::ReadTimedout, "client", over);
             return Poll::Ready(Err(error.into_down()));
         }
@@ -279,22 +279,24 @@ pub(crate) async fn reading<T>(
 
 /// Records a write to the client: `None` if it accepted nothing.
 pub(crate) fn written(bytes: Option<usize>) {
-    judge(|motion| match bytes {
-        None if motion.waits_for_taking() => Ok(()),
+    judge(|progress| match bytes {
+        None if progress.waits_for_client() => Ok(()),
         None => {
-            motion.not_taken(clock::elapsed());
+            progress.client_blocked(clock::elapsed());
             Ok(())
         }
-        Some(bytes) if motion.waits_for_taking() => motion.taken(bytes, clock::elapsed()),
+        Some(bytes) if progress.waits_for_client() => {
+            progress.written_part(bytes, clock::elapsed())
+        }
         Some(bytes) => {
-            motion.taken_at_once(bytes);
+            progress.written_immediately(bytes);
             Ok(())
         }
     });
 }
 
 /// On the client's side: the error if the exchange's time is up.
-pub(crate) fn over() -> Option<io::Error> {
+pub(crate) fn timeout_error() -> Option<io::Error> {
     let verdict = PROGRESS.try_with(|state| state.borrow().verdict).ok().flatten();
     verdict.map(|_| io::ErrorKind::TimedOut.into())
 }
@@ -315,9 +317,9 @@ pub(crate) fn denial(upstream: Label) -> Option<Denial> {
         let mut state = state.borrow_mut();
         let verdict = state.verdict.take()?;
         state.lost = None;
-        let motion = state.motion.as_mut()?;
-        let denial = motion.denial(verdict, upstream);
-        motion.finish();
+        let progress = state.progress.as_mut()?;
+        let denial = progress.denial(verdict, upstream);
+        progress.finish();
         Some(denial)
     };
     PROGRESS.try_with(denial).ok().flatten()

@@ -179,7 +179,7 @@ impl Progress {
     }
 
     /// The request was allowed, to an upstream with these timeouts.
-    pub fn let_through(&mut self, timeouts: Timeouts, kind: Kind) {
+    pub fn admitted(&mut self, timeouts: Timeouts, kind: Kind) {
         (self.timeouts, self.kind) = (Some(timeouts), kind);
     }
 
@@ -189,7 +189,7 @@ impl Progress {
     }
 
     /// When the request ended, if it has.
-    pub fn ended(&self) -> Option<Duration> {
+    pub fn request_ended_at(&self) -> Option<Duration> {
         self.request.ended
     }
 
@@ -200,17 +200,17 @@ impl Progress {
     }
 
     /// The request was sent upstream, or the upstream sent an interim response (1xx).
-    pub fn asked(&mut self, now: Duration) {
+    pub fn request_sent(&mut self, now: Duration) {
         self.answer = Answer::Awaited(now);
     }
 
     /// The attempt failed: the next one has its own timeouts until the request is sent again.
-    pub fn asks_again(&mut self) {
+    pub fn retries(&mut self) {
         self.answer = Answer::Unasked;
     }
 
     /// The response head was received, with the body's length if it is known.
-    pub fn answered(&mut self, length: Option<u64>, kind: Kind, now: Duration) {
+    pub fn response_began(&mut self, length: Option<u64>, kind: Kind, now: Duration) {
         if self.kind == Kind::Plain {
             self.kind = kind;
         }
@@ -223,7 +223,7 @@ impl Progress {
     ///
     /// # Errors
     /// If they arrive too slowly.
-    pub fn answer_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+    pub fn response_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         let Answer::Comes(since, credit) = &mut self.answer else { return Ok(()) };
         let waited = now.saturating_sub(*since);
         *since = now;
@@ -235,25 +235,25 @@ impl Progress {
     }
 
     /// The response is complete: the upstream's time no longer runs.
-    pub fn answer_ended(&mut self) {
+    pub fn response_ended(&mut self) {
         self.answer = Answer::Ended;
     }
 
     /// The upstream has not accepted a part: no more is read from the client until it has.
-    pub fn held_back(&mut self, now: Duration) {
+    pub fn upstream_blocked(&mut self, now: Duration) {
         self.read(now);
         self.request.handed = Some(now);
     }
 
     /// The upstream accepted some of a part, but not all of it.
-    pub fn took_some(&mut self, now: Duration) {
+    pub fn upstream_accepted(&mut self, now: Duration) {
         if let Some(since) = &mut self.request.handed {
             *since = now;
         }
     }
 
     /// There was nothing to read from the client.
-    pub fn nothing_to_read(&mut self, now: Duration) {
+    pub fn client_idle(&mut self, now: Duration) {
         self.request.handed = None;
         if self.request.ended.is_none() {
             self.request.idle.get_or_insert(now);
@@ -279,7 +279,7 @@ impl Progress {
     ///
     /// # Errors
     /// If they arrive too slowly.
-    pub fn body_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+    pub fn request_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         self.request.handed = Some(now);
         let waited = std::mem::take(&mut self.request.waited);
         if self.kind == Kind::Both || waited.is_zero() && bytes == 0 {
@@ -290,17 +290,17 @@ impl Progress {
     }
 
     /// The client did not read what is ready for it.
-    pub fn not_taken(&mut self, now: Duration) {
+    pub fn client_blocked(&mut self, now: Duration) {
         self.taking.idle.get_or_insert(now);
     }
 
     /// Whether we are waiting for the client to read.
-    pub fn waits_for_taking(&self) -> bool {
+    pub fn waits_for_client(&self) -> bool {
         self.taking.idle.is_some()
     }
 
     /// The client read some of it without waiting.
-    pub fn taken_at_once(&mut self, bytes: usize) {
+    pub fn written_immediately(&mut self, bytes: usize) {
         self.taking.at_once = self.taking.at_once.saturating_add(bytes as u64);
     }
 
@@ -308,7 +308,7 @@ impl Progress {
     ///
     /// # Errors
     /// If it does so too slowly.
-    pub fn taken(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
+    pub fn written_part(&mut self, bytes: usize, now: Duration) -> Result<(), Verdict> {
         let Some(since) = self.taking.idle.take() else { return Ok(()) };
         match &mut self.answer {
             // While the client could not read, nothing was read from the upstream.
@@ -405,9 +405,9 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    fn let_through(kind: Kind) -> Progress {
+    fn admitted(kind: Kind) -> Progress {
         let mut progress = Progress::new(CLIENT);
-        progress.let_through(config::Timeouts::default().into(), kind);
+        progress.admitted(config::Timeouts::default().into(), kind);
         progress
     }
 
@@ -419,10 +419,10 @@ mod tests {
     fn sends(progress: &mut Progress, parts: u32, bytes: usize, pause: f64) -> Option<f64> {
         let mut now = 0.0;
         for _ in 0..parts {
-            progress.nothing_to_read(at(now));
+            progress.client_idle(at(now));
             now += pause;
             progress.read(at(now));
-            if progress.body_part(bytes, at(now)) == Err(BodySlow) {
+            if progress.request_part(bytes, at(now)) == Err(BodySlow) {
                 return Some(now);
             }
         }
@@ -432,97 +432,97 @@ mod tests {
 
     #[test]
     fn a_client_that_is_held_back_is_not_waited_for() {
-        let mut progress = let_through(Kind::Plain);
-        progress.asked(at(0.0));
-        assert!(progress.body_part(1000, at(1.0)).is_ok());
-        progress.nothing_to_read(at(1.0));
+        let mut progress = admitted(Kind::Plain);
+        progress.request_sent(at(0.0));
+        assert!(progress.request_part(1000, at(1.0)).is_ok());
+        progress.client_idle(at(1.0));
         assert_eq!(progress.deadline(), Some((at(31.0), BodySilent)));
-        progress.held_back(at(3.0));
+        progress.upstream_blocked(at(3.0));
         let timeouts: Timeouts = config::Timeouts::default().into();
         let upstream = timeouts.upstream.as_secs_f64();
         assert_eq!(progress.deadline(), Some((at(3.0 + upstream), Silent)));
-        progress.took_some(at(5.0));
+        progress.upstream_accepted(at(5.0));
         assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
         assert_eq!(progress.waited_for_client(at(9.0)), at(2.0));
         // An upstream that has responded need not read the rest.
-        progress.answered(Some(4), Kind::Plain, at(6.0));
+        progress.response_began(Some(4), Kind::Plain, at(6.0));
         assert_eq!(progress.deadline(), Some((at(5.0 + upstream), Silent)));
-        progress.answer_ended();
+        progress.response_ended();
         assert_eq!(progress.deadline(), None);
-        progress.nothing_to_read(at(7.0));
+        progress.client_idle(at(7.0));
         assert_eq!(progress.deadline(), Some((at(37.0), BodySilent)));
     }
 
     #[test]
     fn a_body_that_moves_may_take_its_time_and_one_that_trickles_may_not() {
-        assert_eq!(sends(&mut let_through(Kind::Plain), 3000, 30_000, 0.1), None, "300 kB/s");
-        assert_eq!(sends(&mut let_through(Kind::Plain), 3600, 256, 1.0), None, "the least rate");
-        assert_eq!(sends(&mut let_through(Kind::Plain), 1000, 1, 1.0), Some(11.0));
-        assert_eq!(sends(&mut let_through(Kind::Plain), 1000, 1, 29.0), Some(29.0));
-        assert_eq!(sends(&mut let_through(Kind::Plain), 2, 8192, 29.0), None, "a pause");
-        assert_eq!(sends(&mut let_through(Kind::Both), 1000, 1, 1.0), None, "a stream");
+        assert_eq!(sends(&mut admitted(Kind::Plain), 3000, 30_000, 0.1), None, "300 kB/s");
+        assert_eq!(sends(&mut admitted(Kind::Plain), 3600, 256, 1.0), None, "the least rate");
+        assert_eq!(sends(&mut admitted(Kind::Plain), 1000, 1, 1.0), Some(11.0));
+        assert_eq!(sends(&mut admitted(Kind::Plain), 1000, 1, 29.0), Some(29.0));
+        assert_eq!(sends(&mut admitted(Kind::Plain), 2, 8192, 29.0), None, "a pause");
+        assert_eq!(sends(&mut admitted(Kind::Both), 1000, 1, 1.0), None, "a stream");
     }
 
     #[test]
     fn a_client_that_sent_much_may_pause_but_not_trickle_forever() {
-        let mut progress = let_through(Kind::Plain);
-        progress.body_part(50 << 20, at(0.0)).unwrap();
+        let mut progress = admitted(Kind::Plain);
+        progress.request_part(50 << 20, at(0.0)).unwrap();
         let ended = sends(&mut progress, 1000, 1, 1.0).unwrap();
         assert!((29.0..33.0).contains(&ended), "{ended}");
     }
 
     #[test]
     fn the_upstream_is_waited_for_from_the_end_of_the_request() {
-        let mut progress = let_through(Kind::Plain);
-        progress.asked(at(0.0));
+        let mut progress = admitted(Kind::Plain);
+        progress.request_sent(at(0.0));
         assert_eq!(deadline(&progress), None, "nobody waits for anybody");
         sends(&mut progress, 100, 300, 1.0);
         assert_eq!(deadline(&progress), Some((110.0, Silent)));
-        progress.asked(at(108.0));
+        progress.request_sent(at(108.0));
         assert_eq!(deadline(&progress), Some((115.0, Whole)), "attempts together");
-        progress.answered(None, Kind::Plain, at(109.0));
+        progress.response_began(None, Kind::Plain, at(109.0));
         assert_eq!(deadline(&progress), Some((119.0, Silent)));
-        progress.answer_part(1, at(118.0)).unwrap();
+        progress.response_part(1, at(118.0)).unwrap();
         assert_eq!(deadline(&progress), Some((128.0, Silent)), "for as long as it moves");
     }
 
     #[test]
     fn a_client_that_stops_sending_its_body_is_refused_and_the_upstream_not_blamed() {
-        let mut progress = let_through(Kind::Plain);
-        progress.asked(at(0.0));
-        progress.nothing_to_read(at(1.0));
+        let mut progress = admitted(Kind::Plain);
+        progress.request_sent(at(0.0));
+        progress.client_idle(at(1.0));
         assert_eq!(deadline(&progress), Some((31.0, BodySilent)));
-        progress.answered(None, Kind::Plain, at(2.0));
+        progress.response_began(None, Kind::Plain, at(2.0));
         assert_eq!(deadline(&progress), Some((31.0, BodySilent)), "it may wait for the body");
         assert_eq!(progress.waited_for_client(at(5.0)), Duration::from_secs(4));
     }
 
     #[test]
     fn an_upstream_that_does_not_read_a_body_times_out_like_one_that_does_not_respond() {
-        let mut progress = let_through(Kind::Plain);
-        progress.asked(at(0.0));
-        progress.nothing_to_read(at(0.0));
+        let mut progress = admitted(Kind::Plain);
+        progress.request_sent(at(0.0));
+        progress.client_idle(at(0.0));
         progress.read(at(5.0));
-        progress.body_part(1000, at(5.0)).unwrap();
+        progress.request_part(1000, at(5.0)).unwrap();
         assert_eq!(deadline(&progress), Some((15.0, Silent)));
-        progress.nothing_to_read(at(6.0));
+        progress.client_idle(at(6.0));
         assert_eq!(deadline(&progress), Some((36.0, BodySilent)), "it was taken");
     }
 
     #[test]
     fn what_the_client_does_not_take_is_not_waited_for() {
-        let mut progress = let_through(Kind::Plain);
+        let mut progress = admitted(Kind::Plain);
         progress.request_ended(at(0.0));
-        progress.asked(at(0.0));
-        progress.answered(Some(80 << 20), Kind::Plain, at(1.0));
-        progress.not_taken(at(2.0));
+        progress.request_sent(at(0.0));
+        progress.response_began(Some(80 << 20), Kind::Plain, at(1.0));
+        progress.client_blocked(at(2.0));
         assert_eq!(deadline(&progress), Some((32.0, ClientSlow)));
-        progress.taken(65_536, at(31.0)).unwrap();
+        progress.written_part(65_536, at(31.0)).unwrap();
         assert_eq!(deadline(&progress), Some((41.0, Silent)));
-        progress.answer_part(1, at(32.0)).unwrap();
+        progress.response_part(1, at(32.0)).unwrap();
         for second in 33..80 {
-            progress.not_taken(at(f64::from(second)));
-            if progress.taken(1, at(f64::from(second + 1))).is_err() {
+            progress.client_blocked(at(f64::from(second)));
+            if progress.written_part(1, at(f64::from(second + 1))).is_err() {
                 assert!(second > 60, "{second}");
                 return;
             }
@@ -533,11 +533,11 @@ mod tests {
     #[test]
     fn an_upstream_that_trickles_what_it_announced_fails_and_a_stream_does_not() {
         let trickle = |length, kind| {
-            let mut progress = let_through(Kind::Plain);
+            let mut progress = admitted(Kind::Plain);
             progress.request_ended(at(0.0));
-            progress.asked(at(0.0));
-            progress.answered(length, kind, at(0.0));
-            (1..60).find(|n| progress.answer_part(8, at(f64::from(*n))).is_err())
+            progress.request_sent(at(0.0));
+            progress.response_began(length, kind, at(0.0));
+            (1..60).find(|n| progress.response_part(8, at(f64::from(*n))).is_err())
         };
         assert_eq!(trickle(Some(1000), Kind::Plain), Some(11));
         assert_eq!(trickle(None, Kind::Plain), None);
@@ -546,16 +546,16 @@ mod tests {
 
     #[test]
     fn a_stream_may_be_silent_before_its_head_too() {
-        let mut progress = let_through(Kind::Answer);
+        let mut progress = admitted(Kind::Answer);
         progress.request_ended(at(0.0));
-        progress.asked(at(0.0));
+        progress.request_sent(at(0.0));
         assert_eq!(deadline(&progress), Some((600.0, Silent)));
-        let mut progress = let_through(Kind::Plain);
+        let mut progress = admitted(Kind::Plain);
         progress.request_ended(at(0.0));
-        progress.asked(at(0.0));
-        progress.answered(None, Kind::Answer, at(1.0));
+        progress.request_sent(at(0.0));
+        progress.response_began(None, Kind::Answer, at(1.0));
         assert_eq!(deadline(&progress), Some((601.0, Silent)));
-        assert_eq!(deadline(&let_through(Kind::Both)), None);
+        assert_eq!(deadline(&admitted(Kind::Both)), None);
     }
 
     proptest! {
@@ -568,12 +568,12 @@ mod tests {
             let client = ClientRules { rate_min, ..CLIENT };
             let ended = |parts: &[usize], factor: u64| {
                 let (mut progress, mut now) = (Progress::new(client), Duration::ZERO);
-                progress.let_through(config::Timeouts::default().into(), Kind::Plain);
+                progress.admitted(config::Timeouts::default().into(), Kind::Plain);
                 parts.iter().find_map(|bytes| {
-                    progress.nothing_to_read(now);
+                    progress.client_idle(now);
                     now += Duration::from_millis(*bytes as u64 * 1000 * factor / rate_min);
                     progress.read(now);
-                    progress.body_part(*bytes, now).is_err().then_some(now)
+                    progress.request_part(*bytes, now).is_err().then_some(now)
                 })
             };
             prop_assert_eq!(ended(&parts, 1), None);

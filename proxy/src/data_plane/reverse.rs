@@ -173,7 +173,7 @@ impl ProxyHttp for Reverse {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         // The last attempt is over.
         ctx.attempts.tried.attempt = None;
-        progress::asks_again();
+        progress::retries();
         if let Some(wait) = ctx.attempts.wait.take() {
             tokio::time::sleep(wait).await;
         }
@@ -291,7 +291,7 @@ impl ProxyHttp for Reverse {
             // Marked as the client's error: Pingora would continue after one of the upstream.
             fits.map_err(|denial| ctx.deny(denial).into_down())?;
         }
-        if !end_of_stream && !progress::body_part(body.len()) {
+        if !end_of_stream && !progress::request_part(body.len()) {
             return Err(Error::new(DENIED).into_down());
         }
         Ok(())
@@ -303,7 +303,7 @@ impl ProxyHttp for Reverse {
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        progress::asked();
+        progress::request_sent();
         self.edit_request(session, request, ctx)
     }
 
@@ -345,8 +345,8 @@ impl ProxyHttp for Reverse {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         if end_of_stream {
-            progress::answer_ended();
-        } else if !progress::answer_part(body.as_ref().map_or(0, Bytes::len)) {
+            progress::response_ended();
+        } else if !progress::response_part(body.as_ref().map_or(0, Bytes::len)) {
             return Err(Error::new(DENIED));
         }
         if ctx.becomes_long_lived() {
@@ -393,7 +393,7 @@ impl ProxyHttp for Reverse {
             }
         };
         // Once the response is complete, neither side misses the rest of the request body.
-        let denial = denial.filter(|denial| !(progress::has_answer() && is_of_body(denial)));
+        let denial = denial.filter(|denial| !(progress::has_response() && is_of_body(denial)));
         // An interim response does not begin the final one.
         let written = session.as_ref().response_written();
         let begun =
@@ -482,7 +482,7 @@ impl Reverse {
         let asked = streams::asked(&route.options, &request.headers, query);
         ctx.kind.stream = asked != Kind::Plain;
         let kind = if ctx.kind.upgrade { Kind::Both } else { asked };
-        progress::let_through(route.timeouts, kind);
+        progress::admitted(route.timeouts, kind);
         if kind == Kind::Both {
             let idle = route.timeouts.stream_idle;
             session.as_downstream_mut().set_read_timeout(Some(idle));

@@ -91,7 +91,7 @@ impl<C: Io> Attentive<C> {
                 Ok(count @ 1..) => {
                     self.behind.advance(count);
                     self.grace = None;
-                    progress::took_some();
+                    progress::upstream_accepted();
                 }
                 failed => {
                     self.behind.clear();
@@ -115,7 +115,7 @@ impl<C: Io> Attentive<C> {
     fn says_behind(&mut self, is: bool) {
         if self.is_behind != is {
             self.is_behind = is;
-            progress::behind(is);
+            progress::upstream_behind(is);
         }
     }
 
@@ -147,7 +147,7 @@ impl<C: Io> AsyncWrite for Attentive<C> {
         if !progress::is_exchange() {
             return Poll::Pending;
         }
-        if progress::has_answer() {
+        if progress::has_response() {
             return this.poll_grace(cx).map(Err);
         }
         let room = BEHIND_MAX.saturating_sub(this.behind.len()).min(buf.len());
@@ -167,7 +167,7 @@ impl<C: Io> AsyncWrite for Attentive<C> {
                 this.inner().poll_flush(cx)
             }
             Poll::Pending if !progress::is_exchange() => Poll::Pending,
-            Poll::Pending if progress::has_answer() => this.poll_grace(cx).map(Err),
+            Poll::Pending if progress::has_response() => this.poll_grace(cx).map(Err),
             Poll::Pending => Poll::Ready(Ok(())),
         }
     }
@@ -203,7 +203,7 @@ impl<C: Io> Drop for Attentive<C> {
         if self.behind.is_empty() || self.broken || self.grace.is_some() {
             return;
         }
-        if !(progress::has_answer() && progress::ended().is_some()) {
+        if !(progress::has_response() && progress::request_ended_at().is_some()) {
             return;
         }
         let behind = std::mem::take(&mut self.behind);
@@ -282,7 +282,7 @@ mod tests {
         let exchange = progress::exchange(async {
             let mut connection = Attentive::new(upstream);
             connection.write_all(&bytes(5000)).await.unwrap();
-            progress::answer_ended();
+            progress::response_ended();
             let began = tokio::time::Instant::now();
             let error = connection.write_all(b"more").await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -304,7 +304,7 @@ mod tests {
             let mut connection = Attentive::new(upstream);
             connection.write_all(&body).await.unwrap();
             progress::request_ended();
-            progress::answer_ended();
+            progress::response_ended();
         });
         exchange.await.unwrap();
         let mut got = Vec::new();

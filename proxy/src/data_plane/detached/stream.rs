@@ -88,7 +88,7 @@ const PART: usize = 16 << 10;
 async fn write<T>(bytes: usize, write: impl Future<Output = Result<T>> + Send) -> Result<T> {
     let mut write = pin!(write);
     poll_fn(|cx| {
-        if let Some(over) = progress::over() {
+        if let Some(over) = progress::timeout_error() {
             let error = Error::because(ErrorType::WriteTimedout, "client", over);
             return Poll::Ready(Err(error.into_down()));
         }

@@ -253,7 +253,7 @@ impl ProxyHttp for Plain {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         if end_of_stream {
-            progress::answer_ended();
+            progress::response_ended();
         }
         ctx.recorder.ended.bytes_out += body.as_ref().map_or(0, Bytes::len) as u64;
         Ok(None)

@@ -60,7 +60,7 @@ impl<R: Reading> AsyncRead for WrappedStream<R> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(over) = progress::over() {
+        if let Some(over) = progress::timeout_error() {
             return Poll::Ready(Err(over));
         }
         let this = self.get_mut();
@@ -70,7 +70,7 @@ impl<R: Reading> AsyncRead for WrappedStream<R> {
 
 /// Records how much the client read, unless its time is up.
 fn written(write: impl FnOnce() -> Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
-    if let Some(over) = progress::over() {
+    if let Some(over) = progress::timeout_error() {
         return Poll::Ready(Err(over));
     }
     let written = taken(write(), all);

@@ -151,7 +151,7 @@ impl Reverse {
         let read = async {
             loop {
                 match progress::reading(session.as_downstream_mut().read_request_body()).await {
-                    Ok(Some(part)) if progress::body_part(part.len()) => {
+                    Ok(Some(part)) if progress::request_part(part.len()) => {
                         body.extend_from_slice(&part);
                     }
                     Ok(Some(_)) => {
@@ -233,7 +233,11 @@ impl Ctx {
     }
 
     pub(super) fn deadline(&self, whole: Duration) -> Deadline {
-        Deadline { began: self.recorder.began.elapsed, request_ended: progress::ended(), whole }
+        Deadline {
+            began: self.recorder.began.elapsed,
+            request_ended: progress::request_ended_at(),
+            whole,
+        }
     }
 }
 

@@ -171,7 +171,7 @@ impl Ctx {
     pub(super) fn gave_up_on_client(&self, denial: &Denial) -> bool {
         let Some(sent) = &self.sent else { return false };
         let wait = ClientWait {
-            request_ended: progress::ended().is_some(),
+            request_ended: progress::request_ended_at().is_some(),
             waited: progress::waited_for_client(),
             patience: sent.request.route.timeouts.upstream,
         };

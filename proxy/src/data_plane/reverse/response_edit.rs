@@ -44,7 +44,7 @@ impl Reverse {
         ctx.recorder.ended.upstream_took = ctx.attempts.asked_at.map(|asked| now.elapsed - asked);
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
-            progress::asked();
+            progress::request_sent();
             return self.edit_interim(session, response, ctx, &route);
         }
         if status == 407
@@ -110,7 +110,7 @@ impl Reverse {
         let is_stream = streams::is_stream(&response.headers);
         let kind = if is_stream { Motion::Answer } else { Motion::Plain };
         let length = streams::length(&response.headers);
-        progress::answered(length, kind);
+        progress::response_began(length, kind);
         progress::ends_with_head(&session.req_header().method, response.status.as_u16(), length);
         ctx.recorder.exchange.steps.enter(Step::Response);
         if !ctx.kind.stream && is_stream {
