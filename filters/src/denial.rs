@@ -161,6 +161,12 @@ pub enum Denial {
     PasswordWrong,
     /// Stagedoor itself failed. Never expected; the log has the reason.
     Internal,
+    /// The process stopped during this check. Nothing was sent to the upstream, and no client reads it: its
+    /// connection ends with the process.
+    Stopping {
+        /// The check.
+        during: Step,
+    },
 }
 
 impl Denial {
@@ -230,6 +236,7 @@ impl Denial {
             | Self::ParentTimeout { .. }
             // Whatever fails, the request is being forwarded.
             | Self::Internal => Step::Upstream,
+            Self::Stopping { during } => *during,
             Self::HelloRefused { .. } | Self::HelloTimeout => Step::ClientHello,
             Self::RedirectRefused { .. }
             | Self::RedactionImpossible { .. }
@@ -307,6 +314,7 @@ impl Denial {
             Self::ParentTimeout { .. } => (S::GATEWAY_TIMEOUT, "parent_timeout"),
             Self::PasswordWrong => (S::UNAUTHORIZED, "password_wrong"),
             Self::Internal => (S::BAD_GATEWAY, "internal"),
+            Self::Stopping { .. } => (S::SERVICE_UNAVAILABLE, "stopping"),
         }
     }
 
@@ -548,6 +556,9 @@ impl fmt::Display for Denial {
             }
             Self::PasswordWrong => write!(f, "the password does not match the caller"),
             Self::Internal => write!(f, "something went wrong inside stagedoor"),
+            Self::Stopping { during } => {
+                write!(f, "stagedoor stopped during the check `{}`", during.name())
+            }
         }
     }
 }

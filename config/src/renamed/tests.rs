@@ -124,6 +124,9 @@ fn paths_to(of: &str) -> Vec<String> {
         depth: usize,
         found: &mut Vec<String>,
     ) {
+        if !schema.is_object() {
+            return;
+        }
         assert!(depth < 16, "the schema has a circle at {path}");
         if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
             if name == of {
@@ -140,22 +143,10 @@ fn paths_to(of: &str) -> Vec<String> {
             walk(root, choice, of, path, depth + 1, found);
         }
         for (member, step) in [("items", "[]"), ("additionalProperties", "*")] {
-            walk_if(root, &schema[member], of, &format!("{path}.{step}"), depth, found);
+            walk(root, &schema[member], of, &format!("{path}.{step}"), depth + 1, found);
         }
         for (_, value) in schema["patternProperties"].as_object().into_iter().flatten() {
-            walk_if(root, value, of, &format!("{path}.*"), depth, found);
-        }
-    }
-    fn walk_if(
-        root: &Json,
-        schema: &Json,
-        of: &str,
-        path: &str,
-        depth: usize,
-        found: &mut Vec<String>,
-    ) {
-        if schema.is_object() {
-            walk(root, schema, of, path, depth + 1, found);
+            walk(root, value, of, &format!("{path}.*"), depth + 1, found);
         }
     }
     let root: Json = serde_json::from_str(&crate::json_schema()).unwrap();

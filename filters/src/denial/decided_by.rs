@@ -29,7 +29,8 @@ impl Denial {
             | Self::ParentRefused { .. }
             | Self::ParentMalformed { .. }
             | Self::ParentTimeout { .. }
-            | Self::Internal => By::State,
+            | Self::Internal
+            | Self::Stopping { .. } => By::State,
             // The client's mistake, whatever the state.
             Self::IdempotencyKeyInvalid | Self::CallerTokenMissing { .. } => By::Rules,
             _ => match self.step() {

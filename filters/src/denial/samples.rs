@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{Cause, Denial, Of, Over, QuotaStatus, TargetFault, TokenFault};
-use crate::Label;
+use crate::{Label, denial::step::Step};
 
 /// One of each variant, and of each token fault, with empty details.
 pub(super) fn all() -> Vec<Denial> {
@@ -79,6 +79,7 @@ pub(super) fn all() -> Vec<Denial> {
         D::ParentTimeout { parent: parent() },
         D::PasswordWrong,
         D::Internal,
+        D::Stopping { during: Step::Caller },
     ];
     all.extend(
         [

@@ -144,6 +144,11 @@ impl Steps {
         self.last
     }
 
+    /// Whether a check was entered.
+    pub fn reached(self, step: Step) -> bool {
+        self.entered & 1 << step as u8 != 0
+    }
+
     /// The checks that were passed; `refused` is the one that refused, if one did. The check that was
     /// entered last was not passed then either: an unauthenticated client may be over its rate limit while
     /// its caller is checked.
@@ -151,9 +156,7 @@ impl Steps {
         let failed = move |step: Step| {
             refused.is_some() && (Some(step) == refused || Some(step) == self.last)
         };
-        Step::ALL
-            .into_iter()
-            .filter(move |step| self.entered & 1 << *step as u8 != 0 && !failed(*step))
+        Step::ALL.into_iter().filter(move |step| self.reached(*step) && !failed(*step))
     }
 
     /// What happened, in one line.

@@ -81,7 +81,7 @@ fn kind(denial: &Denial) -> &'static str {
             "http_request_error"
         }
         Denial::BodyTooLarge { .. } => "http_request_error",
-        Denial::Internal => "proxy_internal_error",
+        Denial::Internal | Denial::Stopping { .. } => "proxy_internal_error",
         _ => "http_request_denied",
     }
 }

@@ -6,7 +6,7 @@ mod refusals;
 use std::{sync::Arc, time::Duration};
 
 use filters::{
-    Denial, Exchange, Label, Now,
+    Denial, Exchange, Label, Now, Step,
     audit::{Ended, Entry, Received},
 };
 use tokio::sync::oneshot;
@@ -147,6 +147,13 @@ impl Recorder {
         self.gateway.audit.record(|out| self.entry(&received).write(out, &self.ended));
     }
 
+    /// The denial of an exchange that was not admitted, and has no response.
+    fn undecided(&self) -> Option<Denial> {
+        let reached = self.exchange.steps.last().unwrap_or(Step::Host);
+        let is_admitted = self.exchange.steps.reached(Step::Upstream) || self.ended.status != 0;
+        (!is_admitted).then_some(Denial::Stopping { during: reached })
+    }
+
     fn count(&self, received: &Received) {
         let Self { gateway, ended, .. } = self;
         let (counts, exchange) = (&self.snapshot.counts, &self.exchange);
@@ -187,9 +194,10 @@ impl Drop for Recorder {
             return;
         }
         let severed = self.registration.as_ref().and_then(Registration::denial);
-        if let Some(denial) = severed.or_else(|| progress::denial(self.upstream())) {
-            self.ended.denial = Some(denial);
-        }
+        let denial = severed.or_else(|| progress::denial(self.upstream()));
+        let noted = denial.or_else(|| self.ended.denial.take());
+        // Only the process's end leaves a request undecided. It was not allowed, so its record must not say so.
+        self.ended.denial = noted.or_else(|| self.undecided());
         self.ended.cut = true;
         self.finish();
     }

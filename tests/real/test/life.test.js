@@ -176,6 +176,26 @@ test('what the end of the process cuts off is on record once, a read as well as 
   assert.deepEqual(records.map(({ method, cut }) => [method, cut]).sort(), [['GET', true], ['POST', true]]);
 });
 
+test('what was not decided when the process ends is on record as refused, and was not sent', async () => {
+  const door = await stagedoor((ports, own) => config('process: {drain_delay: 0s, drain_timeout: 1s}')(ports, own)
+    .replace('upstreams: {up: {', 'upstreams: {up: {pace: {rate: 4/m, burst: 1, wait_max: 40s}, '));
+  assert.equal(await ask(door, 'GET', '/read/first'), 200);
+  const waiting = Promise.allSettled([ask(door, 'GET', '/read/held'), ask(door, 'POST', '/act/held')]);
+  await until('one to wait for the pace', async () => (await metric(door, 'stagedoor_requests_in_flight')) >= 2);
+  door.signal('SIGTERM');
+  await door.ended;
+  await waiting;
+  assert.equal(held.length, 0, 'it was sent');
+  const records = door.records().filter(({ path }) => path.endsWith('/held'));
+  assert.equal(records.length, 2);
+  for (const record of records) {
+    assert.equal(record.decision, 'deny', JSON.stringify(record));
+    assert.ok(!record.passed.includes('upstream') && record.step !== 'upstream', JSON.stringify(record));
+  }
+  assert.ok(records.some(({ code }) => code === 'stopping'), JSON.stringify(records));
+  fs.rmSync(door.folder, { recursive: true });
+});
+
 test('whoever keeps a connection loses nothing while another process takes over', async () => {
   const own = fs.mkdtempSync(path.join(os.tmpdir(), 'stagedoor-over-'));
   const door = await stagedoor(config(`process: {drain_delay: 0s, drain_timeout: 20s, upgrade_socket: ${own}/upgrade.sock}`));
