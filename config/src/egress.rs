@@ -156,7 +156,7 @@ pub enum EncryptedClientHello {
     /// 403 `hello_refused`.
     #[default]
     Refuse,
-    /// The outer name must be the requested one, and the record says `encrypted_hello`.
+    /// The outer name must be the requested one, and the record says `encrypted_client_hello`.
     Report,
 }
 

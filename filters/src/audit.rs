@@ -370,8 +370,8 @@ impl Line<'_> {
                 self.foreign("server_name", server_name);
             }
         }
-        if call.encrypted_hello {
-            self.literal("encrypted_hello", "true");
+        if call.encrypted_client_hello {
+            self.literal("encrypted_client_hello", "true");
         }
     }
 

@@ -31,7 +31,7 @@ impl HelloFault {
     }
 
     /// What was wrong with a refused call, by these members of its record: `hello`, `server_name`,
-    /// `encrypted_hello`.
+    /// `encrypted_client_hello`.
     pub fn of_record(
         hello: Option<&str>,
         server_name: Option<&str>,

@@ -128,7 +128,7 @@ pub struct CallDetails {
     /// The client's first bytes, if they had to be TLS.
     pub first_bytes: Option<FirstBytes>,
     /// Whether the client may have hidden the server's name within TLS.
-    pub encrypted_hello: bool,
+    pub encrypted_client_hello: bool,
 }
 
 /// The first bytes in a tunnel that must carry TLS.
@@ -165,7 +165,7 @@ impl CallDetails {
             own: SmallVec::new(),
             parent: None,
             first_bytes: None,
-            encrypted_hello: false,
+            encrypted_client_hello: false,
         }
     }
 }

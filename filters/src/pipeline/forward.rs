@@ -330,7 +330,7 @@ impl AddressedCall {
             Peek::Hello(hello) => {
                 details.first_bytes =
                     Some(FirstBytes::Hello(hello.server_name.as_deref().map(Label::lossy)));
-                details.encrypted_hello = hello.encrypted;
+                details.encrypted_client_hello = hello.encrypted;
                 name_fault(policy, hello, target)
             }
         };

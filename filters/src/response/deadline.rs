@@ -11,7 +11,7 @@ pub struct Deadline {
     /// When the whole request had been received, if it has.
     pub request_ended: Option<Duration>,
     /// How long the client may wait.
-    pub whole: Duration,
+    pub total: Duration,
 }
 
 impl Deadline {
@@ -22,7 +22,7 @@ impl Deadline {
 
     /// The time left.
     pub fn left(&self, now: Duration) -> Duration {
-        self.since().saturating_add(self.whole).saturating_sub(now)
+        self.since().saturating_add(self.total).saturating_sub(now)
     }
 
     /// Whether no time is left.
@@ -33,8 +33,8 @@ impl Deadline {
 
 /// Whether a response with its head at `head_at` has taken so long that its exchange is long-lived: an
 /// operator's switch can sever it.
-pub fn is_long_lived(head_at: Duration, whole: Duration, now: Duration) -> bool {
-    now > head_at.saturating_add(whole)
+pub fn is_long_lived(head_at: Duration, total: Duration, now: Duration) -> bool {
+    now > head_at.saturating_add(total)
 }
 
 /// How long a stream may last if it ends with its caller's token. `expires` and `unix` are since 1970; a
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn it_runs_from_the_end_of_the_request() {
-        let mut deadline = Deadline { began: 10 * SECOND, request_ended: None, whole: 15 * SECOND };
+        let mut deadline = Deadline { began: 10 * SECOND, request_ended: None, total: 15 * SECOND };
         assert_eq!(deadline.left(12 * SECOND), 13 * SECOND);
         assert!(!deadline.is_over(24 * SECOND) && deadline.is_over(25 * SECOND));
         deadline.request_ended = Some(20 * SECOND);

@@ -162,7 +162,7 @@ fn limit(left: &Remaining) -> Value {
         "burst": left.limit.burst(),
         "left": left.left,
         "next_in_seconds": seconds(left.next),
-        "whole_in_seconds": left.left.map(|_| seconds(left.whole())),
+        "full_in_seconds": left.left.map(|_| seconds(left.whole())),
         "shared": left.shared,
     })
 }

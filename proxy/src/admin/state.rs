@@ -148,8 +148,8 @@ struct Credential {
 struct Control {
     /// Where it is.
     url: String,
-    /// The shape of its responses.
-    shape: &'static str,
+    /// The format of its responses.
+    format: &'static str,
     /// Whether one of its responses is in force.
     answered: bool,
     /// The `ETag` of that response.
@@ -389,7 +389,7 @@ fn control(process: &Process, snapshot: &Snapshot) -> Option<Control> {
     let facts = process.control.facts(&snapshot.files)?;
     Some(Control {
         url: facts.url,
-        shape: facts.shape,
+        format: facts.format,
         answered: facts.answered,
         etag: facts.etag,
         confirmed: facts.confirmed,

@@ -48,8 +48,8 @@ pub struct Failure {
 pub struct ControlStatus {
     /// Its URL.
     pub url: String,
-    /// The shape of its responses.
-    pub shape: &'static str,
+    /// The format of its responses.
+    pub format: &'static str,
     /// The `ETag` of its last good response.
     pub etag: Option<String>,
     /// Whether a response is in force.
@@ -262,7 +262,7 @@ impl Control {
         let held = known.held_of(files);
         Some(ControlStatus {
             url: control.url.to_string(),
-            shape: control.format.name(),
+            format: control.format.name(),
             etag: held.and_then(|held| held.etag.clone()),
             answered: held.is_some(),
             confirmed: held.map(|held| held.confirmed.unix_seconds()),

@@ -82,7 +82,7 @@ impl Replay {
             _ if &*record.method != "CONNECT" => Peek::NotTls,
             Some("tls") => Peek::Hello(ClientHello {
                 server_name: record.server_name.as_deref().map(str::to_owned),
-                encrypted: record.encrypted_hello,
+                encrypted: record.encrypted_client_hello,
             }),
             Some("not_tls") => Peek::NotTls,
             Some("malformed") => Peek::Malformed("it could not be parsed"),

@@ -75,7 +75,9 @@ pub struct Record<'a> {
     pub hello: Option<Text<'a>>,
     #[serde(borrow)]
     pub server_name: Option<Text<'a>>,
-    pub encrypted_hello: bool,
+    /// `encrypted_hello` in records of the version before.
+    #[serde(alias = "encrypted_hello")]
+    pub encrypted_client_hello: bool,
     #[serde(borrow)]
     pub fallback_for: Option<Text<'a>>,
     #[serde(borrow)]

@@ -280,4 +280,9 @@ fn a_member_is_read_under_its_old_name_too() {
         let line = format!("{{\"time\":\"t\",\"{name}\":7}}");
         assert_eq!(Record::read(line.as_bytes()).map(|record| record.pacing_delay_us), Some(7));
     }
+    for name in ["encrypted_client_hello", "encrypted_hello"] {
+        let line = format!("{{\"time\":\"t\",\"{name}\":true}}");
+        let hidden = Record::read(line.as_bytes()).map(|record| record.encrypted_client_hello);
+        assert_eq!(hidden, Some(true));
+    }
 }

@@ -52,7 +52,8 @@ pub(super) enum Member {
     Parent,
     Hello,
     ServerName,
-    EncryptedHello,
+    #[serde(alias = "encrypted_hello")]
+    EncryptedClientHello,
     IdentityStrength,
     Credential,
     Issuer,

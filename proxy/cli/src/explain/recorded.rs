@@ -213,7 +213,7 @@ fn call(out: &mut Lines<'_>, record: &Record<'_>) {
     let resolved = list("", &record.resolved);
     out.say("resolved", format!("{}{own}", resolved.trim_start_matches([',', ' '])));
     let named = record.server_name.as_ref().map(|name| format!(" for {name}"));
-    let hidden = when(", another name may be hidden", record.encrypted_hello);
+    let hidden = when(", another name may be hidden", record.encrypted_client_hello);
     out.say(
         "hello",
         record

@@ -49,7 +49,9 @@ struct Limit {
     burst: u32,
     left: Option<u32>,
     next_in_seconds: f64,
-    whole_in_seconds: Option<f64>,
+    /// `whole_in_seconds` in the version before.
+    #[serde(alias = "whole_in_seconds")]
+    full_in_seconds: Option<f64>,
     shared: bool,
 }
 
@@ -178,8 +180,8 @@ impl Running {
         if limit.left == Some(0) {
             let _ = write!(text, ", one more in {}", span(limit.next_in_seconds));
         }
-        if let Some(whole) = limit.whole_in_seconds.filter(|whole| *whole > 0.0) {
-            let _ = write!(text, ", all of them in {}", span(whole));
+        if let Some(full) = limit.full_in_seconds.filter(|full| *full > 0.0) {
+            let _ = write!(text, ", all of them in {}", span(full));
         }
         if limit.shared && limit.left.is_some() {
             text.push_str("; replicas share it, and this is what this replica knows");

@@ -98,7 +98,7 @@ impl Calls {
 fn fault_of(record: &Record, target: &str) -> Option<Fault> {
     let hello = || {
         let (said, name) = (record.hello.as_deref(), record.server_name.as_deref());
-        HelloFault::of_record(said, name, record.encrypted_hello, target)
+        HelloFault::of_record(said, name, record.encrypted_client_hello, target)
     };
     let denied = (record.decision == "deny").then_some(&*record.code);
     // The last check that refused counts: a rule would not help with the address.
@@ -287,13 +287,13 @@ mod tests {
 
     #[test]
     fn each_kind_of_a_first_message_has_the_sentence_of_its_denial() {
-        let check = |hello: &str, name: Option<&str>, encrypted_hello, expected: &str| {
+        let check = |hello: &str, name: Option<&str>, encrypted_client_hello, expected: &str| {
             let mut calls = Calls::default();
             calls.take(Record {
                 code: "hello_refused".to_owned(),
                 hello: Some(hello.to_owned()),
                 server_name: name.map(str::to_owned),
-                encrypted_hello,
+                encrypted_client_hello,
                 ..refused("a.example:443")
             });
             let by_hello = calls.by.into_values().next().unwrap().by_hello;

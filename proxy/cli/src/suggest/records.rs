@@ -24,7 +24,9 @@ pub(super) struct Record {
     pub(super) upstream_address: Option<String>,
     pub(super) hello: Option<String>,
     pub(super) server_name: Option<String>,
-    pub(super) encrypted_hello: bool,
+    /// `encrypted_client_hello` in records of the version before.
+    #[serde(alias = "encrypted_hello")]
+    pub(super) encrypted_client_hello: bool,
 }
 
 /// The counts of what was read.

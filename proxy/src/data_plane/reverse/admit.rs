@@ -228,15 +228,15 @@ impl Ctx {
     }
 
     /// What is left of a total timeout.
-    pub(super) fn left_of(&self, whole: Duration) -> Duration {
-        self.deadline(whole).left(clock::elapsed())
+    pub(super) fn left_of(&self, total: Duration) -> Duration {
+        self.deadline(total).left(clock::elapsed())
     }
 
-    pub(super) fn deadline(&self, whole: Duration) -> Deadline {
+    pub(super) fn deadline(&self, total: Duration) -> Deadline {
         Deadline {
             began: self.recorder.began.elapsed,
             request_ended: progress::request_ended_at(),
-            whole,
+            total,
         }
     }
 }

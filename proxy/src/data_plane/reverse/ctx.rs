@@ -151,8 +151,8 @@ impl Ctx {
 
     pub(super) fn is_late(&self) -> bool {
         let Some(sent) = &self.sent else { return false };
-        let whole = sent.request.route.timeouts.total;
-        !self.kind.stream && !self.kind.upgrade && self.left_of(whole).is_zero()
+        let total = sent.request.route.timeouts.total;
+        !self.kind.stream && !self.kind.upgrade && self.left_of(total).is_zero()
     }
 
     /// Whether its response has lasted for so long that it counts as long-lived from now on.
@@ -160,10 +160,10 @@ impl Ctx {
         let Some((head_at, sent)) = self.response.head_at.zip(self.sent.as_ref()) else {
             return false;
         };
-        let whole = sent.request.route.timeouts.total;
+        let total = sent.request.route.timeouts.total;
         !self.recorder.is_registered()
             && !self.kind.upgrade
-            && deadline::is_long_lived(head_at, whole, clock::elapsed())
+            && deadline::is_long_lived(head_at, total, clock::elapsed())
     }
 
     /// Whether the upstream broke off after it had waited for the client longer than Stagedoor would have

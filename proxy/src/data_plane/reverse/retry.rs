@@ -27,15 +27,15 @@ impl Reverse {
         }
         let Some(sent) = &ctx.sent else { return false };
         let route = &sent.request.route;
-        let (rules, whole, now) = (route.retries, route.timeouts.total, clock::now());
-        let began = Now { elapsed: ctx.deadline(whole).since(), ..ctx.recorder.began };
+        let (rules, total, now) = (route.retries, route.timeouts.total, clock::now());
+        let began = Now { elapsed: ctx.deadline(total).since(), ..ctx.recorder.began };
         let attempts = Attempts {
             made: ctx.recorder.ended.attempts,
             began,
             retry_after,
             jitter: fastrand::f64(),
         };
-        let Some(wait) = attempts.wait(rules, whole, now) else { return false };
+        let Some(wait) = attempts.wait(rules, total, now) else { return false };
         self.report(ctx, Some(Outcome::Failure), now);
         let Some(Sent { request, dispatched, .. }) = &mut ctx.sent else { return false };
         if !dispatched.again(&self.gateway.state, request, now) {

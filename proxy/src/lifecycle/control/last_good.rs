@@ -24,7 +24,9 @@ const BYTES_MAX: u64 = 64 << 20;
 struct SavedDocument {
     version: String,
     url: String,
-    shape: String,
+    /// `shape` in files of the version before.
+    #[serde(alias = "shape")]
+    format: String,
     /// Those it was read for.
     plugins: Vec<String>,
     etag: Option<String>,
@@ -56,7 +58,7 @@ pub(super) fn read(
     if kept.version != VERSION {
         return Err(wrong("another version wrote it"));
     }
-    if (kept.url, &*kept.shape) != (control.url.to_string(), control.format.name()) {
+    if (kept.url, &*kept.format) != (control.url.to_string(), control.format.name()) {
         return Err(wrong("it is from another source"));
     }
     let answer = ControlDocument::read_kept(control, kept.answer.get().as_bytes());
@@ -80,7 +82,7 @@ pub(super) fn write(file: &Path, held: &StoredResponse) -> Result<(), String> {
     let kept = SavedDocument {
         version: VERSION.to_owned(),
         url: held.of.url.to_string(),
-        shape: held.of.format.name().to_owned(),
+        format: held.of.format.name().to_owned(),
         plugins: plugins(&held.of),
         etag: held.etag.clone(),
         confirmed: held.confirmed.unix_seconds(),
@@ -155,6 +157,8 @@ mod tests {
         let refused = |of: &config::Control| read(&file, of).err().unwrap();
         assert!(refused(&control(", format: orbit, plugins: [a]")).contains("another source"));
         let whole = fs::read_to_string(&file).unwrap();
+        fs::write(&file, whole.replace("\"format\"", "\"shape\"")).unwrap();
+        assert_eq!(read(&file, &of).unwrap().unwrap().answer, held.answer, "by an older version");
         let check = |text: &str, cause: &str| {
             fs::write(&file, text).unwrap();
             let told = refused(&of);
